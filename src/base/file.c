@@ -1,0 +1,151 @@
+#define _GNU_SOURCE
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+#include "base/str.h"
+
+#define TREE_DEPTH_MAX 512 /* a guest can make folders that are deeper than our stack and our descriptors */
+
+int file_open_beneath(int dirfd, const char *path, int flags, mode_t mode)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(flags | O_CLOEXEC),
+		.mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	long fd;
+
+	/* EAGAIN: a rename raced with the walk (openat2(2)); the kernel asks to try again. */
+	for (int i = 0; i < 64; i++) {
+		fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+		if (fd >= 0)
+			return (int)fd;
+		if (errno != EAGAIN && errno != EINTR)
+			break;
+	}
+	return -errno;
+}
+
+int file_read_beneath(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len)
+{
+	AUTO_FD(fd);
+	struct stat st;
+
+	fd = file_open_beneath(dirfd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	return fd_read_file(fd, max, ret, ret_len);
+}
+
+int file_replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode)
+{
+	AUTO_FREE(char, tmp);
+	AUTO_FD(fd);
+	int r;
+
+	tmp = xasprintf(".%s.new", name);
+	if (unlinkat(dirfd, tmp, 0) < 0 && errno != ENOENT)
+		return -errno;
+	fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+	if (fd < 0)
+		return -errno;
+	r = fd_write_all(fd, p, n);
+	if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || renameat(dirfd, tmp, dirfd, name) < 0))
+		r = -errno;
+	if (r < 0)
+		(void)unlinkat(dirfd, tmp, 0);
+	return r;
+}
+
+int dir_make_at(int dirfd, const char *name, mode_t mode)
+{
+	if (mkdirat(dirfd, name, mode) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	/* fchmodat(2) because the umask has cut the mode of mkdirat. */
+	return fchmodat(dirfd, name, mode, 0) < 0 ? -errno : 0;
+}
+
+int dir_open_made(const char *path, mode_t mode, struct err *err)
+{
+	AUTO_FREE(char, part);
+	int fd, r;
+
+	part = xstrdup(path);
+	for (char *s = part + 1; *s && (s = strchr(s, '/')); s++) {
+		*s = '\0';
+		r = dir_make_at(AT_FDCWD, part, mode);
+		if (r < 0 && r != -EROFS && r != -EACCES)
+			return err_set(err, r, "%s: cannot be made: %s", part, strerror(-r));
+		*s = '/';
+	}
+	r = dir_make_at(AT_FDCWD, path, mode);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot be made: %s", path, strerror(-r));
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(err, -errno, "%s: cannot be opened: %s", path, strerror(errno));
+	return fd;
+}
+
+static int remove_tree(int dirfd, const char *name, dev_t dev, int depth)
+{
+	AUTO_FD(fd);
+	struct dirent *e;
+	struct stat st;
+	int first = 0, copy;
+	DIR *d;
+
+	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (dev != 0 && st.st_dev != dev)
+		return -EXDEV;
+	if (depth >= TREE_DEPTH_MAX)
+		return -ELOOP;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (copy < 0)
+		return -errno;
+	d = fdopendir(copy);
+	if (!d) {
+		(void)close(copy);
+		return -ENOMEM;
+	}
+	while ((e = readdir(d))) {
+		int r;
+
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		r = remove_tree(fd, e->d_name, st.st_dev, depth + 1);
+		if (r < 0 && first == 0)
+			first = r;
+	}
+	(void)closedir(d);
+	if (unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && first == 0)
+		first = -errno;
+	return first;
+}
+
+int file_remove_tree_at(int dirfd, const char *name)
+{
+	return remove_tree(dirfd, name, 0, 0);
+}

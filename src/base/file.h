@@ -1,0 +1,56 @@
+/* Files by descriptor: opening below a folder without following links, and replacing whole files. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+/**
+ * file_open_beneath() - Open @path below @dirfd, no link followed anywhere
+ * @flags:	open(2) flags; O_CLOEXEC is added
+ *
+ * The only way in which the host opens anything that a guest can write (design section 7): openat2(2) with
+ * RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS. "." opens the folder itself.
+ *
+ * Return: descriptor that the caller owns, or a negative errno (-ELOOP: a link on the way, -EXDEV: "..")
+ */
+int file_open_beneath(int dirfd, const char *path, int flags, mode_t mode);
+
+/**
+ * file_read_beneath() - Read a regular file of at most @max bytes, no link followed
+ *
+ * Opens with O_NONBLOCK, so that a FIFO in the file's place cannot hang us.
+ *
+ * Return: 0; -EINVAL when it is no regular file; -EFBIG; a negative errno of the open or read
+ */
+int file_read_beneath(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len);
+
+/**
+ * file_replace_at() - Replace a file whole: ".NAME.new", fsync, rename
+ * @name:	One component in @dirfd
+ *
+ * Readers see the old or the new content; what a crash leaves is overwritten by the next call.
+ *
+ * Return: 0 or a negative errno
+ */
+int file_replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode);
+
+/**
+ * dir_open_made() - Open a folder, making it and its missing parents with @mode whatever the umask
+ *
+ * Links are followed: the path is the user's own.
+ *
+ * Return: O_RDONLY | O_DIRECTORY descriptor that the caller owns, or a negative errno with @err set
+ */
+int dir_open_made(const char *path, mode_t mode, struct err *err);
+
+/* Make one folder below @dirfd if it is missing, with @mode whatever the umask. 0 (also when it was there), or -errno. */
+int dir_make_at(int dirfd, const char *name, mode_t mode);
+
+/**
+ * file_remove_tree_at() - Remove a file or a folder with all below it, following no link and crossing no mount
+ *
+ * Return: 0 (also when it was not there) or the first negative errno; what can be removed is
+ */
+int file_remove_tree_at(int dirfd, const char *name);

@@ -1,0 +1,32 @@
+/* Keys of the CONFIG frame: what the guest program makes of a bare VM. All paths are guest paths. The guest applies the
+ * parts in this order: clock, host name, root disk, shares, folders, binds, links, files. None of it is secret. */
+#pragma once
+
+enum guestcfg_key {
+	GC_CLOCK_NS = 1, /* u64, CLOCK_REALTIME */
+	GC_HOSTNAME,	 /* string */
+	GC_ROOT,	 /* string: virtio-blk serial or device node of the root disk, such as "/dev/vdb" */
+	GC_ROOT_FS,	 /* string: "ext4" */
+	GC_SHARE_TAG,	 /* string: virtio-fs tag whose root holds the folders that GC_SUB names; mounted at GC_SHARE_AT */
+	GC_BIND,	 /* records GC_TARGET, GC_RO, and GC_SUB or GC_TAG; afterwards TARGET must be on virtio-fs, else FAIL */
+	GC_SUB,		 /* string: folder of the share that is bound onto TARGET */
+	GC_TAG,		 /* string: a virtio-fs of its own that is mounted on TARGET (hosts without mount namespaces) */
+	GC_TARGET,	 /* string, absolute; missing folders are made */
+	GC_RO,		 /* u64 0 or 1: also read-only in the guest's own mount table (the host enforces it anyway) */
+	GC_LINK,   /* records GC_PATH, GC_TARGET: symlink PATH -> TARGET, replacing what is there */
+	GC_PATH,
+	GC_FILE,    /* records GC_PATH, GC_MODE, GC_CONTENT: written whole, replacing what is there */
+	GC_MODE,    /* u64 */
+	GC_CONTENT, /* bytes */
+	GC_DIR,	    /* records GC_PATH, GC_MODE: folder made if missing */
+	GC_FLAGS,   /* u64 of enum guestcfg_flag */
+};
+
+enum guestcfg_flag {
+	GC_F_NO_IMAGE_VERSION = 1, /* do not check /etc/agent-vm-image-version (a root disk that is no image of ours) */
+};
+
+#define GC_BINDS_MAX 80
+#define GC_SHARE_AT "/run/agent-vm/share" /* where the share itself is mounted in the guest */
+#define GC_IMAGE_API_MIN 1
+#define GC_IMAGE_API_MAX 1

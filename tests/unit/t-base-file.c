@@ -1,0 +1,108 @@
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+
+static int tmp_dir(void)
+{
+	char path[] = "/tmp/agent-vm-test-XXXXXX";
+	int fd;
+
+	CHECK(mkdtemp(path));
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK(fd >= 0);
+	/* The name goes at once; the folder lives as long as the descriptor needs it to be found by *at calls. */
+	return fd;
+}
+
+static void tmp_done(int fd)
+{
+	char link[64], path[256];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	CHECK(n > 0);
+	path[n] = '\0';
+	CHECK_INT(file_remove_tree_at(AT_FDCWD, path), ==, 0);
+	close(fd);
+}
+
+TEST(links_dots_and_fifos_are_not_followed)
+{
+	int dir = tmp_dir();
+	char *s = NULL;
+
+	CHECK_INT(symlinkat("/etc/passwd", dir, "link"), ==, 0);
+	CHECK_INT(mkfifoat(dir, "fifo", 0600), ==, 0);
+	CHECK_INT(file_read_beneath(dir, "link", 1 << 20, &s, NULL), ==, -ELOOP);
+	CHECK_INT(file_read_beneath(dir, "../etc/passwd", 1 << 20, &s, NULL), ==, -EXDEV);
+	CHECK_INT(file_read_beneath(dir, "/etc/passwd", 1 << 20, &s, NULL), ==, -EXDEV);
+	CHECK_INT(file_read_beneath(dir, "fifo", 1 << 20, &s, NULL), ==, -EINVAL);
+	CHECK_INT(file_read_beneath(dir, "none", 1 << 20, &s, NULL), ==, -ENOENT);
+	CHECK(!s);
+	tmp_done(dir);
+}
+
+TEST(a_file_is_replaced_whole_with_its_mode)
+{
+	int dir = tmp_dir();
+	mode_t old = umask(0077);
+	struct stat st;
+	char *s = NULL;
+	size_t n;
+
+	CHECK_INT(file_replace_at(dir, "f", "one", 3, 0644), ==, 0);
+	CHECK_INT(file_replace_at(dir, "f", "second", 6, 0644), ==, 0);
+	CHECK_INT(file_read_beneath(dir, "f", 6, &s, &n), ==, 0);
+	CHECK_INT(n, ==, 6);
+	CHECK_STR(s, "second");
+	free(s);
+	CHECK_INT(file_read_beneath(dir, "f", 5, &s, &n), ==, -EFBIG);
+	CHECK_INT(fstatat(dir, "f", &st, 0), ==, 0);
+	CHECK_INT(st.st_mode & 07777, ==, 0644);
+	CHECK_INT(faccessat(dir, ".f.new", F_OK, 0), ==, -1);
+	umask(old);
+	tmp_done(dir);
+}
+
+TEST(a_tree_is_removed_without_leaving_it)
+{
+	int dir = tmp_dir(), fd;
+
+	CHECK_INT(mkdirat(dir, "keep", 0700), ==, 0);
+	fd = openat(dir, "keep/file", O_CREAT | O_WRONLY, 0600);
+	close(fd);
+	CHECK_INT(mkdirat(dir, "gone", 0700), ==, 0);
+	CHECK_INT(mkdirat(dir, "gone/sub", 0700), ==, 0);
+	CHECK_INT(symlinkat("../keep", dir, "gone/out"), ==, 0);
+	CHECK_INT(file_remove_tree_at(dir, "gone"), ==, 0);
+	CHECK_INT(faccessat(dir, "gone", F_OK, AT_SYMLINK_NOFOLLOW), ==, -1);
+	CHECK_INT(faccessat(dir, "keep/file", F_OK, 0), ==, 0);
+	CHECK_INT(file_remove_tree_at(dir, "gone"), ==, 0);
+	tmp_done(dir);
+}
+
+TEST(folders_are_made_with_their_mode_whatever_the_umask)
+{
+	char base[] = "/tmp/agent-vm-test-XXXXXX", path[64];
+	mode_t old = umask(0);
+	struct stat st;
+	struct err err;
+	int fd;
+
+	CHECK(mkdtemp(base));
+	snprintf(path, sizeof(path), "%s/a/b", base);
+	fd = dir_open_made(path, 0700, &err);
+	CHECK(fd >= 0);
+	CHECK_INT(fstat(fd, &st), ==, 0);
+	CHECK_INT(st.st_mode & 07777, ==, 0700);
+	close(fd);
+	umask(old);
+	CHECK_INT(file_remove_tree_at(AT_FDCWD, base), ==, 0);
+}
