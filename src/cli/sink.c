@@ -67,6 +67,11 @@ size_t sink_flush(struct sink *s)
 {
 	size_t done = 0;
 
+	/* The reader of a pipe closed it while nothing was queued. */
+	if (s->hup && !s->gone) {
+		s->gone = true;
+		s->error = EPIPE;
+	}
 	while (s->q.n > 0 && !s->gone) {
 		struct span q = buf_span(&s->q);
 		ssize_t k = sink_write(s, q.p, q.n);

@@ -15,6 +15,8 @@ struct sink {
 	bool socket; /* use send(2) */
 	bool always; /* epoll cannot watch it: always ready */
 	bool gone;   /* the reader went away: bytes are thrown away, the writer inside gets SIGPIPE */
+	bool hup;     /* owner: epoll reported an error or hang-up */
+	bool waiting; /* owner's note: EPOLLOUT is watched */
 	int error;   /* why, as a positive errno; EPIPE is the ordinary end of a pipeline */
 	struct buf q;
 };
