@@ -225,8 +225,10 @@ static void on_port(struct run *r, uint32_t events)
 		n = link_fill(&r->port);
 	if (n >= 0)
 		return;
-	/* The monitor closed its end: SIGCHLD says why, in a moment, or it is stuck. */
 	link_close(&r->port);
+	if (r->vmm_pid == 0 && !r->local.exited)
+		run_fail(r, RUN_LOST, "session: it ended while the program ran");
+	/* The monitor closed its end: SIGCHLD says why, in a moment, or it is stuck. */
 	r->port_lost = now_ns();
 }
 
@@ -429,9 +431,9 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = link_open(&r->port, spec->port_fd, CTL_SIDE_HOST, &r->ev, EV_PORT, 0, 0);
 	if (k < 0)
 		(void)close(spec->port_fd);
-	if (k == 0)
+	if (k == 0 && r->control_fd >= 0)
 		k = fd_nonblock(r->control_fd, true);
-	if (k == 0)
+	if (k == 0 && r->control_fd >= 0)
 		k = ev_watch(&r->ev, r->control_fd, EPOLLIN, EV_CONTROL, 0, 0);
 	if (k == 0)
 		k = ev_watch(&r->ev, r->signal_fd, EPOLLIN, EV_SIGNAL, 0, 0);

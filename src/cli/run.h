@@ -40,9 +40,11 @@ struct run_phase {
 
 #define RUN_PHASES_MAX 16
 
+/* With vmm_pid 0 this is `agent-vm exec`: port_fd is connected to a launcher's control.sock, only run_agent() is called,
+ * and environment and folder (env, cwd: NULL) are the session's. */
 struct run_spec {
-	int port_fd;	/* launcher's end of the control port; taken */
-	int control_fd; /* agent-vm-vmm's status socket; taken */
+	int port_fd;	/* our end of the control port; taken */
+	int control_fd; /* agent-vm-vmm's status socket, or -1; taken */
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
 	bool emulated; /* longer time limits */

@@ -44,9 +44,10 @@ static int put_exec(struct run *r, struct stream *s, bool pty, bool forward)
 
 	for (size_t i = 0; !bad && i < r->spec.argv->n; i++)
 		bad = rec_put_str(out, CTL_K_ARG, r->spec.argv->v[i]) < 0;
-	for (size_t i = 0; !bad && i < r->spec.env->n; i++)
+	for (size_t i = 0; !bad && r->spec.env && i < r->spec.env->n; i++)
 		bad = rec_put_str(out, CTL_K_ENV, r->spec.env->v[i]) < 0;
-	bad = bad || rec_put_str(out, CTL_K_CWD, r->spec.cwd) < 0;
+	if (!bad && r->spec.cwd)
+		bad = rec_put_str(out, CTL_K_CWD, r->spec.cwd) < 0;
 	if (!bad && pty) {
 		struct term_size size = term_size(STDIN_FILENO);
 		const uint16_t le[4] = { size.rows, size.cols, size.xpixel, size.ypixel };
