@@ -45,6 +45,9 @@ extern const struct cmd *const cmds[];
 /* By name or alias; NULL if there is none. */
 const struct cmd *cmd_find(const char *name);
 
+/* Says that there is no such command, and which one is near. Return: exit status */
+int cmd_unknown(const char *name);
+
 /**
  * cmd_main() - The whole program behind main()
  *

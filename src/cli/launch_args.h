@@ -9,7 +9,6 @@
 #include "base/str.h"
 #include "cli/cmd.h"
 
-#define LAUNCH_IMAGE_DEFAULT "ghcr.io/wirenboard/agent-vm-template:latest"
 #define LAUNCH_MEMORY_MIN_MIB 256
 #define LAUNCH_DISK_DEFAULT_MIB (16 * 1024)
 
@@ -24,7 +23,7 @@ struct launch_args {
 	uint64_t memory_mib, disk_mib;
 	unsigned cpus;
 	const char *vmm;   /* "krun", "qemu" or NULL: probe */
-	const char *image; /* never NULL after launch_check() */
+	const char *image; /* --image, else AGENT_VM_IMAGE_TAG, else NULL: the default of the store */
 
 	/* files */
 	struct strv mounts, hide, expose;
@@ -53,7 +52,8 @@ struct host_facts {
 	unsigned cpus; /* that we may use: affinity and cgroup quota counted */
 };
 
-void host_facts_read(struct host_facts *ret);
+/* @root: "" outside of tests; /proc and /sys are looked for below it. What cannot be read is as if unlimited. */
+void host_facts_read(const char *root, struct host_facts *ret);
 
 /**
  * launch_check() - Everything about @args that text and host facts can tell
@@ -76,6 +76,9 @@ struct launch_resources launch_resources(const struct launch_args *args, const s
 
 /* The notes of cli.md section 1, one string each without the newline; empty with --quiet. */
 void launch_hints(const struct launch_args *args, struct strv *ret);
+
+/* Warnings about what was asked for, likewise; --quiet does not silence them. */
+void launch_warnings(const struct launch_args *args, struct strv *ret);
 
 /* The launch (launch.c). */
 int launch_run(struct cli *cli, void *args, char **rest);

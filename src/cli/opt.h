@@ -12,6 +12,8 @@
 #include "base/str.h"
 #include "cli/problems.h"
 
+#define OPT_NAME_MAX 64 /* longer words are compared with no name */
+
 enum opt_kind {
 	OPT_FLAG,   /* bool */
 	OPT_STRING, /* const char *, borrowed */
@@ -24,7 +26,6 @@ enum opt_kind {
 
 enum opt_flags {
 	OPT_HIDDEN = 1 << 0, /* in no help */
-	OPT_LATER = 1 << 1,  /* needs what this version has not: understood, refused (cli/not_yet.h), marked in the help */
 };
 
 struct opt {
@@ -43,6 +44,7 @@ struct opt_use {
 	const struct opt *opt;
 	unsigned at;       /* index of the option's word in argv */
 	const char *value; /* as typed, borrowed; NULL for a flag or when it was missing */
+	bool bad;          /* a problem was reported; the field was not set */
 };
 
 struct opt_parsed {
