@@ -16,14 +16,10 @@ struct exec_args {
 };
 
 static const struct opt exec_opts[] = {
-	{ .name = "session",
-	  .kind = OPT_STRING,
-	  .offset = offsetof(struct exec_args, session),
-	  .arg = "SESSION",
-	  .help = "session to run in; default: the live one of this project",
-	  .more = "SESSION is a name that agent-vm ps shows, with or without agent-vm-, an unambiguous beginning of it of four "
-		  "letters or more, or a project's path.",
-	  .example = "7d73bf4fdeae-4711" },
+	{ "session", OPT_STRING, offsetof(struct exec_args, session), "SESSION", "which session", 0,
+	  "A name as ps shows it, four or more characters from its front, or the path of a project. Default: the one "
+	  "session of the current project.",
+	  "7d73" },
 	{ 0 },
 };
 
@@ -127,12 +123,14 @@ static int exec_run(struct cli *cli, void *args, char **rest)
 
 const struct cmd cmd_exec = {
 	.name = "exec",
-	.summary = "run a second program in a live session",
-	.usage = "[--session SESSION] [--] [COMMAND [ARGUMENTS]]",
-	.about = "Runs the words as `agent-vm shell` does: none is an interactive bash. The environment and the folder are the "
-		 "session's; terminal, standard input, signals and exit status are as in a launch.",
-	.examples = "agent-vm exec\ta shell beside the agent\n"
-		    "agent-vm exec -- tail -f /tmp/server.log\tlook at what it does\n",
+	.summary = "run one more program in a running session",
+	.usage = "[--session SESSION] [--] [COMMAND [WORDS] | -c LINE]",
+	.about = "Words are taken as by agent-vm shell. The program gets the environment that the agent has and starts in the "
+		 "project folder; terminal, standard input, signals and exit status are as in a launch.",
+	.examples = "agent-vm exec\ta second shell beside the agent\n"
+		    "agent-vm exec git status\tone command\n"
+		    "agent-vm exec -c 'make && make test'\ta shell line\n"
+		    "agent-vm exec --session 7d73 top\tin a session of another project\n",
 	.opts = exec_opts,
 	.args_size = sizeof(struct exec_args),
 	.words = CMD_WORDS_GUEST,
