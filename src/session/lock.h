@@ -2,6 +2,8 @@
  * frees a lock; no lock lies where a guest can write. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "session/root.h"
 
 #define PROJECT_LOCK_QUIET_MS 10000 /* waits silently, then the holder is named */
@@ -39,5 +41,5 @@ char *project_lock_holder(const struct state_root *root, const char *hash);
  * @err set
  */
 int project_lock_wait(const struct state_root *root, const char *hash, const char *holder, int quiet_ms, int max_ms,
-		      void (*say)(const char *holder, void *arg), _Bool (*stop)(void *arg), void *arg,
+		      void (*say)(const char *holder, void *arg), bool (*stop)(void *arg), void *arg,
 		      struct err *err);

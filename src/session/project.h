@@ -2,6 +2,7 @@
  * section 6.1). */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -33,3 +34,6 @@ void project_close(struct project *p);
 
 /* "agent-vm-HASH-PID", from the second try on with "-2", "-3" ...; @nth counts from 1. */
 void session_name(const char *hash, pid_t pid, unsigned int nth, char ret[SESSION_NAME_MAX + 1]);
+
+/* Of the form of session_name(): the only names that are looked at in run/sessions and run/logs. */
+bool session_name_is_ours(const char *name);

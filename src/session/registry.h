@@ -2,7 +2,7 @@
  * clearing away of those that died.
  *
  * A session lives while somebody holds its lock. Folders are made, judged and removed under one lock of the registry
- * (run/.registry), so that a folder between its making and its locking is never taken for a dead one, and two reapers
+ * (run/locks/registry), so that a folder between its making and its locking is never taken for a dead one, and two reapers
  * never disturb each other or a launch. */
 #pragma once
 
@@ -15,6 +15,9 @@ struct session_list {
 	size_t n;
 	struct strv warnings; /* entries that could not be read, texts for a person */
 };
+
+/* The registry's lock, see above; descriptor whose closing frees it, or a negative errno with @err set. */
+int registry_lock(const struct state_root *root, struct err *err);
 
 enum session_which { SESSIONS_LIVE = 1, SESSIONS_ENDED = 2 };
 
@@ -73,5 +76,12 @@ void session_up(const struct session_info *info, char *ret, size_t n);
 int registry_open_session(const struct state_root *root, const char *name);
 int registry_open_logs(const struct state_root *root, const char *name);
 
-/* A dead session keeps its name from being used: true when the lock of run/sessions/NAME is free or the folder gone. */
+/**
+ * registry_each() - Call @each with every name of ours in run/sessions or run/logs
+ *
+ * Return: 0, the first negative value of @each, or a negative errno
+ */
+int registry_each(int dirfd, int (*each)(const char *name, void *arg), void *arg);
+
+/* True when the lock of run/sessions/NAME is free or the folder is gone. */
 bool registry_is_gone(const struct state_root *root, const char *name);

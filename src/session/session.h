@@ -21,6 +21,7 @@
 #define SESSION_LOCK "lock"
 #define SESSION_SOCK "control.sock"
 #define SESSION_DISK "disk.qcow2"
+#define SESSION_STOP "stop" /* made by agent-vm stop before its signal: the end counts as "stopped" */
 #define SESSION_JSON_VERSION 1
 #define SESSION_CHILDREN_MAX 16 /* vault, gate, wire, vmm, image and some room */
 
@@ -52,7 +53,7 @@ struct session_info {
 	char *verb;
 	char *image, *monitor;	/* NULL until known; monitor: "krun" or "qemu" */
 	struct proc_id launcher;
-	int64_t started_s, ended_s; /* seconds since 1970; ended_s 0 while it lives */
+	int64_t started_ms, ended_ms; /* since 1970; ended_ms 0 while it lives */
 	struct strv options;	    /* words of the launch, values of --env as *** */
 	struct strv ports;	    /* "127.0.0.1:3000->3000/tcp" */
 	struct session_row *rows;   /* the table of what is open */
@@ -78,6 +79,12 @@ json_t *session_info_to_json(const struct session_info *info);
  */
 int session_info_parse(const char *text, size_t n, struct session_info *ret, struct err *err);
 
+/* session.json in a folder: as above, or a negative errno of reading it (-ENOENT: there is none). */
+int session_info_read(int dirfd, struct session_info *ret, struct err *err);
+/* What a session's name alone tells, for one whose session.json was never written. */
+void session_info_from_name(const char *name, struct session_info *ret);
+int session_info_write(int dirfd, const struct session_info *info);
+
 struct session {
 	const struct state_root *root; /* kept */
 	struct session_info info;
@@ -94,12 +101,12 @@ struct session {
 
 /**
  * session_create() - Make the folders of a new session, take its lock, and write the first session.json
+ * @ret:	Initialised with SESSION_INIT
  * @root:	Kept; must outlive the session
  * @verb:	"claude", "shell" ...
  * @words:	The launch's own words (not the agent part), NULL-terminated; borrowed. Values of --env are left out
  *
- * Also: <root>/<hash>/ and run/projects/<hash>, and the retention of logs. On failure nothing of the session is left but
- * <root>/<hash>/.
+ * Also makes <root>/<hash>/ and run/projects/<hash>. On failure nothing else is left.
  *
  * Return: 0; negative errno with @err set
  */
@@ -120,11 +127,14 @@ int session_write_json(struct session *s);
  * @cause:	One line for the record, or NULL
  *
  * May be called on every way out, also twice and on a session that was never made; only the first call counts, and only
- * in the process that made the session. The children must have ended. A step that fails does not stop the next.
+ * in the process that made the session. The children must have ended. A step that fails does not stop the next. Not for
+ * signal handlers.
  *
  * Return: 0 or the first negative errno
  */
 int session_end(struct session *s, enum session_result result, int exit_status, const char *cause);
+/* Did agent-vm stop ask for the end? Then a SIGTERM makes SESSION_STOPPED of SESSION_SIGNAL. */
+bool session_stop_asked(const struct session *s);
 /* Ends it as SESSION_LOST if nobody did, and frees. */
 void session_done(struct session *s);
 
