@@ -281,9 +281,10 @@ static int show_one(const struct state_root *root, const struct session_list *li
 	if (r < 0)
 		return sessions_fail(-EIO, err);
 	dir = registry_open_logs(root, info->name);
-	if (dir < 0)
-		return sessions_fail(-EIO, (err_set(err, dir, "%s/run/logs/%s: cannot be opened: %s", root->path, info->name,
-						    strerror(-dir)), err));
+	if (dir < 0) {
+		(void)err_set(err, dir, "%s/run/logs/%s: cannot be opened: %s", root->path, info->name, strerror(-dir));
+		return sessions_fail(-EIO, err);
+	}
 	if (a->json)
 		out.all = json_array();
 	if (a->denied)

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,7 +28,8 @@ int lock_file_at(int dirfd, const char *name, int timeout_ms)
 	int64_t end_ns = now_ns() + (int64_t)timeout_ms * 1000000;
 
 	fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
+	/* The umask may have cut the mode so far that nobody could open the file again. */
+	if (fd < 0 || fchmod(fd, 0600) < 0)
 		return -errno;
 	/* Trying instead of a waiting flock(2): that one could only be ended by a signal. */
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
