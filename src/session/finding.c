@@ -26,6 +26,14 @@ void findings_add(struct findings *f, enum finding_kind kind, const char *fmt, .
 	f->v[f->n++] = (struct finding){ .kind = kind, .text = text };
 }
 
+void findings_blame(struct findings *f, size_t from, const char *option, size_t index)
+{
+	for (; from < f->n; from++) {
+		f->v[from].option = option;
+		f->v[from].index = index;
+	}
+}
+
 bool findings_stop(const struct findings *f)
 {
 	for (size_t i = 0; i < f->n; i++)

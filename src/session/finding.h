@@ -19,6 +19,8 @@ enum finding_kind {
 struct finding {
 	enum finding_kind kind;
 	char *text;
+	const char *option; /* static: "mount", "expose", "hide" when a word typed is to blame; NULL otherwise */
+	size_t index;	    /* which of that option's values, from 0: the launcher sorts by the order of the words */
 };
 
 struct findings {
@@ -28,6 +30,9 @@ struct findings {
 
 void findings_done(struct findings *f);
 void findings_add(struct findings *f, enum finding_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Say of all findings from index @from on which word typed they are about. @option is kept. */
+void findings_blame(struct findings *f, size_t from, const char *option, size_t index);
 
 /* Is there one that stops the launch (TYPED or WORLD)? */
 bool findings_stop(const struct findings *f);

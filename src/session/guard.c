@@ -80,10 +80,12 @@ static bool worktree_config_on(int dirfd)
 	AUTO_FREE(char, text);
 	AUTO_FREE(char, value);
 	size_t n;
+	int r;
 
-	/* A config that cannot be read counts as one that has it on. */
-	if (file_read_beneath(dirfd, "config", GITCONFIG_MAX, &text, &n) < 0)
-		return false;
+	/* A config that cannot be read counts as one that has it on; the file more does no harm. */
+	r = file_read_beneath(dirfd, "config", GITCONFIG_MAX, &text, &n);
+	if (r < 0)
+		return r != -ENOENT;
 	switch (gitconfig_get(text, n, "extensions", "worktreeconfig", &value)) {
 	case 0:
 		return gitconfig_true(value);
