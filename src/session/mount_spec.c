@@ -188,6 +188,7 @@ void mounts_check(const struct mount *v, size_t n, const char *project_guest, st
 	for (size_t i = 0; i < n; i++) {
 		AUTO_FREE(char, shown);
 		AUTO_FREE(char, guest);
+		size_t from = found->n;
 
 		shown = path_shown(v[i].typed);
 		guest = path_shown(v[i].guest);
@@ -195,6 +196,7 @@ void mounts_check(const struct mount *v, size_t n, const char *project_guest, st
 			findings_add(found, FINDING_TYPED,
 				     "--mount %s: the project is at %s in the guest; choose another guest path, --mount HOST:GUEST",
 				     shown, guest);
+			findings_blame(found, from, "mount", v[i].word);
 			continue;
 		}
 		for (size_t j = 0; j < i; j++) {
@@ -206,6 +208,7 @@ void mounts_check(const struct mount *v, size_t n, const char *project_guest, st
 			findings_add(found, FINDING_TYPED,
 				     "--mount %s: --mount %s is at %s in the guest already; choose another guest path", shown,
 				     other, guest);
+			findings_blame(found, from, "mount", v[i].word);
 			break;
 		}
 	}

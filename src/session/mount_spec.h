@@ -26,6 +26,7 @@ struct mount {
 	char *host;  /* canonical */
 	char *guest; /* absolute, tidy */
 	bool ro;
+	size_t word; /* the caller's: which --mount it was, for findings_blame() */
 };
 
 void mount_spec_done(struct mount_spec *m);
