@@ -14,8 +14,9 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "image/ref.h"
 
-#define IMAGE_REF_MAX 4096
+#define IMAGE_REF_MAX REF_MAX
 #define IMAGE_REF_DEFAULT "ghcr.io/wirenboard/agent-vm-template:latest"
 #define IMAGE_API_MIN 1
 #define IMAGE_API_MAX 1
@@ -74,9 +75,8 @@ struct image_meta {
 	char key[IMAGE_HEX + 1]; /* names the disk; the same inputs give the same key */
 	uint32_t api_version;
 	uint64_t min_bytes;
-	const struct strv *env;	     /* may be NULL */
-	const struct strv *packages; /* "name version"; for the record; may be NULL */
-	const char *architecture;    /* "amd64" */
+	const struct strv *env;	  /* may be NULL */
+	const char *architecture; /* "amd64" */
 };
 
 /**
@@ -95,9 +95,9 @@ void store_tmp_drop(const struct store *s, const char *name);
  * @tmp_name:	From store_tmp(); gone afterwards, on failure too
  * @fd:		Its descriptor
  *
- * Order: fsync of the disk, its JSON, rename, the reference; each replaced whole. Killed anywhere, the old image of that
- * reference stays usable. The disk that the reference named before is deleted when no other reference names it and no
- * session holds it.
+ * Order: fsync of the disk, its JSON, rename, the reference; each replaced whole. Killed anywhere, the reference names a
+ * whole disk, the old one or the new one. Disks that no reference names and no session holds are deleted at the end.
+ * When the store has the disk of this key already, that one stays and the new one goes.
  *
  * Return: 0 and the digest of the disk that was named before, "" if none; negative errno with @err set
  */
