@@ -51,6 +51,7 @@ struct guest {
 	bool childless;
 	bool reap_more;
 	int64_t until_ns; /* end of GUEST_ENDS or GUEST_KILLS */
+	int64_t hup_ns;	  /* in GUEST_ENDS: SIGHUP is due then */
 	uint64_t oom_kills;
 	uint32_t last_id;
 	unsigned int turn; /* channel that may send next */

@@ -127,8 +127,9 @@ void guest_end(struct guest *g, uint32_t grace_ms, int64_t now)
 	}
 	g->state = GUEST_ENDS;
 	g->until_ns = until;
+	/* Interactive shells ignore SIGTERM; others, which end by it in order, would be cut short by SIGHUP at once. */
+	g->hup_ns = now + (until - now) / 2;
 	kill_all(g, SIGTERM);
-	kill_all(g, SIGHUP); /* interactive shells ignore SIGTERM */
 	kill_all(g, SIGCONT);
 }
 
@@ -307,9 +308,16 @@ static int64_t step_end(struct guest *g, int64_t now)
 		if (!g->childless)
 			kill_all(g, SIGKILL);
 	}
+	if (g->state == GUEST_ENDS && now >= g->hup_ns) {
+		g->hup_ns = INT64_MAX;
+		kill_all(g, SIGHUP);
+		kill_all(g, SIGCONT);
+	}
 	if (g->state == GUEST_KILLS && (g->childless || now >= g->until_ns))
 		g->state = GUEST_OVER;
-	return g->state == GUEST_ENDS || g->state == GUEST_KILLS ? g->until_ns : -1;
+	if (g->state == GUEST_ENDS)
+		return MIN(g->until_ns, g->hup_ns);
+	return g->state == GUEST_KILLS ? g->until_ns : -1;
 }
 
 /* What ended processes left is still sent, as long as the host takes it. */
