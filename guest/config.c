@@ -1,0 +1,230 @@
+#include "guest/config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/ctl.h"
+#include "proto/guestcfg.h"
+#include "proto/rec.h"
+
+#define LIST_MAX 512 /* links, files, folders: each some dozens at most */
+
+/* A string that stands once. */
+static int once(struct span val, char **ret)
+{
+	return *ret || val.n == 0 ? -EBADMSG : span_dup(val, ret);
+}
+
+/* Absolute, without "..": what is made below the new root stays there. */
+static int once_path(struct span val, char **ret)
+{
+	int r = once(val, ret);
+	size_t n = 0;
+
+	if (r < 0)
+		return r;
+	if (**ret != '/')
+		return -EBADMSG;
+	for (const char *p = *ret; *p; p += n) {
+		p += strspn(p, "/");
+		n = strcspn(p, "/");
+		if (n == 2 && memcmp(p, "..", 2) == 0)
+			return -EBADMSG;
+	}
+	return 0;
+}
+
+/* A zeroed element at the end of a list. */
+static void *add(void *list_p, size_t *n, size_t size, size_t max)
+{
+	void **list = list_p, *more;
+
+	if (*n >= max)
+		return NULL;
+	more = realloc(*list, (*n + 1) * size);
+	if (!more)
+		return NULL;
+	*list = more;
+	return memset((char *)more + size * (*n)++, 0, size);
+}
+
+static int parse_bind(struct config *c, struct span in)
+{
+	struct config_bind *b = add(&c->binds, &c->n_binds, sizeof(*b), GC_BINDS_MAX);
+	struct span val;
+	uint64_t ro = 0;
+	uint16_t key;
+	int r;
+
+	if (!b)
+		return -ENOMEM;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		switch (key) {
+		case GC_SUB:
+			r = once(val, &b->sub);
+			break;
+		case GC_TAG:
+			r = once(val, &b->tag);
+			break;
+		case GC_TARGET:
+			r = once_path(val, &b->target);
+			break;
+		case GC_RO:
+			r = rec_u64(val, 1, &ro);
+			break;
+		default:
+			return -EBADMSG;
+		}
+		if (r < 0)
+			return r;
+	}
+	b->ro = ro != 0;
+	if (r < 0 || !b->target || !b->sub == !b->tag)
+		return -EBADMSG;
+	/* One component: the folder of the share is chosen, not walked to. */
+	return b->sub && (strchr(b->sub, '/') || b->sub[0] == '.') ? -EBADMSG : 0;
+}
+
+static int parse_link(struct config *c, struct span in)
+{
+	struct config_link *l = add(&c->links, &c->n_links, sizeof(*l), LIST_MAX);
+	struct span val;
+	uint16_t key;
+	int r;
+
+	if (!l)
+		return -ENOMEM;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		r = key == GC_PATH ? once_path(val, &l->path) : key == GC_TARGET ? once(val, &l->target) : -EBADMSG;
+		if (r < 0)
+			return r;
+	}
+	return r < 0 || !l->path || !l->target ? -EBADMSG : 0;
+}
+
+static int parse_file(struct config *c, struct span in)
+{
+	struct config_file *f = add(&c->files, &c->n_files, sizeof(*f), LIST_MAX);
+	struct span val;
+	uint64_t mode = 0644;
+	uint16_t key;
+	int r;
+
+	if (!f)
+		return -ENOMEM;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		if (key == GC_CONTENT)
+			f->content = val;
+		else
+			r = key == GC_PATH ? once_path(val, &f->path) :
+			    key == GC_MODE ? rec_u64(val, 07777, &mode) : -EBADMSG;
+		if (r < 0)
+			return r;
+	}
+	f->mode = (uint32_t)mode;
+	return r < 0 || !f->path ? -EBADMSG : 0;
+}
+
+static int parse_dir(struct config *c, struct span in)
+{
+	struct config_dir *d = add(&c->dirs, &c->n_dirs, sizeof(*d), LIST_MAX);
+	struct span val;
+	uint64_t mode = 0755;
+	uint16_t key;
+	int r;
+
+	if (!d)
+		return -ENOMEM;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		r = key == GC_PATH ? once_path(val, &d->path) : key == GC_MODE ? rec_u64(val, 07777, &mode) : -EBADMSG;
+		if (r < 0)
+			return r;
+	}
+	d->mode = (uint32_t)mode;
+	return r < 0 || !d->path ? -EBADMSG : 0;
+}
+
+static int parse_one(struct config *c, uint16_t key, struct span val)
+{
+	switch (key) {
+	case GC_CLOCK_NS:
+		return rec_u64(val, INT64_MAX, &c->clock_ns);
+	case GC_HOSTNAME:
+		return val.n <= 64 ? once(val, &c->hostname) : -EBADMSG;
+	case GC_ROOT:
+		return once(val, &c->root);
+	case GC_ROOT_FS:
+		return once(val, &c->root_fs);
+	case GC_SHARE_TAG:
+		return once(val, &c->share_tag);
+	case GC_BIND:
+		return parse_bind(c, val);
+	case GC_LINK:
+		return parse_link(c, val);
+	case GC_FILE:
+		return parse_file(c, val);
+	case GC_DIR:
+		return parse_dir(c, val);
+	case GC_FLAGS:
+		return rec_u64(val, GC_F_NO_IMAGE_VERSION, &c->flags);
+	default:
+		return -EBADMSG;
+	}
+}
+
+/* "/a" before "/a/b"; what does not lie in each other may stand in any order. */
+static int parent_first(const void *a, const void *b)
+{
+	return strcmp(((const struct config_bind *)a)->target, ((const struct config_bind *)b)->target);
+}
+
+int config_parse(struct span in, struct config *ret, struct err *err)
+{
+	struct span val;
+	uint16_t key = 0;
+	int r;
+
+	*ret = (struct config){ 0 };
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		r = parse_one(ret, key, val);
+		if (r < 0)
+			break;
+	}
+	if (r < 0)
+		return err_set(err, r, "configuration of the guest: record of key %u is not understood: %s; "
+			       "reinstall agent-vm, its parts are of different versions", key, strerror(-r));
+	for (size_t i = 0; i < ret->n_binds; i++)
+		if (ret->binds[i].sub && !ret->share_tag)
+			return err_set(err, -EBADMSG, "configuration of the guest: %s is bound from a share that is not named",
+				       ret->binds[i].target);
+	if (ret->n_binds > 1)
+		qsort(ret->binds, ret->n_binds, sizeof(*ret->binds), parent_first);
+	return 0;
+}
+
+void config_done(struct config *c)
+{
+	for (size_t i = 0; i < c->n_binds; i++) {
+		free(c->binds[i].sub);
+		free(c->binds[i].tag);
+		free(c->binds[i].target);
+	}
+	for (size_t i = 0; i < c->n_links; i++) {
+		free(c->links[i].path);
+		free(c->links[i].target);
+	}
+	for (size_t i = 0; i < c->n_files; i++)
+		free(c->files[i].path);
+	for (size_t i = 0; i < c->n_dirs; i++)
+		free(c->dirs[i].path);
+	free(c->binds);
+	free(c->links);
+	free(c->files);
+	free(c->dirs);
+	free(c->hostname);
+	free(c->root);
+	free(c->root_fs);
+	free(c->share_tag);
+	*c = (struct config){ 0 };
+}
