@@ -3,7 +3,7 @@
 #include <string.h>
 
 extern const struct cmd cmd_claude, cmd_codex, cmd_opencode, cmd_copilot, cmd_shell;
-extern const struct cmd cmd_version, cmd_help;
+extern const struct cmd cmd_exec, cmd_ps, cmd_stop, cmd_logs, cmd_doctor, cmd_version, cmd_help;
 
 const struct cmd *const cmds[] = {
 	&cmd_claude,
@@ -11,8 +11,11 @@ const struct cmd *const cmds[] = {
 	&cmd_opencode,
 	&cmd_copilot,
 	&cmd_shell,
-	/* AT THE MERGE: &cmd_build, &cmd_ps, &cmd_exec (exec_run), &cmd_stop, &cmd_logs, &cmd_doctor (doctor_run); cmd_exec
-	 * and cmd_doctor have their rows in cmd_exec.c and cmd_doctor.c. */
+	&cmd_exec,
+	&cmd_ps,
+	&cmd_stop,
+	&cmd_logs,
+	&cmd_doctor,
 	&cmd_version,
 	&cmd_help,
 	NULL,
