@@ -44,11 +44,14 @@ static const struct rule rules[] = {
 };
 static_assert(ARRAY_SIZE(rules) == CTL_TYPES, "rules[] is incomplete");
 
-/* Channel 0 carries bytes to the guest, 1 and 2 to the host; CREDIT for a channel goes the other way. */
+/* Channel 0 carries bytes to the guest, 1 and 2 to the host; CREDIT for a channel goes the other way. EOF of the host
+ * for 1 and 2 says that nobody reads them any more. */
 static bool channel_fits(uint8_t type, uint8_t channel, enum ctl_side reader)
 {
-	if (type == CTL_DATA || type == CTL_EOF)
+	if (type == CTL_DATA)
 		return (channel == 0) == (reader == CTL_SIDE_GUEST);
+	if (type == CTL_EOF)
+		return reader == CTL_SIDE_GUEST || channel != 0;
 	if (type == CTL_CREDIT)
 		return (channel == 0) == (reader == CTL_SIDE_HOST);
 	return true;

@@ -49,7 +49,8 @@ enum ctl_type {
 	CTL_EXEC,      /* host: records CTL_K_ARG ... */
 	CTL_STARTED,   /* guest: pid u32 */
 	CTL_DATA,
-	CTL_EOF,    /* sender's end of a channel */
+	CTL_EOF,    /* sender's end of a channel; from the host for 1 or 2: the reader is gone, so the guest closes the
+		     * pipe (its writer gets SIGPIPE) and sends nothing more on it */
 	CTL_CREDIT, /* u32 bytes */
 	CTL_RESIZE, /* host: rows, columns, x pixels, y pixels, u16 each */
 	CTL_SIGNAL, /* host: u32 signal, to the stream's foreground process group */

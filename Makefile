@@ -1,0 +1,54 @@
+# The door to meson and ninja. Everything is built into build/; build/agent-vm runs in place.
+BUILD ?= build
+PREFIX ?= /usr/local
+SAN = build-san
+
+.PHONY: all demo check bench fuzz lab install clean deps
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	@command -v meson >/dev/null || { echo "agent-vm: meson: not found; install what is needed with: tools/deps run" >&2; exit 1; }
+	meson setup $(BUILD) --prefix $(PREFIX)
+
+$(SAN)/build.ninja:
+	meson setup $(SAN) -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debug
+
+deps:
+	@tools/deps run
+
+# Build, make the guest image if there is none, and run the project's own unit tests inside a VM.
+demo: deps
+	@$(MAKE) --no-print-directory all >/dev/null
+	@tools/demo $(BUILD)
+
+# Everything that can be tested on any machine.
+check:
+	@tools/deps check
+	@tools/check
+
+# The figures of the README; the lab is made first if it is missing.
+bench:
+	@tools/deps lab
+	@$(MAKE) --no-print-directory all
+	@tests/bench/run
+
+# libkrun on real (nested) KVM.
+lab:
+	@tools/deps lab
+	@$(MAKE) --no-print-directory all
+	@tests/lab/suite
+
+# Each fuzz target for FUZZ_SECONDS.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@tools/deps check
+	@CC=clang tests/fuzz/run $(FUZZ_SECONDS)
+
+install: all
+	@meson configure $(BUILD) --prefix $(PREFIX) >/dev/null
+	@meson install -C $(BUILD) --no-rebuild
+
+clean:
+	rm -rf $(BUILD) $(SAN) build-fuzz

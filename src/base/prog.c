@@ -1,0 +1,251 @@
+#include "base/prog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+
+#define PROG_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define POLL_MS 10
+
+/* Copied when set. */
+static const char *const env_kept[] = {
+	"HOME",	      "USER",	     "LOGNAME",	    "TMPDIR",	 "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	"http_proxy", "https_proxy", "ftp_proxy",   "all_proxy", "no_proxy",	    "HTTP_PROXY",    "HTTPS_PROXY",
+	"ALL_PROXY",  "NO_PROXY",
+};
+
+static bool is_program(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+static int find_in(const char *path, const char *name, char **ret)
+{
+	while (*path) {
+		size_t n = strcspn(path, ":");
+
+		if (*path == '/') {
+			AUTO_FREE(char, full);
+
+			full = xasprintf("%.*s/%s", (int)n, path, name);
+			if (is_program(full)) {
+				*ret = TAKE_PTR(full);
+				return 0;
+			}
+		}
+		path += n + (path[n] == ':');
+	}
+	return -ENOENT;
+}
+
+int prog_find(const char *name, char **ret)
+{
+	const char *path = getenv("PATH");
+
+	if (path && find_in(path, name, ret) == 0)
+		return 0;
+	return find_in(PROG_PATH, name, ret);
+}
+
+void prog_env(struct strv *ret)
+{
+	strv_add(ret, "PATH=" PROG_PATH);
+	strv_add(ret, "LANG=C.UTF-8");
+	for (size_t i = 0; i < ARRAY_SIZE(env_kept); i++) {
+		const char *v = getenv(env_kept[i]);
+
+		if (v && *v)
+			strv_addf(ret, "%s=%s", env_kept[i], v);
+	}
+}
+
+/* In the child: only calls that are safe after a fork; ends by exec or by writing errno into @report. */
+static void child(const struct prog *p, char *const *env, int report, int null)
+{
+	int want[4] = { p->in, p->out, p->errfd, p->fd3 };
+	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	sigset_t none;
+	int e, high[4];
+
+	(void)setpgid(0, 0);
+	for (int s = 1; s < NSIG; s++)
+		(void)sigaction(s, &dfl, NULL);
+	(void)sigemptyset(&none);
+	/* All out of the way of 0..3 first, so that no dup2 overwrites one that is still wanted. */
+	report = fcntl(report, F_DUPFD_CLOEXEC, 10);
+	for (int i = 0; i < 4; i++)
+		high[i] = i == 3 && want[i] < 0 ? -1 : fcntl(want[i] < 0 ? null : want[i], F_DUPFD_CLOEXEC, 10);
+	for (int i = 0; i < 4; i++)
+		if (high[i] >= 0 && dup2(high[i], i) < 0)
+			goto out;
+	/* The rest is close-on-exec by our rule; this is for what a library may have opened otherwise. */
+	for (int fd = p->fd3 < 0 ? 3 : 4; fd < 10; fd++)
+		(void)close(fd);
+	(void)close_range(10, ~0U, CLOSE_RANGE_CLOEXEC);
+	if (chdir("/") < 0)
+		goto out;
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)execve(p->path, p->argv, env);
+out:
+	e = errno;
+	(void)!write(report, &e, sizeof(e));
+	_exit(127);
+}
+
+/* Later assignments win: execve(2) takes duplicates, but a program sees the first. */
+static void env_merge(struct strv *env, const struct strv *more)
+{
+	for (size_t i = 0; i < more->n; i++) {
+		size_t n = strcspn(more->v[i], "=") + 1, k;
+
+		for (k = 0; k < env->n; k++)
+			if (strncmp(env->v[k], more->v[i], n) == 0)
+				break;
+		if (k == env->n) {
+			strv_add(env, more->v[i]);
+		} else {
+			free(env->v[k]);
+			env->v[k] = xstrdup(more->v[i]);
+		}
+	}
+}
+
+int prog_start(const struct prog *p, pid_t *ret, struct err *err)
+{
+	struct strv env = { 0 };
+	AUTO_FD(null);
+	int report[2], e = 0;
+	ssize_t n;
+	pid_t pid;
+
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0)
+		return err_set(err, -errno, "/dev/null: cannot be opened: %s", strerror(errno));
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return err_set(err, -errno, "%s: cannot be started: %s", p->path, strerror(errno));
+	prog_env(&env);
+	env_merge(&env, &p->env);
+	pid = fork();
+	if (pid == 0)
+		child(p, env.v, report[1], null);
+	e = pid < 0 ? errno : 0;
+	(void)close(report[1]);
+	if (pid > 0) {
+		/* Also here, so that the group exists whoever runs first. */
+		(void)setpgid(pid, pid);
+		do
+			n = read(report[0], &e, sizeof(e));
+		while (n < 0 && errno == EINTR);
+		if (n == (ssize_t)sizeof(e))
+			(void)prog_wait(pid);
+		else
+			e = 0;
+	}
+	(void)close(report[0]);
+	strv_done(&env);
+	if (e != 0)
+		return err_set(err, -e, "%s: cannot be started: %s", p->path, strerror(e));
+	*ret = pid;
+	return 0;
+}
+
+int prog_wait(pid_t pid)
+{
+	int status = 0;
+
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return 0;
+	return status;
+}
+
+int prog_stop(pid_t pid, int grace_ms)
+{
+	struct timespec tick = { 0, POLL_MS * 1000000L };
+	int status = 0;
+
+	(void)kill(-pid, SIGTERM);
+	for (int left = grace_ms; left > 0; left -= POLL_MS) {
+		if (waitpid(pid, &status, WNOHANG) == pid) {
+			(void)kill(-pid, SIGKILL); /* what it left behind */
+			return status;
+		}
+		(void)nanosleep(&tick, NULL);
+	}
+	(void)kill(-pid, SIGKILL);
+	return prog_wait(pid);
+}
+
+/* Read to the end or the limits; a negative errno when one was reached. */
+static int take_output(int fd, size_t max, int64_t until, char *mem, size_t *ret_n)
+{
+	size_t n = 0;
+
+	for (;;) {
+		int64_t left_ms = (until - now_ns()) / 1000000;
+		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		ssize_t k;
+
+		if (left_ms <= 0)
+			return -ETIMEDOUT;
+		if (poll(&pfd, 1, (int)MIN(left_ms, (int64_t)1000)) <= 0)
+			continue;
+		k = read(fd, mem + n, max + 1 - n);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		if (k == 0)
+			break;
+		n += (size_t)k;
+		if (n > max)
+			return -EFBIG;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err)
+{
+	int64_t until = now_ns() + (int64_t)timeout_ms * 1000000;
+	AUTO_FREE(char, mem);
+	struct prog with = *p;
+	int pipes[2], r, status;
+	size_t n = 0;
+	pid_t pid;
+
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return err_set(err, -errno, "%s: cannot be started: %s", p->path, strerror(errno));
+	with.out = pipes[1];
+	r = prog_start(&with, &pid, err);
+	(void)close(pipes[1]);
+	if (r < 0) {
+		(void)close(pipes[0]);
+		return r;
+	}
+	mem = xmalloc(max + 1);
+	r = take_output(pipes[0], max, until, mem, &n);
+	(void)close(pipes[0]);
+	status = r < 0 ? prog_stop(pid, 0) : prog_wait(pid);
+	if (r < 0)
+		return err_set(err, r, "%s: %s", p->path, r == -ETIMEDOUT ? "took too long and was ended" : strerror(-r));
+	if (status != 0)
+		return err_set(err, -EIO, "%s: failed (%s %d)", p->path, WIFSIGNALED(status) ? "signal" : "status",
+			       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	mem[n] = '\0';
+	*ret = TAKE_PTR(mem);
+	return 0;
+}

@@ -1,0 +1,42 @@
+/* Programs of the host that we start (command line page 4): found once by an absolute path, with a cleaned environment,
+ * in "/", in a process group of their own, with no descriptor but those that are named. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+/* An executable file called @name in the absolute entries of PATH, then in the system's folders. 0 or -ENOENT. */
+int prog_find(const char *name, char **ret);
+
+/* The environment that they get: HOME, USER, LOGNAME, LANG=C.UTF-8, a fixed PATH, TMPDIR, XDG_RUNTIME_DIR, the proxy and
+ * the SSL_CERT_ variables; nothing else. */
+void prog_env(struct strv *ret);
+
+struct prog {
+	const char *path;	/* absolute */
+	char *const *argv;	/* [0] is the name */
+	struct strv env;	/* in addition to prog_env(), "NAME=VALUE"; later ones win */
+	int in, out, errfd, fd3; /* borrowed; -1: /dev/null, for fd3 closed */
+};
+
+#define PROG_INIT { NULL, NULL, { NULL, 0 }, -1, -1, -1, -1 }
+
+/* Start. 0 and the pid; a negative errno when it cannot be executed, with @err set. */
+int prog_start(const struct prog *p, pid_t *ret, struct err *err);
+
+/* End a started one with its process group: SIGTERM, @grace_ms, SIGKILL; waited for. Its wait status. */
+int prog_stop(pid_t pid, int grace_ms);
+
+/* Wait for its end. Its wait status. */
+int prog_wait(pid_t pid);
+
+/**
+ * prog_output() - Run to the end and take what it prints on stdout
+ * @max:	Most bytes taken
+ *
+ * Return: 0 when it exited with 0; -ETIMEDOUT (then it was ended), -EFBIG, -EIO for another exit; negative errno of the
+ * start; each with @err set
+ */
+int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err);

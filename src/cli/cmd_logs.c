@@ -1,0 +1,345 @@
+/* agent-vm logs: what a session logged, live or ended.
+ *
+ * Lines of the roles begin with a time of one fixed form, so the files are merged by comparing text; a line without one
+ * belongs to the line before it. A file that begins without (the console) comes after the others, whole. What stands in
+ * the files may be the guest's words: control bytes are shown as \xNN, and lines are cut at LINE_MAX_BYTES. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/macros.h"
+#include "base/str.h"
+#include "cli/cmd.h"
+#include "cli/sessions.h"
+
+#define LINE_MAX_BYTES 8192
+#define STAMP_LEN 24 /* 2026-11-23T20:01:02.345Z */
+
+static const char *const roles[] = { "launcher", "vmm", "wire", "gate", "vault", "guest", "console" };
+
+struct logs_args {
+	bool denied, list, json;
+	const char *role;
+};
+
+static const char *const role_choices[] = { "launcher", "vmm", "wire", "gate", "vault", "guest", "console", "audit", NULL };
+
+static const struct opt logs_opts[] = {
+	{ "denied", OPT_FLAG, offsetof(struct logs_args, denied), NULL,
+	  "only what the network policy refused, with the option that would open it" },
+	{ "role", OPT_CHOICE, offsetof(struct logs_args, role), "NAME", "only the log of that part", 0,
+	  "One of launcher, vmm, wire, gate, vault, guest, console, audit.", "console", role_choices },
+	{ "list", OPT_FLAG, offsetof(struct logs_args, list), NULL, "list the sessions that have logs, of all projects" },
+	{ "json", OPT_FLAG, offsetof(struct logs_args, json), NULL, "print one JSON array with the same facts" },
+	{ NULL },
+};
+
+struct source {
+	const char *role;
+	FILE *f;
+	char line[LINE_MAX_BYTES];
+	size_t len; /* of the line at hand, without its newline */
+	char stamp[STAMP_LEN + 1];
+	bool stamped; /* its first line had a time */
+	bool have;
+};
+
+/* Where lines go: as text at once, or collected for JSON. */
+struct out {
+	json_t *all; /* NULL: text */
+};
+
+static bool stamp_at(const char *line, size_t n)
+{
+	static const char form[] = "dddd-dd-ddTdd:dd:dd.dddZ";
+
+	if (n < STAMP_LEN)
+		return false;
+	for (size_t i = 0; i < STAMP_LEN; i++)
+		if (form[i] == 'd' ? line[i] < '0' || line[i] > '9' : line[i] != form[i])
+			return false;
+	return true;
+}
+
+/* The next line, or the next piece of a very long one. */
+static void source_next(struct source *s)
+{
+	size_t n = 0;
+	int c = EOF;
+
+	while (n < sizeof(s->line) && (c = getc(s->f)) != EOF && c != '\n')
+		s->line[n++] = (char)c;
+	s->have = n > 0 || c == '\n';
+	/* The carriage return of a console is no news. */
+	if (n > 0 && c == '\n' && s->line[n - 1] == '\r')
+		n--;
+	s->len = n;
+	if (s->have && stamp_at(s->line, n))
+		memcpy(s->stamp, s->line, STAMP_LEN);
+}
+
+static int source_open(struct source *s, int dirfd, const char *role)
+{
+	AUTO_FREE(char, name);
+	AUTO_FD(fd);
+	struct stat st;
+
+	*s = (struct source){ .role = role };
+	name = strcmp(role, "audit") == 0 ? xstrdup("audit.jsonl") : xasprintf("%s.log", role);
+	fd = file_open_beneath(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return -EINVAL;
+	s->f = fdopen(fd, "r");
+	if (!s->f)
+		return -errno;
+	(void)TAKE_FD(fd);
+	source_next(s);
+	s->stamped = s->stamp[0] != '\0';
+	return 0;
+}
+
+static void emit(struct out *out, const char *role, const char *line, size_t n)
+{
+	AUTO_FREE(char, shown);
+
+	shown = str_escape(line, n);
+	if (out->all)
+		(void)json_array_append_new(out->all, json_pack("{s:s, s:s}", "role", role, "line", shown));
+	else
+		(void)printf("%s: %s\n", role, shown);
+}
+
+/* @before: a's line comes first. Files without times come last, in their order. */
+static bool before(const struct source *a, const struct source *b)
+{
+	if (a->stamped != b->stamped)
+		return a->stamped;
+	return a->stamped && strcmp(a->stamp, b->stamp) < 0;
+}
+
+static int show_roles(int dirfd, const char *only, struct out *out)
+{
+	AUTO_FREE(struct source, v);
+	size_t n = 0;
+
+	v = xcalloc(ARRAY_SIZE(role_choices), sizeof(*v));
+	if (only && source_open(&v[n], dirfd, only) == 0)
+		n++;
+	for (size_t i = 0; !only && i < ARRAY_SIZE(roles); i++)
+		if (source_open(&v[n], dirfd, roles[i]) == 0)
+			n++;
+	for (;;) {
+		struct source *first = NULL;
+
+		for (size_t i = 0; i < n; i++)
+			if (v[i].have && (!first || before(&v[i], first)))
+				first = &v[i];
+		if (!first)
+			break;
+		emit(out, first->role, first->line, first->len);
+		source_next(first);
+	}
+	for (size_t i = 0; i < n; i++)
+		(void)fclose(v[i].f);
+	return 0;
+}
+
+/* ---- refusals ---- */
+
+static const char *member(const json_t *line, const char *key)
+{
+	const char *s = json_string_value(json_object_get(line, key));
+
+	return s ? s : "";
+}
+
+static bool is_denied(const json_t *line)
+{
+	const char *verdict = member(line, "verdict");
+
+	return strcmp(member(line, "k"), "refused") == 0 || (*verdict && strcmp(verdict, "allow") != 0);
+}
+
+/* 20:01:09  3x  tcp 192.168.1.10:5432 (db.lan)  private network  --allow-egress 192.168.1.10:5432 */
+static void denied_text(const json_t *line)
+{
+	const char *t = member(line, "t"), *name = member(line, "name"), *dst = member(line, "dst");
+	const char *open = member(line, "open"), *rule = member(line, "rule"), *p = member(line, "p");
+	json_int_t port = json_integer_value(json_object_get(line, "port"));
+	json_int_t n = json_integer_value(json_object_get(line, "n"));
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, shown);
+	AUTO_FREE(char, what);
+	bool v6 = strchr(dst, ':');
+
+	if (*dst && port > 0)
+		what = xasprintf("%s%s%s:%lld%s%s%s", v6 ? "[" : "", dst, v6 ? "]" : "", (long long)port, *name ? " (" : "",
+				 name, *name ? ")" : "");
+	else if (*dst)
+		what = xstrdup(dst);
+	else
+		what = xasprintf("%s %s%s", member(line, "method"), member(line, "host"), member(line, "path"));
+	text = xasprintf("%.8s  %lldx  %s%s%s  %s  %s", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), p,
+			 *p ? " " : "", what,
+			 strcmp(rule, "private") == 0 ? "private network" : (*rule ? rule : member(line, "code")),
+			 *open ? open : "cannot be opened");
+	shown = str_escape(text, strlen(text));
+	(void)printf("%s\n", shown);
+}
+
+static int show_denied(int dirfd, struct out *out)
+{
+	AUTO_FREE(struct source, s);
+
+	s = xcalloc(1, sizeof(*s));
+	if (source_open(s, dirfd, "audit") < 0)
+		return 0;
+	for (; s->have; source_next(s)) {
+		json_t *line = json_loadb(s->line, s->len, 0, NULL);
+
+		if (!is_denied(line))
+			json_decref(line);
+		else if (out->all)
+			(void)json_array_append_new(out->all, line);
+		else {
+			denied_text(line);
+			json_decref(line);
+		}
+	}
+	(void)fclose(s->f);
+	return 0;
+}
+
+/* ---- the list ---- */
+
+static void time_text(int64_t ms, char *ret, size_t n)
+{
+	time_t s = (time_t)(ms / 1000);
+	struct tm tm;
+
+	if (!localtime_r(&s, &tm) || strftime(ret, n, "%Y-%m-%d %H:%M:%S", &tm) == 0)
+		(void)snprintf(ret, n, "?");
+}
+
+static int show_list(const struct state_root *root, const struct session_list *list, bool json)
+{
+	static const char *const heads[] = { "SESSION", "VERB", "PROJECT", "STARTED", "RESULT", "STATUS", "FOLDER" };
+	struct table t;
+
+	if (json) {
+		json_t *all = json_array();
+
+		for (size_t i = 0; i < list->n; i++)
+			(void)json_array_append_new(all, session_info_to_json(&list->v[i]));
+		return sessions_print_json(all);
+	}
+	table_init(&t, ARRAY_SIZE(heads));
+	for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
+		table_add(&t, heads[i]);
+	for (size_t i = 0; i < list->n; i++) {
+		const struct session_info *s = &list->v[i];
+		AUTO_FREE(char, folder);
+		char started[32], status[16] = "-";
+
+		time_text(s->started_ms, started, sizeof(started));
+		if (s->result != SESSION_RUNNING)
+			(void)snprintf(status, sizeof(status), "%d", s->exit_status);
+		folder = xasprintf("%s/" STATE_RUN "/" STATE_LOGS "/%s", root->path, s->name);
+		table_add(&t, sessions_short(s));
+		table_add(&t, s->verb);
+		table_add(&t, s->project);
+		table_add(&t, started);
+		table_add(&t, session_result_name(s->result));
+		table_add(&t, status);
+		table_add(&t, folder);
+	}
+	table_print(&t, stdout);
+	return sessions_flush();
+}
+
+/* ---- the verb ---- */
+
+static int show_one(const struct state_root *root, const struct session_list *list, const struct logs_args *a,
+		    const char *what, struct err *err)
+{
+	const struct session_info *info;
+	char here[PROJECT_HASH_LEN + 1];
+	struct out out = { NULL };
+	AUTO_FD(dir);
+	int r = 0;
+
+	if (!what)
+		r = sessions_here(here, err);
+	if (r == 0)
+		r = session_find(list, what, here, true, &info, err);
+	if (r < 0)
+		return sessions_fail(-EIO, err);
+	dir = registry_open_logs(root, info->name);
+	if (dir < 0) {
+		(void)err_set(err, dir, "%s/run/logs/%s: cannot be opened: %s", root->path, info->name, strerror(-dir));
+		return sessions_fail(-EIO, err);
+	}
+	if (a->json)
+		out.all = json_array();
+	if (a->denied)
+		(void)show_denied(dir, &out);
+	else
+		(void)show_roles(dir, a->role, &out);
+	return out.all ? sessions_print_json(out.all) : sessions_flush();
+}
+
+static int logs_run(struct cli *cli, void *args, char **rest)
+{
+	struct state_root root = STATE_ROOT_INIT;
+	struct session_list list = { NULL };
+	const struct logs_args *a = args;
+	struct err err;
+	int r, status;
+
+	if (a->denied && a->role)
+		return sessions_fail(err_set(&err, -EINVAL, "--denied: excludes --role; write one or the other"), &err);
+	if (a->list && (a->denied || a->role || rest[0]))
+		return sessions_fail(err_set(&err, -EINVAL, "--list: excludes %s; write one or the other",
+					     rest[0] ? "a SESSION" : a->denied ? "--denied" : "--role"),
+				     &err);
+	r = sessions_root(&root, &err);
+	if (r > 0)
+		r = registry_list(&root, SESSIONS_LIVE | SESSIONS_ENDED, &list, &err);
+	if (r < 0) {
+		state_root_close(&root);
+		return sessions_fail(r, &err);
+	}
+	sessions_warn(&list.warnings);
+	if (a->list)
+		status = show_list(&root, &list, a->json);
+	else
+		status = show_one(&root, &list, a, rest[0], &err);
+	session_list_done(&list);
+	state_root_close(&root);
+	return status;
+}
+
+const struct cmd cmd_logs = {
+	.name = "logs",
+	.alias = "log",
+	.summary = "show what a session logged, ended ones too",
+	.usage = "[OPTIONS] [SESSION]",
+	.about = "The logs of all parts in the order of time, each line with the part that wrote it; the guest's console, which "
+		 "has no times, comes last. SESSION is a name, four or more characters of its beginning, or a project's path; "
+		 "without one it is the newest session of the current project.\n\n"
+		 "Logs are kept for the last 20 sessions of a project, 14 days and 200 MB in all; those of a launch that failed at "
+		 "least 7 days.",
+	.examples = "agent-vm logs\tthe newest session of this project\nagent-vm logs --list\twhich sessions there are\n"
+		    "agent-vm logs --role console\twhat the guest's kernel said\n",
+	.opts = logs_opts,
+	.args_size = sizeof(struct logs_args),
+	.words = CMD_WORDS_MIXED,
+	.max_words = 1,
+	.run = logs_run,
+};

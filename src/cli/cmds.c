@@ -1,0 +1,27 @@
+#include "cli/cmd.h"
+
+#include <string.h>
+
+extern const struct cmd cmd_claude, cmd_codex, cmd_opencode, cmd_copilot, cmd_shell;
+extern const struct cmd cmd_version, cmd_help;
+
+const struct cmd *const cmds[] = {
+	&cmd_claude,
+	&cmd_codex,
+	&cmd_opencode,
+	&cmd_copilot,
+	&cmd_shell,
+	/* AT THE MERGE: &cmd_build, &cmd_ps, &cmd_exec (exec_run), &cmd_stop, &cmd_logs, &cmd_doctor (doctor_run); cmd_exec
+	 * and cmd_doctor have their rows in cmd_exec.c and cmd_doctor.c. */
+	&cmd_version,
+	&cmd_help,
+	NULL,
+};
+
+const struct cmd *cmd_find(const char *name)
+{
+	for (const struct cmd *const *c = cmds; *c; c++)
+		if (strcmp((*c)->name, name) == 0 || ((*c)->alias && strcmp((*c)->alias, name) == 0))
+			return *c;
+	return NULL;
+}

@@ -1,0 +1,96 @@
+#include "cli/guest_env.h"
+
+#include <fnmatch.h>
+#include <limits.h>
+#include <string.h>
+
+static void put(struct strv *env, const char *assignment)
+{
+	size_t n = (size_t)(strchrnul(assignment, '=') - assignment) + 1;
+
+	for (size_t i = 0; i < env->n; i++)
+		if (strncmp(env->v[i], assignment, n) == 0) {
+			free(env->v[i]);
+			env->v[i] = xstrdup(assignment);
+			return;
+		}
+	strv_add(env, assignment);
+}
+
+static void put_value(struct strv *env, const char *name, const char *value)
+{
+	AUTO_FREE(char, s);
+
+	s = xasprintf("%s=%s", name, value);
+	put(env, s);
+}
+
+/* TZ of the host: the variable, else the zone that /etc/localtime links to. */
+static char *host_zone(void)
+{
+	static const char mark[] = "/zoneinfo/";
+	const char *tz = getenv("TZ");
+	char path[PATH_MAX];
+	const char *zone;
+	ssize_t n;
+
+	if (tz && *tz)
+		return xstrdup(tz);
+	n = readlink("/etc/localtime", path, sizeof(path) - 1);
+	if (n <= 0)
+		return NULL;
+	path[n] = '\0';
+	zone = strstr(path, mark);
+	return zone ? xstrdup(zone + sizeof(mark) - 1) : NULL;
+}
+
+void guest_env(const struct guest_env_args *args, struct strv *ret)
+{
+	static const char *const ours[] = {
+		"HOME=/root",
+		"USER=root",
+		"LOGNAME=root",
+		"SHELL=/bin/bash",
+		"PATH=/root/.local/bin:/root/.claude/local/bin:/root/.opencode/bin:/usr/local/bin:/usr/bin:/usr/sbin:"
+		"/bin:/sbin:/usr/local/sbin",
+		"LANG=C.UTF-8",
+		"IS_SANDBOX=1",
+		"CODEX_HOME=/agent-vm-state/codex",
+		"DISABLE_AUTOUPDATER=1",
+		"GH_NO_UPDATE_NOTIFIER=1",
+		"GH_PROMPT_DISABLED=1",
+		"GIT_TERMINAL_PROMPT=0",
+	};
+	static const char *const forwarded[] = { "COLORTERM", "NO_COLOR" };
+	AUTO_FREE(char, tz);
+
+	for (size_t i = 0; args->image && i < args->image->n; i++)
+		put(ret, args->image->v[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		put(ret, ours[i]);
+	put_value(ret, "AGENT_VM_SESSION", args->session);
+	put_value(ret, "AGENT_VM_PROJECT", args->project);
+	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++) {
+		const char *v = getenv(forwarded[i]);
+
+		if (v)
+			put_value(ret, forwarded[i], v);
+	}
+	tz = host_zone();
+	if (tz)
+		put_value(ret, "TZ", tz);
+	for (size_t i = 0; args->user && i < args->user->n; i++)
+		put(ret, args->user->v[i]);
+}
+
+bool env_name_is_secretive(const char *name, size_t n)
+{
+	static const char *const patterns[] = { "*TOKEN*", "*SECRET*", "*PASSWORD*", "*_KEY", "*CREDENTIAL*" };
+	AUTO_FREE(char, s);
+
+	s = xstrndup(name, n);
+	for (size_t i = 0; i < ARRAY_SIZE(patterns); i++)
+		if (fnmatch(patterns[i], s, FNM_CASEFOLD) == 0)
+			return true;
+	return false;
+}

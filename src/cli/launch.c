@@ -1,0 +1,405 @@
+/* A launch, in the order of spec/cli.md section 9.1: plan, folders, monitor, guest, agent, end. Each step that makes
+ * something has its counterpart in launch_end(), which runs on every way out. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "cli/guest_env.h"
+#include "cli/monitor.h"
+#include "cli/orders.h"
+#include "cli/preflight.h"
+#include "cli/profile.h"
+#include "cli/run.h"
+#include "cli/spawn.h"
+#include "cli/table.h"
+#include "image/qcow2.h"
+#include "session/older.h"
+#include "session/registry.h"
+#include "session/session.h"
+
+#define AGENT_GRACE_MS 2000 /* for what still runs in the guest when the agent has ended */
+#define HOOK_FILE ".agent-vm.runtime.sh"
+
+struct launch {
+	struct cli *cli;
+	struct launch_args *args;
+	struct plan plan;
+	struct state_root root;
+	struct session session;
+	struct strv env, guards_made;
+	struct buf config;
+	struct spawned vmm;
+	struct run *run;
+	struct profile profile;
+	bool quiet;
+
+	/* How it ended. */
+	enum session_result result;
+	int status; /* of ours; by_signal: end by this signal instead */
+	int by_signal;
+	struct err err; /* printed once at the end when it is not empty */
+};
+
+static void say(const struct launch *l, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+static void say(const struct launch *l, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (l->quiet)
+		return;
+	va_start(ap, fmt);
+	(void)fputs("==> ", stderr);
+	(void)vfprintf(stderr, fmt, ap);
+	(void)fputc('\n', stderr);
+	va_end(ap);
+}
+
+static void print_all(const struct strv *texts, const char *prefix)
+{
+	for (size_t i = 0; i < texts->n; i++)
+		(void)fprintf(stderr, "agent-vm: %s: %s\n", prefix, texts->v[i]);
+}
+
+static void block_signals(sigset_t *old)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGTSTP };
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
+		(void)sigaddset(&set, sigs[i]);
+	(void)sigprocmask(SIG_BLOCK, &set, old);
+	(void)signal(SIGPIPE, SIG_IGN);
+}
+
+/* The words of the launch itself, for the record: without the agent part. */
+static int make_session(struct launch *l)
+{
+	struct strv words = { 0 };
+	int r;
+
+	for (unsigned i = 1; i < l->cli->parsed.n_read; i++)
+		strv_add(&words, l->cli->argv[i]);
+	r = session_create(&l->session, &l->root, &l->plan.project, l->args->verb,
+			   words.n > 0 ? (const char *const *)words.v : (const char *const[]){ NULL }, &l->err);
+	strv_done(&words);
+	return r;
+}
+
+static int open_log(const struct launch *l, const char *name)
+{
+	int fd = openat(l->session.log_fd, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int start_log(struct launch *l)
+{
+	int fd = open_log(l, "launcher.log");
+
+	if (fd < 0)
+		return err_set(&l->err, fd, "%s/launcher.log: %s", l->session.log_path, strerror(-fd));
+	log_open("launcher", fd, LOG_LV_DEBUG);
+	log_info("agent-vm %s, %s in %s", AGENT_VM_VERSION, l->args->verb, l->session.info.project);
+	return 0;
+}
+
+/* Files of the project's state that must exist before the guest links to them. The guest can write there, so nothing is
+ * followed. */
+static int prepare_state(struct launch *l)
+{
+	AUTO_FD(history);
+	AUTO_FREE(char, warning);
+	int r;
+
+	warning = older_secrets_warning(&l->root, l->plan.project.hash);
+	if (warning)
+		strv_add(&l->plan.warnings, warning);
+	r = older_tokens_remove(l->session.state_fd, l->session.state_path, &l->err);
+	if (r < 0)
+		return r;
+	history = file_open_beneath(l->session.state_fd, "bash_history", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+	if (history < 0 && history != -EEXIST && history != -ELOOP)
+		return err_set(&l->err, history, "%s/bash_history: %s", l->session.state_path, strerror(-history));
+	return 0;
+}
+
+static int prepare_disk(struct launch *l)
+{
+	const struct session *s = &l->session;
+	int r;
+
+	r = qcow2_create(s->dir_fd, SESSION_DISK, l->plan.res.disk_mib << 20, "base.ext4", &l->err);
+	if (r < 0)
+		return r;
+	/* What "base.ext4" means where the cage cannot mount it there. */
+	if (symlinkat(l->plan.image.disk_path, s->dir_fd, "base.ext4") < 0)
+		return err_set(&l->err, -errno, "%s/base.ext4: %s", s->dir_path, strerror(errno));
+	r = dir_make_at(s->dir_fd, "cage", 0700);
+	if (r < 0)
+		return err_set(&l->err, r, "%s/cage: %s", s->dir_path, strerror(-r));
+	return 0;
+}
+
+static int start_monitor(struct launch *l)
+{
+	AUTO_FD(log);
+	AUTO_FD(console);
+	struct buf orders;
+	int r;
+
+	log = open_log(l, "vmm.log");
+	console = open_log(l, "console.log");
+	if (log < 0 || console < 0)
+		return err_set(&l->err, log < 0 ? log : console, "%s: its files cannot be made: %s", l->session.log_path,
+			       strerror(log < 0 ? -log : -console));
+	buf_init(&orders, ORDERS_MAX);
+	buf_init(&l->config, ORDERS_MAX);
+	r = orders_vmm(&l->plan, &l->session, &orders);
+	if (r == 0)
+		r = orders_guest(&l->plan, &l->session, &l->config);
+	if (r < 0)
+		(void)err_set(&l->err, r, "VM: its configuration is longer than %d MiB; hide fewer files or mount fewer folders",
+			      ORDERS_MAX >> 20);
+	else
+		r = vmm_spawn(l->plan.vmm_path, &orders, log, console, &l->vmm, &l->err);
+	buf_done(&orders);
+	if (r == 0)
+		(void)session_add_child(&l->session, "vmm", l->vmm.pid);
+	return r;
+}
+
+static int start_run(struct launch *l)
+{
+	struct run_spec spec = {
+		.port_fd = l->vmm.port_fd,
+		.control_fd = l->vmm.control_fd,
+		.listen_fd = -1,
+		.vmm_pid = l->vmm.pid,
+		.emulated = l->plan.monitor == VMM_QEMU_TCG,
+		.quiet = l->quiet,
+		.progress = !l->quiet && isatty(STDERR_FILENO),
+		.config = buf_span(&l->config),
+		.argv = &l->plan.argv,
+		.env = &l->env,
+		.cwd = l->plan.layout.project_guest,
+		.log_dir = l->session.log_path,
+		.stdin_forward = !l->args->agent->program,
+	};
+	int r;
+
+	r = session_listen(l->session.dir_fd, SESSION_SOCK, &spec.listen_fd);
+	if (r < 0)
+		return err_set(&l->err, r, "%s/" SESSION_SOCK ": %s", l->session.dir_path, strerror(-r));
+	l->run = run_new(&spec, &l->err);
+	return l->run ? 0 : -EIO;
+}
+
+/* Folders, session, logs. */
+static int launch_prepare(struct launch *l)
+{
+	int r;
+
+	r = state_root_open(l->plan.root_path, true, &l->root, &l->err);
+	if (r < 0)
+		return r;
+	r = registry_reap(&l->root, REAP_GRACE_MS, NULL, &l->err);
+	if (r < 0)
+		return r;
+	r = make_session(l);
+	if (r < 0)
+		return r;
+	if (l->plan.probed_now)
+		monitor_remember(l->root.cache_fd);
+	(void)session_set_vm(&l->session, l->plan.image.reference, monitor_name(l->plan.monitor));
+	r = start_log(l);
+	if (r == 0)
+		r = prepare_state(l);
+	if (r == 0)
+		r = prepare_disk(l);
+	if (r == 0)
+		r = guard_make(&l->plan.layout.guard, &l->guards_made, &l->err);
+	return r;
+}
+
+static void launch_greet(struct launch *l)
+{
+	struct strv others = { 0 };
+
+	if (!l->quiet)
+		table_banner(&l->plan, &l->session);
+	(void)session_others_note(&l->session, &others);
+	for (size_t i = 0; i < others.n; i++)
+		say(l, "%s", others.v[i]);
+	strv_done(&others);
+	if (l->plan.layout.workspace_why)
+		say(l, "%s", l->plan.layout.workspace_why);
+	print_all(&l->plan.warnings, "warning");
+	if (!l->quiet)
+		print_all(&l->plan.notes, "note");
+	if (l->plan.monitor == VMM_QEMU_TCG)
+		say(l, "/dev/kvm cannot run a guest here (%s); using QEMU emulation, which is slow and a weaker wall than KVM",
+		    l->plan.kvm_reason);
+	else if (l->plan.monitor == VMM_KRUN && !l->plan.namespaces)
+		say(l, "the cage around the VM has no namespaces here; agent-vm doctor says how to allow them");
+	if (!l->args->no_hook && faccessat(l->plan.project.fd, HOOK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		(void)fprintf(stderr, "agent-vm: note: " HOOK_FILE ": this version does not run it\n");
+}
+
+static void take_end(struct launch *l, enum run_end end)
+{
+	switch (end) {
+	case RUN_EXIT:
+		l->status = run_status(l->run);
+		l->result = l->status > 128 ? SESSION_SIGNAL : SESSION_EXIT;
+		break;
+	case RUN_STOPPED:
+		l->by_signal = run_status(l->run);
+		l->status = 128 + l->by_signal;
+		l->result = l->by_signal == SIGTERM ? SESSION_STOPPED : SESSION_SIGNAL;
+		break;
+	case RUN_FAILED:
+		l->status = 1;
+		l->result = SESSION_START_FAILED;
+		break;
+	default:
+		l->status = 1;
+		l->result = l->run && run_times(l->run)->exec > 0 ? SESSION_LOST : SESSION_START_FAILED;
+	}
+}
+
+static void launch_run_guest(struct launch *l)
+{
+	struct guest_env_args ea = { .image = &l->plan.image.env, .user = &l->args->env,
+				     .session = l->session.info.name, .project = l->plan.layout.project_guest };
+	enum run_end end;
+
+	guest_env(&ea, &l->env);
+	l->profile.cpu_before_vmm_ns = profile_cpu_ns();
+	l->profile.image = now_ns();
+	if (start_monitor(l) < 0 || start_run(l) < 0) {
+		take_end(l, RUN_FAILED);
+		return;
+	}
+	l->profile.spawned = now_ns();
+	end = run_boot(l->run, &l->err);
+	if (end == RUN_OPEN) {
+		table_rows(&l->plan, &l->session, l->quiet);
+		(void)session_write_json(&l->session);
+		end = run_agent(l->run, &l->err);
+	}
+	take_end(l, end);
+	l->profile.down = now_ns();
+	if (!run_down(l->run, AGENT_GRACE_MS) && (end == RUN_EXIT || end == RUN_STOPPED))
+		(void)fprintf(stderr, "agent-vm: warning: VM: it did not shut down in time; what was written last may be missing; logs: %s\n",
+			      l->session.log_path);
+}
+
+/* What is worth a line after the agent. */
+static void launch_remarks(struct launch *l)
+{
+	const char *note;
+	int e;
+
+	if (!l->run)
+		return;
+	if (run_exit_text(l->run)[0] != '\0')
+		(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(l->run));
+	if (run_out_of_memory(l->run))
+		(void)fprintf(stderr, "agent-vm: note: memory ran out in the VM; give it more with --memory\n");
+	e = run_output_error(l->run);
+	if (e != 0) {
+		(void)fprintf(stderr, "agent-vm: output: %s; some of it was lost\n", strerror(e));
+		l->status = l->status ? l->status : 1;
+	}
+	note = l->result == SESSION_EXIT ? agent_note(l->args->agent, l->args->agent_part, l->status) : NULL;
+	if (note && !l->quiet)
+		(void)fprintf(stderr, "agent-vm: note: %s\n", note);
+}
+
+/* Undo, last made first. Safe after any part of the launch. */
+static void launch_end(struct launch *l, int profile_mode)
+{
+	struct run *run = l->run;
+
+	if (l->err.text[0] != '\0')
+		(void)fprintf(stderr, "agent-vm: %s\n", l->err.text);
+	launch_remarks(l);
+	l->profile.reported = now_ns();
+	if (!run && l->vmm.pid > 0) {
+		(void)kill(l->vmm.pid, SIGKILL);
+		(void)waitpid(l->vmm.pid, NULL, 0);
+	}
+	guard_unmake(&l->guards_made);
+	if (l->session.lock_fd >= 0)
+		(void)session_end(&l->session, l->result, l->status, l->err.text[0] ? l->err.text : NULL);
+	l->profile.cleaned = now_ns();
+	if (profile_mode)
+		profile_print(&l->profile, run, profile_mode);
+	run_free(run);
+	close_p(&l->vmm.net_fd);
+	session_done(&l->session);
+	state_root_close(&l->root);
+	strv_done(&l->env);
+	strv_done(&l->guards_made);
+	buf_done(&l->config);
+	plan_done(&l->plan);
+}
+
+static void end_by(int sig)
+{
+	sigset_t set;
+
+	(void)signal(sig, SIG_DFL);
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, sig);
+	(void)raise(sig);
+	(void)sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+int launch_run(struct cli *cli, void *args, char **rest)
+{
+	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
+			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .result = SESSION_START_FAILED,
+			    .status = 1 };
+	struct strv hints = { 0 };
+	sigset_t old;
+	int status, profile_mode = profile_wanted();
+
+	l.profile.start = now_ns();
+	l.args->agent_part = rest;
+	l.quiet = l.args->quiet;
+	buf_init(&l.config, 0);
+	preflight(cli, l.args, &l.plan);
+	status = problems_report(&cli->problems, stderr, "nothing was started");
+	if (status != 0) {
+		plan_done(&l.plan);
+		return status;
+	}
+	l.profile.parsed = l.profile.start;
+	l.profile.preflight = now_ns();
+	launch_hints(l.args, &hints);
+	for (size_t i = 0; i < hints.n; i++)
+		(void)fprintf(stderr, "%s\n", hints.v[i]);
+	strv_done(&hints);
+
+	block_signals(&old);
+	if (launch_prepare(&l) == 0) {
+		launch_greet(&l);
+		launch_run_guest(&l);
+	}
+	launch_end(&l, profile_mode);
+	if (l.by_signal)
+		end_by(l.by_signal);
+	return l.status;
+}

@@ -1,0 +1,7 @@
+#include "cli/cmd.h"
+
+int main(int argc, char **argv)
+{
+	(void)argc;
+	return cmd_main(argv);
+}

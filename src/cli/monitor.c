@@ -1,0 +1,136 @@
+#include "cli/monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/macros.h"
+#include "base/str.h"
+
+#define PROBE_MS 5000
+#define PROBE_FILE "kvm-probe"
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+
+const char *monitor_name(enum vmm_monitor m)
+{
+	return m == VMM_KRUN ? "krun" : "qemu";
+}
+
+char *monitor_probe_kvm(const char *vmm_path)
+{
+	static char *const env[] = { "LC_ALL=C", NULL };
+	char *const argv[] = { (char *)vmm_path, "--probe-kvm", NULL };
+	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t at;
+	sigset_t none;
+	AUTO_FREE(char, out);
+	struct pollfd pfd;
+	int fds[2], status = -1, r;
+	size_t n = 0;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return xasprintf("the probe cannot be started: %s", strerror(errno));
+	(void)posix_spawn_file_actions_init(&fa);
+	(void)posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	(void)posix_spawn_file_actions_adddup2(&fa, fds[1], 1);
+	(void)posix_spawn_file_actions_adddup2(&fa, fds[1], 2);
+	(void)posix_spawnattr_init(&at);
+	(void)sigemptyset(&none);
+	(void)posix_spawnattr_setsigmask(&at, &none);
+	(void)posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK);
+	r = posix_spawn(&pid, vmm_path, &fa, &at, argv, env);
+	(void)posix_spawn_file_actions_destroy(&fa);
+	(void)posix_spawnattr_destroy(&at);
+	(void)close(fds[1]);
+	if (r != 0) {
+		(void)close(fds[0]);
+		return xasprintf("the probe cannot be started: %s", strerror(r));
+	}
+	/* The probe has an alarm of its own; this is for one that is stuck in the kernel. */
+	pfd = (struct pollfd){ .fd = fds[0], .events = POLLIN };
+	if (poll(&pfd, 1, PROBE_MS) <= 0)
+		(void)kill(pid, SIGKILL);
+	else
+		(void)fd_read_file(fds[0], 4096, &out, &n);
+	(void)close(fds[0]);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return NULL;
+	while (n > 0 && out[n - 1] == '\n')
+		n--;
+	return n > 0 ? str_escape(out, n) : xstrdup("the probe died");
+}
+
+static char *boot_id(void)
+{
+	AUTO_FREE(char, boot);
+	AUTO_FD(fd);
+
+	fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fd_read_file(fd, 64, &boot, NULL) < 0)
+		return NULL;
+	boot[strcspn(boot, "\n")] = '\0';
+	return *boot ? TAKE_PTR(boot) : NULL;
+}
+
+/* The file holds the boot id under which KVM was seen to work. */
+static bool recall(int cache_fd)
+{
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, boot);
+
+	boot = boot_id();
+	if (!boot || cache_fd < 0 || file_read_beneath(cache_fd, PROBE_FILE, 64, &text, NULL) < 0)
+		return false;
+	text[strcspn(text, "\n")] = '\0';
+	return strcmp(text, boot) == 0;
+}
+
+void monitor_remember(int cache_fd)
+{
+	AUTO_FREE(char, boot);
+	AUTO_FREE(char, text);
+
+	boot = boot_id();
+	if (!boot)
+		return;
+	text = xasprintf("%s\n", boot);
+	(void)file_replace_at(cache_fd, PROBE_FILE, text, strlen(text), 0600);
+}
+
+int monitor_choose(const char *want, const char *vmm_path, int cache_fd, const char *have_krun, const char *have_qemu,
+		   struct monitor_choice *ret, struct err *err)
+{
+	struct monitor_choice c = { 0 };
+	bool krun = !want || strcmp(want, "krun") == 0;
+	bool qemu = !want || strcmp(want, "qemu") == 0;
+
+	if (!recall(cache_fd)) {
+		c.reason = monitor_probe_kvm(vmm_path);
+		c.probed_now = !c.reason;
+	}
+	if (krun && !c.reason && !have_krun)
+		c.monitor = VMM_KRUN;
+	else if (qemu && !have_qemu)
+		c.monitor = c.reason ? VMM_QEMU_TCG : VMM_QEMU_KVM;
+	else {
+		if (want)
+			(void)err_set(err, -ENODEV, "--vmm %s: not usable: %s; agent-vm doctor shows what is missing", want,
+				      !krun ? have_qemu : have_krun ? have_krun : c.reason);
+		else
+			(void)err_set(err, -ENODEV, "VM: no monitor is usable: krun: %s; qemu: %s; see agent-vm doctor",
+				      have_krun ? have_krun : c.reason, have_qemu);
+		free(c.reason);
+		return -ENODEV;
+	}
+	*ret = c;
+	return 0;
+}

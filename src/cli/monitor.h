@@ -1,0 +1,38 @@
+/* Which monitor can run a guest here. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "proto/vmmcfg.h"
+
+struct monitor_choice {
+	enum vmm_monitor monitor;
+	bool probed_now; /* KVM was asked just now and works; monitor_remember() may keep that */
+	char *reason;	 /* why KVM cannot be used, NULL if it can */
+};
+
+/**
+ * monitor_choose() - krun where KVM works and libkrun is there, else QEMU
+ * @want:	"krun", "qemu" or NULL
+ * @vmm_path:	agent-vm-vmm, which does the probe by running a virtual CPU
+ * @cache_fd:	Folder of the remembered answer, -1: none
+ * @have_krun, @have_qemu: NULL when that monitor's parts were found, else why not
+ *
+ * Return: 0; -ENODEV with @err set when none is usable, or the wanted one is not
+ */
+int monitor_choose(const char *want, const char *vmm_path, int cache_fd, const char *have_krun, const char *have_qemu,
+		   struct monitor_choice *ret, struct err *err);
+
+/* Keep for this boot of the host that KVM works; errors do not matter. A "no" is not kept: joining a group or loading a
+ * module changes it, and a launch under emulation does not feel the few ms of the probe. */
+void monitor_remember(int cache_fd);
+
+/**
+ * monitor_probe_kvm() - Start a virtual CPU, by agent-vm-vmm --probe-kvm
+ *
+ * Return: NULL when it ran, else the reason; caller owns
+ */
+char *monitor_probe_kvm(const char *vmm_path);
+
+const char *monitor_name(enum vmm_monitor m); /* "krun", "qemu" */

@@ -1,0 +1,45 @@
+#include "cli/not_yet.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "base/macros.h"
+
+#define NETWORK "this version gives the guest no network; leave the option out"
+#define LOGINS "this version gives the guest no logins; leave the option out"
+
+static const struct {
+	const char *name, *why;
+} options[] = {
+	{ "repo", LOGINS },
+	{ "github", LOGINS },
+	{ "api", LOGINS },
+	{ "publish", NETWORK },
+	{ "auto-publish", NETWORK },
+	{ "allow-egress", NETWORK },
+	{ "allow-lan", NETWORK },
+	{ "allow-host", NETWORK },
+	{ "allow-ssh", NETWORK },
+	{ "trust-host-ca", NETWORK },
+}, commands[] = {
+	{ "setup", "not in this version; make an image with agent-vm build" },
+	{ "pull", "not in this version; make an image with agent-vm build" },
+	{ "clipboard", "not in this version; exchange files through the project folder" },
+	{ "prune", "not in this version" },
+};
+
+const char *not_yet_option(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		if (strcmp(options[i].name, name) == 0)
+			return options[i].why;
+	return NULL;
+}
+
+const char *not_yet_command(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return commands[i].why;
+	return NULL;
+}

@@ -1,0 +1,173 @@
+#include "cli/orders.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/macros.h"
+#include "proto/guestcfg.h"
+#include "proto/rec.h"
+
+#define STATE_AT "/agent-vm-state"
+
+/* One failure is enough: the buffer's maximum was passed. */
+#define TRY(call)                      \
+	do {                           \
+		if ((call) < 0)        \
+			return -ENOBUFS; \
+	} while (0)
+
+static int put_list(struct buf *out, uint16_t key, const struct strv *v)
+{
+	for (size_t i = 0; i < v->n; i++)
+		TRY(rec_put_str(out, key, v->v[i]));
+	return 0;
+}
+
+static int put_path(struct buf *out, uint16_t key, const char *path)
+{
+	return path ? rec_put_str(out, key, path) : 0;
+}
+
+static int put_share(struct buf *out, const struct layout_share *s)
+{
+	ssize_t at = rec_begin(out, VC_SHARE);
+
+	TRY(at);
+	TRY(rec_put_str(out, VC_PATH, s->host));
+	TRY(rec_put_u64(out, VC_RO, s->ro));
+	TRY(put_list(out, VC_GUARD_SELF, &s->guard_self));
+	TRY(put_list(out, VC_GUARD_RO, &s->guard_ro));
+	TRY(put_list(out, VC_GUARD_RW, &s->guard_rw));
+	TRY(put_list(out, VC_HIDE, &s->hide));
+	rec_end(out, (size_t)at);
+	return 0;
+}
+
+int orders_vmm(const struct plan *p, const struct session *s, struct buf *out)
+{
+	AUTO_FREE(char, disk);
+	AUTO_FREE(char, work);
+
+	disk = xasprintf("%s/" SESSION_DISK, s->dir_path);
+	work = xasprintf("%s/cage", s->dir_path);
+	TRY(rec_put_u64(out, VC_MONITOR, p->monitor));
+	TRY(rec_put_u64(out, VC_RAM_MIB, p->res.memory_mib));
+	TRY(rec_put_u64(out, VC_CPUS, p->res.cpus));
+	TRY(rec_put_u64(out, VC_NAMESPACES, p->namespaces ? VMM_NS_USED : VMM_NS_NONE));
+	TRY(rec_put_str(out, VC_LABEL, s->info.name));
+	TRY(rec_put_str(out, VC_LIBKRUNFW, p->libkrunfw));
+	if (p->monitor == VMM_KRUN) {
+		TRY(put_path(out, VC_LIBKRUN, p->libkrun));
+		TRY(rec_put_str(out, VC_BOOT_DIR, p->boot_dir));
+	} else {
+		TRY(put_path(out, VC_QEMU, p->qemu));
+		TRY(put_path(out, VC_VIRTIOFSD, p->virtiofsd));
+		TRY(rec_put_str(out, VC_BOOT_IMAGE, p->boot_image));
+	}
+	TRY(rec_put_str(out, VC_DISK, disk));
+	TRY(rec_put_str(out, VC_DISK_BASE, p->image.disk_path));
+	TRY(rec_put_str(out, VC_WORK_DIR, work));
+	for (size_t i = 0; i < p->layout.n_shares; i++)
+		TRY(put_share(out, &p->layout.shares[i]));
+	return 0;
+}
+
+static int put_bind(struct buf *out, const struct layout_share *s, size_t index, bool one_share)
+{
+	ssize_t at = rec_begin(out, GC_BIND);
+	char name[48];
+
+	TRY(at);
+	(void)snprintf(name, sizeof(name), one_share ? "%zu" : VMM_SHARE_TAG ".%zu", index);
+	TRY(rec_put_str(out, one_share ? GC_SUB : GC_TAG, name));
+	TRY(rec_put_str(out, GC_TARGET, s->guest));
+	TRY(rec_put_u64(out, GC_RO, s->ro));
+	rec_end(out, (size_t)at);
+	return 0;
+}
+
+static int put_link(struct buf *out, const char *path, const char *target)
+{
+	ssize_t at = rec_begin(out, GC_LINK);
+
+	TRY(at);
+	TRY(rec_put_str(out, GC_PATH, path));
+	TRY(rec_put_str(out, GC_TARGET, target));
+	rec_end(out, (size_t)at);
+	return 0;
+}
+
+static int put_file(struct buf *out, const char *path, uint64_t mode, const char *content)
+{
+	ssize_t at = rec_begin(out, GC_FILE);
+
+	TRY(at);
+	TRY(rec_put_str(out, GC_PATH, path));
+	TRY(rec_put_u64(out, GC_MODE, mode));
+	TRY(rec_put_str(out, GC_CONTENT, content));
+	rec_end(out, (size_t)at);
+	return 0;
+}
+
+static int put_dir(struct buf *out, const char *path, uint64_t mode)
+{
+	ssize_t at = rec_begin(out, GC_DIR);
+
+	TRY(at);
+	TRY(rec_put_str(out, GC_PATH, path));
+	TRY(rec_put_u64(out, GC_MODE, mode));
+	rec_end(out, (size_t)at);
+	return 0;
+}
+
+/* What persists of the guest's home (spec/cli.md section 10.2): the folders first, so that no link dangles. */
+static int put_home(const struct plan *p, struct buf *out)
+{
+	static const struct {
+		const char *link, *name;
+	} folders[] = {
+		{ "/root/.claude", "claude" },
+		{ NULL, "codex" },
+		{ "/root/.local/share/opencode", "opencode" },
+		{ "/root/.config/opencode", "opencode-config" },
+		{ "/root/.copilot", "copilot" },
+		{ "/root/.config/gh", "gh-config" },
+	};
+	bool ro = strcmp(p->args->git_config, "ro") == 0;
+	AUTO_FREE(char, gitconfig);
+
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+		AUTO_FREE(char, at);
+
+		at = xasprintf(STATE_AT "/%s", folders[i].name);
+		TRY(put_dir(out, at, 0700));
+		if (folders[i].link)
+			TRY(put_link(out, folders[i].link, at));
+	}
+	/* Its file is made by the launcher, so that a history that exists is kept. */
+	TRY(put_link(out, "/root/.bash_history", STATE_AT "/bash_history"));
+	/* With .git/config read-only git cannot record what a branch tracks (section 8.4), so push needs no record. */
+	gitconfig = xasprintf("[safe]\n\tdirectory = *\n%s[gc]\n\tworktreePruneExpire = never\n",
+			      ro ? "[push]\n\tdefault = current\n" : "");
+	TRY(put_file(out, STATE_AT "/gitconfig", 0600, gitconfig));
+	return put_link(out, "/root/.gitconfig", STATE_AT "/gitconfig");
+}
+
+int orders_guest(const struct plan *p, const struct session *s, struct buf *out)
+{
+	AUTO_FREE(char, hosts);
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	TRY(rec_put_u64(out, GC_CLOCK_NS, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec));
+	TRY(rec_put_str(out, GC_HOSTNAME, s->info.name));
+	TRY(rec_put_str(out, GC_ROOT, p->monitor == VMM_KRUN ? VMM_DISK_DEV_KRUN : VMM_DISK_DEV_QEMU));
+	TRY(rec_put_str(out, GC_ROOT_FS, "ext4"));
+	if (p->namespaces)
+		TRY(rec_put_str(out, GC_SHARE_TAG, VMM_SHARE_TAG));
+	for (size_t i = 0; i < p->layout.n_shares; i++)
+		TRY(put_bind(out, &p->layout.shares[i], i, p->namespaces));
+	hosts = xasprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", s->info.name);
+	TRY(put_file(out, "/etc/hosts", 0644, hosts));
+	return put_home(p, out);
+}

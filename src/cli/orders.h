@@ -1,0 +1,14 @@
+/* What a plan means for the other programs: records for agent-vm-vmm and for the guest. */
+#pragma once
+
+#include "base/buf.h"
+#include "cli/preflight.h"
+#include "session/session.h"
+
+#define ORDERS_MAX (4 << 20)
+
+/* Configuration of agent-vm-vmm (proto/vmmcfg.h). 0, or -ENOBUFS when it is longer than ORDERS_MAX. */
+int orders_vmm(const struct plan *p, const struct session *s, struct buf *out);
+
+/* CONFIG for the guest (proto/guestcfg.h), and its /etc/hosts, links and folders. */
+int orders_guest(const struct plan *p, const struct session *s, struct buf *out);

@@ -1,0 +1,304 @@
+#include "cli/preflight.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "cli/find.h"
+#include "cli/monitor.h"
+#include "sandbox/ns.h"
+
+#define DISK_WARN (UINT64_C(1) << 30)	/* spec/cli.md section 18 */
+#define DISK_ERROR (UINT64_C(256) << 20)
+
+static char *home_folder(void)
+{
+	const char *home = getenv("HOME");
+	const struct passwd *pw;
+	char *real;
+
+	if (!home || *home != '/') {
+		pw = getpwuid(geteuid());
+		home = pw ? pw->pw_dir : NULL;
+	}
+	if (!home)
+		return NULL;
+	real = realpath(home, NULL);
+	return real ? real : xstrdup(home);
+}
+
+static void plan_root(struct cli *cli, struct plan *p)
+{
+	AUTO_FREE(char, warning);
+	struct err err;
+	int r;
+
+	r = state_root_path(&p->root_path, &warning, &err);
+	if (r == -EINVAL)
+		problem_text(&cli->problems, "%s", err.text);
+	else if (r < 0 || state_root_check(p->root_path, &err) < 0)
+		problem_world(&cli->problems, "%s", err.text);
+	if (warning)
+		strv_add(&p->warnings, warning);
+}
+
+/* A finding about a value that was typed is reported at the word that gave it. */
+static void finding_place(struct cli *cli, const char *text)
+{
+	static const char *const names[] = { "mount", "expose", "hide" };
+
+	problems_at(&cli->problems, PROBLEMS_AT_END);
+	for (size_t i = 0; i < cli->parsed.n_uses; i++) {
+		const struct opt_use *use = &cli->parsed.uses[i];
+
+		for (size_t k = 0; use->value && k < ARRAY_SIZE(names); k++) {
+			AUTO_FREE(char, value);
+			AUTO_FREE(char, head);
+
+			if (strcmp(use->opt->name, names[k]) != 0)
+				continue;
+			value = str_escape(use->value, strlen(use->value));
+			head = xasprintf("--%s %s:", names[k], value);
+			if (str_starts(text, head)) {
+				problems_at(&cli->problems, use->at);
+				return;
+			}
+		}
+	}
+}
+
+static void take_findings(struct cli *cli, struct plan *p, const struct findings *found)
+{
+	for (size_t i = 0; i < found->n; i++) {
+		const struct finding *f = &found->v[i];
+
+		finding_place(cli, f->text);
+		switch (f->kind) {
+		case FINDING_TYPED:
+			problem_text(&cli->problems, "%s", f->text);
+			break;
+		case FINDING_WORLD:
+			problem_world(&cli->problems, "%s", f->text);
+			break;
+		case FINDING_WARNING:
+			strv_add(&p->warnings, f->text);
+			break;
+		default:
+			strv_add(&p->notes, f->text);
+		}
+	}
+	problems_at(&cli->problems, PROBLEMS_AT_END);
+}
+
+static const char *const *list(const struct strv *s)
+{
+	return s->n > 0 ? (const char *const *)s->v : NULL;
+}
+
+static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p)
+{
+	AUTO_FREE(char, state_dir);
+	struct findings found = { 0 };
+	struct strv own = { 0 };
+	struct layout_args la;
+	struct err err, why;
+
+	if (project_open_cwd(&p->project, &err) < 0) {
+		problem_world(&cli->problems, "%s", err.text);
+		return;
+	}
+	p->namespaces = ns_probe(&p->ns_kinds, &why) == 0;
+	if (!p->namespaces)
+		strv_addf(&p->warnings, "%s; without it the guard of .git is the report at the end alone", why.text);
+	if (!p->root_path)
+		return;
+	state_dir = xasprintf("%s/%s", p->root_path, p->project.hash);
+	for (size_t i = 0; i < 4; i++) {
+		const char *path = (const char *[]){ p->vmm_path, p->libkrun, p->libkrunfw, p->boot_dir }[i];
+
+		if (path)
+			strv_add(&own, path);
+	}
+	la = (struct layout_args){
+		.project = p->project.path,
+		.home = p->home,
+		.state_root = p->root_path,
+		.state_dir = state_dir,
+		.uid = geteuid(),
+		.mounts = list(&args->mounts),
+		.expose = list(&args->expose),
+		.hide = list(&args->hide),
+		.own = list(&own),
+		.no_hide = args->no_hide,
+		.no_git_dir = strcmp(args->git_dir, "none") == 0,
+		.git_config_rw = strcmp(args->git_config, "rw") == 0,
+		.report_only = !p->namespaces,
+	};
+	(void)layout_plan(&la, &p->layout, &found);
+	take_findings(cli, p, &found);
+	findings_done(&found);
+	strv_done(&own);
+}
+
+/* The state root as it is, without making anything: -1 when it is not there. */
+static int root_cache(const struct plan *p, struct state_root *root)
+{
+	struct err err;
+
+	return p->root_path && state_root_open(p->root_path, false, root, &err) == 0 ? root->cache_fd : -1;
+}
+
+static void plan_monitor(struct cli *cli, const struct launch_args *args, struct plan *p, int cache_fd)
+{
+	struct err krun_err = { "" }, qemu_err = { "" }, err;
+	struct monitor_choice choice;
+	const char *no_krun = NULL, *no_qemu = NULL;
+
+	if (find_role("agent-vm-vmm", &p->vmm_path, &err) < 0 || find_boot_dir(&p->boot_dir, &err) < 0 ||
+	    find_boot_image(&p->boot_image, &err) < 0) {
+		problem_world(&cli->problems, "%s", err.text);
+		return;
+	}
+	/* Both monitors boot libkrunfw's kernel. */
+	if (find_libkrunfw(&p->libkrunfw, &krun_err) < 0) {
+		problem_world(&cli->problems, "%s", krun_err.text);
+		return;
+	}
+	if (find_libkrun(&p->libkrun, &krun_err) < 0)
+		no_krun = krun_err.text;
+	if (find_qemu(&p->qemu, &qemu_err) < 0 || find_virtiofsd(&p->virtiofsd, &qemu_err) < 0)
+		no_qemu = qemu_err.text;
+	if (monitor_choose(args->vmm, p->vmm_path, cache_fd, no_krun, no_qemu, &choice, &err) < 0) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, "vmm", 0));
+		problem_world(&cli->problems, "%s", err.text);
+		problems_at(&cli->problems, PROBLEMS_AT_END);
+		return;
+	}
+	p->monitor = choice.monitor;
+	p->probed_now = choice.probed_now;
+	p->kvm_reason = choice.reason;
+}
+
+static uint64_t available_mib(void)
+{
+	AUTO_FD(fd);
+	AUTO_FREE(char, text);
+	const char *at;
+	uint64_t kib = 0;
+
+	fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fd_read_file(fd, 65536, &text, NULL) < 0 || !(at = strstr(text, "MemAvailable:")))
+		return UINT64_MAX;
+	for (at += strlen("MemAvailable:"); *at == ' '; at++)
+		;
+	for (; *at >= '0' && *at <= '9'; at++)
+		kib = kib * 10 + (uint64_t)(*at - '0');
+	return kib / 1024;
+}
+
+static void plan_resources(struct cli *cli, const struct launch_args *args, const struct host_facts *host,
+			   struct plan *p)
+{
+	uint64_t free_mib = available_mib(), free_bytes;
+	struct statvfs fs;
+	AUTO_FREE(char, at);
+
+	p->res = launch_resources(args, host, p->monitor == VMM_QEMU_TCG);
+	if (p->res.memory_mib > free_mib)
+		strv_addf(&p->warnings, "--memory: %lu MiB are wanted and %lu MiB are free now; the host may run out, --memory %luM fits",
+			  (unsigned long)p->res.memory_mib, (unsigned long)free_mib,
+			  (unsigned long)MAX(free_mib * 3 / 4, (uint64_t)LAUNCH_MEMORY_MIN_MIB));
+	/* The folder that exists of the root's path: the root itself may not be there yet. */
+	at = p->root_path ? xstrdup(p->root_path) : NULL;
+	while (at && *at && statvfs(at, &fs) < 0 && errno == ENOENT && strrchr(at, '/'))
+		*strrchr(at, '/') = '\0';
+	if (!at || statvfs(*at ? at : "/", &fs) < 0)
+		return;
+	free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	if (free_bytes < DISK_ERROR)
+		problem_world(&cli->problems,
+			      "%s: %lu MiB free and a session needs 256 MiB; make room or set AGENT_VM_STATE_DIR to another folder",
+			      p->root_path, (unsigned long)(free_bytes >> 20));
+	else if (free_bytes < DISK_WARN)
+		strv_addf(&p->warnings, "%s: only %lu MiB free for what the guest writes", p->root_path,
+			  (unsigned long)(free_bytes >> 20));
+}
+
+static void plan_image(struct cli *cli, const struct launch_args *args, struct plan *p, const struct state_root *root)
+{
+	struct store store;
+	struct err err;
+	const char *ref = opt_given(&cli->parsed, "image") ? args->image : getenv("AGENT_VM_IMAGE_TAG");
+	int r;
+
+	/* Opening makes the store's folders; nothing may be made yet, so a store that is not there is an empty one. */
+	if (root->fd < 0 || faccessat(root->fd, STATE_IMAGES, F_OK, 0) < 0) {
+		problem_world(&cli->problems, "image %s: none is stored; make one with: agent-vm build",
+			      ref && *ref ? ref : LAUNCH_IMAGE_DEFAULT);
+		return;
+	}
+	r = store_open(root->fd, root->path, &store, &err);
+	if (r == 0) {
+		r = store_find(&store, ref, &p->image, &err);
+		store_close(&store);
+	}
+	if (r < 0) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, "image", 0));
+		if (r == -EINVAL)
+			problem_text(&cli->problems, "%s", err.text);
+		else
+			problem_world(&cli->problems, "%s", err.text);
+		problems_at(&cli->problems, PROBLEMS_AT_END);
+		return;
+	}
+	if (p->res.disk_mib << 20 < p->image.min_bytes) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, "disk", 0));
+		problem_text(&cli->problems, "--disk %luM: the image needs %luM; for 16 GiB write --disk 16",
+			     (unsigned long)p->res.disk_mib, (unsigned long)(p->image.min_bytes >> 20));
+		problems_at(&cli->problems, PROBLEMS_AT_END);
+	}
+}
+
+void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
+{
+	struct state_root root = STATE_ROOT_INIT;
+	struct host_facts host;
+
+	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
+	host_facts_read(&host);
+	launch_check(cli, args, &host, getenv);
+	if (args->agent->program)
+		problem_text(&cli->problems,
+			     "%s: this version starts no agents yet, only commands; write: agent-vm shell -- COMMAND",
+			     args->verb);
+	ret->home = home_folder();
+	plan_root(cli, ret);
+	plan_monitor(cli, args, ret, root_cache(ret, &root));
+	plan_files(cli, args, ret);
+	plan_resources(cli, args, &host, ret);
+	plan_image(cli, args, ret, &root);
+	state_root_close(&root);
+	agent_argv(args->agent, args->agent_part, isatty(STDIN_FILENO) && isatty(STDOUT_FILENO), &ret->argv);
+}
+
+void plan_done(struct plan *p)
+{
+	char **const strings[] = { &p->root_path, &p->home,	 &p->kvm_reason, &p->vmm_path, &p->libkrun,
+				   &p->libkrunfw, &p->qemu,	 &p->virtiofsd,	 &p->boot_dir, &p->boot_image };
+
+	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
+		free(*strings[i]);
+	project_close(&p->project);
+	layout_done(&p->layout);
+	image_done(&p->image);
+	strv_done(&p->warnings);
+	strv_done(&p->notes);
+	strv_done(&p->argv);
+}

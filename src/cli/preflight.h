@@ -1,0 +1,35 @@
+/* Everything that can be known before anything is written: the plan of a launch, or all that is wrong with it. */
+#pragma once
+
+#include "cli/launch_args.h"
+#include "image/store.h"
+#include "proto/vmmcfg.h"
+#include "session/layout.h"
+#include "session/project.h"
+#include "session/root.h"
+
+struct plan {
+	const struct launch_args *args; /* kept */
+	char *root_path;
+	char *home;
+	struct project project;
+	struct layout layout;
+	struct launch_resources res;
+	enum vmm_monitor monitor;
+	bool probed_now;      /* KVM was seen to work just now */
+	char *kvm_reason;     /* why /dev/kvm cannot run a guest; NULL when it can or was not asked */
+	uint32_t ns_kinds;    /* enum ns_kind */
+	bool namespaces;      /* a full set of them works */
+	struct image image;
+	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
+	struct strv warnings, notes; /* texts to print when the launch goes on */
+	struct strv argv;	     /* what runs in the guest */
+};
+
+/**
+ * preflight() - Make the plan; every mistake goes to cli->problems
+ *
+ * Looks at the host and writes nothing. plan_done() in any case.
+ */
+void preflight(struct cli *cli, struct launch_args *args, struct plan *ret);
+void plan_done(struct plan *p);

@@ -1,0 +1,514 @@
+#include "cli/run_priv.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "proto/rec.h"
+#include "proto/vmmcfg.h"
+
+/* Time limits, seconds. The first two are spec/cli.md section 18, the graces section 14, the last section 15.3. */
+#define HELLO_S 60
+#define HELLO_EMULATED_S 180
+#define TERM_GRACE_S 10
+#define HUP_GRACE_S 5
+#define DOUBLE_INT_S 2
+#define DOWN_S 8
+#define DOWN_EMULATED_S 30
+#define CLOCK_EVERY_S 30
+#define PORT_LOST_S 2 /* from the end of the control port to the end of the monitor */
+#define PROGRESS_AFTER_S 1
+
+static const int watched_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD, SIGTSTP, SIGCONT };
+
+void run_fail(struct run *r, enum run_end end, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (r->end != RUN_OPEN)
+		return;
+	r->end = end;
+	va_start(ap, fmt);
+	(void)vsnprintf(r->err.text, sizeof(r->err.text), fmt, ap);
+	va_end(ap);
+	log_error("%s", r->err.text);
+}
+
+struct stream *run_stream_new(struct run *r, enum stream_kind kind)
+{
+	for (size_t i = 0; i < CTL_STREAMS_MAX; i++) {
+		struct stream *s = &r->streams[i];
+
+		if (s->kind != STREAM_FREE)
+			continue;
+		*s = (struct stream){ .kind = kind, .id = r->next_id++, .tx = CTL_CREDIT_INIT };
+		s->rx[0] = s->rx[1] = CTL_CREDIT_INIT;
+		return s;
+	}
+	return NULL;
+}
+
+void run_stream_free(struct stream *s)
+{
+	*s = (struct stream){ 0 };
+}
+
+static void send_clock(struct run *r)
+{
+	struct itimerspec next = { .it_value.tv_sec = time(NULL) + CLOCK_EVERY_S };
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	(void)ctl_put_u64(&r->port.out, CTL_CLOCK, 0, (uint64_t)ts.tv_sec * SEC + (uint64_t)ts.tv_nsec);
+	/* CANCEL_ON_SET: also wakes us when the host's clock was set or the host woke up, so that the guest's is right
+	 * at once and not only at the next turn. */
+	(void)timerfd_settime(r->clock_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &next, NULL);
+}
+
+/* What agent-vm-vmm says about the cage, its start and its end. The guest may have taken it over: text is escaped. */
+static void on_control(struct run *r)
+{
+	uint8_t bytes[VMM_MSG_MAX];
+	struct span in, val;
+	uint32_t type;
+	uint16_t key;
+	uint64_t v;
+	ssize_t n;
+
+	n = fd_recv(r->control_fd, bytes, sizeof(bytes), NULL, 0);
+	if (n == -EAGAIN)
+		return;
+	if (n <= 0) {
+		ev_unwatch(&r->ev, r->control_fd);
+		close_p(&r->control_fd);
+		r->control_fd = -1;
+		return;
+	}
+	in = SPAN(bytes, (size_t)n);
+	if (span_u32(&in, &type) < 0)
+		return;
+	if (type == VMM_MSG_RUNNING && r->times.running == 0)
+		r->times.running = now_ns();
+	while (rec_next(&in, &key, &val) == 1) {
+		AUTO_FREE(char, text);
+
+		if (key == VMM_K_CAGE && rec_u64(val, UINT32_MAX, &v) == 0 && r->times.running == 0)
+			r->walls = (unsigned)v;
+		if (key != VMM_K_TEXT)
+			continue;
+		text = str_escape(val.p, val.n);
+		log_error("vmm: %s", text);
+		(void)snprintf(r->vmm_text, sizeof(r->vmm_text), "%s", text);
+	}
+}
+
+static void monitor_gone(struct run *r)
+{
+	int st = r->vmm_status;
+
+	r->vmm_pid = -1;
+	r->times.gone = now_ns();
+	while (r->control_fd >= 0 && r->vmm_text[0] == '\0') {
+		int fd = r->control_fd;
+
+		on_control(r);
+		if (fd == r->control_fd && r->vmm_text[0] == '\0') {
+			/* Nothing more is coming: the process is gone. */
+			break;
+		}
+	}
+	if (r->stage == STAGE_DOWN) {
+		r->stage = STAGE_GONE;
+		return;
+	}
+	r->stage = STAGE_GONE;
+	if (r->vmm_text[0] != '\0')
+		run_fail(r, RUN_LOST, "%s", r->vmm_text);
+	else if (WIFSIGNALED(st))
+		run_fail(r, RUN_LOST, "VM: the monitor was killed by signal %d (%s); is the host short of memory? logs: %s",
+			 WTERMSIG(st), strsignal(WTERMSIG(st)), r->spec.log_dir);
+	else
+		run_fail(r, RUN_LOST, "VM: the monitor ended with status %d while the session ran; logs: %s",
+			 WEXITSTATUS(st), r->spec.log_dir);
+}
+
+static void reap(struct run *r)
+{
+	int status;
+
+	if (r->vmm_pid > 0 && waitpid(r->vmm_pid, &status, WNOHANG) == r->vmm_pid) {
+		r->vmm_status = status;
+		monitor_gone(r);
+	}
+}
+
+static void signal_agent(struct run *r, int sig)
+{
+	if (r->local.stream)
+		(void)ctl_put_u32(&r->port.out, CTL_SIGNAL, 0, r->local.stream->id, (uint32_t)sig);
+}
+
+/* A signal that asks us to end. The agent, if it runs, gets its time; a second one cuts it short. */
+static void on_stop(struct run *r, int sig)
+{
+	int64_t now = now_ns();
+
+	if (r->stage == STAGE_AGENT && (sig == SIGINT || sig == SIGQUIT)) {
+		if (sig == SIGINT && !r->local.pty && r->last_int > 0 && now - r->last_int < DOUBLE_INT_S * SEC) {
+			r->stop_signal = sig;
+			r->end = RUN_STOPPED;
+			return;
+		}
+		r->last_int = now;
+		signal_agent(r, sig);
+		return;
+	}
+	if (r->stop_signal != 0) {
+		r->grace_over = true;
+		return;
+	}
+	log_info("stopping on signal %d", sig);
+	r->stop_signal = sig;
+	if (r->stage == STAGE_AGENT) {
+		signal_agent(r, sig);
+		r->deadline = now + (sig == SIGHUP ? HUP_GRACE_S : TERM_GRACE_S) * SEC;
+	} else if (r->stage < STAGE_AGENT) {
+		r->end = RUN_STOPPED;
+	}
+}
+
+static void on_signal(struct run *r)
+{
+	struct signalfd_siginfo si;
+
+	while (read(r->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		switch ((int)si.ssi_signo) {
+		case SIGCHLD:
+			reap(r);
+			break;
+		case SIGWINCH:
+			local_resize(r);
+			break;
+		case SIGTSTP:
+			if (!r->local.pty)
+				(void)raise(SIGSTOP);
+			break;
+		case SIGCONT:
+			if (r->local.stream && r->local.pty) {
+				(void)term_raw(STDIN_FILENO);
+				local_resize(r);
+			}
+			break;
+		default:
+			on_stop(r, (int)si.ssi_signo);
+		}
+	}
+}
+
+static void on_port(struct run *r, uint32_t events)
+{
+	ssize_t n = 0;
+
+	if (r->port.fd < 0 || r->stage == STAGE_GONE)
+		return;
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		n = link_fill(&r->port);
+	if (n >= 0)
+		return;
+	link_close(&r->port);
+	if (r->vmm_pid == 0 && !r->local.exited)
+		run_fail(r, RUN_LOST, "session: it ended while the program ran");
+	/* The monitor closed its end: SIGCHLD says why, in a moment, or it is stuck. */
+	r->port_lost = now_ns();
+}
+
+static void dispatch(struct run *r, const struct ev_event *e)
+{
+	uint64_t ticks;
+
+	switch ((enum ev_kind)e->kind) {
+	case EV_PORT:
+		on_port(r, e->events);
+		break;
+	case EV_CONTROL:
+		if (r->control_fd >= 0)
+			on_control(r);
+		break;
+	case EV_SIGNAL:
+		on_signal(r);
+		break;
+	case EV_CLOCK:
+		(void)!read(r->clock_fd, &ticks, sizeof(ticks)); /* ECANCELED: the clock was set */
+		send_clock(r);
+		break;
+	case EV_STDIN:
+		local_stdin(r);
+		break;
+	case EV_SINK:
+		if (e->events & (EPOLLERR | EPOLLHUP))
+			r->local.out[e->slot].hup = true;
+		break;
+	case EV_LISTEN:
+		clients_accept(r);
+		break;
+	case EV_CLIENT:
+		if (r->clients[e->slot].used && r->clients[e->slot].gen == e->gen && !r->clients[e->slot].dying &&
+		    (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+			client_readable(r, &r->clients[e->slot]);
+		break;
+	}
+}
+
+static const char *stage_word(const struct run *r)
+{
+	return r->times.running == 0 ? "monitor" : r->stage == STAGE_BOOT ? "kernel" : "mounts";
+}
+
+static void progress(struct run *r)
+{
+	if (!r->spec.progress || r->stage > STAGE_CONFIG)
+		return;
+	(void)dprintf(STDERR_FILENO, "\r==> starting: %s %.1f s\033[K", stage_word(r),
+		      (double)(now_ns() - r->started) / (double)SEC);
+	r->progress_shown = true;
+	r->progress_at = now_ns() + SEC / 10;
+}
+
+void run_progress_clear(struct run *r)
+{
+	if (r->progress_shown)
+		(void)dprintf(STDERR_FILENO, "\r\033[K");
+	r->progress_shown = false;
+	r->progress_at = -1;
+}
+
+static int64_t next_deadline(const struct run *r)
+{
+	const int64_t all[] = { r->deadline, r->progress_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1 };
+	int64_t first = -1;
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (all[i] >= 0 && (first < 0 || all[i] < first))
+			first = all[i];
+	return first;
+}
+
+/* One batch: wait, handle, then what follows from it (frames, queues). @more: frames are left to decode. */
+static void step(struct run *r, bool *more)
+{
+	struct ev_event events[EV_BATCH];
+	int n, k = 0;
+
+	n = ev_wait(&r->ev, events, *more ? 0 : next_deadline(r));
+	for (int i = 0; i < n; i++)
+		dispatch(r, &events[i]);
+	if (r->port.fd >= 0)
+		k = run_guest_frames(r);
+	*more = k > 0;
+	if (k < 0) {
+		run_fail(r, RUN_LOST, "guest: it broke the control protocol; the VM was stopped; logs: %s",
+			 r->spec.log_dir);
+		link_close(&r->port);
+		if (r->vmm_pid > 0)
+			(void)kill(r->vmm_pid, SIGKILL);
+	}
+	local_pump(r);
+	clients_pump(r);
+	if (r->port.fd >= 0 && link_flush(&r->port) < 0)
+		link_close(&r->port);
+	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
+		(void)kill(r->vmm_pid, SIGKILL);
+	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
+		progress(r);
+}
+
+static bool past_deadline(const struct run *r)
+{
+	return r->deadline >= 0 && now_ns() >= r->deadline;
+}
+
+enum run_end run_boot(struct run *r, struct err *err)
+{
+	int limit_s = r->spec.emulated ? HELLO_EMULATED_S : HELLO_S;
+	bool more = false;
+
+	r->deadline = r->started + limit_s * SEC;
+	while (r->end == RUN_OPEN && r->stage < STAGE_IDLE) {
+		step(r, &more);
+		if (r->stage < STAGE_IDLE && past_deadline(r))
+			run_fail(r, RUN_FAILED,
+				 "guest: it did not come up within %d s (last: %s); the console is in %s/console.log",
+				 limit_s, stage_word(r), r->spec.log_dir);
+	}
+	run_progress_clear(r);
+	r->deadline = -1;
+	if (r->end != RUN_OPEN)
+		*err = r->err;
+	else
+		send_clock(r);
+	return r->end;
+}
+
+enum run_end run_agent(struct run *r, struct err *err)
+{
+	bool more = true;
+	int k;
+
+	r->stage = STAGE_AGENT;
+	r->times.exec = now_ns();
+	k = local_start(r, err);
+	if (k < 0) {
+		r->end = RUN_FAILED;
+		return r->end;
+	}
+	while (r->end == RUN_OPEN && !(r->local.exited && local_drained(r))) {
+		step(r, &more);
+		if (r->stop_signal != 0 && (r->grace_over || past_deadline(r)))
+			break;
+	}
+	term_restore(!r->local.exited);
+	r->deadline = -1;
+	if (r->end == RUN_OPEN)
+		r->end = r->stop_signal != 0 ? RUN_STOPPED : RUN_EXIT;
+	if (r->end == RUN_LOST || r->end == RUN_FAILED)
+		*err = r->err;
+	return r->end;
+}
+
+bool run_down(struct run *r, unsigned grace_ms)
+{
+	int limit_s = r->spec.emulated ? DOWN_EMULATED_S : DOWN_S;
+	bool more = true;
+
+	run_progress_clear(r);
+	r->grace_over = false;
+	if (r->stage != STAGE_GONE) {
+		r->stage = STAGE_DOWN;
+		r->deadline = now_ns() + limit_s * SEC;
+		(void)ctl_put_u32(&r->port.out, CTL_SHUTDOWN, 0, 0, grace_ms);
+		while (r->stage == STAGE_DOWN && !past_deadline(r) && !r->grace_over)
+			step(r, &more);
+	}
+	if (r->vmm_pid > 0) {
+		log_warn("the VM did not end by itself and is killed");
+		(void)kill(r->vmm_pid, SIGKILL);
+		(void)waitpid(r->vmm_pid, &r->vmm_status, 0);
+		r->vmm_pid = -1;
+		r->times.gone = now_ns();
+	}
+	return r->bye;
+}
+
+struct run *run_new(const struct run_spec *spec, struct err *err)
+{
+	struct run *r = xcalloc(1, sizeof(*r));
+	sigset_t set;
+	int k;
+
+	*r = (struct run){ .spec = *spec, .port.fd = -1, .control_fd = spec->control_fd, .listen_fd = spec->listen_fd,
+			   .signal_fd = -1, .clock_fd = -1, .vmm_pid = spec->vmm_pid, .next_id = 1, .deadline = -1,
+			   .started = now_ns(), .ev.epfd = -1 };
+	r->progress_at = spec->progress ? r->started + PROGRESS_AFTER_S * SEC : -1;
+	r->local.out[0].fd = r->local.out[1].fd = -1;
+	(void)sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(watched_signals); i++)
+		(void)sigaddset(&set, watched_signals[i]);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	r->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	r->clock_fd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
+	k = r->signal_fd < 0 || r->clock_fd < 0 ? -errno : ev_open(&r->ev);
+	if (k == 0)
+		k = link_open(&r->port, spec->port_fd, CTL_SIDE_HOST, &r->ev, EV_PORT, 0, 0);
+	if (k < 0)
+		(void)close(spec->port_fd);
+	if (k == 0 && r->control_fd >= 0)
+		k = fd_nonblock(r->control_fd, true);
+	if (k == 0 && r->control_fd >= 0)
+		k = ev_watch(&r->ev, r->control_fd, EPOLLIN, EV_CONTROL, 0, 0);
+	if (k == 0)
+		k = ev_watch(&r->ev, r->signal_fd, EPOLLIN, EV_SIGNAL, 0, 0);
+	if (k == 0)
+		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
+	if (k == 0 && r->listen_fd >= 0)
+		k = ev_watch(&r->ev, r->listen_fd, EPOLLIN, EV_LISTEN, 0, 0);
+	if (k == 0)
+		return r;
+	run_free(r);
+	(void)err_set(err, k, "event loop: %s", strerror(-k));
+	return NULL;
+}
+
+void run_free(struct run *r)
+{
+	if (!r)
+		return;
+	term_restore(true);
+	run_progress_clear(r);
+	if (r->vmm_pid > 0) {
+		(void)kill(r->vmm_pid, SIGKILL);
+		(void)waitpid(r->vmm_pid, NULL, 0);
+	}
+	clients_close(r);
+	local_close(r);
+	link_close(&r->port);
+	close_p(&r->control_fd);
+	close_p(&r->listen_fd);
+	close_p(&r->signal_fd);
+	close_p(&r->clock_fd);
+	ev_close(&r->ev);
+	free(r);
+}
+
+int run_status(const struct run *r)
+{
+	return r->end == RUN_STOPPED ? r->stop_signal : r->local.status;
+}
+
+const char *run_exit_text(const struct run *r)
+{
+	return r->exit_text;
+}
+
+const struct run_times *run_times(const struct run *r)
+{
+	return &r->times;
+}
+
+const struct run_phase *run_phases(const struct run *r, size_t *ret_n)
+{
+	*ret_n = r->n_phases;
+	return r->phases;
+}
+
+unsigned run_walls(const struct run *r)
+{
+	return r->walls;
+}
+
+bool run_out_of_memory(const struct run *r)
+{
+	return r->oom;
+}
+
+bool run_had_pty(const struct run *r)
+{
+	return r->local.pty;
+}
+
+int run_output_error(const struct run *r)
+{
+	for (size_t i = 0; i < 2; i++)
+		if (r->local.out[i].gone && r->local.out[i].error != EPIPE && r->local.out[i].error != EIO)
+			return r->local.out[i].error;
+	return 0;
+}

@@ -1,0 +1,59 @@
+/* The built-in image: a Debian 13 root disk made on this host without root, Docker or a registry. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "image/store.h"
+
+enum build_set { BUILD_MINIMAL, BUILD_DEFAULT, BUILD_SETS };
+
+extern const char *const build_set_str[];
+
+enum build_phase { BUILD_PACKAGES, BUILD_DISK, BUILD_PHASES };
+
+extern const char *const build_phase_str[];
+
+struct build_progress {
+	enum build_phase phase;
+	bool ends;	     /* the phase is done */
+	uint64_t bytes;	     /* written to the disk so far; 0 during BUILD_PACKAGES */
+	const char *what;    /* what is being done, escaped; NULL: nothing to say */
+	int64_t elapsed_ms;  /* of the phase */
+};
+
+struct build_args {
+	enum build_set set;
+	struct strv include;	/* more packages; checked here */
+	const char *reference;	/* NULL: localhost/agent-vm:SET */
+	const char *image_role; /* path of agent-vm-image */
+	uint64_t disk_bytes;	/* 0: 16 GiB */
+};
+
+struct build_result {
+	char *reference;	 /* in full form; caller owns */
+	char digest[IMAGE_HEX + 1];
+	char was[IMAGE_HEX + 1]; /* "" when the reference is new */
+	uint64_t disk_allocated; /* bytes that the disk takes on the host */
+	int64_t elapsed_ms;
+	bool now_default; /* recorded as the default, because there was none */
+};
+
+/**
+ * image_build() - Make the image and store it
+ * @progress:	Called at most ten times a second and when a phase ends
+ * @stop_fd:	Readable when the user wants to stop; -1: none
+ *
+ * What mmdebstrap prints goes to build.log in the store, which is named when it fails.
+ *
+ * Return: 0; -EINTR when stopped; -EINVAL for a package name or reference; another negative errno; each with @err set. In
+ * all of these nothing half-made is left and no child lives
+ */
+int image_build(const struct store *s, const struct build_args *args,
+		void (*progress)(void *ctx, const struct build_progress *p), void *ctx, int stop_fd,
+		struct build_result *ret, struct err *err);
+
+/* What image_build() needs on this host and does not find, one "OBJECT: CAUSE; WHAT TO DO" each; empty when all is there. */
+void build_missing(struct strv *ret);

@@ -1,0 +1,150 @@
+/* Debian's mmdebstrap makes the base: signed packages of three suites, unpacked and configured in a namespace of its own,
+ * as a tar on stdout. What it is told and why:
+ *
+ *	--variant=apt			the essential packages and apt; all else by name below
+ *	--skip=output/dev		no device nodes; our init mounts a devtmpfs
+ *	path-exclude			manuals, translations: a third of the size, nothing that an agent reads
+ *	Install-Recommends false	only what is named
+ *	force-unsafe-io			dpkg's fsync for each file is for a system that must survive a crash
+ *	the hook			marks the image, and takes out what came from this host or differs from run to run
+ *
+ * No mirror is named here: it is the one that this host's apt uses, or mmdebstrap's own choice. */
+#include "image/debstrap.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/macros.h"
+
+#define PACKAGE_MAX 128
+
+static const char *const set_minimal[] = {
+	"git", "curl", "ca-certificates", "mount", "procps", "less", "iproute2", "jq", "ripgrep", "openssh-client",
+};
+
+static const char *const set_default[] = {
+	"gh",	 "nodejs",	 "python3",	"python3-pip",	  "python3-venv", "wget", "gnupg", "iputils-ping",
+	"bind9-dnsutils", "netcat-openbsd", "vim-tiny", "file", "unzip",	  "zip",  "rsync", "htop",
+	"lsof",	 "strace",	 "tmux",	"fd-find",	  "xz-utils",
+};
+
+/* $1 is the tree. mmdebstrap copies the host's name and resolver into it (mode 0755) and removes its own traces after us.
+ * The suite is checked by apt's signatures; nothing here comes from the network. */
+static const char hook[] =
+	"set -eu; cd \"$1\"; "
+	"rm -f etc/hostname etc/resolv.conf; : > etc/hostname; : > etc/resolv.conf; "
+	"printf '1\\n' > etc/agent-vm-image-version; "
+	"chmod 0644 etc/hostname etc/resolv.conf etc/agent-vm-image-version; "
+	"rm -rf var/log/*.log var/log/apt var/lib/dpkg/*-old var/cache/debconf/*-old var/cache/ldconfig/aux-cache "
+	"var/lib/apt/lists/*_*";
+
+void debstrap_mirrors_done(struct debstrap_mirrors *m)
+{
+	free(m->main);
+	free(m->security);
+	*m = (struct debstrap_mirrors){ NULL, NULL };
+}
+
+/* A site that may stand in a line of sources: http(s), printable, no space or quote, ends in @tail. */
+static bool site_is(const char *s, size_t n, const char *tail)
+{
+	size_t t = strlen(tail);
+
+	if (!str_starts(s, "http://") && !str_starts(s, "https://"))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (s[i] <= ' ' || s[i] > '~' || strchr("'\"\\[]", s[i]))
+			return false;
+	return n > t && memcmp(s + n - t, tail, t) == 0;
+}
+
+void debstrap_mirrors_parse(const char *text, struct debstrap_mirrors *ret)
+{
+	struct debstrap_mirrors m = { NULL, NULL };
+
+	while (*text) {
+		size_t line = strcspn(text, "\n"), n = strcspn(text, " \n");
+
+		while (n > 0 && text[n - 1] == '/')
+			n--;
+		if (!m.main && site_is(text, n, "/debian"))
+			m.main = xstrndup(text, n);
+		if (!m.security && site_is(text, n, "/debian-security"))
+			m.security = xstrndup(text, n);
+		text += line + (text[line] == '\n');
+	}
+	if (!m.main || !m.security)
+		debstrap_mirrors_done(&m);
+	*ret = m;
+}
+
+int debstrap_package_check(const char *name, struct err *err)
+{
+	size_t n = strlen(name);
+	bool good = n >= 2 && n <= PACKAGE_MAX && strchr("+-.", name[0]) == NULL;
+
+	for (size_t i = 0; i < n; i++)
+		good &= (name[i] >= 'a' && name[i] <= 'z') || (name[i] >= '0' && name[i] <= '9') || strchr("+-.", name[i]);
+	if (!good) {
+		AUTO_FREE(char, shown);
+
+		shown = str_escape(name, MIN(n, (size_t)PACKAGE_MAX));
+		return err_set(err, -EINVAL, "--include %s: not the name of a Debian package; write names such as git or libc6, divided by commas",
+			       shown);
+	}
+	return 0;
+}
+
+static void include_add(char **list, const char *name)
+{
+	char *more = *list ? xasprintf("%s,%s", *list, name) : xstrdup(name);
+
+	free(*list);
+	*list = more;
+}
+
+static void options_add(struct strv *ret)
+{
+	static const char *const options[] = {
+		"--variant=apt",
+		"--skip=output/dev",
+		"--dpkgopt=path-exclude=/usr/share/man/*",
+		"--dpkgopt=path-exclude=/usr/share/doc/*",
+		"--dpkgopt=path-include=/usr/share/doc/*/copyright",
+		"--dpkgopt=path-exclude=/usr/share/locale/*",
+		"--dpkgopt=path-exclude=/usr/share/info/*",
+		"--dpkgopt=path-exclude=/usr/share/lintian/*",
+		"--dpkgopt=force-unsafe-io",
+		"--aptopt=Acquire::Languages \"none\"",
+		"--aptopt=APT::Install-Recommends \"false\"",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		strv_add(ret, options[i]);
+}
+
+void debstrap_argv(enum build_set set, const struct strv *include, const struct debstrap_mirrors *mirrors, bool root,
+		   struct strv *ret)
+{
+	AUTO_FREE(char, list);
+
+	for (size_t i = 0; i < ARRAY_SIZE(set_minimal); i++)
+		include_add(&list, set_minimal[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(set_default) && set == BUILD_DEFAULT; i++)
+		include_add(&list, set_default[i]);
+	for (size_t i = 0; i < include->n; i++)
+		include_add(&list, include->v[i]);
+	strv_add(ret, "mmdebstrap");
+	strv_add(ret, root ? "--mode=root" : "--mode=unshare");
+	options_add(ret);
+	strv_addf(ret, "--include=%s", list);
+	strv_addf(ret, "--customize-hook=%s", hook);
+	strv_add(ret, "--format=tar");
+	strv_add(ret, DEBSTRAP_SUITE);
+	strv_add(ret, "-");
+	if (!mirrors->main)
+		return;
+	strv_addf(ret, "deb %s " DEBSTRAP_SUITE " main", mirrors->main);
+	strv_addf(ret, "deb %s " DEBSTRAP_SUITE "-updates main", mirrors->main);
+	strv_addf(ret, "deb %s " DEBSTRAP_SUITE "-security main", mirrors->security);
+}

@@ -1,0 +1,246 @@
+/* The state root. Its mode is the wall between users: everything below is made 0700 and 0600 as well, but a file system
+ * that others can enter at the root is not used. */
+#include "session/root.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/macros.h"
+#include "base/str.h"
+
+#define ELSEWHERE "set AGENT_VM_STATE_DIR to another folder"
+
+static const char *env_get(const char *name)
+{
+	const char *v = getenv(name);
+
+	return v && *v ? v : NULL;
+}
+
+int state_root_path(char **ret, char **ret_warning, struct err *err)
+{
+	AUTO_FREE(char, warning);
+	const char *own = env_get("AGENT_VM_STATE_DIR"), *xdg = env_get("XDG_STATE_HOME"), *home = env_get("HOME");
+	struct passwd *pw;
+
+	if (own) {
+		AUTO_FREE(char, shown);
+
+		if (own[0] == '/') {
+			*ret = xstrdup(own);
+			*ret_warning = NULL;
+			return 0;
+		}
+		shown = str_escape(own, strlen(own));
+		return err_set(err, -EINVAL,
+			       "AGENT_VM_STATE_DIR=%s: not an absolute path; write the folder's full path, beginning with /",
+			       shown);
+	}
+	if (xdg && xdg[0] == '/') {
+		*ret = xasprintf("%s/agent-vm", xdg);
+		*ret_warning = NULL;
+		return 0;
+	}
+	if (xdg) {
+		AUTO_FREE(char, shown);
+
+		shown = str_escape(xdg, strlen(xdg));
+		warning = xasprintf("XDG_STATE_HOME=%s: not an absolute path and ignored; write the folder's full path",
+				    shown);
+	}
+	if (!home) {
+		pw = getpwuid(geteuid());
+		if (pw && pw->pw_dir && pw->pw_dir[0])
+			home = pw->pw_dir;
+	}
+	if (!home)
+		return err_set(err, -ENOENT, "home folder: HOME is not set and there is no passwd entry for uid %u; "
+			       ELSEWHERE, (unsigned int)geteuid());
+	if (home[0] != '/') {
+		AUTO_FREE(char, shown);
+
+		shown = str_escape(home, strlen(home));
+		return err_set(err, -EINVAL, "HOME=%s: not an absolute path; " ELSEWHERE, shown);
+	}
+	*ret = xasprintf("%s/.local/state/agent-vm", home);
+	*ret_warning = TAKE_PTR(warning);
+	return 0;
+}
+
+static int owner_check(const struct stat *st, const char *shown, struct err *err)
+{
+	if (!S_ISDIR(st->st_mode))
+		return err_set(err, -ENOTDIR, "%s: not a folder; remove it or " ELSEWHERE, shown);
+	if (st->st_uid != geteuid())
+		return err_set(err, -EPERM, "%s: belongs to uid %u and not to you (uid %u); " ELSEWHERE, shown,
+			       (unsigned int)st->st_uid, (unsigned int)geteuid());
+	return 0;
+}
+
+int state_root_check(const char *path, struct err *err)
+{
+	AUTO_FREE(char, shown);
+	AUTO_FREE(char, part);
+	struct stat st;
+	char *cut;
+
+	shown = str_escape(path, strlen(path));
+	if (stat(path, &st) == 0) {
+		int r = owner_check(&st, shown, err);
+
+		if (r == 0 && faccessat(AT_FDCWD, path, W_OK | X_OK, AT_EACCESS) < 0)
+			r = err_set(err, -errno, "%s: cannot be written: %s; " ELSEWHERE, shown, strerror(errno));
+		return r;
+	}
+	if (errno != ENOENT)
+		return err_set(err, -errno, "%s: cannot be used: %s; " ELSEWHERE, shown, strerror(errno));
+	/* The nearest folder that exists is where the first missing one would be made. */
+	part = xstrdup(path);
+	while ((cut = strrchr(part, '/')) && cut != part) {
+		*cut = '\0';
+		if (stat(part, &st) == 0)
+			break;
+		if (errno != ENOENT)
+			return err_set(err, -errno, "%s: cannot be made: %s; " ELSEWHERE, shown, strerror(errno));
+	}
+	if (cut == part)
+		part[1] = '\0';
+	if (stat(part, &st) == 0 && !S_ISDIR(st.st_mode))
+		return err_set(err, -ENOTDIR, "%s: cannot be made: %s; " ELSEWHERE, shown, strerror(ENOTDIR));
+	if (faccessat(AT_FDCWD, part, W_OK | X_OK, AT_EACCESS) < 0)
+		return err_set(err, -errno, "%s: cannot be made: %s; " ELSEWHERE, shown, strerror(errno));
+	return 0;
+}
+
+/* On some network and FUSE file systems flock(2) fails, on others it succeeds for everybody; both cannot keep sessions
+ * apart. Two descriptions of one file tell. */
+static int flock_check(int dirfd, const char *shown, struct err *err)
+{
+	AUTO_FD(one);
+	AUTO_FD(two);
+	char name[64];
+	int r = 0;
+
+	/* The time as well: two pid namespaces can have one pid twice. */
+	(void)snprintf(name, sizeof(name), ".flock-check.%d.%lld", (int)getpid(), (long long)now_ns());
+	one = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (one < 0)
+		return err_set(err, -errno, "%s: cannot be written: %s; " ELSEWHERE, shown, strerror(errno));
+	two = openat(dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (two < 0 || flock(one, LOCK_EX | LOCK_NB) < 0)
+		r = err_set(err, -errno, "%s: locks do not work there: %s; " ELSEWHERE, shown, strerror(errno));
+	else if (flock(two, LOCK_EX | LOCK_NB) == 0)
+		r = err_set(err, -ENOLCK, "%s: locks do not work there: two holders at once; " ELSEWHERE, shown);
+	(void)unlinkat(dirfd, name, 0);
+	return r;
+}
+
+static int sub_open(int dirfd, const char *name, bool make, int *ret, const char *shown, struct err *err)
+{
+	int fd, r;
+
+	if (make) {
+		r = dir_make_at(dirfd, name, 0700);
+		if (r < 0)
+			return err_set(err, r, "%s/%s: cannot be made: %s; " ELSEWHERE, shown, name, strerror(-r));
+	}
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(err, -errno, "%s/%s: cannot be opened: %s; " ELSEWHERE, shown, name, strerror(errno));
+	*ret = fd;
+	return 0;
+}
+
+static int root_fill(struct state_root *root, const char *shown, bool make, struct err *err)
+{
+	AUTO_FREE(char, shown_run);
+	AUTO_FD(run);
+	int r;
+
+	shown_run = xasprintf("%s/" STATE_RUN, shown);
+	r = sub_open(root->fd, STATE_RUN, make, &run, shown, err);
+	if (r < 0)
+		return r;
+	r = sub_open(run, STATE_PROJECTS, make, &root->projects_fd, shown_run, err);
+	if (r < 0)
+		return r;
+	r = sub_open(run, STATE_LOCKS, make, &root->locks_fd, shown_run, err);
+	if (r < 0)
+		return r;
+	r = sub_open(run, STATE_SESSIONS, make, &root->sessions_fd, shown_run, err);
+	if (r < 0)
+		return r;
+	r = sub_open(run, STATE_LOGS, make, &root->logs_fd, shown_run, err);
+	if (r < 0)
+		return r;
+	r = sub_open(root->fd, STATE_CACHE, make, &root->cache_fd, shown, err);
+	if (r < 0)
+		return r;
+	return flock_check(root->locks_fd, shown, err);
+}
+
+int state_root_open(const char *path, bool make, struct state_root *ret, struct err *err)
+{
+	struct state_root root = STATE_ROOT_INIT;
+	AUTO_FREE(char, shown);
+	struct err inner;
+	struct stat st;
+	int r;
+
+	shown = str_escape(path, strlen(path));
+	if (make)
+		root.fd = dir_open_made(path, 0700, &inner);
+	else
+		root.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (root.fd < 0 && make)
+		return err_set(err, root.fd, "%s; " ELSEWHERE, inner.text);
+	if (root.fd < 0)
+		return err_set(err, -errno, "%s: cannot be opened: %s; " ELSEWHERE, shown, strerror(errno));
+	if (fstat(root.fd, &st) < 0)
+		r = err_set(err, -errno, "%s: cannot be read: %s; " ELSEWHERE, shown, strerror(errno));
+	else
+		r = owner_check(&st, shown, err);
+	if (r == 0 && (st.st_mode & 0077) && fchmod(root.fd, 0700) < 0)
+		r = err_set(err, -errno, "%s: others can enter it and its mode cannot be narrowed: %s; " ELSEWHERE, shown,
+			    strerror(errno));
+	if (r == 0)
+		root.path = realpath(path, NULL);
+	if (r == 0 && !root.path)
+		r = err_set(err, -errno, "%s: its path cannot be resolved: %s; " ELSEWHERE, shown, strerror(errno));
+	if (r == 0)
+		r = root_fill(&root, shown, make, err);
+	if (r < 0) {
+		state_root_close(&root);
+		return r;
+	}
+	*ret = root;
+	return 0;
+}
+
+static void fd_drop(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
+}
+
+void state_root_close(struct state_root *root)
+{
+	free(root->path);
+	root->path = NULL;
+	fd_drop(&root->fd);
+	fd_drop(&root->projects_fd);
+	fd_drop(&root->locks_fd);
+	fd_drop(&root->sessions_fd);
+	fd_drop(&root->logs_fd);
+	fd_drop(&root->cache_fd);
+}

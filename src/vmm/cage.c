@@ -1,0 +1,182 @@
+/* The order of things, and why
+ *
+ * enter  fork into the namespaces (sandbox/ns.c); the parent stays as the supervisor (cage_super.c); the child builds its
+ *        view of the file system (cage_mount.c). Until here the process has all capabilities of its own namespace.
+ * lock   rlimits, not dumpable, capabilities (dropping the bounding set needs one), no-new-privs, Landlock (binds this
+ *        thread and what it starts, so before libkrun's threads), seccomp last, because the steps before it need calls
+ *        that it refuses.
+ *
+ * What holds a monitor that the guest has taken over: it is root of nothing but its own namespace; its file system has
+ * the shares, the disks and a few device nodes; its network is empty; it sees no process but its own. Where namespaces
+ * are refused, Landlock and seccomp hold alone.
+ *
+ * Walls that this kernel does not have are left out and reported by their bit. Errors are errors only where the launcher
+ * has arranged the guest's view for the wall: namespaces under VMM_NS_USED. */
+#include "vmm/cage.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <linux/capability.h>
+
+#include "base/log.h"
+#include "sandbox/caps.h"
+#include "sandbox/landlock.h"
+#include "sandbox/ns.h"
+#include "vmm/cage_int.h"
+
+static_assert((int)NS_USER == (int)CAGE_USER_NS && (int)NS_MOUNT == (int)CAGE_MOUNT_NS && (int)NS_NET == (int)CAGE_NET_NS &&
+		      (int)NS_PID == (int)CAGE_PID_NS && (int)NS_SUBIDS == (int)CAGE_SUBIDS,
+	      "enum ns_kind and enum cage_wall are the same bits");
+
+/* What a virtio-fs server needs that is root in its namespace: give files away, pass over modes as root does, and take
+ * on the ids of the guest's process for what it creates. No MKNOD: the guest's device nodes must not come to be. */
+#define CAPS_FILES                                                                                           \
+	(CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID) | \
+	 CAP_BIT(CAP_SETUID) | CAP_BIT(CAP_SETGID))
+
+static int life = -1; /* see ns_tie() */
+
+int cage_enter(struct vmm_config *cfg, uint32_t *ret_walls, struct err *err)
+{
+	uint32_t kinds = 0;
+	bool inside = cfg->namespaces == VMM_NS_USED;
+	pid_t pid;
+	int r;
+
+	pid = ns_fork(inside, &kinds, &life, err);
+	if (pid < 0)
+		return pid;
+	if (pid > 0)
+		cage_supervise(pid);
+
+	(void)close(VMM_FD_LAST_WORD);
+	if (inside) {
+		if (!(kinds & NS_MOUNT))
+			return err_set(err, -EPERM, "cage: mounts of the new namespace cannot be made private; "
+						    "run: agent-vm doctor");
+		r = cage_view(cfg, err);
+		if (r < 0)
+			return r;
+	}
+	*ret_walls = kinds;
+	return 0;
+}
+
+static void limits_set(void)
+{
+	struct rlimit core = { 0, 0 }, files;
+
+	if (setrlimit(RLIMIT_CORE, &core) < 0)
+		log_warn("core files cannot be turned off: %s", strerror(errno));
+	/* virtio-fs holds a descriptor for every file that the guest knows of. */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+			log_warn("limit of open files stays: %s", strerror(errno));
+	}
+}
+
+/* A rule whose path is not there is no loss: nothing can be opened there. */
+static int allow(int fd, const char *path, uint32_t rights, struct err *err)
+{
+	int r;
+
+	if (!path)
+		return 0;
+	r = landlock_allow(fd, path, rights, err);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int landlock_rules(int fd, const struct vmm_config *cfg, bool inside, struct err *err)
+{
+	static const char *const exec_places[] = { "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin",
+						   "/nix/store", "/gnu/store" };
+	static const char *const nodes[] = { "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom" };
+	size_t i;
+	int r;
+
+	r = allow(fd, "/proc", LANDLOCK_READ, err);
+	for (i = 0; r == 0 && i < ARRAY_SIZE(nodes); i++)
+		r = allow(fd, nodes[i], LANDLOCK_READ | LANDLOCK_WRITE, err);
+	if (r == 0 && cfg->monitor != VMM_QEMU_TCG)
+		r = allow(fd, "/dev/kvm", LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_IOCTL, err);
+	if (r == 0)
+		r = allow(fd, cfg->disk, LANDLOCK_READ | LANDLOCK_WRITE, err);
+	if (r == 0)
+		r = allow(fd, cfg->disk_base, LANDLOCK_READ, err);
+
+	if (cage_is_qemu(cfg)) {
+		/* The shares are virtiofsd's, which was started before. */
+		if (r == 0)
+			r = allow(fd, cfg->boot_image, LANDLOCK_READ, err);
+		if (r == 0)
+			r = allow(fd, cfg->work_dir, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
+		if (r == 0)
+			r = allow(fd, cfg->qemu, LANDLOCK_READ | LANDLOCK_EXEC, err);
+		if (r == 0)
+			r = allow(fd, "/etc/ld.so.cache", LANDLOCK_READ, err);
+		if (r == 0 && inside)
+			r = allow(fd, "/tmp", LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
+		for (i = 0; r == 0 && i < ARRAY_SIZE(exec_places); i++)
+			r = allow(fd, exec_places[i], LANDLOCK_READ | LANDLOCK_EXEC, err);
+		return r;
+	}
+	if (r == 0)
+		r = allow(fd, cfg->boot_dir, LANDLOCK_READ, err);
+	if (r == 0 && inside)
+		return allow(fd, CAGE_SHARE, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
+	for (i = 0; r == 0 && i < cfg->n_shares; i++)
+		r = allow(fd, cfg->shares[i].path,
+			  LANDLOCK_READ | (cfg->shares[i].ro ? 0 : LANDLOCK_WRITE | LANDLOCK_MAKE), err);
+	return r;
+}
+
+static int landlock_lock(const struct vmm_config *cfg, bool inside, struct err *err)
+{
+	AUTO_FD(fd);
+	int r;
+
+	r = landlock_new(&fd, err);
+	if (r == 0)
+		r = landlock_rules(fd, cfg, inside, err);
+	return r < 0 ? r : landlock_enforce(fd, err);
+}
+
+int cage_lock(const struct vmm_config *cfg, uint32_t *walls, struct err *err)
+{
+	uint64_t keep = 0;
+	struct err e;
+	int r;
+
+	limits_set();
+	if (prctl(PR_SET_DUMPABLE, 0) < 0)
+		return err_set(err, -errno, "cage: not dumpable: %s", strerror(errno));
+
+	/* libkrun takes a missing CAP_SETUID for "only the owner's files": right where only one id is mapped. */
+	if (!cage_is_qemu(cfg))
+		keep = *walls & CAGE_SUBIDS || !(*walls & CAGE_USER_NS) ? CAPS_FILES :
+			CAPS_FILES & ~(CAP_BIT(CAP_SETUID) | CAP_BIT(CAP_SETGID));
+	r = caps_keep(keep, err);
+	if (r < 0)
+		return r;
+	ns_tie(life);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_set(err, -errno, "cage: no-new-privs: %s", strerror(errno));
+
+	r = landlock_lock(cfg, *walls & CAGE_MOUNT_NS, &e);
+	if (r == 0)
+		*walls |= CAGE_LANDLOCK;
+	else
+		log_warn("the cage has no Landlock: %s", e.text);
+	r = cage_seccomp(cfg, &e);
+	if (r == 0)
+		*walls |= CAGE_SECCOMP;
+	else
+		log_warn("the cage has no seccomp: %s", e.text);
+	return 0;
+}

@@ -1,0 +1,1056 @@
+/* The cage with a hostile program in the monitor's place. Every run is a process as the launcher starts it (descriptors
+ * 3 to 8); inside, after cage_enter() and cage_lock(), it tries things and reports each over descriptor 3; what may be
+ * done has to work, what may not has to fail. Runs as root, and with CAGE_AS=USER:UID as an ordinary user. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <linux/kvm.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "proto/ctl.h"
+#include "sandbox/caps.h"
+#include "sandbox/landlock.h"
+#include "sandbox/ns.h"
+#include "vmm/cage.h"
+
+#include "../unit/test.h"
+
+#define RUN_MS 30000
+
+/* ---- the user that the tests are run as ---- */
+
+__attribute__((constructor(101))) static void become(void)
+{
+	const char *as = getenv("CAGE_AS");
+	struct passwd *pw;
+	uid_t uid = 12345;
+	gid_t gid = 12345;
+
+	if (!as)
+		return;
+	pw = getpwnam(as);
+	if (geteuid() != 0 || (!pw && strcmp(as, "none") != 0))
+		exit(77);
+	if (pw) {
+		uid = pw->pw_uid;
+		gid = pw->pw_gid;
+	}
+	if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+		exit(1);
+	(void)prctl(PR_SET_DUMPABLE, 1); /* as after an exec by that user */
+}
+
+/* ---- a host with a project ---- */
+
+static char base[64]; /* folder of this test */
+static pid_t victim;  /* a process of the same user outside */
+static int tcp_port;  /* a daemon on the host's loopback */
+static int tcp_fd = -1, abstract_fd = -1, path_fd = -1;
+
+static char *in(const char *rel)
+{
+	return xasprintf("%s/%s", base, rel);
+}
+
+static void make_dir(const char *rel)
+{
+	AUTO_FREE(char, p);
+
+	p = in(rel);
+	CHECK_INT(mkdir(p, 0755), ==, 0);
+}
+
+static void make_file(const char *rel, const char *text)
+{
+	AUTO_FREE(char, p);
+	AUTO_FD(fd);
+
+	p = in(rel);
+	fd = open(p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	CHECK_INT(fd, >=, 0);
+	CHECK_INT(fd_write_all(fd, text, strlen(text)), ==, 0);
+}
+
+static struct stat host_stat(const char *rel)
+{
+	AUTO_FREE(char, p);
+	struct stat st;
+
+	p = in(rel);
+	if (lstat(p, &st) < 0)
+		fail_msg("%s is not on the host: %s", rel, strerror(errno));
+	return st;
+}
+
+static void daemon_sockets(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_un u = { .sun_family = AF_UNIX };
+	socklen_t n = sizeof(a);
+
+	tcp_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK_INT(bind(tcp_fd, (struct sockaddr *)&a, sizeof(a)), ==, 0);
+	CHECK_INT(listen(tcp_fd, 8), ==, 0);
+	CHECK_INT(getsockname(tcp_fd, (struct sockaddr *)&a, &n), ==, 0);
+	tcp_port = ntohs(a.sin_port);
+	abstract_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	(void)snprintf(u.sun_path + 1, sizeof(u.sun_path) - 1, "%s", base);
+	CHECK_INT(bind(abstract_fd, (struct sockaddr *)&u, sizeof(u)), ==, 0);
+	CHECK_INT(listen(abstract_fd, 8), ==, 0);
+	path_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	(void)snprintf(u.sun_path, sizeof(u.sun_path), "%s/daemon.sock", base);
+	CHECK_INT(bind(path_fd, (struct sockaddr *)&u, sizeof(u)), ==, 0);
+	CHECK_INT(listen(path_fd, 8), ==, 0);
+}
+
+static void host_make(void)
+{
+	(void)umask(022);
+	(void)snprintf(base, sizeof(base), "/tmp/agent-vm-cage.XXXXXX");
+	CHECK(mkdtemp(base) != NULL);
+	CHECK_INT(chmod(base, 0755), ==, 0);
+	make_file("secret", "host secret\n");
+	make_dir("work");
+	make_dir("boot");
+	make_file("boot/agent-vm-guest", "guest");
+	make_file("boot.ext4", "boot image");
+	make_file("overlay.qcow2", "overlay");
+	make_file("image.ext4", "image");
+	make_dir("project");
+	make_dir("project/.git");
+	make_dir("project/.git/hooks");
+	make_file("project/.git/hooks/pre-commit", "#!/bin/sh\n");
+	make_file("project/.git/config", "[core]\n");
+	make_dir("project/.git/objects");
+	make_file("project/.env", "TOKEN=real\n");
+	make_dir("project/private");
+	make_file("project/private/key", "key\n");
+	make_dir("project/src");
+	make_dir("project/sub");
+	make_file("project/src/a.c", "int a;\n");
+	make_dir("ro");
+	make_file("ro/file", "ro\n");
+	make_dir("ro/rw");
+	make_dir("ro/rw/guarded");
+	daemon_sockets();
+	victim = fork();
+	if (victim == 0)
+		for (;;)
+			(void)pause();
+}
+
+static void host_drop(void)
+{
+	const char *name = strrchr(base, '/') + 1;
+	AUTO_FD(tmp);
+
+	(void)kill(victim, SIGKILL);
+	(void)waitpid(victim, NULL, 0);
+	(void)close(tcp_fd);
+	(void)close(abstract_fd);
+	(void)close(path_fd);
+	tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Files of sub-ids cannot be removed by an ordinary user; the tests remove those themselves. */
+	CHECK_INT(file_remove_tree_at(tmp, name), ==, 0);
+}
+
+static struct vmm_config config_make(enum vmm_monitor monitor)
+{
+	struct vmm_config c = { .monitor = monitor, .ram_mib = 512, .cpus = 1, .namespaces = VMM_NS_USED };
+
+	c.label = xstrdup("test");
+	c.libkrun = xstrdup("/nowhere");
+	c.libkrunfw = xstrdup("/nowhere");
+	c.qemu = xstrdup("/usr/bin/qemu-system-x86_64");
+	c.virtiofsd = xstrdup("/usr/lib/qemu/virtiofsd");
+	c.boot_dir = in("boot");
+	c.boot_image = in("boot.ext4");
+	c.disk = in("overlay.qcow2");
+	c.disk_base = in("image.ext4");
+	c.work_dir = in("work");
+	c.n_shares = 3;
+	c.shares = xcalloc(3, sizeof(*c.shares));
+	c.shares[0].path = in("project");
+	strv_add(&c.shares[0].guard_ro, ".git/hooks");
+	strv_add(&c.shares[0].guard_ro, ".git/config");
+	strv_add(&c.shares[0].guard_self, ".git");
+	strv_add(&c.shares[0].hide, "private/key"); /* in a hidden folder: nothing left to hide */
+	strv_add(&c.shares[0].hide, "private");
+	strv_add(&c.shares[0].hide, ".env");
+	c.shares[1].path = in("ro");
+	c.shares[1].ro = true;
+	strv_add(&c.shares[1].guard_rw, "rw");
+	strv_add(&c.shares[1].guard_ro, "rw/guarded");
+	c.shares[2].path = in("project/sub"); /* inside another share */
+	return c;
+}
+
+/* ---- a run ---- */
+
+struct run {
+	pid_t pid;
+	int control, port;
+};
+
+typedef void (*payload)(const struct vmm_config *cfg, uint32_t walls);
+
+/* In the cage: one message a finding. */
+static void say(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static void say(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (n > 0)
+		(void)send(VMM_FD_CONTROL, text, (size_t)MIN(n, (int)sizeof(text) - 1), MSG_NOSIGNAL);
+}
+
+static void works(const char *what, long r)
+{
+	if (r < 0)
+		say("%s: does not work: %s", what, strerror(errno));
+}
+
+static void refused(const char *what, long r)
+{
+	if (r >= 0)
+		say("%s: works, and must not", what);
+}
+
+/* Puts @fds to 3 and up in order, whatever they are now. */
+static void fds_place(int *fds, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		fds[i] = fcntl(fds[i], F_DUPFD, 64);
+	for (i = 0; i < n; i++)
+		(void)dup2(fds[i], 3 + i);
+	(void)close_range((unsigned int)(3 + n), ~0U, 0);
+}
+
+static void vmm_main(struct vmm_config *cfg, payload at_enter, payload at_lock)
+{
+	struct err err = { "" };
+	uint32_t walls = 0;
+
+	if (cage_enter(cfg, &walls, &err) < 0) {
+		say("enter: %s", err.text);
+		_exit(3);
+	}
+	if (at_enter)
+		at_enter(cfg, walls);
+	if (at_lock) {
+		if (cage_lock(cfg, &walls, &err) < 0) {
+			say("lock: %s", err.text);
+			_exit(4);
+		}
+		at_lock(cfg, walls);
+	}
+	_exit(0);
+}
+
+static struct run run_start(struct vmm_config cfg, payload at_enter, payload at_lock)
+{
+	int control[2], port[2], fds[6];
+	struct run run;
+
+	CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control), ==, 0);
+	CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, port), ==, 0);
+	run.pid = fork();
+	CHECK_INT(run.pid, >=, 0);
+	if (run.pid == 0) {
+		int sig;
+
+		for (sig = 1; sig < NSIG; sig++) /* cmocka's handlers, which exec would have dropped */
+			(void)signal(sig, SIG_DFL);
+		fds[0] = control[1];
+		fds[1] = open("/dev/null", O_WRONLY);
+		fds[2] = fds[4] = open("/dev/null", O_RDONLY);
+		fds[3] = port[1];
+		fds[5] = port[0];
+		fds_place(fds, 6);
+		vmm_main(&cfg, at_enter, at_lock);
+	}
+	(void)close(control[1]);
+	(void)close(port[1]);
+	run.control = control[0];
+	run.port = port[0];
+	return run;
+}
+
+static int run_wait(struct run *run, int timeout_ms)
+{
+	int64_t end = now_ns() + (int64_t)timeout_ms * 1000000;
+	int st;
+
+	while (waitpid(run->pid, &st, WNOHANG) == 0) {
+		if (now_ns() > end)
+			return -ETIMEDOUT;
+		(void)usleep(10000);
+	}
+	return WIFEXITED(st) ? WEXITSTATUS(st) : 1000 + WTERMSIG(st);
+}
+
+/* All that is said until the inner process ends; "" is good. Caller owns it. */
+static char *run_listen(struct run *run)
+{
+	char *all = xstrdup(""), text[512];
+	struct pollfd p = { .fd = run->control, .events = POLLIN };
+	ssize_t n;
+
+	while (poll(&p, 1, RUN_MS) > 0 && (n = recv(run->control, text, sizeof(text) - 1, 0)) > 0) {
+		char *more;
+
+		text[n] = 0;
+		more = xasprintf("%s%s\n", all, text);
+		free(all);
+		all = more;
+	}
+	return all;
+}
+
+static void run_expect(struct vmm_config cfg, payload at_enter, payload at_lock, int status, const char *said)
+{
+	struct run run = run_start(cfg, at_enter, at_lock);
+	AUTO_FREE(char, all);
+
+	all = run_listen(&run);
+	CHECK_INT(run_wait(&run, RUN_MS), ==, status);
+	if (said ? !strstr(all, said) : *all)
+		fail_msg("as uid %u, from the cage:\n%s", geteuid(), all);
+	(void)close(run.control);
+	(void)close(run.port);
+}
+
+/* ---- what the monitor must not be able to do ---- */
+
+static void try_open(const char *what, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	refused(what, fd);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+static void attack_files(void)
+{
+	static const char *const places[] = { "/etc/passwd", "/etc/shadow", "/root", "/home", "/tmp/..", "/var/lib",
+					      "/proc/1/root/etc/passwd", "/share/0/../../etc/passwd", "/sys/kernel",
+					      "/dev/mem", "/dev/vda", "/proc/kcore" };
+	AUTO_FREE(char, secret);
+	struct dirent *e;
+	size_t i;
+	DIR *d;
+	int fd;
+
+	for (i = 0; i < ARRAY_SIZE(places); i++)
+		if (strcmp(places[i], "/tmp/..") != 0)
+			try_open(places[i], places[i]);
+	secret = in("secret");
+	try_open("secret by its path", secret);
+	d = opendir("/proc");
+	while (d && (e = readdir(d))) {
+		static const char *const ways[] = { "root", "cwd" };
+
+		for (i = 0; e->d_name[0] >= '0' && e->d_name[0] <= '9' && i < 2; i++) {
+			AUTO_FREE(char, p);
+
+			p = xasprintf("/proc/%s/%s%s", e->d_name, ways[i], secret);
+			try_open(p, p);
+			free(p);
+			p = xasprintf("/proc/%s/%s/../../../../../../..%s", e->d_name, ways[i], secret);
+			try_open(p, p);
+		}
+	}
+	if (d)
+		(void)closedir(d);
+	/* Nothing open leads out. */
+	for (fd = 0; fd < 256; fd++) {
+		struct stat st;
+		AUTO_FREE(char, p);
+
+		if (fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode))
+			continue;
+		p = xasprintf("../../../../../../../..%s", secret);
+		refused("secret through an open folder", openat(fd, p, O_RDONLY));
+	}
+	refused("write of /proc/sys", open("/proc/sys/kernel/core_pattern", O_WRONLY));
+	refused("write of /proc/sysrq-trigger", open("/proc/sysrq-trigger", O_WRONLY));
+	refused("new file in /", open("/x", O_WRONLY | O_CREAT, 0600));
+	refused("write of the base image", open(CAGE_VM "/base.ext4", O_WRONLY));
+	refused("write of the boot root", open(CAGE_BOOT_DIR "/agent-vm-guest", O_WRONLY));
+}
+
+static void attack_processes(void)
+{
+	struct iovec l = { (char[8]){ 0 }, 8 }, r = { (void *)base, 8 };
+
+	refused("kill of a process of the host", kill(victim, 0));
+	refused("tgkill of a process of the host", syscall(SYS_tgkill, victim, victim, 0));
+	refused("ptrace", ptrace(PTRACE_ATTACH, victim, 0, 0));
+	refused("process_vm_readv", process_vm_readv(victim, &l, 1, &r, 1, 0));
+	refused("pidfd_open", syscall(SYS_pidfd_open, victim, 0));
+}
+
+static void attack_kernel(void)
+{
+	static const struct {
+		const char *name;
+		int flag;
+	} ns[] = { { "user", CLONE_NEWUSER }, { "mount", CLONE_NEWNS }, { "net", CLONE_NEWNET }, { "pid", CLONE_NEWPID },
+		   { "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS } };
+	char buf[256] = { 0 };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ns); i++) {
+		AUTO_FREE(char, what);
+
+		what = xasprintf("unshare of %s", ns[i].name);
+		refused(what, unshare(ns[i].flag));
+		refused(what, syscall(SYS_clone, ns[i].flag | SIGCHLD, 0, 0, 0, 0));
+	}
+	refused("clone3", syscall(SYS_clone3, buf, 64));
+	refused("setns", setns(VMM_FD_CONTROL, 0) < 0 && errno == EPERM ? -1 : 0);
+	refused("mount of a tmpfs", mount("x", "/share", "tmpfs", 0, NULL));
+	refused("bind over a guard", mount("/share/0/src", "/share/0/.git/hooks", NULL, MS_BIND, NULL));
+	refused("remount", mount(NULL, "/share/1", NULL, MS_REMOUNT | MS_BIND, NULL));
+	refused("umount of a hidden file", umount2("/share/0/.env", MNT_DETACH));
+	refused("open_tree", syscall(SYS_open_tree, AT_FDCWD, "/share/0", 1));
+	refused("fsopen", syscall(SYS_fsopen, "tmpfs", 0));
+	refused("chroot", chroot("/share"));
+	refused("pivot_root", syscall(SYS_pivot_root, "/share", "/share"));
+	refused("open_by_handle_at", syscall(SYS_open_by_handle_at, AT_FDCWD, buf, 0) < 0 && errno == EPERM ? -1 : 0);
+	refused("userfaultfd", syscall(SYS_userfaultfd, 1));
+	refused("io_uring_setup", syscall(SYS_io_uring_setup, 1, buf));
+	refused("bpf", syscall(SYS_bpf, 0, buf, sizeof(buf)) < 0 && errno == EPERM ? -1 : 0);
+	refused("perf_event_open", syscall(SYS_perf_event_open, buf, 0, -1, -1, 0) < 0 && errno == EPERM ? -1 : 0);
+	refused("keyctl", syscall(SYS_keyctl, 0, -3, 0));
+	refused("add_key", syscall(SYS_add_key, "user", "x", "x", 1, -3));
+	refused("kexec_load", syscall(SYS_kexec_load, 0, 0, NULL, 0) < 0 && errno == EPERM ? -1 : 0);
+	refused("sethostname", sethostname("x", 1));
+	refused("ioctl TIOCSTI", ioctl(VMM_FD_PORT, 0x5412, "x") < 0 && errno == EPERM ? -1 : 0);
+}
+
+static void attack_sockets(bool unix_too)
+{
+	struct sockaddr_un u = { .sun_family = AF_UNIX };
+	int family;
+
+	for (family = 0; family < 46; family++) {
+		AUTO_FREE(char, what);
+
+		if (family == AF_UNIX && !unix_too)
+			continue;
+		what = xasprintf("socket of family %d", family);
+		errno = 0;
+		refused(what, socket(family, SOCK_STREAM, 0) < 0 && errno == EPERM ? -1 : 0);
+		refused(what, socket(family, SOCK_DGRAM, 0) < 0 && errno == EPERM ? -1 : 0);
+	}
+	if (unix_too)
+		return;
+	(void)snprintf(u.sun_path + 1, sizeof(u.sun_path) - 1, "%s", base);
+	refused("connect to an abstract socket of the host",
+		connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&u, sizeof(u)));
+	(void)snprintf(u.sun_path, sizeof(u.sun_path), "%s/daemon.sock", base);
+	refused("connect to a socket of the host",
+		connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&u, sizeof(u)));
+}
+
+/* With cage_enter() alone: the namespaces by themselves. */
+static void attack_namespaces(const struct vmm_config *cfg, uint32_t walls)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_un u = { .sun_family = AF_UNIX };
+
+	a.sin_port = htons((uint16_t)tcp_port);
+	refused("connect to the host's loopback", connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof(a)));
+	(void)snprintf(u.sun_path + 1, sizeof(u.sun_path) - 1, "%s", base);
+	refused("connect to an abstract socket of the host",
+		connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&u, sizeof(u)));
+	(void)snprintf(u.sun_path, sizeof(u.sun_path), "%s/daemon.sock", base);
+	refused("connect to a socket of the host",
+		connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&u, sizeof(u)));
+	refused("kill of a process of the host", kill(victim, 0));
+	attack_files();
+	if (getpid() != 1)
+		say("it is not process 1 but %d", getpid());
+}
+
+/* ---- the shares ---- */
+
+/* The calls that libkrun makes, which the C library's older names do not: unlink(2) is refused by seccomp alone. */
+static int unlink_at(const char *path)
+{
+	return unlinkat(AT_FDCWD, path, 0);
+}
+
+static int rmdir_at(const char *path)
+{
+	return unlinkat(AT_FDCWD, path, AT_REMOVEDIR);
+}
+
+static int link_at(const char *from, const char *to)
+{
+	return linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+static int rename_at(const char *from, const char *to)
+{
+	return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+static int chmod_at(const char *path, mode_t mode)
+{
+	return fchmodat(AT_FDCWD, path, mode, 0);
+}
+
+static int chown_at(const char *path, uid_t uid, gid_t gid)
+{
+	return fchownat(AT_FDCWD, path, uid, gid, 0);
+}
+
+static int truncate_at(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	if (fd >= 0)
+		(void)close(fd);
+	return fd;
+}
+
+static int put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	int r;
+
+	if (fd < 0)
+		return -1;
+	r = write(fd, text, strlen(text)) < 0 ? -1 : 0;
+	(void)close(fd);
+	return r;
+}
+
+#define P "/share/0/"
+
+static void attack_guards(void)
+{
+	refused("new hook", put(P ".git/hooks/post-checkout", "evil"));
+	refused("write of a hook", put(P ".git/hooks/pre-commit", "evil"));
+	refused("truncation of a hook", truncate_at(P ".git/hooks/pre-commit"));
+	refused("removal of a hook", unlink_at(P ".git/hooks/pre-commit"));
+	refused("chmod of a hook", chmod_at(P ".git/hooks/pre-commit", 0777));
+	refused("rename of hooks", rename_at(P ".git/hooks", P ".git/hooks2"));
+	refused("removal of hooks", rmdir_at(P ".git/hooks"));
+	refused("rename over hooks", rename_at(P "src", P ".git/hooks"));
+	refused("exchange of hooks", renameat2(AT_FDCWD, P "src", AT_FDCWD, P ".git/hooks", RENAME_EXCHANGE));
+	refused("rename of .git", rename_at(P ".git", P ".git2"));
+	refused("exchange of .git", renameat2(AT_FDCWD, P "src", AT_FDCWD, P ".git", RENAME_EXCHANGE));
+	refused("rename of .git to another share", rename_at(P ".git", "/share/2/.git"));
+	refused("write of config", put(P ".git/config", "evil"));
+	refused("removal of config", unlink_at(P ".git/config"));
+	refused("rename of config", rename_at(P ".git/config", P ".git/config2"));
+	works("new file in .git", put(P ".git/evil", "evil"));
+	refused("rename over config", rename_at(P ".git/evil", P ".git/config"));
+	refused("hard link of config", link_at(P ".git/config", P ".git/config2"));
+	works("rename in .git", rename_at(P ".git/evil", P ".git/objects/fine"));
+}
+
+static void attack_hidden(void)
+{
+	char buf[64];
+	struct dirent *e;
+	int fd, n = 0;
+	DIR *d;
+
+	fd = open(P ".env", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && read(fd, buf, sizeof(buf)) != 0)
+		say("a hidden file can be read");
+	refused("write of a hidden file", put(P ".env", "evil"));
+	refused("removal of a hidden file", unlink_at(P ".env"));
+	refused("rename of a hidden file", rename_at(P ".env", P "env"));
+	works("new file", put(P "env2", "evil"));
+	refused("rename over a hidden file", rename_at(P "env2", P ".env"));
+	refused("exchange of a hidden file", renameat2(AT_FDCWD, P "env2", AT_FDCWD, P ".env", RENAME_EXCHANGE));
+	refused("hard link of a hidden file", link_at(P ".env", P "env"));
+	refused("chmod of a hidden file", chmod_at(P ".env", 0777));
+	refused("chown of a hidden file", chown_at(P ".env", 0, 0));
+	refused("xattr of a hidden file", setxattr(P ".env", "user.x", "x", 1, 0));
+	works("removal of the new file", unlink_at(P "env2"));
+
+	d = opendir(P "private");
+	while (d && (e = readdir(d)))
+		n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+	if (n)
+		say("a hidden folder shows %d entries", n);
+	if (d)
+		(void)closedir(d);
+	refused("open in a hidden folder", open(P "private/key", O_RDONLY));
+	refused("new file in a hidden folder", put(P "private/x", "x"));
+	refused("rename of a hidden folder", rename_at(P "private", P "public"));
+	refused("removal of a hidden folder", rmdir_at(P "private"));
+	refused("chmod of a hidden folder", chmod_at(P "private", 0777));
+}
+
+static void attack_read_only(void)
+{
+	refused("new file in a read-only share", put("/share/1/x", "x"));
+	refused("write in a read-only share", put("/share/1/file", "x"));
+	refused("removal in a read-only share", unlink_at("/share/1/file"));
+	refused("chmod in a read-only share", chmod_at("/share/1/file", 0600));
+	refused("utimensat in a read-only share", utimensat(AT_FDCWD, "/share/1/file", NULL, 0));
+	refused("rename of a writable place in a read-only share", rename_at("/share/1/rw", "/share/1/x"));
+	works("new file in a writable place", put("/share/1/rw/made", "x"));
+	refused("new file in a guard in a writable place", put("/share/1/rw/guarded/x", "x"));
+}
+
+static void *thread_main(void *arg)
+{
+	works("new file by a thread", put(P "by-thread", "x"));
+	return NULL;
+}
+
+/* What people do in a project, done the way in which libkrun does it. */
+static void use_share(uint32_t walls)
+{
+	bool many = walls & CAGE_SUBIDS;
+	struct timespec ts[2] = { { 1000, 0 }, { 2000, 0 } };
+	char path[64], buf[16];
+	struct stat st;
+	pthread_t t;
+	int fd, fd2;
+
+	works("read", fd = open(P "src/a.c", O_RDONLY | O_CLOEXEC));
+	(void)close(fd);
+	works("new file", put(P "src/new", "new\n"));
+	works("exec bit", chmod_at(P "src/new", 0755));
+	works("folder", mkdirat(AT_FDCWD, P "out", 0755));
+	works("rename to another folder", rename_at(P "src/new", P "out/moved"));
+	works("hard link in another folder", link_at(P "out/moved", P "src/linked"));
+	works("symbolic link", symlinkat("../out/moved", AT_FDCWD, P "src/sym"));
+	works("fifo", mknodat(AT_FDCWD, P "fifo", S_IFIFO | 0600, 0));
+	works("local socket's node", mknodat(AT_FDCWD, P "sock", S_IFSOCK | 0600, 0));
+	refused("device node", mknodat(AT_FDCWD, P "dev", S_IFCHR | 0600, makedev(1, 1)));
+	works("times", utimensat(AT_FDCWD, P "out/moved", ts, 0));
+	works("chown to root", chown_at(P "out/moved", 0, 0));
+	works("folder of another share", put("/share/2/x", "x"));
+	if (stat(P "sub/x", &st) < 0)
+		say("a share inside a share is not the same folder");
+
+	/* The server reopens by descriptor; not being dumpable must not be in its way. */
+	works("open by path", fd = open(P "out/moved", O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	works("reopen by descriptor", fd2 = open(path, O_RDWR | O_CLOEXEC));
+	works("read of it", read(fd2, buf, sizeof(buf)));
+	works("chmod by descriptor", chmod_at(path, 0711));
+	works("hard link by descriptor", linkat(AT_FDCWD, path, AT_FDCWD, P "by-fd", AT_SYMLINK_FOLLOW));
+	works("chown by descriptor", fchownat(fd, "", 0, (gid_t)-1, AT_EMPTY_PATH));
+
+	/* Credentials of the guest's process, of this thread alone. */
+	if (many) {
+		works("file for another user", put(P "theirs", "x"));
+		works("chown", chown_at(P "theirs", 1000, 1000));
+		works("group", syscall(SYS_setresgid, -1, 1000, -1));
+		works("user", syscall(SYS_setresuid, -1, 1000, -1));
+		refused("new file of another user in root's folder", put(P "src/by-1000", "x"));
+		works("user back", syscall(SYS_setresuid, -1, 0, -1));
+		works("group back", syscall(SYS_setresgid, -1, 0, -1));
+		works("removal of it", unlink_at(P "theirs"));
+	}
+	works("folder without rights", mkdirat(AT_FDCWD, P "closed", 0));
+	works("root passes over modes", put(P "closed/x", "x"));
+	works("removal there", unlink_at(P "closed/x"));
+	works("removal of it", rmdir_at(P "closed"));
+
+	if (pthread_create(&t, NULL, thread_main, NULL) != 0 || pthread_join(t, NULL) != 0)
+		say("threads do not work");
+}
+
+static void locked_krun(const struct vmm_config *cfg, uint32_t walls)
+{
+	char *const argv[] = { (char *)"sh", NULL };
+	uint64_t caps = 0;
+	int fd;
+
+	if (strcmp(cfg->shares[0].path, "/share/0") != 0 || strcmp(cfg->disk, CAGE_VM "/disk.qcow2") != 0)
+		say("paths are not rewritten");
+	if ((walls & (CAGE_MOUNT_NS | CAGE_NET_NS | CAGE_PID_NS | CAGE_SECCOMP)) !=
+	    (CAGE_MOUNT_NS | CAGE_NET_NS | CAGE_PID_NS | CAGE_SECCOMP))
+		say("walls are missing: %x", walls);
+	if (landlock_abi() >= 2 && !(walls & CAGE_LANDLOCK))
+		say("Landlock is missing");
+	(void)caps_effective(&caps);
+	if (caps & ~UINT64_C(0xdb)) /* CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID */
+		say("capabilities are left: %llx", (unsigned long long)caps);
+	attack_files();
+	try_open("/proc/keys", "/proc/keys");
+	attack_processes();
+	attack_kernel();
+	attack_sockets(true);
+	refused("exec", execv("/bin/sh", argv));
+	refused("exec from a share", execv(P ".git/hooks/pre-commit", argv));
+	refused("fork", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+	refused("executable memory",
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0);
+	refused("dumpable again", prctl(PR_SET_DUMPABLE, 1));
+	attack_guards();
+	attack_hidden();
+	attack_read_only();
+	use_share(walls);
+	works("overlay disk", put(CAGE_VM "/disk.qcow2", "x"));
+	works("base image", fd = open(CAGE_VM "/base.ext4", O_RDONLY));
+	works("boot root", fd = open(CAGE_BOOT_DIR "/agent-vm-guest", O_RDONLY));
+	works("/dev/urandom", fd = open("/dev/urandom", O_RDONLY));
+	works("/dev/null", fd = open("/dev/null", O_RDWR));
+	if (geteuid() == 0 && (fd = open("/dev/kvm", O_RDWR | O_CLOEXEC)) >= 0 && ioctl(fd, KVM_GET_API_VERSION, 0) < 0 &&
+	    errno == EPERM)
+		say("KVM's calls are refused");
+}
+
+/* virtiofsd's place; and the mounts by themselves, before the lock could answer in their stead. */
+static void entered(const struct vmm_config *cfg, uint32_t walls)
+{
+	attack_guards();
+	attack_hidden();
+	attack_read_only();
+}
+
+static int shell(const char *script)
+{
+	int st;
+	pid_t p = fork();
+
+	if (p == 0) {
+		(void)execl("/bin/sh", "sh", "-c", script, (char *)NULL);
+		_exit(126);
+	}
+	if (p < 0 || waitpid(p, &st, 0) < 0)
+		return -1;
+	return WIFEXITED(st) ? WEXITSTATUS(st) : -1;
+}
+
+static void locked_qemu(const struct vmm_config *cfg, uint32_t walls)
+{
+	AUTO_FREE(char, script);
+	uint64_t caps = 0;
+	int r;
+
+	(void)caps_effective(&caps);
+	if (caps)
+		say("capabilities are left: %llx", (unsigned long long)caps);
+	attack_files();
+	attack_processes();
+	attack_kernel();
+	attack_sockets(false);
+	works("overlay disk", put(CAGE_VM "/disk.qcow2", "x"));
+	works("boot image", open(CAGE_BOOT_IMAGE, O_RDONLY));
+	refused("write of the boot image", open(CAGE_BOOT_IMAGE, O_WRONLY));
+	try_open("a share, which is virtiofsd's", "/share/0/src/a.c");
+	r = shell("exec qemu-system-x86_64 -version >/dev/null 2>&1");
+	if (r != 0)
+		say("QEMU cannot be executed: %d", r);
+	script = xasprintf("cat %s/secret >/dev/null 2>&1 && exit 9; cat /etc/passwd 2>/dev/null && exit 9; exit 0", base);
+	r = shell(script);
+	if (r != 0)
+		say("an executed program reaches the host: %d", r);
+}
+
+TEST(a_hostile_libkrun_is_held_and_can_serve_the_project)
+{
+	struct stat st;
+
+	host_make();
+	run_expect(config_make(VMM_KRUN), entered, locked_krun, 0, NULL);
+	st = host_stat("project/out/moved");
+	CHECK_INT(st.st_uid, ==, geteuid());
+	CHECK_INT(st.st_gid, ==, getegid());
+	CHECK_INT(st.st_mode & 07777, ==, 0711);
+	CHECK(S_ISLNK(host_stat("project/src/sym").st_mode));
+	CHECK(S_ISFIFO(host_stat("project/fifo").st_mode));
+	CHECK_INT(host_stat("project/.env").st_size, ==, strlen("TOKEN=real\n"));
+	CHECK_INT(host_stat("project/.git/config").st_size, ==, strlen("[core]\n"));
+	CHECK_INT(host_stat("ro/rw/made").st_uid, ==, geteuid());
+	host_drop();
+}
+
+TEST(a_hostile_qemu_is_held_and_can_be_executed)
+{
+	host_make();
+	run_expect(config_make(VMM_QEMU_TCG), entered, locked_qemu, 0, NULL);
+	host_drop();
+}
+
+TEST(the_namespaces_hold_by_themselves)
+{
+	host_make();
+	run_expect(config_make(VMM_KRUN), attack_namespaces, NULL, 0, NULL);
+	host_drop();
+}
+
+static void locked_none(const struct vmm_config *cfg, uint32_t walls)
+{
+	AUTO_FREE(char, secret);
+	AUTO_FREE(char, project);
+	AUTO_FREE(char, ro);
+
+	if (walls & (CAGE_MOUNT_NS | CAGE_PID_NS))
+		say("there are namespaces");
+	secret = in("secret");
+	project = in("project/made");
+	ro = in("ro/made");
+	if (walls & CAGE_LANDLOCK) {
+		try_open("secret by its path", secret);
+		try_open("/etc/passwd", "/etc/passwd");
+		refused("new file in a read-only share", put(ro, "x"));
+	}
+	works("new file in a share", put(project, "x"));
+	works("overlay", put(cfg->disk, "x"));
+	attack_processes();
+	attack_kernel();
+	attack_sockets(true);
+}
+
+TEST(without_namespaces_landlock_and_seccomp_hold)
+{
+	struct vmm_config cfg;
+
+	host_make();
+	cfg = config_make(VMM_KRUN);
+	cfg.namespaces = VMM_NS_NONE;
+	run_expect(cfg, NULL, locked_none, 0, NULL);
+	cfg = config_make(VMM_QEMU_TCG);
+	cfg.namespaces = VMM_NS_NONE;
+	run_expect(cfg, NULL, NULL, 0, NULL);
+	host_drop();
+}
+
+TEST(a_guard_whose_target_is_gone_ends_the_launch)
+{
+	struct vmm_config cfg;
+
+	host_make();
+	cfg = config_make(VMM_KRUN);
+	strv_add(&cfg.shares[0].hide, "gone");
+	run_expect(cfg, NULL, NULL, 3, "start again");
+	cfg = config_make(VMM_KRUN);
+	strv_add(&cfg.shares[0].guard_ro, "../secret");
+	run_expect(cfg, NULL, NULL, 3, "start again");
+	host_drop();
+}
+
+TEST(a_share_that_became_a_link_ends_the_launch)
+{
+	AUTO_FREE(char, project);
+	AUTO_FREE(char, moved);
+	AUTO_FREE(char, target);
+
+	host_make();
+	project = in("project");
+	moved = in("moved");
+	CHECK_INT(rename(project, moved), ==, 0);
+	target = in("ro");
+	CHECK_INT(symlink(target, project), ==, 0);
+	run_expect(config_make(VMM_KRUN), NULL, NULL, 3, "symbolic link");
+	host_drop();
+}
+
+TEST(a_guard_that_became_a_link_ends_the_launch)
+{
+	AUTO_FREE(char, hooks);
+	AUTO_FREE(char, moved);
+
+	host_make();
+	hooks = in("project/.git/hooks");
+	moved = in("project/hooks");
+	CHECK_INT(rename(hooks, moved), ==, 0);
+	CHECK_INT(symlink("../hooks", hooks), ==, 0);
+	run_expect(config_make(VMM_KRUN), NULL, NULL, 3, "start again");
+	host_drop();
+}
+
+/* ---- the supervisor ---- */
+
+/* Says which process it is (in the host's numbers the launcher finds it itself) and stays, deaf to signals. */
+static void stay(const struct vmm_config *cfg, uint32_t walls)
+{
+	(void)signal(SIGTERM, SIG_IGN);
+	say("up");
+	for (;;)
+		(void)poll(NULL, 0, 1000);
+}
+
+static void stay_executed(const struct vmm_config *cfg, uint32_t walls)
+{
+	say("up");
+	(void)execl("/bin/sleep", "sleep", "600", (char *)NULL);
+	say("exec: %s", strerror(errno));
+}
+
+static void hear_up(struct run *run)
+{
+	struct pollfd p = { .fd = run->control, .events = POLLIN };
+	char text[512] = "";
+
+	CHECK_INT(poll(&p, 1, RUN_MS), ==, 1);
+	(void)recv(run->control, text, sizeof(text) - 1, 0);
+	CHECK_STR(text, "up");
+}
+
+/* The supervisor's only child. */
+static pid_t inner_of(pid_t pid)
+{
+	AUTO_FREE(char, path);
+	FILE *f;
+	int inner = 0;
+
+	path = xasprintf("/proc/%d/task/%d/children", (int)pid, (int)pid);
+	f = fopen(path, "re");
+	CHECK(f != NULL);
+	if (fscanf(f, "%d", &inner) != 1)
+		inner = 0;
+	(void)fclose(f);
+	return inner;
+}
+
+/* The inner process holds the other end of the control socket. */
+static bool gone_within(struct run *run, int ms)
+{
+	struct pollfd p = { .fd = run->port, .events = 0 };
+
+	return poll(&p, 1, ms) == 1 && (p.revents & POLLHUP);
+}
+
+static void supervisor_killed(payload p, enum vmm_monitor monitor, enum vmm_need need)
+{
+	struct vmm_config cfg = config_make(monitor);
+	struct run run;
+
+	cfg.namespaces = need;
+	run = run_start(cfg, NULL, p);
+	hear_up(&run);
+	CHECK(inner_of(run.pid) > 0);
+	CHECK_INT(kill(run.pid, SIGKILL), ==, 0);
+	CHECK_INT(run_wait(&run, 2000), ==, 1000 + SIGKILL);
+	CHECK(gone_within(&run, 2000));
+	(void)close(run.port);
+	(void)close(run.control);
+}
+
+TEST(with_the_supervisor_the_inner_process_goes)
+{
+	host_make();
+	supervisor_killed(stay, VMM_KRUN, VMM_NS_USED);
+	supervisor_killed(stay, VMM_KRUN, VMM_NS_NONE);
+	supervisor_killed(stay_executed, VMM_QEMU_TCG, VMM_NS_USED);
+	host_drop();
+}
+
+TEST(the_inner_process_status_is_the_supervisor_s)
+{
+	struct run run;
+
+	host_make();
+	run = run_start(config_make(VMM_KRUN), NULL, stay);
+	hear_up(&run);
+	CHECK_INT(kill(inner_of(run.pid), SIGTERM), ==, 0); /* process 1 hears no signal but KILL: nothing happens */
+	(void)usleep(50000);
+	CHECK_INT(kill(inner_of(run.pid), SIGKILL), ==, 0);
+	CHECK_INT(run_wait(&run, 2000), ==, 128 + SIGKILL);
+	(void)close(run.port);
+	(void)close(run.control);
+	host_drop();
+}
+
+TEST(without_the_launcher_the_guest_is_told_and_then_ended)
+{
+	struct run run;
+	int64_t start;
+
+	host_make();
+	run = run_start(config_make(VMM_KRUN), NULL, stay);
+	hear_up(&run);
+	(void)close(run.control);
+	start = now_ns();
+	CHECK_INT(run_wait(&run, 10000), ==, 128 + SIGKILL);
+	CHECK((now_ns() - start) / 1000000 >= 7500);
+	(void)close(run.port);
+	host_drop();
+}
+
+/* The guest that does as it is told. */
+static void obey(const struct vmm_config *cfg, uint32_t walls)
+{
+	uint8_t got[CTL_HEAD + 4];
+	struct ctl_frame f;
+	struct buf b;
+	size_t used;
+	uint32_t ms;
+
+	say("up");
+	buf_init(&b, CTL_HEAD + CTL_RECS_MAX);
+	if (fd_read_exact(VMM_FD_PORT, got, sizeof(got)) < 0 || buf_put(&b, got, sizeof(got)) < 0 ||
+	    ctl_decode(&b, CTL_SIDE_GUEST, &f, &used) != 1 || f.type != CTL_SHUTDOWN || span_u32(&f.payload, &ms) < 0 ||
+	    ms != 3000)
+		_exit(1);
+	_exit(42);
+}
+
+TEST(the_guest_hears_shutdown_when_the_launcher_is_gone)
+{
+	struct run run;
+
+	host_make();
+	run = run_start(config_make(VMM_KRUN), NULL, obey);
+	hear_up(&run);
+	(void)close(run.control);
+	CHECK_INT(run_wait(&run, 3000), ==, 42);
+	(void)close(run.port);
+	run = run_start(config_make(VMM_KRUN), NULL, obey);
+	hear_up(&run);
+	CHECK_INT(kill(run.pid, SIGTERM), ==, 0);
+	CHECK_INT(run_wait(&run, 3000), ==, 42);
+	(void)close(run.port);
+	(void)close(run.control);
+	host_drop();
+}
+
+TEST(the_probe_says_what_enter_then_has)
+{
+	uint32_t kinds = 0;
+	struct err why = { "" };
+	int64_t start = now_ns();
+
+	CHECK_INT(ns_probe(&kinds, &why), ==, 0);
+	print_message("probe: walls %x in %lld us\n", kinds, (long long)((now_ns() - start) / 1000));
+	CHECK_INT(kinds & (NS_MOUNT | NS_NET | NS_PID), ==, NS_MOUNT | NS_NET | NS_PID);
+}

@@ -1,0 +1,142 @@
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/prog.h"
+
+static char *sh(const char *line, int timeout_ms, int want)
+{
+	char *argv[] = { (char *)"sh", (char *)"-c", (char *)line, NULL };
+	struct prog p = PROG_INIT;
+	struct err err = { 0 };
+	char *out = NULL;
+	int r;
+
+	p.path = "/bin/sh";
+	p.argv = argv;
+	r = prog_output(&p, 4096, timeout_ms, &out, &err);
+	if (r != want)
+		fail_msg("%s: %d, not %d (%s)", line, r, want, err.text);
+	return out;
+}
+
+TEST(a_program_gets_a_cleaned_environment)
+{
+	char *out;
+
+	setenv("LD_LIBRARY_PATH", "/nowhere", 1);
+	setenv("GIT_DIR", "/nowhere", 1);
+	setenv("BASH_ENV", "/nowhere", 1);
+	setenv("ENV", "/nowhere", 1);
+	setenv("NODE_OPTIONS", "x", 1);
+	setenv("MY_TOKEN", "x", 1);
+	setenv("https_proxy", "http://proxy.example:1", 1);
+	out = sh("env; pwd", 5000, 0);
+	CHECK(!strstr(out, "nowhere"));
+	CHECK(!strstr(out, "NODE_OPTIONS"));
+	CHECK(!strstr(out, "MY_TOKEN"));
+	CHECK(strstr(out, "https_proxy=http://proxy.example:1\n"));
+	CHECK(strstr(out, "PATH=/usr/local/sbin:"));
+	CHECK(strstr(out, "\n/\n"));
+	free(out);
+}
+
+TEST(a_program_gets_only_the_descriptors_named)
+{
+	int low = dup2(1, 7), high = dup2(1, 70);
+	char *out = sh("for i in $(seq 0 300); do [ ! -e /proc/$$/fd/$i ] || echo -n \"$i \"; done", 5000, 0);
+
+	CHECK_STR(out, "0 1 2 ");
+	free(out);
+	close(low);
+	close(high);
+}
+
+TEST(fd3_and_the_others_arrive_whatever_their_numbers)
+{
+	char *argv[] = { (char *)"sh", (char *)"-c", (char *)"cat <&3; cat; echo err >&2", NULL };
+	struct prog p = PROG_INIT;
+	int a[2], b[2], c[2];
+	struct err err;
+	char got[64];
+	pid_t pid;
+
+	CHECK_INT(pipe2(a, O_CLOEXEC), ==, 0);
+	CHECK_INT(pipe2(b, O_CLOEXEC), ==, 0);
+	CHECK_INT(pipe2(c, O_CLOEXEC), ==, 0);
+	CHECK_INT(write(a[1], "three ", 6), ==, 6);
+	CHECK_INT(write(b[1], "zero ", 5), ==, 5);
+	p.path = "/bin/sh";
+	p.argv = argv;
+	p.fd3 = a[0];
+	p.in = b[0];
+	p.out = c[1];
+	p.errfd = c[1];
+	close(a[1]);
+	close(b[1]);
+	CHECK_INT(prog_start(&p, &pid, &err), ==, 0);
+	close(c[1]);
+	CHECK_INT(prog_wait(pid), ==, 0);
+	CHECK_INT(fd_read_exact(c[0], got, 15), ==, 0);
+	CHECK(memcmp(got, "three zero err\n", 15) == 0);
+	close(a[0]);
+	close(b[0]);
+	close(c[0]);
+}
+
+TEST(time_size_and_failure_are_told_apart)
+{
+	int64_t t = now_ns();
+
+	(void)sh("sleep 60 & sleep 60", 200, -ETIMEDOUT);
+	CHECK_INT(now_ns() - t, <, 2000000000);
+	(void)sh("head -c 5000 /dev/zero", 5000, -EFBIG);
+	(void)sh("exit 3", 5000, -EIO);
+	free(sh("head -c 4096 /dev/zero", 5000, 0));
+}
+
+TEST(stopping_ends_the_whole_group)
+{
+	char *argv[] = { (char *)"sh", (char *)"-c", (char *)"trap 'exit 0' TERM; sleep 60 & echo $!; wait", NULL };
+	struct prog p = PROG_INIT;
+	char got[32] = "";
+	struct err err;
+	int out[2];
+	pid_t pid;
+
+	CHECK_INT(pipe2(out, O_CLOEXEC), ==, 0);
+	p.path = "/bin/sh";
+	p.argv = argv;
+	p.out = out[1];
+	CHECK_INT(prog_start(&p, &pid, &err), ==, 0);
+	close(out[1]);
+	CHECK_INT(read(out[0], got, sizeof(got) - 1), >, 0);
+	(void)prog_stop(pid, 1000);
+	/* its child has our end of the pipe; it ends with the group */
+	CHECK_INT(read(out[0], got, sizeof(got)), ==, 0);
+	close(out[0]);
+}
+
+TEST(what_cannot_be_executed_is_an_error_of_the_start)
+{
+	char *argv[] = { (char *)"x", NULL };
+	struct prog p = PROG_INIT;
+	struct err err;
+	pid_t pid = 0;
+	char *path = NULL;
+
+	p.path = "/nonexistent/x";
+	p.argv = argv;
+	CHECK_INT(prog_start(&p, &pid, &err), ==, -ENOENT);
+	CHECK_INT(pid, ==, 0);
+	CHECK_INT(prog_find("no-such-program-here", &path), ==, -ENOENT);
+	setenv("PATH", "relative:/bin", 1);
+	CHECK_INT(prog_find("sh", &path), ==, 0);
+	CHECK_STR(path, "/bin/sh");
+	free(path);
+}

@@ -1,0 +1,217 @@
+"""Wrong words, dead processes, full disks: one clear line, and nothing left behind."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import unittest
+
+from vmtest import AGENT_VM, STATE, Case, Terminal, alive, children, environment, wait_for
+
+SESSIONS = pathlib.Path(STATE) / "run/sessions"
+
+
+def session_folders():
+    return sorted(p.name for p in SESSIONS.iterdir() if not p.name.startswith(".")) if SESSIONS.exists() else []
+
+
+class Words(Case):
+    def one_line(self, p, code, *parts):
+        self.assertEqual(p.returncode, code, p.stderr)
+        text = p.stderr.decode()
+        self.assertEqual(text.count("\n"), 1, text)
+        self.assertTrue(text.startswith("agent-vm: "), text)
+        for part in parts:
+            self.assertIn(part, text)
+
+    def test_bad_words(self):
+        self.one_line(self.vm("shel"), 2, "shell")
+        self.one_line(self.vm("shell", "--memory", "lots", "true"), 2, "--memory", "lots")
+        self.one_line(self.vm("shell", "--memory", "64M", "true"), 2, "256M")
+        self.one_line(self.vm("shell", "--cpus", "0", "true"), 2, "--cpus")
+        self.one_line(self.vm("shell", "--disk", "0", "true"), 2, "--disk")
+        self.one_line(self.vm("shell", "--vmm", "xen", "true"), 2, "--vmm")
+        self.one_line(self.vm("shell", "--env", "NOT_SET_ANYWHERE", "true"), 2, "NOT_SET_ANYWHERE")
+        self.one_line(self.vm("shell", "--image", "no/such:image", "true"), 1, "no/such:image")
+        self.one_line(self.vm("ps", "--nonsense"), 2, "--nonsense")
+
+    def test_all_problems_at_once_and_nothing_written(self):
+        root = self.top / "root"
+        p = self.vm("claude", "--memory", "0", "--publish", "80", "--mount", "/nope", "--repo", "acme",
+                    env={"AGENT_VM_STATE_DIR": root})
+        lines = p.stderr.decode().splitlines()
+        self.assertIn("agent-vm: --memory 0: less than 256M; for four GiB write --memory 4", lines)
+        self.assertIn("agent-vm: --publish 80: not [BIND:]HOST:GUEST[/tcp|/udp]; for one port write --publish 80:80", lines)
+        self.assertIn("agent-vm: --mount /nope: no such file or directory; create it or correct the path", lines)
+        self.assertIn("agent-vm: --repo acme: not OWNER/REPO and not a GitHub URL; write --repo OWNER/acme", lines)
+        self.assertTrue(lines[-1].endswith("nothing was started"), lines)
+        self.assertEqual(p.returncode, 2)
+        self.assertFalse(root.exists())
+
+    def test_folders_that_cannot_be_projects(self):
+        home = self.top / "home"
+        home.mkdir()
+        p = self.vm("shell", "true", cwd=home, env={"HOME": home})
+        self.one_line(p, 1, str(home), "home folder")
+        self.one_line(self.vm("shell", "true", cwd="/"), 1, "/")
+        self.one_line(self.vm("shell", "true", cwd=pathlib.Path(STATE).parent), 1)
+        self.one_line(self.vm("shell", "true", cwd=STATE), 1)
+        gone = self.top / "gone"
+        gone.mkdir()
+        p = subprocess.run(["sh", "-c", f"cd {gone}; rmdir {gone}; exec {AGENT_VM} shell true"], stderr=subprocess.PIPE,
+                           stdout=subprocess.PIPE, env=environment())
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"agent-vm: ", p.stderr)
+
+    def test_a_broken_kernel_library(self):
+        bad = self.top / "libkrunfw.so.5"
+        bad.write_bytes(b"not a library")
+        p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": bad})
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertIn(str(bad).encode(), p.stderr)
+        p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": self.top / "none"})
+        self.one_line(p, 1, str(self.top / "none"))
+
+    def test_no_monitor(self):
+        p = self.vm("shell", "true", env={"PATH": "/nonexistent"})
+        if p.returncode != 0:  # where KVM works krun needs no PATH
+            self.one_line(p, 1, "qemu")
+
+    def test_relative_state_dir_and_empty_variables(self):
+        self.one_line(self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": "relative"}), 2, "AGENT_VM_STATE_DIR")
+        self.one_line(self.vm("shell", "true", env={"AGENT_VM_MEMORY_GIB": "x"}), 2, "AGENT_VM_MEMORY_GIB")
+
+
+class Kill(Case):
+    def tree(self, s):
+        return [s.pid, *children(s.pid)]
+
+    def test_kill_9_of_each_process(self):
+        with self.session() as s:
+            n = len(children(s.pid))
+        self.assertGreaterEqual(n, 2, "supervisor and monitor at least")
+        for i in range(n):
+            with self.subTest(child=i):
+                with self.session() as s:
+                    kids = children(s.pid)
+                    start = time.monotonic()
+                    os.kill(kids[i], signal.SIGKILL)
+                    self.assertEqual(s.wait(40), 1)
+                    self.assertLess(time.monotonic() - start, 10)
+                    err = s.stderr.read().decode()
+                    self.assertIn("agent-vm: ", err)
+                    self.nothing_left(kids)
+                self.assertEqual(session_folders(), [])
+
+    def test_kill_9_of_the_launcher(self):
+        with self.session() as s:
+            kids = children(s.pid)
+            s.kill()
+            s.wait()
+            self.nothing_left(kids, 15)
+        p = self.vm("ps", "--json", cwd="/", check=0)
+        self.assertEqual(json.loads(p.stdout), [])
+        self.assertEqual(session_folders(), [])
+        logs = self.vm("logs", "--list", check=0).stdout.decode()
+        self.assertIn("lost", logs)
+
+    def test_kill_9_of_the_launcher_while_booting(self):
+        p = subprocess.Popen([AGENT_VM, "shell", "true"], cwd=self.project, env=environment(), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_for(lambda: len(children(p.pid)) >= 2, 30, "no monitor")
+        kids = children(p.pid)
+        p.kill()
+        p.wait()
+        p.stderr.close()
+        self.nothing_left(kids, 15)
+        self.vm("ps", cwd="/", check=0)
+        self.assertEqual(session_folders(), [])
+
+    def test_stop(self):
+        with self.session() as s:
+            kids = children(s.pid)
+            out = self.vm("stop", check=0).stdout.decode()
+            self.assertIn(f"-{s.pid}", out)
+            self.assertEqual(s.wait(30), -signal.SIGTERM)
+            self.nothing_left(kids)
+        self.vm("stop", check=1)
+        with self.session() as s:
+            start = time.monotonic()
+            self.vm("stop", "--force", check=0)
+            s.wait(30)
+            self.assertLess(time.monotonic() - start, 15)
+        self.assertEqual(session_folders(), [])
+
+    def test_double_ctrl_c_without_a_terminal(self):
+        with self.session(script="trap '' INT; echo up; while :; do sleep 1; done") as s:
+            s.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            self.assertIsNone(s.poll())
+            s.send_signal(signal.SIGINT)
+            self.assertEqual(s.wait(40), -signal.SIGINT)
+
+    def test_a_terminal_survives_a_dead_monitor(self):
+        t = Terminal("shell", cwd=self.project)
+        self.addCleanup(t.close)
+        t.read_until(rb"\$ |# ", 120)
+        t.type(b"printf '\\033[?1049h\\033[?25l'\r")
+        time.sleep(1)
+        os.kill(children(t.p.pid)[-1], signal.SIGKILL)
+        self.assertEqual(t.wait(20), 1)
+        self.assertIn(b"\x1b[?1049l", t.out)
+        self.assertIn(b"logs", t.out)
+        self.assertTrue(t.sane())
+
+
+class Limits(Case):
+    def test_guest_disk_full(self):
+        out = self.sh("dd if=/dev/zero of=/big bs=1M count=3000 2>&1 | grep -o 'No space left'; rm /big; echo ok > /x; cat /x",
+                      "--disk", "2G")
+        self.assertEqual(out, "No space left\nok\n")
+
+    def test_memory_too_small_for_the_program(self):
+        p = self.vm("shell", "--memory", "256M", "--", "-c", "head -c 2G /dev/zero | tail", timeout=300)
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn(b"--memory", p.stderr)
+
+    def test_memory_and_cpus_arrive(self):
+        out = self.sh("nproc; awk '/MemTotal/{print int($2/1024/100)}' /proc/meminfo", "--memory", "640M", "--cpus", "1")
+        self.assertEqual(out, "1\n5\n")
+
+    def test_clock(self):
+        before = time.time()
+        guest = float(self.sh("date +%s.%N"))
+        self.assertLess(before - 2, guest)
+        self.assertLess(guest, time.time() + 2)
+
+    def test_umask_000_makes_no_open_folder(self):
+        root = self.top / "root"
+        subprocess.run(["sh", "-c", f"umask 000; exec {AGENT_VM} ps"], env=environment(AGENT_VM_STATE_DIR=root),
+                       stdout=subprocess.DEVNULL, cwd=self.project)
+        self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": root})
+        for p in root.rglob("*") if root.exists() else []:
+            mode = p.lstat().st_mode & 0o777
+            self.assertEqual(mode & 0o077, 0 if p.is_dir() else mode & 0o044, p)
+
+    def test_zombies_are_reaped_and_pid_1_is_ours(self):
+        out = self.sh("for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.1 &) ; done; sleep 1; ps -eo stat= | grep -c Z; cat /proc/1/comm")
+        self.assertEqual(out, "0\nagent-vm-guest\n")
+
+    def test_no_network_no_vsock(self):
+        out = self.sh("ls /sys/class/net | grep -v lo | while read d; do cat /sys/class/net/$d/operstate; done; ip route;"
+                      "ls /dev/vsock 2>/dev/null; python3 -c pass 2>/dev/null; (exec 3<>/dev/tcp/192.0.2.1/80) 2>/dev/null && echo OPEN; echo end")
+        self.assertNotIn("up", out.split())
+        self.assertNotIn("OPEN", out)
+        self.assertTrue(out.endswith("end\n"))
+
+    def test_profile(self):
+        p = self.vm("shell", "true", env={"AGENT_VM_PROFILE": "1"}, check=0)
+        lines = [line.split() for line in p.stderr.decode().splitlines() if line.startswith("profile")]
+        names = [line[1] for line in lines]
+        for want in ("preflight", "kernel", "config", "agent", "shutdown", "total", "launcher-before-vmm"):
+            self.assertIn(want, names)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,195 @@
+"""The project and other folders as the guest sees them, and what it cannot do to them."""
+import os
+import shutil
+import stat
+import subprocess
+import unittest
+
+from vmtest import Case
+
+
+def git(*words, cwd):
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org",
+           "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.org"}
+    subprocess.run(["git", "-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always", *words], cwd=cwd, env=env,
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+IDENTITY = "export GIT_AUTHOR_NAME=g GIT_AUTHOR_EMAIL=g@example.org GIT_COMMITTER_NAME=g GIT_COMMITTER_EMAIL=g@example.org; "
+
+
+class Files(Case):
+    def test_kinds_modes_links_and_owner_are_real_on_the_host(self):
+        self.sh("echo '#!/bin/sh' > run.sh; chmod 755 run.sh; echo s > secret; chmod 600 secret; ln -s run.sh link;"
+                "ln run.sh hard; mkfifo fifo; mkdir -p 'a b/ж'; touch -d @1000000000 old; mkdir d; mv secret d/moved;"
+                "chmod 4711 run.sh; chmod 755 run.sh")
+        p = self.project
+        self.assertEqual(stat.S_IMODE((p / "run.sh").stat().st_mode), 0o755)
+        self.assertEqual(stat.S_IMODE((p / "d/moved").stat().st_mode), 0o600)
+        self.assertEqual(os.readlink(p / "link"), "run.sh")
+        self.assertEqual((p / "hard").stat().st_ino, (p / "run.sh").stat().st_ino)
+        self.assertTrue(stat.S_ISFIFO((p / "fifo").stat().st_mode))
+        self.assertTrue((p / "a b/ж").is_dir())
+        self.assertEqual(int((p / "old").stat().st_mtime), 1000000000)
+        for f in p.rglob("*"):
+            st = f.lstat()
+            self.assertEqual((st.st_uid, st.st_gid), (os.geteuid(), os.getegid()), f)
+            self.assertEqual(os.listxattr(f, follow_symlinks=False), [], f)
+
+    def test_host_changes_are_seen_and_fsync_survives_a_killed_vm(self):
+        with self.session() as s:
+            (self.project / "from-host").write_text("one")
+            self.assertEqual(self.exec("cat from-host"), "one")
+            (self.project / "from-host").write_text("second")
+            self.assertEqual(self.exec("cat from-host"), "second")
+            self.exec("python3 -c pass 2>/dev/null; dd if=/dev/zero of=synced bs=1M count=8 conv=fsync 2>/dev/null;"
+                      "sha256sum synced | cut -c1-8")
+            s.kill()
+        self.assertEqual((self.project / "synced").stat().st_size, 8 << 20)
+
+    def test_ten_thousand_small_files(self):
+        self.sh("mkdir many; cd many; for i in $(seq 10000); do echo $i > f$i; done; ls | wc -l; cat f9999")
+        self.assertEqual(len(list((self.project / "many").iterdir())), 10000)
+        self.assertEqual((self.project / "many/f10000").read_text(), "10000\n")
+        out = self.sh("cd many; find . -type f | wc -l; cat f* | wc -l; rm -r ../many; ls -A ..| wc -l")
+        self.assertEqual(out, "10000\n10000\n0\n")
+
+    def test_paths_with_spaces_and_other_letters(self):
+        for name in ("with space", "проект", "a:b,c=d", "emoji-🙂", "quote'\"", "-dash", "$HOME"):
+            with self.subTest(name=name):
+                d = self.top / name
+                d.mkdir()
+                out = self.sh("pwd; echo x > f", cwd=d)
+                self.assertEqual(out, f"{d}\n")
+                self.assertTrue((d / "f").exists())
+
+    def test_odd_paths_become_workspace(self):
+        d = self.top / "new\nline"
+        d.mkdir()
+        p = self.vm("shell", "pwd", cwd=d, check=0)
+        self.assertEqual(p.stdout, b"/workspace\n")
+        self.assertIn(b"/workspace", p.stderr)
+        tmp = subprocess.run(["mktemp", "-d", "/tmp/agent-vm-test-XXXXXX"], check=True,
+                             stdout=subprocess.PIPE).stdout.decode().strip()
+        self.addCleanup(shutil.rmtree, tmp)
+        p = self.vm("shell", "--", "-c", "pwd; echo hi > f; ls /tmp", cwd=tmp, check=0)
+        self.assertTrue(p.stdout.startswith(b"/workspace\n"), p.stdout)
+        self.assertEqual(open(f"{tmp}/f").read(), "hi\n")
+
+    def test_mounts(self):
+        for name in ("ro", "rw", "other"):
+            (self.top / name).mkdir()
+        (self.top / "ro/file").write_text("data")
+        out = self.sh(
+            "cat /data/file; touch /data/x 2>/dev/null && echo WROTE; mount -o remount,rw /data 2>/dev/null;"
+            "touch /data/x 2>/dev/null && echo WROTE2; rm -f /data/file 2>/dev/null; echo y > /tmp/w/y; cat /tmp/w/y;"
+            f"ls {self.top}/other",
+            "--mount", "../ro:/data:ro", "--mount", f"{self.top}/rw:/tmp/w", "--mount", self.top / "other")
+        self.assertEqual(out, "datay\n")
+        self.assertEqual((self.top / "ro/file").read_text(), "data")
+        self.assertEqual((self.top / "rw/y").read_text(), "y\n")
+        for bad in (["--mount", "/nope"], ["--mount", "../ro:relative"], ["--mount", "../ro:/proc/x"],
+                    ["--mount", "../ro/file"]):
+            p = self.vm("shell", *bad, "true")
+            self.assertIn(p.returncode, (1, 2), bad)
+            self.assertEqual(p.stderr.count(b"\n"), 1, p.stderr)
+            self.assertIn(b"--mount", p.stderr)
+
+    def test_hidden_files(self):
+        (self.project / ".agentvmignore").write_text("# comment\n.env\nsecrets/\n")
+        (self.project / ".env").write_text("REAL=canary")
+        (self.project / ".env.other").write_text("shown")
+        (self.project / "secrets").mkdir()
+        (self.project / "secrets/key").write_text("canary")
+        out = self.sh("cat .env; cat .env.other; ls -A secrets; cat secrets/key; echo x > .env; rm -f .env; mv .env .e;"
+                      "rm -rf secrets; mv secrets s2; echo z > .agentvmignore; ln .env hard; cat hard; cp -r . /root/copy;"
+                      "grep -r canary /root/copy && echo LEAK; true")
+        self.assertNotIn("canary", out)
+        self.assertNotIn("LEAK", out)
+        self.assertIn("shown", out)
+        self.assertEqual((self.project / ".env").read_text(), "REAL=canary")
+        self.assertEqual((self.project / "secrets/key").read_text(), "canary")
+        self.assertTrue((self.project / ".agentvmignore").read_text().startswith("# comment"))
+        self.assertIn("REAL=canary", self.sh("cat .env", "--no-hide"))
+
+
+class Git(Case):
+    def setUp(self):
+        super().setUp()
+        git("init", cwd=self.project)
+        (self.project / "f").write_text("1\n")
+        git("add", "f", cwd=self.project)
+        git("commit", "-m", "one", cwd=self.project)
+
+    ATTACK = ("echo x > .git/hooks/post-commit; echo x > .git/hooks/pre-push; rm -rf .git/hooks; mv .git/hooks .git/h2;"
+              "mv .git .git2; rm -rf .git/config; echo '[core] fsmonitor=./x' >> .git/config; mv .git/config .git/c2;"
+              "git config core.fsmonitor ./x; mkdir n; mv n .git/hooks; umount .git/hooks; mount -o remount,rw .git/hooks;"
+              "mount -o remount,rw,bind .git/config; true")
+
+    def test_what_runs_on_the_host_cannot_be_written(self):
+        before = (self.project / ".git/config").read_bytes()
+        hooks = sorted(os.listdir(self.project / ".git/hooks"))
+        self.sh(self.ATTACK)
+        self.assertEqual((self.project / ".git/config").read_bytes(), before)
+        self.assertEqual(sorted(os.listdir(self.project / ".git/hooks")), hooks)
+        self.assertTrue((self.project / ".git/HEAD").exists())
+        self.assertFalse((self.project / ".git2").exists())
+
+    def test_the_attack_works_without_the_guard(self):
+        """The same attack on a folder that is no git directory: it must succeed, or the test above shows nothing."""
+        self.sh("cp -r .git plain; cd plain; echo x > hooks/post-commit; echo y >> config; mv hooks h2; mv config c2")
+        self.assertTrue((self.project / "plain/h2/post-commit").exists())
+        self.assertTrue((self.project / "plain/c2").read_text().endswith("y\n"))
+
+    def test_commit_works(self):
+        self.sh(IDENTITY + "git status --porcelain; echo 2 >> f; git commit -qam two; git checkout -q -b topic; git gc -q;"
+                "git log --oneline | wc -l; git fsck")
+        out = subprocess.run(["git", "log", "--oneline", "topic"], cwd=self.project, stdout=subprocess.PIPE, check=True)
+        self.assertEqual(out.stdout.count(b"\n"), 2)
+
+    def test_linked_worktree(self):
+        git("worktree", "add", "../wt", cwd=self.project)
+        wt = self.top / "wt"
+        out = self.sh(IDENTITY + "git status --porcelain; echo 3 > g; git add g; git commit -qm wt; git log --oneline | wc -l;"
+                      f"echo x > {self.project}/.git/hooks/post-commit 2>/dev/null && echo HOLE; true", cwd=wt)
+        self.assertEqual(out, "2\n")
+        git("worktree", "list", cwd=self.project)
+        self.assertFalse((self.project / ".git/hooks/post-commit").exists())
+
+    def test_subfolder(self):
+        sub = self.project / "sub"
+        sub.mkdir()
+        (sub / "s").write_text("s\n")
+        git("add", ".", cwd=self.project)
+        git("commit", "-m", "sub", cwd=self.project)
+        out = self.sh(IDENTITY + "git status --porcelain; echo t > t; git add t; git commit -qm t; git status --porcelain;"
+                      "echo x > ../f 2>/dev/null && echo HOLE; cat ../f", cwd=sub)
+        self.assertEqual(out, "1\n")
+        self.assertEqual((self.project / "f").read_text(), "1\n")
+
+    def test_submodule(self):
+        lib = self.top / "lib"
+        lib.mkdir()
+        git("init", cwd=lib)
+        (lib / "l").write_text("l\n")
+        git("add", "l", cwd=lib)
+        git("commit", "-m", "l", cwd=lib)
+        git("submodule", "add", str(lib), "mod", cwd=self.project)
+        out = self.sh(IDENTITY + "git status --porcelain; echo m > m; git add m; git commit -qm m; git log --oneline | wc -l",
+                      cwd=self.project / "mod")
+        self.assertEqual(out, "2\n")
+
+    def test_a_pointer_that_leads_elsewhere_is_not_followed(self):
+        evil = self.top / "evil"
+        evil.mkdir()
+        target = self.top / "private"
+        target.mkdir()
+        (target / "key").write_text("canary")
+        (evil / ".git").write_text(f"gitdir: {target}\n")
+        p = self.vm("shell", "--", "-c", f"cat {target}/key", cwd=evil)
+        self.assertNotIn(b"canary", p.stdout)
+        self.assertNotEqual(p.returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

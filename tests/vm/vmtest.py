@@ -1,0 +1,194 @@
+"""What the VM tests share: a state root with an image, project folders, and ways to run agent-vm.
+
+Run through tests/vm/run, which makes the image and, as root, starts the suite as an ordinary user.
+"""
+import contextlib
+import fcntl
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+import unittest
+
+AGENT_VM = os.environ["AGENT_VM"]
+STATE = os.environ["AGENT_VM_STATE_DIR"]
+SLOW = float(os.environ.get("AGENT_VM_TEST_SLOW", "1"))  # multiplies every time limit
+BOOT_S = 120 * SLOW
+
+
+def environment(**more):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_VM_") or k == "AGENT_VM_STATE_DIR"}
+    env.setdefault("TERM", "xterm-256color")
+    env.update({k: str(v) for k, v in more.items()})
+    return env
+
+
+def alive(pid):
+    """A process that is there and no zombie."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def children(pid):
+    """All descendants of a process, nearest first."""
+    found, look = [], [pid]
+    while look:
+        p = look.pop(0)
+        for task in pathlib.Path(f"/proc/{p}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                kids = [int(k) for k in task.read_text().split()]
+                found += kids
+                look += kids
+    return found
+
+
+def wait_for(what, seconds, why):
+    end = time.monotonic() + seconds * SLOW
+    while True:
+        got = what()
+        if got:
+            return got
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s: {why}")
+        time.sleep(0.05)
+
+
+class Case(unittest.TestCase):
+    maxDiff = 4000
+
+    def setUp(self):
+        # Not under /tmp, which the guest uses itself: there a project would be shown as /workspace.
+        self.top = pathlib.Path(tempfile.mkdtemp(prefix="agent-vm-test-", dir="/var/tmp"))
+        self.addCleanup(shutil.rmtree, self.top, ignore_errors=True)
+        self.project = self.top / "project"
+        self.project.mkdir()
+
+    def vm(self, *words, cwd=None, stdin=subprocess.DEVNULL, timeout=BOOT_S, env=None, check=None, **kw):
+        """Run agent-vm to its end."""
+        p = subprocess.run([AGENT_VM, *map(str, words)], cwd=cwd or self.project, env=environment(**(env or {})),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+                           **({"input": kw.pop("input")} if "input" in kw else {"stdin": stdin}), **kw)
+        if check is not None:
+            self.assertEqual(p.returncode, check, f"{words}\n{p.stdout[-2000:]!r}\n{p.stderr.decode(errors='replace')}")
+        return p
+
+    def sh(self, script, *options, **kw):
+        """Run a shell line in the guest and return what it printed."""
+        kw.setdefault("check", 0)
+        return self.vm("shell", *options, "--", "-c", script, **kw).stdout.decode()
+
+    @contextlib.contextmanager
+    def session(self, *options, cwd=None, script="echo up; exec sleep 600", env=None):
+        """A live session; yields its launcher. Ended by the test or at the end."""
+        p = subprocess.Popen([AGENT_VM, "shell", *map(str, options), "--", "-c", script], cwd=cwd or self.project,
+                             env=environment(**(env or {})), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        try:
+            ready, _, _ = select.select([p.stdout], [], [], BOOT_S)
+            first = p.stdout.readline() if ready else b""
+            if first != b"up\n":
+                p.kill()
+                raise AssertionError(f"no session: {first!r} {p.stderr.read().decode(errors='replace')}")
+            yield p
+        finally:
+            if p.poll() is None:
+                p.terminate()
+                try:
+                    p.wait(40 * SLOW)
+                except subprocess.TimeoutExpired:
+                    p.kill()
+                    p.wait()
+            p.stdout.close()
+            p.stderr.close()
+
+    def exec(self, script, **kw):
+        kw.setdefault("check", 0)
+        return self.vm("exec", "--", "-c", script, **kw).stdout.decode()
+
+    def nothing_left(self, pids, seconds=12):
+        wait_for(lambda: not [p for p in pids if alive(p)], seconds, f"processes are left of {pids}")
+
+
+class Terminal:
+    """agent-vm under a PTY of its own session, as a terminal emulator would run it."""
+
+    def __init__(self, *words, cwd, rows=30, cols=100, env=None):
+        self.master, slave = pty.openpty()
+        self.size(rows, cols)
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.out = b""
+
+        def setup():
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        self.p = subprocess.Popen([AGENT_VM, *map(str, words)], cwd=cwd, env=environment(**(env or {})), stdin=slave,
+                                  stdout=slave, stderr=slave, preexec_fn=setup)
+
+    def size(self, rows, cols):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def type(self, data):
+        os.write(self.master, data)
+
+    def read_until(self, pattern, seconds=60):
+        end = time.monotonic() + seconds * SLOW
+        while True:
+            m = re.search(pattern, self.out)
+            if m:
+                self.out = self.out[m.end():]
+                return m
+            left = end - time.monotonic()
+            if left <= 0:
+                raise AssertionError(f"no {pattern!r} in {self.out[-2000:]!r}")
+            ready, _, _ = select.select([self.master], [], [], left)
+            if ready:
+                try:
+                    self.out += os.read(self.master, 65536)
+                except OSError:
+                    raise AssertionError(f"terminal closed, no {pattern!r} in {self.out[-2000:]!r}") from None
+
+    def drain(self):
+        while select.select([self.master], [], [], 0)[0]:
+            try:
+                self.out += os.read(self.master, 65536)
+            except OSError:
+                break
+
+    def wait(self, seconds=60):
+        """Read to the end; a full terminal would hold the program."""
+        end = time.monotonic() + seconds * SLOW
+        while self.p.poll() is None:
+            if time.monotonic() > end:
+                raise AssertionError(f"still running; {self.out[-2000:]!r}")
+            self.drain()
+            time.sleep(0.02)
+        self.drain()
+        return self.p.returncode
+
+    def sane(self):
+        """The mode is as it was."""
+        return termios.tcgetattr(self.slave)[:4] == self.before[:4]
+
+    def close(self):
+        if self.p.poll() is None:
+            self.p.send_signal(signal.SIGTERM)
+            try:
+                self.wait(40)
+            except AssertionError:
+                self.p.kill()
+                self.p.wait()
+        os.close(self.master)
+        os.close(self.slave)
