@@ -48,11 +48,11 @@ struct guest {
 	struct ev ev;
 	struct port port;
 	int child_fd; /* signalfd for SIGCHLD */
+	int kmsg_fd;
 	bool childless;
 	bool reap_more;
 	int64_t until_ns; /* end of GUEST_ENDS or GUEST_KILLS */
 	int64_t hup_ns;	  /* in GUEST_ENDS: SIGHUP is due then */
-	uint64_t oom_kills;
 	uint32_t last_id;
 	unsigned int turn; /* channel that may send next */
 	struct stream streams[CTL_STREAMS_MAX];

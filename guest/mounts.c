@@ -218,7 +218,13 @@ int mounts_root(const char *dev, const char *fs, char **ret_note, struct err *er
 		return r;
 	if (mount(node, NEWROOT, fs, MS_NOATIME, strcmp(fs, "ext4") == 0 ? "barrier=0" : NULL) < 0)
 		return err_set(err, -errno, "root disk %s: cannot be mounted as %s: %s", node, fs, strerror(errno));
-	r = strcmp(fs, "ext4") == 0 ? grow_ext4(node, &from, &to) : 0;
+	r = 0;
+	if (strcmp(fs, "ext4") == 0) {
+		r = grow_ext4(node, &from, &to);
+		/* Otherwise the kernel would now write zeros over all inode tables, 1/64 of the disk; they are not needed. Not
+		 * at the mount, because then growing would write them at once. */
+		(void)mount(NULL, NEWROOT, NULL, MS_REMOUNT | MS_NOATIME, "noinit_itable");
+	}
 	if (r != 0)
 		*ret_note = r > 0 ? xasprintf("root disk grown from %llu to %llu MiB", (unsigned long long)from,
 					      (unsigned long long)to) :

@@ -35,7 +35,7 @@ int guest_init(struct guest *g, const struct guest_ops *ops, int fd)
 	sigset_t set;
 	int r;
 
-	*g = (struct guest){ .ops = ops, .child_fd = -1, .ev.epfd = -1 };
+	*g = (struct guest){ .ops = ops, .child_fd = -1, .kmsg_fd = -1, .ev.epfd = -1 };
 	streams_init(g);
 	r = port_init(&g->port, fd);
 	if (r == 0)
@@ -49,7 +49,8 @@ int guest_init(struct guest *g, const struct guest_ops *ops, int fd)
 	g->child_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (g->child_fd < 0)
 		return -errno;
-	g->oom_kills = oom_kills();
+	if (ops->is_init)
+		g->kmsg_fd = oom_open();
 	return ev_watch(&g->ev, g->child_fd, EPOLLIN, EV_CHILD, 0, 0);
 }
 
@@ -58,6 +59,7 @@ void guest_done(struct guest *g)
 	streams_done(g);
 	port_done(&g->port);
 	close_p(&g->child_fd);
+	close_p(&g->kmsg_fd);
 	if (g->ev.epfd >= 0)
 		ev_close(&g->ev);
 }
@@ -227,12 +229,10 @@ void guest_frames(struct guest *g, int64_t now)
 
 static void check_oom(struct guest *g)
 {
-	uint64_t now = oom_kills();
+	char victim[128];
 
-	if (now > g->oom_kills)
-		guest_log(g, LOG_LV_WARN, "memory ran out: the kernel of the guest ended %llu process%s",
-			  (unsigned long long)(now - g->oom_kills), now - g->oom_kills == 1 ? "" : "es");
-	g->oom_kills = now;
+	if (oom_take(g->kmsg_fd, victim, sizeof(victim)))
+		guest_log(g, LOG_LV_WARN, "memory ran out: the kernel of the guest ended %s", victim);
 }
 
 /* Children of ours, and as PID 1 all that lost their parents. */
@@ -255,7 +255,8 @@ static void reap(struct guest *g)
 		if (info.si_pid == 0)
 			return;
 		g->childless = false;
-		if (info.si_code == CLD_KILLED)
+		/* The victim may have been a child of the program, which then ends by itself. */
+		if (info.si_code == CLD_KILLED || stream_is_of(g, info.si_pid))
 			check_oom(g);
 		stream_on_death(g, info.si_pid, info.si_code, info.si_status);
 	}

@@ -434,16 +434,27 @@ void stream_on_out(struct guest *g, unsigned int slot, unsigned int channel, uin
 	s->out[channel].ready = true;
 }
 
+static int stream_of(const struct guest *g, pid_t pid)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(g->streams); i++)
+		if (g->streams[i].id != 0 && g->streams[i].pid == pid && !g->streams[i].dead)
+			return (int)i;
+	return -1;
+}
+
+bool stream_is_of(const struct guest *g, pid_t pid)
+{
+	return stream_of(g, pid) >= 0;
+}
+
 void stream_on_death(struct guest *g, pid_t pid, int how, int status)
 {
-	struct stream *s = NULL;
-	int left;
+	int slot = stream_of(g, pid), left;
+	struct stream *s;
 
-	for (size_t i = 0; i < ARRAY_SIZE(g->streams) && !s; i++)
-		if (g->streams[i].id != 0 && g->streams[i].pid == pid && !g->streams[i].dead)
-			s = &g->streams[i];
-	if (!s)
+	if (slot < 0)
 		return;
+	s = &g->streams[slot];
 	read_status(g, s);
 	s->dead = true;
 	s->how = how;

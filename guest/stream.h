@@ -51,6 +51,9 @@ void stream_on_status(struct guest *g, unsigned int slot, uint32_t id);
 void stream_on_in(struct guest *g, unsigned int slot, uint32_t id);
 void stream_on_out(struct guest *g, unsigned int slot, unsigned int channel, uint32_t id);
 
+/* Whether @pid is the process of a stream. */
+bool stream_is_of(const struct guest *g, pid_t pid);
+
 /* A child ended. */
 void stream_on_death(struct guest *g, pid_t pid, int how, int status);
 
