@@ -13,6 +13,7 @@
  *   virtio-fs  virtiofsd over a socket that exists in no file system
  *
  * The disk is thrown away with the session, so flushes of the guest go nowhere (cache.no-flush). */
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -24,7 +25,9 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -71,6 +74,8 @@ static int qemu_check(const struct vmm_config *cfg, struct err *err)
 	size_t want = cfg->namespaces == VMM_NS_USED ? 1 : cfg->n_shares;
 	int r;
 
+	start_ns = raw_ns();
+	start_tsc = __rdtsc();
 	if (want > FS_MAX)
 		return err_set(err, -E2BIG, "%zu shares: with QEMU and without user namespaces at most %d are possible; mount "
 			       "less, or see agent-vm doctor", want, FS_MAX);
@@ -222,10 +227,52 @@ static int qemu_prepare(const struct vmm_config *cfg, struct err *err)
 	return 0;
 }
 
+/* There is no RTC: its interrupt is one of those of the virtio transports. The kernel's driver would look for it all the
+ * same, and wait 0.9 s for it to become ready. */
+#define KERNEL_LINE                                                                                   \
+	"console=hvc0 root=/dev/vda rootfstype=ext4 ro init=/agent-vm-guest quiet reboot=t panic=-1 " \
+	"initcall_blacklist=cmos_init"
+
+/* When qemu_check() began, for tsc_khz(). */
+static uint64_t start_tsc;
+static int64_t start_ns;
+
+static int64_t raw_ns(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC_RAW, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+/**
+ * tsc_khz() - The rate of the processor's time stamp counter
+ *
+ * Under emulation the guest's counter is the host's, but nothing on this machine tells the kernel its rate: it gives the
+ * counter up and keeps time by timer ticks of 4 ms, without high-resolution timers. So it is measured over our own start,
+ * about 20 ms, which gives some parts in a million.
+ *
+ * Return: kHz; 0 when the counter does not run at one rate on all processors, or the time was too short
+ */
+static uint32_t tsc_khz(void)
+{
+	unsigned a, b, c, d;
+	int64_t ns = raw_ns() - start_ns;
+	uint64_t ticks = __rdtsc() - start_tsc, khz;
+
+	if (!__get_cpuid(0x80000007, &a, &b, &c, &d) || !(d & 1u << 8) || ns < 5000000 || ns > INT64_C(10000000000))
+		return 0;
+	khz = (uint64_t)((double)ticks * 1e6 / (double)ns);
+	return khz >= 100000 && khz <= 20000000 ? (uint32_t)khz : 0;
+}
+
 static void machine_argv(struct strv *a, const struct vmm_config *cfg)
 {
 	bool kvm = cfg->monitor == VMM_QEMU_KVM;
+	AUTO_FREE(char, tsc);
+	uint32_t khz = kvm ? 0 : tsc_khz();
 
+	tsc = khz ? xasprintf(" tsc_early_khz=%u tsc=reliable", khz) : xstrdup("");
 	strv_add(a, "-name");
 	strv_add(a, cfg->label);
 	strv_add(a, "-nodefaults");
@@ -252,7 +299,7 @@ static void machine_argv(struct strv *a, const struct vmm_config *cfg)
 	strv_add(a, "-kernel");
 	strv_addf(a, "/proc/self/fd/%d", kernel_fd);
 	strv_add(a, "-append");
-	strv_add(a, "console=hvc0 root=/dev/vda rootfstype=ext4 ro init=/agent-vm-guest quiet reboot=t panic=-1");
+	strv_addf(a, KERNEL_LINE "%s", tsc);
 }
 
 static void device_argv(struct strv *a, const struct vmm_config *cfg)
