@@ -221,6 +221,30 @@ static struct vmm_config config_make(enum vmm_monitor monitor)
 	return c;
 }
 
+static void config_drop(struct vmm_config *c)
+{
+	size_t i;
+
+	free(c->label);
+	free(c->libkrun);
+	free(c->libkrunfw);
+	free(c->qemu);
+	free(c->virtiofsd);
+	free(c->boot_dir);
+	free(c->boot_image);
+	free(c->disk);
+	free(c->disk_base);
+	free(c->work_dir);
+	for (i = 0; i < c->n_shares; i++) {
+		free(c->shares[i].path);
+		strv_done(&c->shares[i].guard_ro);
+		strv_done(&c->shares[i].guard_self);
+		strv_done(&c->shares[i].guard_rw);
+		strv_done(&c->shares[i].hide);
+	}
+	free(c->shares);
+}
+
 /* ---- a run ---- */
 
 struct run {
@@ -290,6 +314,7 @@ static void vmm_main(struct vmm_config *cfg, payload at_enter, payload at_lock)
 	_exit(0);
 }
 
+/* Takes @cfg. */
 static struct run run_start(struct vmm_config cfg, payload at_enter, payload at_lock)
 {
 	int control[2], port[2], fds[6];
@@ -312,6 +337,7 @@ static struct run run_start(struct vmm_config cfg, payload at_enter, payload at_
 		fds_place(fds, 6);
 		vmm_main(&cfg, at_enter, at_lock);
 	}
+	config_drop(&cfg);
 	(void)close(control[1]);
 	(void)close(port[1]);
 	run.control = control[0];
