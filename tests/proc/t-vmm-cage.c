@@ -132,7 +132,7 @@ static void daemon_sockets(void)
 
 static void host_make(void)
 {
-	AUTO_FREE(char, hook);
+	AUTO_FREE(char, script);
 
 	(void)umask(022);
 	(void)snprintf(base, sizeof(base), "/tmp/agent-vm-cage.XXXXXX");
@@ -149,8 +149,6 @@ static void host_make(void)
 	make_dir("project/.git");
 	make_dir("project/.git/hooks");
 	make_file("project/.git/hooks/pre-commit", "#!/bin/sh\n");
-	hook = in("project/.git/hooks/pre-commit");
-	CHECK_INT(chmod(hook, 0755), ==, 0);
 	make_file("project/.git/config", "[core]\n");
 	make_dir("project/.git/objects");
 	make_file("project/.env", "TOKEN=real\n");
@@ -160,6 +158,9 @@ static void host_make(void)
 	make_dir("project/sub");
 	make_file("project/sub/.git", "gitdir: ../.git\n");
 	make_file("project/src/a.c", "int a;\n");
+	make_file("project/src/run", "#!/bin/sh\n");
+	script = in("project/src/run");
+	CHECK_INT(chmod(script, 0755), ==, 0);
 	make_dir("ro");
 	make_file("ro/file", "ro\n");
 	make_dir("ro/rw");
@@ -811,7 +812,7 @@ static void locked_krun(const struct vmm_config *cfg, uint32_t walls)
 /* virtiofsd's place; and the mounts by themselves, before the lock could answer in their stead. */
 static void entered(const struct vmm_config *cfg, uint32_t walls)
 {
-	char *const argv[] = { (char *)"pre-commit", NULL };
+	char *const argv[] = { (char *)"run", NULL };
 	struct stat st;
 
 	attack_files();
@@ -824,7 +825,7 @@ static void entered(const struct vmm_config *cfg, uint32_t walls)
 	works("new file beside it", put(P "sub/y", "x"));
 	refused("rename over a guarded file", rename_at(P "sub/y", P "sub/.git"));
 	works("removal of the new file", unlink_at(P "sub/y"));
-	if (execv(P ".git/hooks/pre-commit", argv) == 0 || errno != EACCES)
+	if (execv(P "src/run", argv) == 0 || errno != EACCES)
 		say("exec from a share: %s", strerror(errno));
 	if (stat("/share/0/.git/hooks", &st) < 0 || st.st_uid != 0)
 		say("files of the user are not root's here");
