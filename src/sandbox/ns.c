@@ -170,8 +170,8 @@ static pid_t guide(int sock, pid_t mid, bool *ret_many, struct err *err)
 		if (s.pid > 0)
 			break;
 		r = ns_map_ids(mid, &many, err);
-		if (r < 0)
-			return r;
+		if (r < 0) /* where AppArmor lets the namespace be made, this is the first thing that it refuses */
+			return why_refused(r, "the id map of a new user namespace", err);
 		if (send(sock, "", 1, MSG_NOSIGNAL) != 1)
 			return err_set(err, -EIO, "namespaces: the process that makes them ended");
 	}

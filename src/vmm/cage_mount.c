@@ -167,7 +167,7 @@ static int share_put(int root, struct vmm_share *s, size_t i, struct err *err)
 		return r;
 	if (fstat(host, &st) < 0 || !S_ISDIR(st.st_mode))
 		return err_set(err, -ENOTDIR, "%s: not a folder", shown);
-	place = xasprintf("%s/%zu", CAGE_SHARE + 1, i);
+	place = xasprintf("%s/%zu", &CAGE_SHARE[1], i);
 	r = mnt_bind(s->path, root, place, MNT_DEEP | (s->ro ? MNT_RO : 0), err);
 	if (r < 0)
 		return r;
@@ -343,13 +343,13 @@ static int fill(int root, struct vmm_config *cfg, struct err *err)
 
 	r = hidden_make(root, err);
 	if (r == 0)
-		r = dir_make_at(root, CAGE_SHARE + 1, 0755);
+		r = dir_make_at(root, &CAGE_SHARE[1], 0755);
 	if (r == 0)
 		r = proc_put(root, qemu, err);
 	if (r == 0)
 		r = devices_put(root, cfg->monitor != VMM_QEMU_TCG, err);
 	if (r == 0)
-		r = tmpfs_put(root, CAGE_VM + 1, RUN_KIB, 0700, err);
+		r = tmpfs_put(root, &CAGE_VM[1], RUN_KIB, 0700, err);
 	if (r == 0)
 		r = bind_to(&cfg->disk, root, CAGE_VM "/disk.qcow2", 0, err);
 	if (r == 0)

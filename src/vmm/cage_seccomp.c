@@ -111,7 +111,8 @@ static const struct seccomp_row qemu_rows[] = {
 
 static const struct seccomp_row super_rows[] = {
 	OK("read"), OK("write"), OK("close"), OK("poll"), OK("ppoll"), OK("restart_syscall"), OK("wait4"), OK("kill"),
-	OK("sendto"), OK("rt_sigreturn"), OK("rt_sigprocmask"), OK("clock_gettime"), OK("exit"), OK("exit_group"),
+	OK("sendto"), OK("rt_sigreturn"), OK("rt_sigprocmask"), OK("sigaltstack" /* ASan asks before _exit() */),
+	OK("clock_gettime"), OK("exit"), OK("exit_group"),
 	OK("brk"), OK_IF("mmap", 2, PROT_EXEC, 0), OK("munmap"), OK("gettid"), OK("getpid"), OK("futex"), OK("newfstatat"),
 	OK("fstat"), OK("gettimeofday"), OK("time"), OK("getrandom"),
 };

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <pwd.h>
@@ -36,6 +37,7 @@
 #include "sandbox/caps.h"
 #include "sandbox/landlock.h"
 #include "sandbox/ns.h"
+#include "sandbox/ns_map.h"
 #include "vmm/cage.h"
 
 #include "../unit/test.h"
@@ -130,6 +132,8 @@ static void daemon_sockets(void)
 
 static void host_make(void)
 {
+	AUTO_FREE(char, script);
+
 	(void)umask(022);
 	(void)snprintf(base, sizeof(base), "/tmp/agent-vm-cage.XXXXXX");
 	CHECK(mkdtemp(base) != NULL);
@@ -152,16 +156,23 @@ static void host_make(void)
 	make_file("project/private/key", "key\n");
 	make_dir("project/src");
 	make_dir("project/sub");
+	make_file("project/sub/.git", "gitdir: ../.git\n");
 	make_file("project/src/a.c", "int a;\n");
+	make_file("project/src/run", "#!/bin/sh\n");
+	script = in("project/src/run");
+	CHECK_INT(chmod(script, 0755), ==, 0);
 	make_dir("ro");
 	make_file("ro/file", "ro\n");
 	make_dir("ro/rw");
 	make_dir("ro/rw/guarded");
 	daemon_sockets();
 	victim = fork();
-	if (victim == 0)
+	if (victim == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves it behind */
+		(void)close_range(0, 2, 0);
 		for (;;)
 			(void)pause();
+	}
 }
 
 static void host_drop(void)
@@ -198,6 +209,7 @@ static struct vmm_config config_make(enum vmm_monitor monitor)
 	c.shares[0].path = in("project");
 	strv_add(&c.shares[0].guard_ro, ".git/hooks");
 	strv_add(&c.shares[0].guard_ro, ".git/config");
+	strv_add(&c.shares[0].guard_self, "sub/.git");
 	strv_add(&c.shares[0].guard_self, ".git");
 	strv_add(&c.shares[0].hide, "private/key"); /* in a hidden folder: nothing left to hide */
 	strv_add(&c.shares[0].hide, "private");
@@ -208,6 +220,30 @@ static struct vmm_config config_make(enum vmm_monitor monitor)
 	strv_add(&c.shares[1].guard_ro, "rw/guarded");
 	c.shares[2].path = in("project/sub"); /* inside another share */
 	return c;
+}
+
+static void config_drop(struct vmm_config *c)
+{
+	size_t i;
+
+	free(c->label);
+	free(c->libkrun);
+	free(c->libkrunfw);
+	free(c->qemu);
+	free(c->virtiofsd);
+	free(c->boot_dir);
+	free(c->boot_image);
+	free(c->disk);
+	free(c->disk_base);
+	free(c->work_dir);
+	for (i = 0; i < c->n_shares; i++) {
+		free(c->shares[i].path);
+		strv_done(&c->shares[i].guard_ro);
+		strv_done(&c->shares[i].guard_self);
+		strv_done(&c->shares[i].guard_rw);
+		strv_done(&c->shares[i].hide);
+	}
+	free(c->shares);
 }
 
 /* ---- a run ---- */
@@ -279,6 +315,7 @@ static void vmm_main(struct vmm_config *cfg, payload at_enter, payload at_lock)
 	_exit(0);
 }
 
+/* Takes @cfg. */
 static struct run run_start(struct vmm_config cfg, payload at_enter, payload at_lock)
 {
 	int control[2], port[2], fds[6];
@@ -301,6 +338,7 @@ static struct run run_start(struct vmm_config cfg, payload at_enter, payload at_
 		fds_place(fds, 6);
 		vmm_main(&cfg, at_enter, at_lock);
 	}
+	config_drop(&cfg);
 	(void)close(control[1]);
 	(void)close(port[1]);
 	run.control = control[0];
@@ -423,6 +461,37 @@ static void attack_processes(void)
 	refused("pidfd_open", syscall(SYS_pidfd_open, victim, 0));
 }
 
+/* Wrong arguments, so that it is the filter that answers: the kernel would say EFAULT, EINVAL, EBADF or ESRCH. */
+static void attack_filter(void)
+{
+	static const struct {
+		const char *name;
+		long nr, a, b, c, d;
+	} calls[] = {
+		{ "ptrace", SYS_ptrace, PTRACE_ATTACH, INT_MAX, 0, 0 }, { "kcmp", SYS_kcmp, INT_MAX, INT_MAX, 0, 0 },
+		{ "process_vm_readv", SYS_process_vm_readv, INT_MAX, 0, 0, 0 },
+		{ "process_vm_writev", SYS_process_vm_writev, INT_MAX, 0, 0, 0 },
+		{ "tgkill", SYS_tgkill, INT_MAX, INT_MAX, 0, 0 }, { "kill", SYS_kill, INT_MAX, 0, 0, 0 },
+		{ "tkill", SYS_tkill, INT_MAX, 0, 0, 0 }, { "rt_sigqueueinfo", SYS_rt_sigqueueinfo, INT_MAX, 0, 0, 0 },
+		{ "mount", SYS_mount, 1, 1, 1, 0 }, { "umount2", SYS_umount2, 1, INT_MAX, 0, 0 },
+		{ "setns", SYS_setns, -1, 0, 0, 0 }, { "unshare", SYS_unshare, INT_MAX, 0, 0, 0 },
+		{ "bpf", SYS_bpf, 0, 1, 0, 0 }, { "perf_event_open", SYS_perf_event_open, 1, 0, 0, -1 },
+		{ "keyctl", SYS_keyctl, INT_MAX, 0, 0, 0 }, { "add_key", SYS_add_key, 1, 1, 1, 1 },
+		{ "open_by_handle_at", SYS_open_by_handle_at, -1, 1, 0, 0 },
+		{ "name_to_handle_at", SYS_name_to_handle_at, -1, 1, 1, 1 },
+		{ "clone of a user namespace", SYS_clone, CLONE_NEWUSER | CLONE_SIGHAND, 0, 0, 0 },
+		{ "clone of a net namespace", SYS_clone, CLONE_NEWNET | CLONE_SIGHAND, 0, 0, 0 },
+		{ "ioctl TIOCSTI", SYS_ioctl, -1, 0x5412, 0, 0 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		if (syscall(calls[i].nr, calls[i].a, calls[i].b, calls[i].c, calls[i].d) >= 0 || errno != EPERM)
+			say("%s: not the filter's answer: %s", calls[i].name, strerror(errno));
+	if (syscall(SYS_clone3, 1, 64) >= 0 || errno != ENOSYS)
+		say("clone3: not the filter's answer: %s", strerror(errno));
+}
+
 static void attack_kernel(void)
 {
 	static const struct {
@@ -433,6 +502,7 @@ static void attack_kernel(void)
 	char buf[256] = { 0 };
 	size_t i;
 
+	attack_filter();
 	for (i = 0; i < ARRAY_SIZE(ns); i++) {
 		AUTO_FREE(char, what);
 
@@ -717,8 +787,10 @@ static void locked_krun(const struct vmm_config *cfg, uint32_t walls)
 	attack_processes();
 	attack_kernel();
 	attack_sockets(true);
-	refused("exec", execv("/bin/sh", argv));
-	refused("exec from a share", execv(P ".git/hooks/pre-commit", argv));
+	if (execv("/bin/sh", argv) == 0 || errno != EPERM)
+		say("exec: not the filter's answer: %s", strerror(errno));
+	if (syscall(SYS_execveat, -1, "", argv, NULL, 0) == 0 || errno != EPERM)
+		say("execveat: not the filter's answer: %s", strerror(errno));
 	refused("fork", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
 	refused("executable memory",
 		mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0);
@@ -740,9 +812,23 @@ static void locked_krun(const struct vmm_config *cfg, uint32_t walls)
 /* virtiofsd's place; and the mounts by themselves, before the lock could answer in their stead. */
 static void entered(const struct vmm_config *cfg, uint32_t walls)
 {
+	char *const argv[] = { (char *)"run", NULL };
+	struct stat st;
+
+	attack_files();
 	attack_guards();
 	attack_hidden();
 	attack_read_only();
+	/* A .git that is a file (a linked worktree's). */
+	refused("rename of a guarded file", rename_at(P "sub/.git", P "sub/x"));
+	refused("removal of a guarded file", unlink_at(P "sub/.git"));
+	works("new file beside it", put(P "sub/y", "x"));
+	refused("rename over a guarded file", rename_at(P "sub/y", P "sub/.git"));
+	works("removal of the new file", unlink_at(P "sub/y"));
+	if (execv(P "src/run", argv) == 0 || errno != EACCES)
+		say("exec from a share: %s", strerror(errno));
+	if (stat("/share/0/.git/hooks", &st) < 0 || st.st_uid != 0)
+		say("files of the user are not root's here");
 }
 
 static int shell(const char *script)
@@ -1044,6 +1130,29 @@ TEST(the_guest_hears_shutdown_when_the_launcher_is_gone)
 	host_drop();
 }
 
+static bool user_namespaces_work(void)
+{
+	int st;
+	pid_t p = fork();
+
+	if (p == 0)
+		_exit(unshare(CLONE_NEWUSER) == 0 ? 0 : 1);
+	return waitpid(p, &st, 0) == p && WIFEXITED(st) && WEXITSTATUS(st) == 0;
+}
+
+static bool has_subids(void)
+{
+	AUTO_FREE(char, text);
+	struct passwd *pw = getpwuid(geteuid());
+	struct ns_range r;
+	AUTO_FD(fd);
+
+	fd = open("/etc/subuid", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fd_read_file(fd, 1 << 20, &text, NULL) < 0 || access("/usr/bin/newuidmap", X_OK) < 0)
+		return geteuid() == 0;
+	return geteuid() == 0 || ns_subid_find(text, pw ? pw->pw_name : NULL, geteuid(), &r) == 0;
+}
+
 TEST(the_probe_says_what_enter_then_has)
 {
 	uint32_t kinds = 0;
@@ -1051,6 +1160,10 @@ TEST(the_probe_says_what_enter_then_has)
 	int64_t start = now_ns();
 
 	CHECK_INT(ns_probe(&kinds, &why), ==, 0);
+	if (user_namespaces_work())
+		CHECK(kinds & NS_USER);
+	if (has_subids())
+		CHECK(kinds & NS_SUBIDS);
 	print_message("probe: walls %x in %lld us\n", kinds, (long long)((now_ns() - start) / 1000));
 	CHECK_INT(kinds & (NS_MOUNT | NS_NET | NS_PID), ==, NS_MOUNT | NS_NET | NS_PID);
 }
