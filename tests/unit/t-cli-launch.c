@@ -400,6 +400,10 @@ TEST(the_smallest_limit_of_the_cgroups_counts)
 	host_facts_read(root, &f);
 	CHECK_INT(f.memory_mib, ==, 1024);
 	CHECK_INT(f.cpus, ==, all.cpus < 2 ? all.cpus : 2);
+	/* More than there are is no reason to use more than there are. */
+	put(root, "sys/fs/cgroup/a", "cpu.max", "9999900000 100000\n");
+	host_facts_read(root, &f);
+	CHECK_INT(f.cpus, ==, all.cpus);
 	CHECK_INT(file_remove_tree_at(AT_FDCWD, root), ==, 0);
 }
 
