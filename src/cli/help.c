@@ -135,7 +135,15 @@ static void usage(FILE *to, const struct cmd *cmd)
 	if (cmd)
 		fprintf(to, "Usage: agent-vm %s%s%s\n", cmd->name, *cmd->usage ? " " : "", cmd->usage);
 	else
-		fputs("Usage: agent-vm COMMAND [OPTIONS] [--] [WORDS FOR THE AGENT]\n", to);
+		fputs("Usage: agent-vm COMMAND [OPTIONS] [--] [WORDS]\n", to);
+}
+
+static void summary(FILE *to, const struct cmd *cmd, unsigned width)
+{
+	AUTO_FREE(char, text);
+
+	text = xasprintf("%s: %s", cmd ? cmd->name : "agent-vm", cmd ? cmd->summary : help_summary);
+	wrap(to, text, 0, 0, width);
 }
 
 void help_short(FILE *to, const struct cmd *cmd, unsigned width)
@@ -143,7 +151,7 @@ void help_short(FILE *to, const struct cmd *cmd, unsigned width)
 	const struct opt *opts = cmd ? cmd->opts : help_launch->opts;
 
 	usage(to, cmd);
-	fprintf(to, "%s: %s\n", cmd ? cmd->name : "agent-vm", cmd ? cmd->summary : help_summary);
+	summary(to, cmd, width);
 	if (!cmd)
 		commands(to, width);
 	options(to, opts, false, width);
@@ -177,7 +185,7 @@ void help_full(FILE *to, const struct cmd *cmd, unsigned width)
 	bool launch = !cmd || cmd->launch_verb;
 
 	usage(to, cmd);
-	fprintf(to, "%s: %s\n", cmd ? cmd->name : "agent-vm", cmd ? cmd->summary : help_summary);
+	summary(to, cmd, width);
 	if (about) {
 		fputc('\n', to);
 		wrap(to, about, 0, 0, width);

@@ -23,6 +23,7 @@ void problems_at(struct problems *p, unsigned at)
 	p->at = at;
 }
 
+__attribute__((format(printf, 3, 0)))
 static void add(struct problems *p, bool world, const char *fmt, va_list ap)
 {
 	char *text;

@@ -273,21 +273,24 @@ int egress_parse(const char *s, struct egress *ret, struct err *err)
 
 int ssh_dest_parse(const char *s, struct egress *ret, struct err *err)
 {
-	struct egress e;
+	AUTO_FREE(char, name);
+	struct egress e = { 0 };
+	bool right;
 	size_t n;
 
-	if (strchr(s, '/') || egress_parse(s, &e, NULL) < 0 || e.lo != e.hi)
+	right = !strchr(s, '/') && egress_parse(s, &e, NULL) == 0;
+	name = TAKE_PTR(e.name);
+	if (!right || e.lo != e.hi)
 		return err_set(err, -EINVAL, "not HOST[:PORT]; write it as in --allow-ssh git.example.org:22");
-	if (e.name) {
-		n = strlen(e.name);
-		if (e.name[n - 1] == '.')
+	if (name) {
+		n = strlen(name);
+		if (name[n - 1] == '.')
 			n--;
-		if (n >= 10 && strncasecmp(e.name + n - 10, "github.com", 10) == 0 && (n == 10 || e.name[n - 11] == '.')) {
-			free(e.name);
+		if (n >= 10 && strncasecmp(name + n - 10, "github.com", 10) == 0 && (n == 10 || name[n - 11] == '.'))
 			return err_set(err, -EINVAL, "SSH to GitHub cannot be held to single repositories; leave it out, "
 						     "git reaches GitHub by https");
-		}
 	}
+	e.name = TAKE_PTR(name);
 	*ret = e;
 	return 0;
 }
