@@ -442,7 +442,9 @@ static char *system_cause(const struct asked *a)
 	return NULL;
 }
 
-static char *home_text(const struct asked *a, const struct place *p, enum exposure_role role, const char *object)
+/* @hard: --expose would not help, because the state root is in there too. */
+static char *home_text(const struct asked *a, const struct place *p, enum exposure_role role, const char *object,
+		       bool hard)
 {
 	AUTO_FREE(char, shown);
 	AUTO_FREE(char, cause);
@@ -452,9 +454,12 @@ static char *home_text(const struct asked *a, const struct place *p, enum exposu
 	cause = xstrdup(same ? "your home folder holds your logins" : "holds your home folder and with it your logins");
 	if (role == EXPOSURE_PROJECT)
 		return xasprintf("%s: %s and cannot be a project; run agent-vm in a folder below it", object, cause);
+	if (role == EXPOSURE_MOUNT && hard)
+		return xasprintf("%s: %s; mount a folder below it", object, cause);
 	if (role == EXPOSURE_MOUNT)
 		return xasprintf("%s: %s; mount a folder below it, or allow it with --expose %s", object, cause, shown);
-	return xasprintf("%s: %s; allow it with --expose %s", object, cause, shown);
+	return hard ? xasprintf("%s: %s; keep the repository elsewhere", object, cause) :
+		      xasprintf("%s: %s; allow it with --expose %s", object, cause, shown);
 }
 
 static void row(struct strv *rows, const struct asked *a, const struct place *p)
@@ -476,6 +481,7 @@ static void check(struct exposure *e, const struct asked *a, enum exposure_role 
 	AUTO_FREE(char, warn);
 	AUTO_FREE(char, cause);
 	AUTO_FREE(char, shown);
+	const struct place *state = NULL, *home = NULL;
 
 	shown = path_shown(a->path);
 	cause = system_cause(a);
@@ -484,20 +490,32 @@ static void check(struct exposure *e, const struct asked *a, enum exposure_role 
 		ret->text = xasprintf("%s: %s; %s", object, cause, elsewhere(role));
 		return;
 	}
-	/* Two rounds: what cannot be lifted wins over what can. */
+	/* What cannot be lifted wins over what can; but of a home folder, in which the root usually lies, the reader is told
+	 * that it is the home folder. */
 	for (size_t i = 0; i < e->n; i++) {
 		const struct place *p = &e->v[i];
+
+		if (p->kind == PLACE_OWN_STATE && !state && (contains(a, p) || lies_in(a, p) || meets(a, p)))
+			state = p;
+		if (p->kind == PLACE_HOME && !home && contains(a, p) && !lifted(e, a->path, p->path))
+			home = p;
+	}
+	if (home) {
+		ret->verdict = state ? EXPOSURE_REFUSED_HARD : EXPOSURE_REFUSED_SOFT;
+		ret->text = home_text(a, home, role, object, state != NULL);
+		return;
+	}
+	if (state) {
 		AUTO_FREE(char, thing);
 
-		if (p->kind != PLACE_OWN_STATE || !(contains(a, p) || lies_in(a, p) || meets(a, p)))
-			continue;
-		thing = path_shown(p->path);
+		thing = path_shown(state->path);
 		ret->verdict = EXPOSURE_REFUSED_HARD;
-		ret->text = xasprintf("%s: the guest would reach %s (%s); %s", object, p->what, thing, elsewhere(role));
+		ret->text = xasprintf("%s: the guest would reach %s (%s); %s", object, state->what, thing, elsewhere(role));
 		return;
 	}
 	for (size_t i = 0; i < e->n; i++) {
 		const struct place *p = &e->v[i];
+		AUTO_FREE(char, thing);
 		bool touches;
 
 		if (p->kind == PLACE_OWN_STATE)
@@ -509,7 +527,6 @@ static void check(struct exposure *e, const struct asked *a, enum exposure_role 
 		if (!touches || (p->kind == PLACE_SECRET && !p->exists && !lies_in(a, p)))
 			continue;
 		if (p->kind == PLACE_SECRET || p->kind == PLACE_PROGRAM) {
-			AUTO_FREE(char, thing);
 			char *more;
 
 			row(&ret->rows, a, p);
@@ -529,16 +546,10 @@ static void check(struct exposure *e, const struct asked *a, enum exposure_role 
 			row(&ret->rows, a, p);
 			continue;
 		}
+		thing = path_shown(p->path);
 		ret->verdict = EXPOSURE_REFUSED_SOFT;
-		if (p->kind == PLACE_HOME) {
-			ret->text = home_text(a, p, role, object);
-		} else {
-			AUTO_FREE(char, thing);
-
-			thing = path_shown(p->path);
-			ret->text = xasprintf("%s: the guest would reach %s (%s); %s, or allow it with --expose %s", object,
-					      p->what, thing, elsewhere(role), shown);
-		}
+		ret->text = xasprintf("%s: the guest would reach %s (%s); %s, or allow it with --expose %s", object, p->what, thing,
+				      elsewhere(role), shown);
 		strv_done(&ret->rows);
 		return;
 	}

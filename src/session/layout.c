@@ -287,7 +287,7 @@ static void check_mount_points(struct plan *p)
 		size_t from = p->found->n;
 
 		for (size_t k = 0; k < i; k++)
-			if (path_within(p->l.shares[k].guest, s->guest))
+			if (strcmp(p->l.shares[k].guest, s->guest) != 0 && path_within(p->l.shares[k].guest, s->guest))
 				outer = &p->l.shares[k]; /* the last one is the deepest */
 		if (!outer)
 			continue;

@@ -1,0 +1,141 @@
+#include "session/guard.h"
+
+#include <errno.h>
+
+#include "files.h"
+
+static bool has(const struct strv *v, const char *dir, const char *name)
+{
+	char *want = files_at(dir, name);
+	bool yes = false;
+
+	for (size_t i = 0; i < v->n && !yes; i++)
+		yes = strcmp(v->v[i], want) == 0;
+	free(want);
+	return yes;
+}
+
+struct place {
+	char *dir, *git;
+	struct guard g;
+	struct findings found;
+};
+
+static void place_init(struct place *p)
+{
+	*p = (struct place){ .dir = files_tmp("/tmp") };
+	files_sh(p->dir, "git init -q .");
+	p->git = files_at(p->dir, ".git");
+}
+
+static void again(struct place *p)
+{
+	guard_done(&p->g);
+	findings_done(&p->found);
+}
+
+static void place_done(struct place *p)
+{
+	again(p);
+	free(p->git);
+	files_rm(p->dir);
+}
+
+TEST(places_of_a_git_directory)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "touch .git/config.worktree");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.git, "hooks") && has(&p.g.ro, p.git, "config") && has(&p.g.ro, p.git, "config.worktree"));
+	CHECK_INT(p.g.ro.n, ==, 3);
+	CHECK(has(&p.g.watch, p.git, "commondir"));
+	CHECK(p.g.make_dir.n == 0 && p.g.make_file.n == 0 && p.found.n == 0);
+	/* A commondir that is there is kept as it is. */
+	again(&p);
+	files_write(p.git, "commondir", ".\n");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.git, "commondir"));
+	place_done(&p);
+}
+
+TEST(config_worktree_is_made_only_when_git_would_read_it)
+{
+	struct place p;
+
+	place_init(&p);
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(p.g.make_file.n == 0 && has(&p.g.watch, p.git, "config.worktree"));
+	again(&p);
+	files_sh(p.dir, "git config extensions.worktreeConfig true");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.make_file, p.git, "config.worktree") && has(&p.g.ro, p.git, "config.worktree"));
+	place_done(&p);
+}
+
+TEST(links_and_fifos_are_watched_and_warned_of)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "rm -r .git/hooks && ln -s ../h .git/hooks && rm .git/config && mkfifo .git/config && "
+			"ln -s /nowhere .git/modules");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(!has(&p.g.ro, p.git, "hooks") && !has(&p.g.ro, p.git, "config"));
+	CHECK(has(&p.g.watch, p.git, "hooks") && has(&p.g.watch, p.git, "config") && has(&p.g.watch, p.git, "modules"));
+	CHECK_INT(p.found.n, ==, 3);
+	CHECK_INT(p.found.v[0].kind, ==, FINDING_WARNING);
+	place_done(&p);
+}
+
+TEST(modules_of_modules_are_found_and_links_among_them_are_not_entered)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "mkdir -p .git/modules/a/b && cp -r .git/hooks .git/config .git/HEAD .git/objects .git/refs .git/modules/a/b && "
+			"mkdir -p .git/modules/a/b/modules/c && cp -r .git/config .git/HEAD .git/objects .git/refs "
+			".git/modules/a/b/modules/c && ln -s a .git/modules/loop");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.git, "modules/a/b/hooks") && has(&p.g.ro, p.git, "modules/a/b/config"));
+	CHECK(has(&p.g.ro, p.git, "modules/a/b/modules/c/config"));
+	CHECK(has(&p.g.make_dir, p.git, "modules/a/b/modules/c/hooks"));
+	CHECK_INT(p.g.ro.n, ==, 6);
+	place_done(&p);
+}
+
+TEST(more_than_can_be_guarded_stops_the_launch)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "d=.git/modules; for i in $(seq 1 20); do d=$d/x; done; mkdir -p $d");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, -E2BIG);
+	CHECK_INT(p.found.n, ==, 1);
+	CHECK_INT(p.found.v[0].kind, ==, FINDING_WORLD);
+	again(&p);
+	files_sh(p.dir, "rm -r .git/modules && mkdir .git/modules && cd .git/modules && seq 1 20001 | xargs touch");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, -E2BIG);
+	place_done(&p);
+}
+
+TEST(top_of_a_work_tree)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "touch .agentvmignore .agent-vm.conf");
+	CHECK_INT(guard_top(&p.g, p.dir, &p.found), ==, 0);
+	CHECK(has(&p.g.self, p.dir, ".git") && has(&p.g.ro, p.dir, ".agentvmignore") && has(&p.g.ro, p.dir, ".agent-vm.conf"));
+	again(&p);
+	/* A pointer is content that decides where hooks come from. */
+	files_sh(p.dir, "rm -r .git .agentvmignore .agent-vm.conf && echo gitdir: x > .git");
+	CHECK_INT(guard_top(&p.g, p.dir, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.dir, ".git") && p.g.ro.n == 1 && p.g.self.n == 0);
+	again(&p);
+	files_sh(p.dir, "rm .git");
+	CHECK_INT(guard_top(&p.g, p.dir, &p.found), ==, 0);
+	CHECK(has(&p.g.watch, p.dir, ".git") && p.found.n == 0);
+	place_done(&p);
+}
