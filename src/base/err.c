@@ -31,7 +31,7 @@ int err_ctx(struct err *err, int code, const char *fmt, ...)
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	n = strlen(text);
-	(void)snprintf(text + n, sizeof(text) - n, ": %s", err->text);
+	(void)snprintf(text + n, sizeof(text) - n, ": %.*s", (int)(sizeof(text) - n), err->text);
 	memcpy(err->text, text, sizeof(text));
 	return code;
 }

@@ -3,7 +3,7 @@
 #include <string.h>
 
 extern const struct cmd cmd_claude, cmd_codex, cmd_opencode, cmd_copilot, cmd_shell;
-extern const struct cmd cmd_exec, cmd_ps, cmd_stop, cmd_logs, cmd_doctor, cmd_version, cmd_help;
+extern const struct cmd cmd_build, cmd_exec, cmd_ps, cmd_stop, cmd_logs, cmd_doctor, cmd_version, cmd_help;
 
 const struct cmd *const cmds[] = {
 	&cmd_claude,
@@ -11,6 +11,7 @@ const struct cmd *const cmds[] = {
 	&cmd_opencode,
 	&cmd_copilot,
 	&cmd_shell,
+	&cmd_build,
 	&cmd_exec,
 	&cmd_ps,
 	&cmd_stop,

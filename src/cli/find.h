@@ -11,7 +11,7 @@
 /* Folder of the running executable, links resolved. */
 int find_self_dir(char **ret, struct err *err);
 
-/* "agent-vm-vmm" ...: next to the executable, then ../libexec/agent-vm, then in a build tree ../src/<module>. */
+/* "agent-vm-vmm" ...: next to the executable, then ../libexec/agent-vm; in a build tree src/vmm, guest. */
 int find_role(const char *name, char **ret, struct err *err);
 
 /* AGENT_VM_LIBKRUN, AGENT_VM_LIBKRUNFW; ../lib/agent-vm beside the executable; deps/node_modules of the source tree when
@@ -25,7 +25,8 @@ int find_qemu(char **ret, struct err *err);
 /* /usr/libexec/virtiofsd, /usr/lib/qemu/virtiofsd, /usr/lib/virtiofsd. */
 int find_virtiofsd(char **ret, struct err *err);
 
-/* Folder that holds only agent-vm-guest (krun's boot root), and the same as an ext4 image (qemu's). */
+/* Folder that holds only agent-vm-guest (krun's boot root), and the same as an ext4 image (qemu's): ../lib/agent-vm/boot
+ * and boot.ext4; in a build tree guest/boot and guest/boot.ext4. */
 int find_boot_dir(char **ret, struct err *err);
 int find_boot_image(char **ret, struct err *err);
 

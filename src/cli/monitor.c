@@ -24,8 +24,8 @@ const char *monitor_name(enum vmm_monitor m)
 
 char *monitor_probe_kvm(const char *vmm_path)
 {
-	static char *const env[] = { "LC_ALL=C", NULL };
-	char *const argv[] = { (char *)vmm_path, "--probe-kvm", NULL };
+	char *const env[] = { (char *)"LC_ALL=C", NULL };
+	char *const argv[] = { (char *)vmm_path, (char *)"--probe-kvm", NULL };
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
 	sigset_t none;

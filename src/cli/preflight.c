@@ -241,7 +241,7 @@ static void plan_image(struct cli *cli, const struct launch_args *args, struct p
 	/* Opening makes the store's folders; nothing may be made yet, so a store that is not there is an empty one. */
 	if (root->fd < 0 || faccessat(root->fd, STATE_IMAGES, F_OK, 0) < 0) {
 		problem_world(&cli->problems, "image %s: none is stored; make one with: agent-vm build",
-			      ref && *ref ? ref : LAUNCH_IMAGE_DEFAULT);
+			      ref && *ref ? ref : IMAGE_REF_DEFAULT);
 		return;
 	}
 	r = store_open(root->fd, root->path, &store, &err);
@@ -272,7 +272,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	struct host_facts host;
 
 	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
-	host_facts_read(&host);
+	host_facts_read("", &host);
 	launch_check(cli, args, &host, getenv);
 	if (args->agent->program)
 		problem_text(&cli->problems,

@@ -34,8 +34,9 @@ static int sealed(const struct buf *config)
 /* Runs between fork and exec: only async-signal-safe calls. fds[i] becomes descriptor i. */
 static void child(const char *path, int fds[VMM_FDS_END])
 {
-	static char *const env[] = { "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "LC_ALL=C", NULL };
-	char *const argv[] = { "agent-vm-vmm", NULL };
+	char *const env[] = { (char *)"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+			      (char *)"LC_ALL=C", NULL };
+	char *const argv[] = { (char *)"agent-vm-vmm", NULL };
 	sigset_t none;
 
 	(void)setsid();

@@ -68,6 +68,18 @@ static int check_program(const char *path, const char *what, const char *package
 		       strerror(errno), what, package);
 }
 
+/* When qemu_check() began, for tsc_khz(). */
+static uint64_t start_tsc;
+static int64_t start_ns;
+
+static int64_t raw_ns(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC_RAW, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
 static int qemu_check(const struct vmm_config *cfg, struct err *err)
 {
 	struct vmm_kernel k;
@@ -232,18 +244,6 @@ static int qemu_prepare(const struct vmm_config *cfg, struct err *err)
 #define KERNEL_LINE                                                                                   \
 	"console=hvc0 root=/dev/vda rootfstype=ext4 ro init=/agent-vm-guest quiet reboot=t panic=-1 " \
 	"initcall_blacklist=cmos_init"
-
-/* When qemu_check() began, for tsc_khz(). */
-static uint64_t start_tsc;
-static int64_t start_ns;
-
-static int64_t raw_ns(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC_RAW, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 /**
  * tsc_khz() - The rate of the processor's time stamp counter

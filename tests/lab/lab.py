@@ -121,7 +121,7 @@ class Lab:
                 "-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-kernel", base / "vmlinuz", "-initrd", base / "initrd",
                 "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off random.trust_cpu=on",
-                "-serial", f"file:{self.work}/console",
+                "-serial", f"file:{self.work}/console", "-monitor", f"unix:{self.work}/monitor,server=on,wait=off",
                 "-device", "virtio-serial-pci", "-chardev", f"socket,id=lab,path={self.work}/ctl,server=on,wait=off",
                 "-device", f"virtserialport,chardev=lab,name={PORT}"]
         for n, disk in enumerate(disks):

@@ -1,0 +1,199 @@
+/* agent-vm build: the built-in image, made here without a registry. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+#include "base/str.h"
+#include "cli/build_progress.h"
+#include "cli/cmd.h"
+#include "cli/find.h"
+#include "image/build.h"
+#include "image/debstrap.h"
+#include "session/root.h"
+
+struct build_cmd_args {
+	bool minimal, full, json, quiet;
+	const char *tag;
+	struct strv include;
+};
+
+static const struct opt build_opts[] = {
+	{ "minimal", OPT_FLAG, offsetof(struct build_cmd_args, minimal), NULL, "git, curl and a few tools only" },
+	{ "full", OPT_FLAG, offsetof(struct build_cmd_args, full), NULL, "with browser and Docker; not in this version" },
+	{ "tag", OPT_STRING, offsetof(struct build_cmd_args, tag), "NAME",
+	  "name of the image: localhost/agent-vm:NAME, or a whole reference", 0, NULL, "work" },
+	{ "include", OPT_STRV, offsetof(struct build_cmd_args, include), "PACKAGE[,PACKAGE]",
+	  "more Debian packages; may be given several times", 0, NULL, "golang,make" },
+	{ "json", OPT_FLAG, offsetof(struct build_cmd_args, json), NULL, "print events as JSON, one object a line" },
+	{ "quiet", OPT_FLAG, offsetof(struct build_cmd_args, quiet), NULL, "print only the result and errors" },
+	{ NULL },
+};
+
+static void split(const struct strv *from, struct strv *ret)
+{
+	for (size_t i = 0; i < from->n; i++) {
+		const char *s = from->v[i];
+
+		for (;;) {
+			size_t n = strcspn(s, ",");
+
+			strv_take(ret, xstrndup(s, n));
+			if (s[n] == '\0')
+				break;
+			s += n + 1;
+		}
+	}
+}
+
+/* What the words say, checked; mistakes go to the list. */
+static void read_args(struct cli *cli, const struct build_cmd_args *args, struct build_args *ret, char **ret_ref)
+{
+	struct err err;
+
+	*ret = (struct build_args){ .set = args->minimal ? BUILD_MINIMAL : BUILD_DEFAULT };
+	if (args->full) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, "full", 0));
+		problem_text(&cli->problems, "--full: not in this version; leave it out and add packages with --include");
+	}
+	split(&args->include, &ret->include);
+	for (size_t i = 0; i < ret->include.n; i++)
+		if (debstrap_package_check(ret->include.v[i], &err) < 0) {
+			problems_at(&cli->problems, opt_at(&cli->parsed, "include", 0));
+			problem_text(&cli->problems, "%s", err.text);
+		}
+	if (args->tag) {
+		AUTO_FREE(char, full);
+
+		full = strpbrk(args->tag, "/:") ? xstrdup(args->tag) : xasprintf("localhost/agent-vm:%s", args->tag);
+		if (ref_normalise(full, ret_ref, &err) < 0) {
+			problems_at(&cli->problems, opt_at(&cli->parsed, "tag", 0));
+			problem_text(&cli->problems, "--tag: %s", err.text);
+		}
+	} else {
+		*ret_ref = xasprintf("localhost/agent-vm:%s", build_set_str[ret->set]);
+	}
+	ret->reference = *ret_ref;
+}
+
+static void read_host(struct cli *cli)
+{
+	struct strv missing = { 0 };
+
+	problems_at(&cli->problems, PROBLEMS_AT_END);
+	build_missing(&missing);
+	for (size_t i = 0; i < missing.n; i++)
+		problem_world(&cli->problems, "%s", missing.v[i]);
+	strv_done(&missing);
+}
+
+static int stop_open(sigset_t *old)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGHUP);
+	(void)sigaddset(&set, SIGQUIT);
+	(void)sigprocmask(SIG_BLOCK, &set, old);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* End by the signal that stopped us, as the shell that waits for us expects. */
+static int end_by_signal(int fd, const sigset_t *old)
+{
+	struct signalfd_siginfo si;
+	int sig = SIGINT;
+
+	if (read(fd, &si, sizeof(si)) == (ssize_t)sizeof(si))
+		sig = (int)si.ssi_signo;
+	(void)signal(sig, SIG_DFL);
+	(void)sigprocmask(SIG_SETMASK, old, NULL);
+	(void)raise(sig);
+	return 128 + sig;
+}
+
+static int build_it(struct build_args *args, const struct build_cmd_args *cmd, struct err *err, struct build_view *view,
+		    int stop_fd)
+{
+	AUTO_FREE(char, path);
+	AUTO_FREE(char, warning);
+	AUTO_FREE(char, role);
+	struct state_root root = STATE_ROOT_INIT;
+	struct build_result res;
+	struct store store;
+	int r;
+
+	r = find_role("agent-vm-image", &role, err);
+	if (r == 0)
+		r = state_root_path(&path, &warning, err);
+	if (warning)
+		(void)fprintf(stderr, "agent-vm: warning: %s\n", warning);
+	if (r == 0)
+		r = state_root_open(path, true, &root, err);
+	if (r < 0)
+		return r;
+	r = store_open(root.fd, root.path, &store, err);
+	if (r == 0) {
+		args->image_role = role;
+		build_view_init(view, args->reference, cmd->quiet, cmd->json);
+		r = image_build(&store, args, build_view_progress, view, stop_fd, &res, err);
+		store_close(&store);
+	}
+	state_root_close(&root);
+	if (r < 0)
+		return r;
+	build_view_done(view, &res);
+	free(res.reference);
+	return 0;
+}
+
+static int build_run(struct cli *cli, void *cmd_args, char **rest)
+{
+	struct build_cmd_args *cmd = cmd_args;
+	AUTO_FREE(char, reference);
+	struct build_view view = { .json = cmd->json };
+	struct build_args args;
+	struct err err = { 0 };
+	AUTO_FD(stop_fd);
+	sigset_t old;
+	int r;
+
+	read_args(cli, cmd, &args, &reference);
+	if (cli->problems.n == 0)
+		read_host(cli);
+	if (cli->problems.n > 0) {
+		strv_done(&args.include);
+		return problems_report(&cli->problems, stderr, "nothing was built");
+	}
+	view.reference = reference;
+	stop_fd = stop_open(&old);
+	r = build_it(&args, cmd, &err, &view, stop_fd);
+	strv_done(&args.include);
+	if (r < 0)
+		build_view_error(&view, err.text);
+	if (r == -EINTR)
+		return end_by_signal(stop_fd, &old);
+	if (r < 0)
+		return r == -EINVAL ? 2 : 1;
+	return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
+}
+
+const struct cmd cmd_build = {
+	.name = "build",
+	.summary = "make the built-in image on this machine, without a registry or Docker",
+	.usage = "[--minimal] [--include PACKAGE[,PACKAGE]]... [--tag NAME]",
+	.about = "Makes a Debian 13 root disk with mmdebstrap from the Debian mirror that this machine's apt uses. No root is "
+		 "needed: mmdebstrap works in a user namespace, with the package uidmap and a range of sub-ids.\n\n"
+		 "This version makes the image without the agents' programs. The first image becomes the default one.",
+	.examples = "agent-vm build\tthe default image\n"
+		    "agent-vm build --minimal --include golang\ta small one with Go\n",
+	.opts = build_opts,
+	.args_size = sizeof(struct build_cmd_args),
+	.words = CMD_WORDS_NONE,
+	.run = build_run,
+};

@@ -1,0 +1,250 @@
+#include "state.h"
+
+#include "cli/cmd.h"
+
+extern const struct cmd cmd_ps, cmd_stop, cmd_logs;
+
+/* As cmd_logs.c and the others lay them out: flags in their order. */
+struct ps_args {
+	bool json;
+};
+struct stop_args {
+	bool all, force;
+};
+struct logs_args {
+	bool denied, list, json;
+	const char *role;
+};
+
+/* Runs a verb in a child; stdout and stderr come back together. */
+static char *ran(const struct cmd *cmd, const void *args, const char *word, int want)
+{
+	static char *text;
+	char *words[] = { (char *)(uintptr_t)word, NULL };
+	struct cli cli = { .cmd = cmd };
+	AUTO_FREE(void, copy);
+	AUTO_FD(out);
+	int status;
+	pid_t pid;
+
+	free(text);
+	text = NULL;
+	out = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	CHECK_INT(out, >=, 0);
+	copy = xcalloc(1, cmd->args_size);
+	memcpy(copy, args, cmd->args_size);
+	pid = fork();
+	if (pid == 0) {
+		(void)dup2(out, STDOUT_FILENO);
+		(void)dup2(out, STDERR_FILENO);
+		status = cmd->run(&cli, copy, words);
+		(void)fflush(stdout);
+		_exit(status);
+	}
+	CHECK_INT(waitpid(pid, &status, 0), ==, pid);
+	CHECK_INT(lseek(out, 0, SEEK_SET), ==, 0);
+	CHECK_INT(fd_read_file(out, 1 << 20, &text, NULL), ==, 0);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != want)
+		fail_msg("status %x, output %s", status, text);
+	return text;
+}
+
+TEST(ps_without_a_root_prints_only_the_header)
+{
+	struct ps_args ps = { false }, json = { true };
+	struct state t;
+
+	state_begin(&t);
+	(void)setenv("XDG_STATE_HOME", "/nonexistent", 1);
+	CHECK_STR(ran(&cmd_ps, &ps, NULL, 0), "SESSION  VERB  PROJECT  PID  UP  VMM  PORTS\n");
+	CHECK_STR(ran(&cmd_ps, &json, NULL, 0), "[]\n");
+	(void)setenv("AGENT_VM_STATE_DIR", "relative", 1);
+	CHECK(strstr(ran(&cmd_ps, &ps, NULL, 2), "AGENT_VM_STATE_DIR=relative"));
+	state_end(&t);
+}
+
+TEST(ps_prints_the_table)
+{
+	struct ps_args ps = { false }, json = { true };
+	AUTO_FREE(char, want);
+	struct launcher l;
+	struct state t;
+	json_t *all;
+
+	state_begin(&t);
+	l = launcher_start(&t, "claude", false);
+	want = xasprintf("%-*s  VERB    %-*s  %-*s  UP  VMM   PORTS\n"
+			 "%s  claude  %s  %d  0s  krun  127.0.0.1:3000->3000/tcp\n",
+			 (int)strlen(l.name + 9), "SESSION", (int)strlen(t.project.path), "PROJECT",
+			 snprintf(NULL, 0, "%d", l.pid), "PID", l.name + 9, t.project.path, l.pid);
+	CHECK_STR(ran(&cmd_ps, &ps, NULL, 0), want);
+	all = json_loads(ran(&cmd_ps, &json, NULL, 0), 0, NULL);
+	CHECK_INT(json_array_size(all), ==, 1);
+	CHECK_INT(json_integer_value(json_object_get(json_array_get(all, 0), "pid")), ==, l.pid);
+	json_decref(all);
+	launcher_kill(&l);
+	CHECK_INT(kill(l.child, SIGTERM), ==, 0);
+	CHECK(!strstr(ran(&cmd_ps, &ps, NULL, 0), l.name + 9));
+	CHECK(!exists(t.root.sessions_fd, l.name));
+	state_end(&t);
+}
+
+TEST(stop_ends_in_order_and_prints_the_name)
+{
+	struct stop_args stop = { false };
+	AUTO_FREE(char, want);
+	struct session_info info;
+	struct launcher l;
+	struct state t;
+
+	state_begin(&t);
+	CHECK(strstr(ran(&cmd_stop, &stop, NULL, 1), "none for this project"));
+	l = launcher_start(&t, "claude", false);
+	CHECK(strstr(ran(&cmd_stop, &stop, "nosuch", 1), "nosuch"));
+	CHECK(strstr(ran(&cmd_stop, &stop, "../other", 1), "there is none"));
+	want = xasprintf("%s\n", l.name + 9);
+	CHECK_STR(ran(&cmd_stop, &stop, NULL, 0), want);
+	CHECK_INT(waitpid(l.pid, NULL, 0), ==, l.pid);
+	CHECK(!is_running(l.child));
+	ended_info(&t, l.name, &info);
+	CHECK_INT(info.result, ==, SESSION_STOPPED);
+	CHECK_INT(info.exit_status, ==, 143);
+	session_info_done(&info);
+	state_end(&t);
+}
+
+TEST(stop_all_with_force_kills_the_deaf)
+{
+	struct stop_args stop = { true, true };
+	struct launcher a, b;
+	struct session_info info;
+	struct state t;
+	const char *out;
+
+	state_begin(&t);
+	CHECK(strstr(ran(&cmd_stop, &stop, NULL, 1), "none is running"));
+	CHECK(strstr(ran(&cmd_stop, &stop, "x", 2), "--all"));
+	a = launcher_start(&t, "claude", false);
+	b = launcher_start(&t, "shell", true);
+	out = ran(&cmd_stop, &stop, NULL, 0);
+	CHECK(strstr(out, a.name + 9) && strstr(out, b.name + 9));
+	CHECK_INT(waitpid(a.pid, NULL, 0), ==, a.pid);
+	CHECK_INT(waitpid(b.pid, NULL, 0), ==, b.pid);
+	CHECK(!is_running(a.child) && !is_running(b.child));
+	CHECK(!exists(t.root.sessions_fd, b.name));
+	ended_info(&t, b.name, &info);
+	CHECK_INT(info.result, ==, SESSION_LOST);
+	session_info_done(&info);
+	state_end(&t);
+}
+
+/* A record whose launcher is another process by now: nothing is signalled. */
+TEST(stop_never_signals_a_pid_that_was_used_again)
+{
+	struct stop_args stop = { false, true };
+	struct session_info info;
+	struct launcher l;
+	struct state t;
+	AUTO_FD(dir);
+	pid_t victim = sleeper();
+
+	state_begin(&t);
+	l = launcher_start(&t, "claude", false);
+	dir = registry_open_session(&t.root, l.name);
+	CHECK_INT(session_info_read(dir, &info, NULL), ==, 0);
+	info.launcher.pid = victim;
+	/* Ticks are 10 ms long: both may have started in one. */
+	info.launcher.start++;
+	info.n_children = 0;
+	CHECK_INT(session_info_write(dir, &info), ==, 0);
+	session_info_done(&info);
+	(void)ran(&cmd_stop, &stop, l.name, 1);
+	CHECK_INT(waitpid(victim, NULL, WNOHANG), ==, 0);
+	CHECK_INT(waitpid(l.pid, NULL, WNOHANG), ==, 0);
+	CHECK_INT(kill(victim, SIGKILL), ==, 0);
+	CHECK_INT(waitpid(victim, NULL, 0), ==, victim);
+	CHECK_INT(kill(l.pid, SIGTERM), ==, 0);
+	CHECK_INT(waitpid(l.pid, NULL, 0), ==, l.pid);
+	state_end(&t);
+}
+
+static void log_write(const struct session *s, const char *name, const char *text)
+{
+	CHECK_INT(file_replace_at(s->log_fd, name, text, strlen(text), 0600), ==, 0);
+}
+
+TEST(logs_are_merged_by_time_and_escaped)
+{
+	struct logs_args logs = { false }, console = { .role = "console" }, json = { .json = true, .role = "vmm" };
+	struct session s = SESSION_INIT;
+	struct state t;
+	struct err err;
+
+	state_begin(&t);
+	CHECK(strstr(ran(&cmd_logs, &logs, NULL, 1), "none for this project"));
+	CHECK_INT(session_create(&s, &t.root, &t.project, "claude", NULL, &err), ==, 0);
+	log_write(&s, "launcher.log",
+		  "2026-11-23T20:01:02.000Z launcher info one\n  more of one\n2026-11-23T20:01:05.000Z launcher info three\n");
+	log_write(&s, "vmm.log", "2026-11-23T20:01:04.000Z vmm info two\n");
+	log_write(&s, "console.log", "boot\r\n\x1b[2Jevil\nno newline");
+	log_write(&s, "guest.log", "");
+	CHECK_STR(ran(&cmd_logs, &logs, NULL, 0), "launcher: 2026-11-23T20:01:02.000Z launcher info one\n"
+						  "launcher:   more of one\n"
+						  "vmm: 2026-11-23T20:01:04.000Z vmm info two\n"
+						  "launcher: 2026-11-23T20:01:05.000Z launcher info three\n"
+						  "console: boot\nconsole: \\x1b[2Jevil\nconsole: no newline\n");
+	CHECK_STR(ran(&cmd_logs, &console, ".", 0), "console: boot\nconsole: \\x1b[2Jevil\nconsole: no newline\n");
+	CHECK(strstr(ran(&cmd_logs, &json, NULL, 0), "\"line\": \"2026-11-23T20:01:04.000Z vmm info two\""));
+	CHECK_INT(session_end(&s, SESSION_START_FAILED, 1, "x"), ==, 0);
+	CHECK(strstr(ran(&cmd_logs, &console, NULL, 0), "no newline"));
+	session_done(&s);
+	state_end(&t);
+}
+
+TEST(logs_of_a_failed_launch_are_there_after_three_more)
+{
+	struct logs_args logs = { false }, list = { .list = true };
+	AUTO_FREE(char, name);
+	struct state t;
+	struct err err;
+	const char *out;
+
+	state_begin(&t);
+	for (int i = 0; i < 4; i++) {
+		struct session s = SESSION_INIT;
+
+		CHECK_INT(session_create(&s, &t.root, &t.project, "claude", NULL, &err), ==, 0);
+		if (i == 0) {
+			name = xstrdup(s.info.name);
+			log_write(&s, "launcher.log", "the first failed\n");
+		}
+		CHECK_INT(session_end(&s, i == 0 ? SESSION_START_FAILED : SESSION_EXIT, 1, NULL), ==, 0);
+		session_done(&s);
+	}
+	CHECK_STR(ran(&cmd_logs, &logs, name, 0), "launcher: the first failed\n");
+	out = ran(&cmd_logs, &list, NULL, 0);
+	CHECK(strstr(out, "start-failed") && strstr(out, name));
+	state_end(&t);
+}
+
+TEST(denied_shows_refusals_and_what_would_open_them)
+{
+	struct logs_args denied = { .denied = true };
+	struct session s = SESSION_INIT;
+	struct state t;
+	struct err err;
+
+	state_begin(&t);
+	CHECK_INT(session_create(&s, &t.root, &t.project, "claude", NULL, &err), ==, 0);
+	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0), "");
+	log_write(&s, "audit.jsonl",
+		  "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"tcp\",\"dst\":\"104.16.3.35\",\"port\":80,\"verdict\":\"allow\"}\n"
+		  "not json\n"
+		  "{\"v\":1,\"t\":\"2026-11-23T20:01:09.777Z\",\"k\":\"refused\",\"p\":\"tcp\",\"name\":\"db.\\u001blan\","
+		  "\"by\":\"dns\",\"dst\":\"192.168.1.10\",\"port\":5432,\"rule\":\"private\","
+		  "\"open\":\"--allow-egress 192.168.1.10:5432\",\"n\":3}\n");
+	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
+		  "20:01:09  3x  tcp 192.168.1.10:5432 (db.\\x1blan)  private network  --allow-egress 192.168.1.10:5432\n");
+	session_done(&s);
+	state_end(&t);
+}
