@@ -189,14 +189,14 @@ int find_virtiofsd(char **ret, struct err *err)
 
 int find_boot_dir(char **ret, struct err *err)
 {
-	static const char *const patterns[] = { "../lib/agent-vm/boot", "guest/boot", NULL };
+	static const char *const patterns[] = { "../lib/agent-vm/boot/root", "boot/root", NULL };
 
 	return find_part("boot folder of the guest", patterns, S_IFDIR, "install agent-vm again, with all its parts", ret, err);
 }
 
 int find_boot_image(char **ret, struct err *err)
 {
-	static const char *const patterns[] = { "../lib/agent-vm/boot.ext4", "guest/boot.ext4", NULL };
+	static const char *const patterns[] = { "../lib/agent-vm/boot/boot.ext4", "boot/boot.ext4", NULL };
 
 	return find_part("boot image of the guest", patterns, S_IFREG, "install agent-vm again, with all its parts", ret, err);
 }
