@@ -16,7 +16,7 @@
 #include "session/root.h"
 
 struct build_cmd_args {
-	bool minimal, full, json, quiet;
+	bool minimal, full, if_missing, json, quiet;
 	const char *tag;
 	struct strv include;
 };
@@ -28,6 +28,8 @@ static const struct opt build_opts[] = {
 	  "name of the image: localhost/agent-vm:NAME, or a whole reference", 0, NULL, "work" },
 	{ "include", OPT_STRV, offsetof(struct build_cmd_args, include), "PACKAGE[,PACKAGE]",
 	  "more Debian packages; may be given several times", 0, NULL, "golang,make" },
+	{ "if-missing", OPT_FLAG, offsetof(struct build_cmd_args, if_missing), NULL,
+	  "do nothing when an image of that name is stored" },
 	{ "json", OPT_FLAG, offsetof(struct build_cmd_args, json), NULL, "print events as JSON, one object a line" },
 	{ "quiet", OPT_FLAG, offsetof(struct build_cmd_args, quiet), NULL, "print only the result and errors" },
 	{ NULL },
@@ -138,6 +140,11 @@ static int build_it(struct build_args *args, const struct build_cmd_args *cmd, s
 	if (r < 0)
 		return r;
 	r = store_open(root.fd, root.path, &store, err);
+	if (r == 0 && cmd->if_missing && store_has(&store, args->reference)) {
+		store_close(&store);
+		state_root_close(&root);
+		return 0;
+	}
 	if (r == 0) {
 		args->image_role = role;
 		build_view_init(view, args->reference, cmd->quiet, cmd->json);
@@ -186,7 +193,7 @@ static int build_run(struct cli *cli, void *cmd_args, char **rest)
 const struct cmd cmd_build = {
 	.name = "build",
 	.summary = "make the built-in image on this machine, without a registry or Docker",
-	.usage = "[--minimal] [--include PACKAGE[,PACKAGE]]... [--tag NAME]",
+	.usage = "[OPTIONS]",
 	.about = "Makes a Debian 13 root disk with mmdebstrap from the Debian mirror that this machine's apt uses. No root is "
 		 "needed: mmdebstrap works in a user namespace, with the package uidmap and a range of sub-ids.\n\n"
 		 "This version makes the image without the agents' programs. The first image becomes the default one.",

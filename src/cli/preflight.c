@@ -102,6 +102,22 @@ static const char *const *list(const struct strv *s)
 	return s->n > 0 ? (const char *const *)s->v : NULL;
 }
 
+static int find_vmm(char **ret, struct err *err)
+{
+	return find_role("agent-vm-vmm", ret, err);
+}
+
+/* Our executables and libraries, as far as they are there: what is missing is reported elsewhere. */
+static void own_parts(struct strv *own)
+{
+	int (*const finders[])(char **, struct err *) = { find_vmm, find_libkrun, find_libkrunfw, find_boot_dir };
+	char *path;
+
+	for (size_t i = 0; i < ARRAY_SIZE(finders); i++)
+		if (finders[i](&path, NULL) == 0)
+			strv_take(own, path);
+}
+
 static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p)
 {
 	AUTO_FREE(char, state_dir);
@@ -120,12 +136,7 @@ static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p
 	if (!p->root_path)
 		return;
 	state_dir = xasprintf("%s/%s", p->root_path, p->project.hash);
-	for (size_t i = 0; i < 4; i++) {
-		const char *path = (const char *[]){ p->vmm_path, p->libkrun, p->libkrunfw, p->boot_dir }[i];
-
-		if (path)
-			strv_add(&own, path);
-	}
+	own_parts(&own);
 	la = (struct layout_args){
 		.project = p->project.path,
 		.home = p->home,
@@ -274,14 +285,17 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
 	host_facts_read("", &host);
 	launch_check(cli, args, &host, getenv);
+	ret->home = home_folder();
+	plan_root(cli, ret);
+	plan_files(cli, args, ret);
+	/* What is wrong with the words and the folders comes first; what is missing on the host is no help before. */
+	if (cli->problems.n > 0)
+		return;
 	if (args->agent->program)
 		problem_text(&cli->problems,
 			     "%s: this version starts no agents yet, only commands; write: agent-vm shell -- COMMAND",
 			     args->verb);
-	ret->home = home_folder();
-	plan_root(cli, ret);
 	plan_monitor(cli, args, ret, root_cache(ret, &root));
-	plan_files(cli, args, ret);
 	plan_resources(cli, args, &host, ret);
 	plan_image(cli, args, ret, &root);
 	state_root_close(&root);

@@ -332,9 +332,9 @@ int session_listen(int dirfd, const char *name, int *ret_fd)
 	if (r < 0)
 		return r;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* The mode of the socket's own inode is what bind() gives the file, less the umask. */
+	/* The mode of the socket's own inode is what bind() gives the file, less the umask; so it is set once more. */
 	if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    listen(fd, BACKLOG) < 0)
+	    fchmodat(dirfd, name, 0600, 0) < 0 || listen(fd, BACKLOG) < 0)
 		return -errno;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
