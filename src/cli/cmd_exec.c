@@ -124,7 +124,7 @@ static int exec_run(struct cli *cli, void *args, char **rest)
 const struct cmd cmd_exec = {
 	.name = "exec",
 	.summary = "run one more program in a running session",
-	.usage = "[--session SESSION] [--] [COMMAND [WORDS] | -c LINE]",
+	.usage = "[OPTIONS] [--] [COMMAND [WORDS] | -c LINE]",
 	.about = "Words are taken as by agent-vm shell. The program gets the environment that the agent has and starts in the "
 		 "project folder; terminal, standard input, signals and exit status are as in a launch.",
 	.examples = "agent-vm exec\ta second shell beside the agent\n"

@@ -388,9 +388,10 @@ int launch_run(struct cli *cli, void *args, char **rest)
 	}
 	l.profile.parsed = l.profile.start;
 	l.profile.preflight = now_ns();
+	launch_warnings(l.args, &l.plan.warnings);
 	launch_hints(l.args, &hints);
 	for (size_t i = 0; i < hints.n; i++)
-		(void)fprintf(stderr, "%s\n", hints.v[i]);
+		(void)fprintf(stderr, "agent-vm: note: %s\n", hints.v[i]);
 	strv_done(&hints);
 
 	block_signals(&old);
