@@ -14,7 +14,7 @@ const struct opt launch_opts[] = {
 	  "and at most 8 GiB; 2 GiB under emulation. At least 256M.",
 	  "4" },
 	{ "cpus", OPT_INT, AT(cpus), "N", "processors of the VM", 0,
-	  "From 1 to the number that this process may use. Default: 4, or all there are if fewer; 2 under emulation.",
+	  "From 1 to the number that this process may use. Default: 4, or all there are if fewer; 1 under emulation.",
 	  "2" },
 	{ "disk", OPT_MIB, AT(disk_mib), "SIZE", "size of the root disk, which ends with the session", 0,
 	  "As --memory. Room is taken on the host only for what is written. Default: 16 GiB.", "32" },

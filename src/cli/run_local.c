@@ -134,7 +134,7 @@ static void sink_pump(struct run *r, unsigned i)
 
 	if (s && done > 0) {
 		give = ctl_credit_free(&s->rx[i], done);
-		if (give > 0 && !s->rx_eof[i])
+		if (give > 0 && !s->rx_eof[i] && !s->reader_gone[i])
 			(void)ctl_put_u32(&r->port.out, CTL_CREDIT, (uint8_t)(i + 1), s->id, give);
 	}
 	if (s && k->gone && !s->reader_gone[i] && !s->rx_eof[i]) {

@@ -76,7 +76,7 @@ TEST(nothing_given_gives_the_defaults)
 	CHECK_INT(r.disk_mib, ==, 16384);
 	r = launch_resources(&args, &host, true);
 	CHECK_INT(r.memory_mib, ==, 2048);
-	CHECK_INT(r.cpus, ==, 2);
+	CHECK_INT(r.cpus, ==, 1);
 }
 
 TEST(defaults_follow_the_host)

@@ -205,8 +205,9 @@ class Exec(Case):
                                  stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
             time.sleep(1.5)
             s.terminate()
-            self.assertEqual(p.wait(60), 1)
-            self.assertIn(b"session", p.stderr.read())
+            # The guest's shutdown ends the program with SIGTERM, or the session is gone first.
+            code, err = p.wait(60), p.stderr.read()
+            self.assertTrue(code == 143 or (code == 1 and b"session" in err), (code, err))
             p.stderr.close()
             s.wait(60)
 

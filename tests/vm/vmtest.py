@@ -26,7 +26,7 @@ BOOT_S = 120 * SLOW
 
 def environment(**more):
     env = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_VM_") or k == "AGENT_VM_STATE_DIR"}
-    env.setdefault("TERM", "xterm-256color")
+    env["TERM"] = "xterm-256color"
     env.update({k: str(v) for k, v in more.items()})
     return env
 
