@@ -393,6 +393,12 @@ int stream_frame(struct guest *g, const struct ctl_frame *f, int64_t now)
 	case CTL_DATA:
 		return stream_data(g, s, f->payload);
 	case CTL_EOF:
+		if (f->channel != 0) {
+			/* Nobody reads it any more: the writer gets SIGPIPE. A PTY stays; it is the terminal. */
+			if (!s->pty && s->started && s->out[f->channel - 1].fd >= 0)
+				out_end(g, s, f->channel - 1);
+			return 0;
+		}
 		if (s->in_eof)
 			return -EBADMSG;
 		s->in_eof = true;
