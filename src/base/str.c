@@ -40,7 +40,7 @@ char *xstrndup(const char *s, size_t n)
 	return or_die(strndup(s, n));
 }
 
-static char *xvasprintf(const char *fmt, va_list ap)
+static PRINTF_LIKE(1, 0) char *xvasprintf(const char *fmt, va_list ap)
 {
 	char *s;
 

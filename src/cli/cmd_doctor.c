@@ -79,7 +79,8 @@ static void check_monitors(struct doctor *d)
 
 	(void)part(d, LEVEL_FAIL, "libkrunfw", find_libkrunfw);
 	krun = part(d, LEVEL_WARN, "libkrun", find_libkrun);
-	qemu = part(d, LEVEL_WARN, "qemu", find_qemu) & part(d, LEVEL_WARN, "virtiofsd", find_virtiofsd);
+	qemu = part(d, LEVEL_WARN, "qemu", find_qemu);
+	qemu = part(d, LEVEL_WARN, "virtiofsd", find_virtiofsd) && qemu;
 	if (!qemu)
 		line(d, LEVEL_WARN, "qemu", "the fallback is missing; on Debian and Ubuntu: apt-get install qemu-system-x86 virtiofsd");
 	if (find_role("agent-vm-vmm", &vmm, &err) < 0) {

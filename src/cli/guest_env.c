@@ -44,6 +44,10 @@ static char *host_zone(void)
 	return zone ? xstrdup(zone + sizeof(mark) - 1) : NULL;
 }
 
+#define GUEST_PATH                                                                                             \
+	"PATH=/root/.local/bin:/root/.claude/local/bin:/root/.opencode/bin:/usr/local/bin:/usr/bin:/usr/sbin:" \
+	"/bin:/sbin:/usr/local/sbin"
+
 void guest_env(const struct guest_env_args *args, struct strv *ret)
 {
 	static const char *const ours[] = {
@@ -51,8 +55,7 @@ void guest_env(const struct guest_env_args *args, struct strv *ret)
 		"USER=root",
 		"LOGNAME=root",
 		"SHELL=/bin/bash",
-		"PATH=/root/.local/bin:/root/.claude/local/bin:/root/.opencode/bin:/usr/local/bin:/usr/bin:/usr/sbin:"
-		"/bin:/sbin:/usr/local/sbin",
+		GUEST_PATH,
 		"LANG=C.UTF-8",
 		"IS_SANDBOX=1",
 		"CODEX_HOME=/agent-vm-state/codex",

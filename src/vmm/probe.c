@@ -85,12 +85,12 @@ static int check_caps(int kvm, struct err *err)
 static int make(struct machine *m, struct err *err)
 {
 	struct kvm_userspace_memory_region slot = { .memory_size = RAM_SIZE };
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[CPUID_MAX];
-	} cpuid = { .head.nent = CPUID_MAX };
+	/* kvm_cpuid2 ends in an array that ABI users size themselves. */
+	_Alignas(struct kvm_cpuid2) char space[sizeof(struct kvm_cpuid2) + CPUID_MAX * sizeof(struct kvm_cpuid_entry2)];
+	struct kvm_cpuid2 *cpuid = memset(space, 0, sizeof(space));
 	int n;
 
+	cpuid->nent = CPUID_MAX;
 	m->vm = ioctl(m->kvm, KVM_CREATE_VM, 0);
 	if (m->vm < 0)
 		return err_set(err, -errno, "/dev/kvm: no VM can be made: %s", strerror(errno));
@@ -112,11 +112,11 @@ static int make(struct machine *m, struct err *err)
 	m->run = mmap(NULL, m->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m->cpu, 0);
 	if (m->run == MAP_FAILED)
 		return err_set(err, -errno, "/dev/kvm: map a virtual processor: %s", strerror(errno));
-	if (ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) < 0)
+	if (ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
 		return err_set(err, -errno, "/dev/kvm: CPUID cannot be read: %s", strerror(errno));
-	if (cpuid.head.nent == 0)
+	if (cpuid->nent == 0)
 		return err_set(err, -ENOTSUP, "/dev/kvm: this host's KVM offers no CPUID");
-	if (ioctl(m->cpu, KVM_SET_CPUID2, &cpuid) < 0)
+	if (ioctl(m->cpu, KVM_SET_CPUID2, cpuid) < 0)
 		return err_set(err, -errno, "/dev/kvm: CPUID cannot be set: %s", strerror(errno));
 	return 0;
 }

@@ -36,7 +36,7 @@ TEST(references_get_their_full_form)
 TEST(what_is_no_reference_is_refused)
 {
 	static const char *const cases[] = {
-		"", "/", "a/", "/a", "a//b", "A", "a/B", "a:", "a:-x", "a: b", "a b", "a\nb", "a@", "a@sha256:12", "a@md5:" HEX,
+		"", "/", "a/", "/a", "a//b", "A", "a/B", "a:", "a:-x", "a: b", "a b", "a\nb", "a@", "a@sha256:12", ("a@md5:" HEX),
 		"https://h.example/x", "h.example:/x", "h.example:123456/x", "a___b", "a..b", "-a", "a-", "h..x./y/Z",
 		"../x", "a/../b",
 	};
