@@ -1,0 +1,83 @@
+/* What the launcher and the two halves of agent-vm-image tell each other.
+ *
+ * Both are started with 0, 1, 2 on /dev/null and
+ *   3 SOCK_SEQPACKET to the launcher; its end means that the launcher is gone, then they end
+ *   4 the role's log
+ *   5 fetch only: the folder <root>/images of the store
+ * A message is u32 type, little endian, then records (proto/rec.h); at most IM_MSG_MAX bytes, at most one descriptor.
+ *
+ *	agent-vm-image fetch	network, registry login; writes blobs; parses manifests, never layers
+ *	agent-vm-image unpack	no network, no login, no path; reads layers, writes the disk
+ *
+ * fetch:   > FETCH (or HEAD)    < MANIFEST, LAYER × n    > GO    < PART, PROGRESS, BLOB …    < DONE
+ * unpack:  > DISK, LAYER × n (bottom first)    > GROWN …    < PROGRESS …, LAYER_DONE × n    < DONE
+ * At any time  < ERROR, after which the process ends. The launcher ends either by closing its end of 3 and a kill.
+ *
+ * The launcher checks what comes up as hostile: fetch has parsed what a registry sent, unpack what an image holds. */
+#pragma once
+
+#include <stdint.h>
+
+#define IM_FD_CONTROL 3
+#define IM_FD_LOG 4
+#define IM_FD_STORE 5
+
+#define IM_MSG_MAX 8192
+#define IM_LAYERS_MAX 512
+#define IM_DIGEST 64 /* a digest travels as 64 lower-case hex digits of SHA-256, without "sha256:" */
+
+enum im_msg {
+	/* to fetch */
+	IM_FETCH = 1, /* IM_K_SOURCE, IM_K_ARCH; with a descriptor when the source is "-" */
+	IM_HEAD,      /* the same: only MANIFEST is wanted, without layers, and nothing is written */
+	IM_GO,	      /* IM_K_LAYER × those that are wanted; none: all */
+	/* from fetch */
+	IM_MANIFEST, /* IM_K_SERVED, IM_K_PLATFORM, IM_K_CONFIG, IM_K_LAYERS, IM_K_NAME* */
+	IM_PART,     /* IM_K_LAYER, IM_K_BYTES there already; descriptor: the blob, read-only, growing or complete */
+	IM_BLOB,     /* IM_K_LAYER: complete, verified, in blobs/ */
+	/* to unpack */
+	IM_DISK,  /* IM_K_BYTES of the file system, IM_K_LAYERS, IM_K_EPOCH; descriptor: an empty file, O_RDWR */
+	IM_GROWN, /* IM_K_LAYER, IM_K_BYTES that may be read now; not sent for a layer whose descriptor is a pipe */
+	/* from unpack */
+	IM_LAYER_DONE, /* IM_K_LAYER, IM_K_DIFF_ID as found, IM_K_BYTES of the uncompressed layer */
+	/* both ways, or from both */
+	IM_LAYER,    /* IM_K_LAYER, IM_K_COMPRESSION, IM_K_BLOB, IM_K_BYTES of the blob, IM_K_DIFF_ID; to unpack with a
+		      * descriptor. A pipe or a locally made tar has no IM_K_BLOB, IM_K_BYTES and IM_K_DIFF_ID. */
+	IM_PROGRESS, /* IM_K_LAYER, IM_K_BYTES of the blob loaded or consumed; unpack: IM_K_NAME of the entry, escaped */
+	IM_DONE,     /* unpack: IM_K_ENTRIES, IM_K_USED, IM_K_VERSION?, IM_K_HAS* */
+	IM_ERROR,    /* IM_K_ERRNO, IM_K_TEXT: OBJECT: CAUSE; WHAT TO DO */
+};
+
+enum im_key {
+	IM_K_SOURCE = 1,  /* string: reference in full form, "oci:DIR[:TAG]", "oci-archive:…", "docker-archive:…", "-" */
+	IM_K_ARCH,	  /* string: GOARCH name, "amd64" */
+	IM_K_SERVED,	  /* digest of what the reference names: an index or a manifest */
+	IM_K_PLATFORM,	  /* digest of the manifest of our platform */
+	IM_K_CONFIG,	  /* digest of the config, which is in blobs/ now */
+	IM_K_LAYERS,	  /* u64 count */
+	IM_K_LAYER,	  /* u64 index from the bottom, 0.. */
+	IM_K_COMPRESSION, /* u64 enum im_compression; what the media type says */
+	IM_K_BLOB,	  /* digest of the compressed bytes */
+	IM_K_DIFF_ID,	  /* digest of the uncompressed bytes */
+	IM_K_BYTES,	  /* u64 */
+	IM_K_EPOCH,	  /* u64, seconds: time of what no layer dates */
+	IM_K_NAME,	  /* string, escaped */
+	IM_K_ENTRIES,	  /* u64 */
+	IM_K_USED,	  /* u64, bytes of the file system in use, metadata counted */
+	IM_K_VERSION,	  /* bytes, at most 32: content of /etc/agent-vm-image-version as it is; absent: no such regular file */
+	IM_K_HAS,	  /* u64 of enum im_has, or'ed */
+	IM_K_ERRNO,	  /* u64, positive */
+	IM_K_TEXT,	  /* string */
+};
+
+enum im_compression { IM_PLAIN, IM_GZIP, IM_ZSTD, IM_COMPRESSIONS };
+
+/* Programs found in the image's folders of programs. */
+enum im_has {
+	IM_HAS_BASH = 1 << 0,
+	IM_HAS_CLAUDE = 1 << 1,
+	IM_HAS_CODEX = 1 << 2,
+	IM_HAS_OPENCODE = 1 << 3,
+	IM_HAS_COPILOT = 1 << 4,
+	IM_HAS_CHROMIUM = 1 << 5,
+};
