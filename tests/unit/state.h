@@ -27,6 +27,7 @@ struct state {
 
 static inline void state_begin(struct state *t)
 {
+	AUTO_FREE(char, root_path);
 	struct err err;
 
 	*t = (struct state){ .dir = "/tmp/agent-vm-test.XXXXXX", .root = STATE_ROOT_INIT, .project = PROJECT_INIT };
@@ -38,7 +39,8 @@ static inline void state_begin(struct state *t)
 	CHECK_INT(project_open_cwd(&t->project, &err), ==, 0);
 	CHECK_INT(setenv("AGENT_VM_STATE_DIR", "", 1), ==, 0);
 	CHECK_INT(setenv("XDG_STATE_HOME", t->dir, 1), ==, 0);
-	if (state_root_open(xasprintf("%s/agent-vm", t->dir), true, &t->root, &err) < 0)
+	root_path = xasprintf("%s/agent-vm", t->dir);
+	if (state_root_open(root_path, true, &t->root, &err) < 0)
 		fail_msg("%s", err.text);
 }
 
