@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -73,6 +74,9 @@ static inline pid_t sleeper(void)
 	if (pid == 0) {
 		sigset_t none;
 
+		/* It outlives its launcher, that is its purpose; it must not keep open what collects the test's output. */
+		(void)dup2(open("/dev/null", O_RDWR | O_CLOEXEC), STDOUT_FILENO);
+		(void)dup2(STDOUT_FILENO, STDERR_FILENO);
 		(void)sigemptyset(&none);
 		(void)sigprocmask(SIG_SETMASK, &none, NULL);
 		(void)execl("/bin/sleep", "sleep", "600", (char *)NULL);
@@ -96,6 +100,7 @@ static inline struct launcher launcher_start(struct state *t, const char *verb, 
 		sigset_t none, term;
 		struct err err;
 
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* it does not outlive a test that failed */
 		(void)sigemptyset(&none);
 		(void)sigemptyset(&term);
 		(void)sigaddset(&term, SIGTERM);
