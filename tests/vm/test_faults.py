@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from vmtest import AGENT_VM, STATE, Case, Terminal, alive, children, environment, wait_for
+from vmtest import AGENT_VM, BOOT_S, STATE, Case, Terminal, alive, children, environment, wait_for
 
 SESSIONS = pathlib.Path(STATE) / "run/sessions"
 
@@ -169,6 +169,34 @@ class Limits(Case):
         out = self.sh("dd if=/dev/zero of=/big bs=1M count=3000 2>&1 | grep -o 'No space left'; rm /big; echo ok > /x; cat /x",
                       "--disk", "2G")
         self.assertEqual(out, "No space left\nok\n")
+
+    def on_small_disk(self, kib, *words):
+        """Run agent-vm with its state on a file system of that size, the image store mounted into it."""
+        root = self.top / "small"
+        root.mkdir(exist_ok=True)
+        script = (f"mount -t tmpfs -o size={kib}k,mode=0700 none '{root}' && umask 077 && "
+                  f"(cd '{root}' && mkdir -p images cache run/projects run/locks run/sessions run/logs) && "
+                  f"mount --bind '{STATE}/images' '{root}/images' && '{AGENT_VM}' \"$@\"; s=$?; "
+                  f"echo LEFT: $(ls '{root}'/run/sessions 2>/dev/null) >&2; exit $s")
+        return subprocess.run(["unshare", "-Urm", "sh", "-c", script, "sh", *words], cwd=self.project, timeout=BOOT_S,
+                              env=environment(AGENT_VM_STATE_DIR=root, AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"]),
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_host_disk_full_before_the_boot(self):
+        p = self.on_small_disk(8192, "shell", "true")
+        err = p.stderr.decode()
+        self.assertEqual(p.returncode, 1, err)
+        self.assertIn("small: 8 MiB free and a session needs 256 MiB; make room or set AGENT_VM_STATE_DIR", err)
+        self.assertTrue(err.rstrip().endswith("LEFT:"), err)
+
+    def test_host_disk_full_while_the_guest_writes(self):
+        p = self.on_small_disk(270 << 10, "shell", "--", "-c", "dd if=/dev/zero of=/big bs=1M count=400 conv=fsync 2>&1 | "
+                               "grep -o 'Input/output error\\|Read-only'; echo kept > kept; exit 7")
+        err = p.stderr.decode()
+        self.assertEqual(p.returncode, 7, err)
+        self.assertIn(b"Input/output error", p.stdout)
+        self.assertEqual((self.project / "kept").read_text(), "kept\n")
+        self.assertTrue(err.rstrip().endswith("LEFT:"), err)
 
     def test_disk_larger_than_the_image(self):
         self.assertGreater(int(self.sh("df --output=size -BG / | tail -n 1", "--disk", "24G").strip().rstrip("G")), 22)
