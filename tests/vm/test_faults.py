@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from vmtest import AGENT_VM, BOOT_S, STATE, Case, Terminal, alive, children, environment, wait_for
+from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, alive, children, environment, wait_for
 
 SESSIONS = pathlib.Path(STATE) / "run/sessions"
 
@@ -103,6 +103,43 @@ class Kill(Case):
                     self.assertIn("agent-vm: ", err)
                     self.nothing_left(kids)
                 self.assertEqual(session_folders(), [])
+
+    def test_kill_9_of_each_process_while_booting(self):
+        n = 4
+        i = 0
+        while i < n:
+            with self.subTest(child=i):
+                p = subprocess.Popen([AGENT_VM, "shell", "true"], cwd=self.project, env=environment(),
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                wait_for(lambda: len(children(p.pid)) >= 3, 30, "no monitor")
+                time.sleep(0.3)
+                kids = children(p.pid)
+                n = len(kids)
+                os.kill(kids[i], signal.SIGKILL)
+                err = p.communicate(timeout=30 * SLOW)[1].decode()
+                self.assertEqual(p.returncode, 1, err)
+                self.assertRegex(err, r"agent-vm: .*(monitor|virtiofsd|VM)")
+                self.nothing_left(kids)
+                self.assertEqual(session_folders(), [])
+            i += 1
+
+    def test_kill_9_of_each_process_while_ending(self):
+        n, i = 1, 0
+        while i < n:
+            with self.subTest(child=i):
+                with self.session(script="echo up; echo kept >kept; sync; exit 3") as s:
+                    kids = children(s.pid)
+                    n = len(kids)
+                    if i < n:
+                        try:
+                            os.kill(kids[i], signal.SIGKILL)
+                        except ProcessLookupError:
+                            pass
+                    # The program's status was told already, or the session was lost before; both are true.
+                    self.assertIn(s.wait(30 * SLOW), (1, 3))
+                    self.nothing_left(kids)
+                self.assertEqual(session_folders(), [])
+            i += 1
 
     def test_kill_9_of_the_launcher(self):
         with self.session() as s:
