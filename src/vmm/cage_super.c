@@ -70,13 +70,14 @@ void cage_supervise(pid_t inner)
 	(void)sigaddset(&set, SIGCHLD);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigprocmask(SIG_SETMASK, &set, NULL);
+	/* Before one is opened: the configuration's is closed already, and its number would be the new one's. */
+	for (fd = VMM_FD_CONFIG; fd < VMM_FD_LAST_WORD; fd++)
+		(void)close(fd);
 	p[0].fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (p[0].fd < 0) {
 		log_error("supervisor: signalfd: %s", strerror(errno));
 		_exit(1); /* and the inner process with it */
 	}
-	for (fd = VMM_FD_CONFIG; fd < VMM_FD_LAST_WORD; fd++)
-		(void)close(fd);
 	if (chdir("/") < 0) /* keeps nobody's folder busy */
 		log_warn("supervisor: chdir: %s", strerror(errno));
 	(void)prctl(PR_SET_DUMPABLE, 0);
