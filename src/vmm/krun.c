@@ -126,6 +126,8 @@ int krun_open(const char *path, struct err *err)
 	return 0;
 }
 
+static bool split; /* interrupt controller */
+
 static int krun_check(const struct vmm_config *cfg, struct err *err)
 {
 	struct vmm_kernel k;
@@ -133,6 +135,7 @@ static int krun_check(const struct vmm_config *cfg, struct err *err)
 
 	if (access("/dev/kvm", R_OK | W_OK) < 0)
 		return err_set(err, -errno, "/dev/kvm: %s; agent-vm doctor says what to do", strerror(errno));
+	split = krun_timer_works();
 	r = kernel_open(cfg->libkrunfw, &k, err);
 	if (r < 0)
 		return r;
@@ -184,7 +187,8 @@ static int configure(const struct vmm_config *cfg, uint32_t *ret_ctx, struct err
 		return failed("krun_create_ctx", n, err);
 	ctx = (uint32_t)n;
 	TRY(set_vm_config, ctx, (uint8_t)cfg->cpus, cfg->ram_mib);
-	TRY(split_irqchip, ctx, true); /* otherwise eleven interrupts, too few for more than a few shares */
+	/* Otherwise eleven interrupts, too few for more than a few shares without namespaces. */
+	TRY(split_irqchip, ctx, split);
 	TRY(set_root, ctx, cfg->boot_dir);
 	TRY(add_disk3, ctx, "root", cfg->disk, KRUN_DISK_FORMAT_QCOW2, false, false, KRUN_SYNC_NONE);
 	r = add_shares(ctx, cfg, err);
