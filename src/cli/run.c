@@ -400,11 +400,13 @@ bool run_down(struct run *r, unsigned grace_ms)
 		r->stage = STAGE_DOWN;
 		r->deadline = now_ns() + limit_s * SEC;
 		(void)ctl_put_u32(&r->port.out, CTL_SHUTDOWN, 0, 0, grace_ms);
-		while (r->stage == STAGE_DOWN && !past_deadline(r) && !r->grace_over)
+		while (r->stage == STAGE_DOWN && !r->bye && !past_deadline(r) && !r->grace_over)
 			step(r, &more);
 	}
+	/* BYE is the guest's last word, with everything synced: its way through the reset of the machine is not waited for. */
 	if (r->vmm_pid > 0) {
-		log_warn("the VM did not end by itself and is killed");
+		if (!r->bye)
+			log_warn("the VM did not end by itself and is killed");
 		(void)kill(r->vmm_pid, SIGKILL);
 		(void)waitpid(r->vmm_pid, &r->vmm_status, 0);
 		r->vmm_pid = -1;

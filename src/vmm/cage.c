@@ -2,6 +2,7 @@
  *
  * enter  fork into the namespaces (sandbox/ns.c); the parent stays as the supervisor (cage_super.c); the child builds its
  *        view of the file system (cage_mount.c). Until here the process has all capabilities of its own namespace.
+ * keep   if there are guards, a fork that still may mount puts back those that the host takes away (cage_keep.c)
  * lock   rlimits, not dumpable, capabilities (dropping the bounding set needs one), no-new-privs, Landlock (binds this
  *        thread and what it starts, so before libkrun's threads), seccomp last, because the steps before it need calls
  *        that it refuses.
@@ -16,6 +17,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -41,18 +43,40 @@ static_assert((int)NS_USER == (int)CAGE_USER_NS && (int)NS_MOUNT == (int)CAGE_MO
 
 static int life = -1; /* see ns_tie() */
 
+/* The keeper holds the one open end of the pipe by which the supervisor hears of its death. */
+static int keeper_start(const struct vmm_config *cfg, const int pipe[2], struct err *err)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return err_set(err, -errno, "cage: fork: %s", strerror(errno));
+	if (pid == 0) {
+		(void)close(life);
+		cage_keep(cfg);
+	}
+	(void)close(pipe[0]);
+	(void)close(pipe[1]);
+	return 0;
+}
+
 int cage_enter(struct vmm_config *cfg, uint32_t *ret_walls, struct err *err)
 {
 	uint32_t kinds = 0;
 	bool inside = cfg->namespaces == VMM_NS_USED;
+	int keeper[2] = { -1, -1 };
 	pid_t pid;
 	int r;
 
+	if (inside && cage_keeper_needed(cfg) && pipe2(keeper, O_CLOEXEC) < 0)
+		return err_set(err, -errno, "cage: pipe: %s", strerror(errno));
 	pid = ns_fork(inside, &kinds, &life, err);
 	if (pid < 0)
 		return pid;
-	if (pid > 0)
-		cage_supervise(pid);
+	if (pid > 0) {
+		if (keeper[1] >= 0)
+			(void)close(keeper[1]);
+		cage_supervise(pid, keeper[0]);
+	}
 
 	(void)close(VMM_FD_LAST_WORD);
 	if (inside) {
@@ -60,6 +84,8 @@ int cage_enter(struct vmm_config *cfg, uint32_t *ret_walls, struct err *err)
 			return err_set(err, -EPERM, "cage: mounts of the new namespace cannot be made private; "
 						    "run: agent-vm doctor");
 		r = cage_view(cfg, err);
+		if (r == 0 && keeper[0] >= 0)
+			r = keeper_start(cfg, keeper, err);
 		if (r < 0)
 			return r;
 	}

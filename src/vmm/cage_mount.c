@@ -64,16 +64,7 @@ static void strv_sort(struct strv *s)
 		qsort(s->v, s->n, sizeof(*s->v), path_cmp);
 }
 
-struct guarding {
-	int root;   /* of the cage */
-	int share;  /* the share in the cage */
-	int host;   /* the share in the host's view */
-	const char *path; /* on the host, for messages */
-};
-
-enum guard { GUARD_RW, GUARD_SELF, GUARD_RO, HIDE };
-
-static int guard_source(const struct guarding *g, const char *rel, enum guard kind, int target, int *ret_fd)
+static int guard_source(const struct cage_place *g, const char *rel, enum cage_guard kind, int target, int *ret_fd)
 {
 	struct stat a, b;
 	int r;
@@ -95,7 +86,7 @@ static int guard_source(const struct guarding *g, const char *rel, enum guard ki
 	return 0;
 }
 
-static int guard_put(const struct guarding *g, const char *rel, enum guard kind, struct err *err)
+int cage_guard_put(const struct cage_place *g, const char *rel, enum cage_guard kind, struct err *err)
 {
 	static const uint32_t flags[] = {
 		[GUARD_RW] = MNT_DEEP, [GUARD_SELF] = MNT_DEEP, [GUARD_RO] = MNT_RO | MNT_DEEP, [HIDE] = MNT_RO,
@@ -132,7 +123,7 @@ out:
 	return 0;
 }
 
-static int guards_put(const struct guarding *g, struct strv *list, enum guard kind, struct err *err)
+static int guards_put(const struct cage_place *g, struct strv *list, enum cage_guard kind, struct err *err)
 {
 	const char *last = NULL;
 	size_t i;
@@ -144,7 +135,7 @@ static int guards_put(const struct guarding *g, struct strv *list, enum guard ki
 		if (kind == HIDE && last && (strcmp(list->v[i], last) == 0 || path_lies_in(list->v[i], last)))
 			continue;
 		last = list->v[i];
-		r = guard_put(g, list->v[i], kind, err);
+		r = cage_guard_put(g, list->v[i], kind, err);
 		if (r < 0)
 			return r;
 	}
@@ -153,7 +144,7 @@ static int guards_put(const struct guarding *g, struct strv *list, enum guard ki
 
 static int share_put(int root, struct vmm_share *s, size_t i, struct err *err)
 {
-	struct guarding g = { .root = root, .path = s->path };
+	struct cage_place g = { .root = root, .path = s->path };
 	AUTO_FREE(char, shown);
 	AUTO_FREE(char, place);
 	AUTO_FD(host);

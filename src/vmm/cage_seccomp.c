@@ -117,6 +117,23 @@ static const struct seccomp_row super_rows[] = {
 	OK("fstat"), OK("gettimeofday"), OK("time"), OK("getrandom"),
 };
 
+/* The keeper of the guards. */
+static const struct seccomp_row keeper_rows[] = {
+	OK("read"), OK("write"), OK("poll"), OK("ppoll"), OK("close"), OK("openat"), OK("openat2"), OK("statx"), OK("fstat"),
+	OK("newfstatat"), OK("open_tree"), OK("move_mount"), OK("mount_setattr"), OK("inotify_add_watch"), OK("brk"),
+	OK("munmap"), OK_IF("mmap", 2, PROT_EXEC, 0), OK("mremap"), OK("madvise"), OK("clock_gettime"), OK("gettimeofday"),
+	OK("restart_syscall"), OK("rt_sigreturn"), OK("exit_group"), OK("getpid"), OK("gettid"), OK("futex"),
+};
+
+int cage_seccomp_keeper(struct err *err)
+{
+	static const struct seccomp_table t = {
+		.role = "the keeper of the guards", .otherwise = SECCOMP_KILL, .rows = keeper_rows, .n_rows = ARRAY_SIZE(keeper_rows),
+	};
+
+	return seccomp_apply(&t, NULL, 0, err);
+}
+
 int cage_seccomp_supervisor(struct err *err)
 {
 	static const struct seccomp_table t = {

@@ -3,6 +3,7 @@
  *
  *   running --- launcher's end of VMM_FD_CONTROL closed, or SIGTERM ---> ending: SHUTDOWN to the guest, 8 s
  *   ending  --- time is over ---> SIGKILL
+ *   any     --- the keeper of the guards has ended ---> SIGKILL: nothing would hold the guards
  *   any     --- the inner process has ended ---> exit with its status, 128 + n for a signal
  *
  * It holds the copy of the launcher's end of the control port only to say the last word. That copy also keeps the port
@@ -54,9 +55,9 @@ static void reap(pid_t inner)
 	}
 }
 
-void cage_supervise(pid_t inner)
+void cage_supervise(pid_t inner, int keeper)
 {
-	struct pollfd p[2] = { { .events = POLLIN }, { .fd = VMM_FD_CONTROL, .events = 0 } };
+	struct pollfd p[3] = { { .events = POLLIN }, { .fd = keeper, .events = 0 }, { .fd = VMM_FD_CONTROL, .events = 0 } };
 	struct signalfd_siginfo si;
 	int64_t end = 0;
 	struct err e;
@@ -70,13 +71,14 @@ void cage_supervise(pid_t inner)
 	(void)sigaddset(&set, SIGCHLD);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigprocmask(SIG_SETMASK, &set, NULL);
+	/* Before one is opened: the configuration's is closed already, and its number would be the new one's. */
+	for (fd = VMM_FD_CONFIG; fd < VMM_FD_LAST_WORD; fd++)
+		(void)close(fd);
 	p[0].fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (p[0].fd < 0) {
 		log_error("supervisor: signalfd: %s", strerror(errno));
 		_exit(1); /* and the inner process with it */
 	}
-	for (fd = VMM_FD_CONFIG; fd < VMM_FD_LAST_WORD; fd++)
-		(void)close(fd);
 	if (chdir("/") < 0) /* keeps nobody's folder busy */
 		log_warn("supervisor: chdir: %s", strerror(errno));
 	(void)prctl(PR_SET_DUMPABLE, 0);
@@ -91,12 +93,18 @@ void cage_supervise(pid_t inner)
 			(void)kill(inner, SIGKILL);
 			left = -1;
 		}
-		if (poll(p, end ? 1 : 2, (int)left) < 0 && errno != EINTR)
+		if (poll(p, end ? 2 : 3, (int)left) < 0 && errno != EINTR)
 			_exit(1);
+		if (p[1].fd >= 0 && p[1].revents != 0) {
+			/* Also when the inner process is just ending, which this does not change. */
+			(void)kill(inner, SIGKILL);
+			(void)close(p[1].fd);
+			p[1].fd = -1;
+		}
 		while (read(p[0].fd, &si, sizeof(si)) == sizeof(si))
 			if (si.ssi_signo == SIGTERM && !end)
-				p[1].revents = POLLHUP;
-		if (!end && (p[1].revents & (POLLHUP | POLLERR | POLLNVAL))) {
+				p[2].revents = POLLHUP;
+		if (!end && (p[2].revents & (POLLHUP | POLLERR | POLLNVAL))) {
 			log_info("the launcher is gone, the guest is told to end");
 			last_word();
 			(void)close(VMM_FD_LAST_WORD);

@@ -6,8 +6,11 @@
  *
  * What the guest sees, and why it is arranged so (libkrun 1.17):
  *
- *   root       a virtio-fs of the boot folder; libkrun adds /init.krun to it, which is pid 1, mounts /dev, /proc, /sys,
- *              cgroup, devpts and shm, and with KRUN_INIT_PID1=1 execs our program in its own place
+ *   root       a virtio-fs of the boot folder, by the name under which libkrun's kernel looks for it. krun_set_root()
+ *              would give it a DAX window too, for which the guest's kernel makes 8 MiB of page structures
+ *   init       our program: what krun_set_exec() takes as environment stands on the kernel's command line, where the
+ *              last init= counts. Should that change, /init.krun, which libkrun adds to the root, is pid 1, mounts
+ *              what we mount as well, and with KRUN_INIT_PID1=1 execs our program in its own place
  *   hvc0       the first console device, of the "default" kind with no descriptors. A port of the other kind gets no
  *              console in the guest unless it is a terminal on the host. Its lines come out through libkrun's log, at
  *              level error with the target init_or_kernel, to descriptor 2
@@ -45,13 +48,15 @@
 #define KRUN_FEATURE_NET 0
 #define KRUN_FEATURE_BLK 1
 
+#define ROOT_TAG "/dev/root"
+#define GUEST_PROGRAM "/agent-vm-guest"
+
 static struct {
 	int32_t (*init_log)(int fd, uint32_t level, uint32_t style, uint32_t options);
 	int32_t (*has_feature)(uint64_t feature);
 	int32_t (*create_ctx)(void);
 	int32_t (*set_vm_config)(uint32_t ctx, uint8_t cpus, uint32_t ram_mib);
 	int32_t (*split_irqchip)(uint32_t ctx, bool on);
-	int32_t (*set_root)(uint32_t ctx, const char *dir);
 	int32_t (*add_disk3)(uint32_t ctx, const char *id, const char *path, uint32_t format, bool read_only,
 			     bool direct_io, uint32_t sync_mode);
 	int32_t (*add_virtiofs)(uint32_t ctx, const char *tag, const char *dir);
@@ -76,7 +81,6 @@ static const struct {
 	{ &krun.create_ctx, "krun_create_ctx" },
 	{ &krun.set_vm_config, "krun_set_vm_config" },
 	{ &krun.split_irqchip, "krun_split_irqchip" },
-	{ &krun.set_root, "krun_set_root" },
 	{ &krun.add_disk3, "krun_add_disk3" },
 	{ &krun.add_virtiofs, "krun_add_virtiofs" },
 	{ &krun.add_net_unixstream, "krun_add_net_unixstream" },
@@ -126,6 +130,8 @@ int krun_open(const char *path, struct err *err)
 	return 0;
 }
 
+static bool split; /* interrupt controller */
+
 static int krun_check(const struct vmm_config *cfg, struct err *err)
 {
 	struct vmm_kernel k;
@@ -133,6 +139,7 @@ static int krun_check(const struct vmm_config *cfg, struct err *err)
 
 	if (access("/dev/kvm", R_OK | W_OK) < 0)
 		return err_set(err, -errno, "/dev/kvm: %s; agent-vm doctor says what to do", strerror(errno));
+	split = krun_timer_works();
 	r = kernel_open(cfg->libkrunfw, &k, err);
 	if (r < 0)
 		return r;
@@ -173,7 +180,7 @@ static int configure(const struct vmm_config *cfg, uint32_t *ret_ctx, struct err
 	static const uint8_t mac[6] = VMM_GUEST_MAC;
 	static const char *const argv[] = { NULL };
 	/* Never NULL: libkrun would put this process's environment on the kernel's command line. */
-	static const char *const envp[] = { "KRUN_INIT_PID1=1", NULL };
+	static const char *const envp[] = { "KRUN_INIT_PID1=1", "init=" GUEST_PROGRAM, NULL };
 	uint32_t ctx, console;
 	int32_t n;
 	int r;
@@ -184,8 +191,9 @@ static int configure(const struct vmm_config *cfg, uint32_t *ret_ctx, struct err
 		return failed("krun_create_ctx", n, err);
 	ctx = (uint32_t)n;
 	TRY(set_vm_config, ctx, (uint8_t)cfg->cpus, cfg->ram_mib);
-	TRY(split_irqchip, ctx, true); /* otherwise eleven interrupts, too few for more than a few shares */
-	TRY(set_root, ctx, cfg->boot_dir);
+	/* Otherwise eleven interrupts, too few for more than a few shares without namespaces. */
+	TRY(split_irqchip, ctx, split);
+	TRY(add_virtiofs, ctx, ROOT_TAG, cfg->boot_dir);
 	TRY(add_disk3, ctx, "root", cfg->disk, KRUN_DISK_FORMAT_QCOW2, false, false, KRUN_SYNC_NONE);
 	r = add_shares(ctx, cfg, err);
 	if (r < 0)
@@ -205,7 +213,7 @@ static int configure(const struct vmm_config *cfg, uint32_t *ret_ctx, struct err
 	console = (uint32_t)n;
 	TRY(add_console_port_inout, ctx, console, CTL_PORT_NAME, VMM_FD_PORT, VMM_FD_PORT);
 	TRY(set_workdir, ctx, "/");
-	TRY(set_exec, ctx, "/agent-vm-guest", argv, envp);
+	TRY(set_exec, ctx, GUEST_PROGRAM, argv, envp);
 	*ret_ctx = ctx;
 	return 0;
 }

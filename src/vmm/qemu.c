@@ -391,7 +391,7 @@ static int watch(pid_t qemu, struct err *err)
 		if (fs_gone)
 			(void)nanosleep(&moment, NULL);
 	}
-	return err_set(err, -EPIPE, "virtiofsd: it ended while the VM ran, so the project was out of reach; see vmm.log");
+	return err_set(err, -EPIPE, "virtiofsd or the keeper of the guards: it ended while the VM ran, so the project was out of reach; see vmm.log");
 }
 
 static int qemu_run(const struct vmm_config *cfg, struct err *err)

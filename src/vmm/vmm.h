@@ -61,6 +61,9 @@ int kernel_pvh_entry(const struct vmm_kernel *k, uint32_t *ret_entry);
 /* krun.c: loads the library and looks for every function that we call. */
 int krun_open(const char *path, struct err *err);
 
+/* krun_cpuid.c: whether a guest with the split interrupt controller has a timer, and from then on it has. */
+bool krun_timer_works(void);
+
 /* probe.c: subcommands that the launcher and `agent-vm doctor` run as processes of their own, because what they try can
  * hang or crash. Each prints one line and returns the exit status. */
 int probe_kvm(void);		       /* "usable", or why not */

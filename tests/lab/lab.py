@@ -75,6 +75,7 @@ def tree_image(work, build_dirs):
             # Object files and the lab itself are the bulk of a build folder and of no use in the lab.
             dirs[:] = [n for n in dirs if n not in ("lab", "meson-private", "meson-logs") and not n.endswith(".p")]
             names += [str(rel / f) for f in files if not f.endswith(".a")]
+            (stage / rel).mkdir(parents=True, exist_ok=True)  # the boot root has empty folders
     for name in filter(None, names):
         src, dst = ROOT / name, stage / name
         if not os.path.lexists(src):
