@@ -189,6 +189,11 @@ bool store_disk_is_whole(const struct store *s, const char *key, uint64_t size)
 	return fstatat(s->disks, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == size;
 }
 
+void image_sha256(const void *p, size_t n, char ret[IMAGE_HEX + 1])
+{
+	(void)SHA256Data(p, n, ret);
+}
+
 void image_key(unsigned format, uint64_t disk_bytes, const char *const *diff_ids, size_t n, char ret[IMAGE_HEX + 1])
 {
 	SHA2_CTX ctx;
