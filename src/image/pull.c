@@ -24,11 +24,11 @@
 
 #include "base/fd.h"
 #include "base/macros.h"
+#include "image/disk.h"
 #include "image/manifest.h"
 #include "image/role.h"
 #include "proto/rec.h"
 
-#define DISK_BYTES (16ULL << 30)	/* the default --disk, so that an ordinary launch resizes nothing */
 #define DISK_CONTENT_MAX (12ULL << 30)	/* content above it: the next power of two (image page 4.4) */
 #define DISK_BYTES_MAX (128ULL << 30)
 #define DISK_SLACK (256ULL << 20)	/* least room that a guest gets besides the content */
@@ -170,15 +170,15 @@ static int check_room(struct pull *p, struct err *err)
 static void choose_disk(struct pull *p)
 {
 	uint64_t content = total_bytes(p) * EXPANDS_NUM / EXPANDS_DEN;
-	AUTO_FREE(const char *, ids);
+	char (*ids)[IM_DIGEST + 1] = xcalloc(p->st.n_layers + 1, sizeof(*ids));
 
 	p->disk_bytes = DISK_BYTES;
 	while (content > DISK_CONTENT_MAX && p->disk_bytes < content * 4 / 3 && p->disk_bytes < DISK_BYTES_MAX)
 		p->disk_bytes *= 2;
-	ids = xcalloc(p->st.n_layers + 1, sizeof(*ids));
 	for (size_t i = 0; i < p->st.n_layers; i++)
-		ids[i] = p->st.layers[i].diff_id;
-	image_key(IMAGE_FORMAT, p->disk_bytes, ids, p->st.n_layers, p->key);
+		memcpy(ids[i], p->st.layers[i].diff_id, sizeof(ids[i]));
+	disk_key(p->disk_bytes, (const char (*)[IM_DIGEST + 1])ids, p->st.n_layers, p->key);
+	free(ids);
 }
 
 /* The config as it is in the store, checked against its digest: what runs in the guest must be what the manifest says. */

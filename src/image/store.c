@@ -194,21 +194,6 @@ void image_sha256(const void *p, size_t n, char ret[IMAGE_HEX + 1])
 	(void)SHA256Data(p, n, ret);
 }
 
-void image_key(unsigned format, uint64_t disk_bytes, const char *const *diff_ids, size_t n, char ret[IMAGE_HEX + 1])
-{
-	SHA2_CTX ctx;
-	AUTO_FREE(char, head);
-
-	head = xasprintf("agent-vm disk %u\n%llu\n", format, (unsigned long long)disk_bytes);
-	SHA256Init(&ctx);
-	SHA256Update(&ctx, (const uint8_t *)head, strlen(head));
-	for (size_t i = 0; i < n; i++) {
-		SHA256Update(&ctx, (const uint8_t *)diff_ids[i], strlen(diff_ids[i]));
-		SHA256Update(&ctx, (const uint8_t *)"\n", 1);
-	}
-	(void)SHA256End(&ctx, ret);
-}
-
 /* --- API version --- */
 
 uint32_t image_api_parse(const void *p, size_t n, char ret_found[IMAGE_API_FOUND])

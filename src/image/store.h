@@ -129,15 +129,7 @@ struct image_meta {
 	size_t n_layers;
 };
 
-#define IMAGE_FORMAT 2 /* rises when the same layers would give other bytes */
-
 void image_sha256(const void *p, size_t n, char ret[IMAGE_HEX + 1]);
-
-/**
- * image_key() - Name of a disk: SHA-256 over format number, size and the digests of the uncompressed layers
- * @format:	IMAGE_FORMAT
- */
-void image_key(unsigned format, uint64_t disk_bytes, const char *const *diff_ids, size_t n, char ret[IMAGE_HEX + 1]);
 
 /* Bytes that are free for this user where the store is; UINT64_MAX when that cannot be seen. */
 uint64_t store_free_bytes(const struct store *s);
