@@ -16,13 +16,17 @@ int stop_open(sigset_t *old)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-int stop_end(int fd, const sigset_t *old)
+int stop_signal(int fd)
 {
 	struct signalfd_siginfo si;
-	int sig = SIGINT;
 
-	if (read(fd, &si, sizeof(si)) == (ssize_t)sizeof(si))
-		sig = (int)si.ssi_signo;
+	return read(fd, &si, sizeof(si)) == (ssize_t)sizeof(si) ? (int)si.ssi_signo : SIGINT;
+}
+
+int stop_end(int fd, const sigset_t *old)
+{
+	int sig = stop_signal(fd);
+
 	(void)signal(sig, SIG_DFL);
 	(void)raise(sig);
 	(void)sigprocmask(SIG_SETMASK, old, NULL);

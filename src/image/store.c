@@ -244,9 +244,36 @@ int image_api_check(const char *reference, uint32_t version, const char *found, 
 
 /* --- finding --- */
 
+/* Files and folders that an image can come from; relative ones are the user's, and the store is not his folder. */
+static int source_full(const char *scheme, const char *path, char **ret, struct err *err)
+{
+	AUTO_FREE(char, full);
+	AUTO_FREE(char, cwd);
+	AUTO_FREE(char, shown);
+
+	cwd = *path == '/' ? xstrdup("") : getcwd(NULL, 0);
+	if (*path == '\0' || !cwd)
+		return err_set(err, -EINVAL, "image %s: no path behind it; write %sPATH", scheme, scheme);
+	full = xasprintf("%s%s%s%s", scheme, cwd, *path == '/' ? "" : "/", path);
+	shown = str_escape(full, strlen(full));
+	if (strlen(full) > REF_MAX || strcmp(shown, full) != 0)
+		return err_set(err, -EINVAL, "image %.200s: its path is too long, or not plain UTF-8; copy it elsewhere", shown);
+	*ret = TAKE_PTR(full);
+	return 0;
+}
+
 int store_ref_full(const char *ref, char **ret, struct err *err)
 {
-	return ref_normalise(ref && *ref ? ref : IMAGE_REF_DEFAULT, ret, err);
+	static const char *const schemes[] = { "oci:", "oci-archive:", "docker-archive:" };
+
+	if (!ref || !*ref)
+		ref = IMAGE_REF_DEFAULT;
+	for (size_t i = 0; i < ARRAY_SIZE(schemes); i++)
+		if (str_starts(ref, schemes[i]))
+			return source_full(schemes[i], ref + strlen(schemes[i]), ret, err);
+	if (strcmp(ref, "-") == 0)
+		return err_set(err, -EINVAL, "image -: an archive on standard input must be stored first, with: agent-vm pull --image -");
+	return ref_normalise(ref, ret, err);
 }
 
 static int disk_open(const struct store *s, const char *key, struct image *img, struct err *err)

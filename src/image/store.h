@@ -68,6 +68,8 @@ void store_close(struct store *s);
  * store_ref_full() - The full form under which a reference is stored
  * @ref:	--image, AGENT_VM_IMAGE_TAG; NULL or "": IMAGE_REF_DEFAULT
  *
+ * oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:NAME] are references too, by their absolute path.
+ *
  * Return: 0 and a string that the caller owns; -EINVAL with @err set
  */
 int store_ref_full(const char *ref, char **ret, struct err *err);
