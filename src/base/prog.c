@@ -75,24 +75,27 @@ void prog_env(struct strv *ret)
 /* In the child: only calls that are safe after a fork; ends by exec or by writing errno into @report. */
 static void child(const struct prog *p, char *const *env, int report, int null)
 {
-	int want[4] = { p->in, p->out, p->errfd, p->fd3 };
+	int want[] = { p->in, p->out, p->errfd, p->fd3, p->fd4, p->fd5 };
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 	sigset_t none;
-	int e, high[4];
+	int e, high[ARRAY_SIZE(want)];
 
 	(void)setpgid(0, 0);
 	for (int s = 1; s < NSIG; s++)
 		(void)sigaction(s, &dfl, NULL);
 	(void)sigemptyset(&none);
-	/* All out of the way of 0..3 first, so that no dup2 overwrites one that is still wanted. */
+	/* All out of the way of 0..5 first, so that no dup2 overwrites one that is still wanted. */
 	report = fcntl(report, F_DUPFD_CLOEXEC, 10);
-	for (int i = 0; i < 4; i++)
-		high[i] = i == 3 && want[i] < 0 ? -1 : fcntl(want[i] < 0 ? null : want[i], F_DUPFD_CLOEXEC, 10);
-	for (int i = 0; i < 4; i++)
-		if (high[i] >= 0 && dup2(high[i], i) < 0)
+	for (int i = 0; i < (int)ARRAY_SIZE(want); i++)
+		high[i] = i > 2 && want[i] < 0 ? -1 : fcntl(want[i] < 0 ? null : want[i], F_DUPFD_CLOEXEC, 10);
+	for (int i = 0; i < (int)ARRAY_SIZE(want); i++) {
+		if (high[i] < 0)
+			(void)close(i);
+		else if (dup2(high[i], i) < 0)
 			goto out;
+	}
 	/* The rest is close-on-exec by our rule; this is for what a library may have opened otherwise. */
-	for (int fd = p->fd3 < 0 ? 3 : 4; fd < 10; fd++)
+	for (int fd = ARRAY_SIZE(want); fd < 10; fd++)
 		(void)close(fd);
 	(void)close_range(10, ~0U, CLOSE_RANGE_CLOEXEC);
 	if (chdir("/") < 0)

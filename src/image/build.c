@@ -30,15 +30,14 @@
 #include "base/macros.h"
 #include "base/prog.h"
 #include "image/debstrap.h"
+#include "image/disk.h"
 
-#define DISK_BYTES (16ULL << 30)
 #define DISK_SLACK (256ULL << 20) /* least room that a guest gets besides the content */
 #ifdef __aarch64__
 #define ARCHITECTURE "arm64"
 #else
 #define ARCHITECTURE "amd64"
 #endif
-#define FORMAT_NUMBER 1		  /* rises when the same tar would give other bytes */
 #define LINE_BYTES 4096
 #define STOP_GRACE_MS 5000
 #define PROGRESS_NS 100000000
@@ -387,7 +386,7 @@ static int store_it(struct build *b, const char *ref, const char *tmp_name, int 
 	struct stat st;
 	int r;
 
-	made_of = xasprintf("agent-vm disk %d\n%llu\n%s\n", FORMAT_NUMBER, (unsigned long long)disk_bytes, b->sha256);
+	made_of = xasprintf("agent-vm disk %d\n%llu\n%s\n", DISK_FORMAT, (unsigned long long)disk_bytes, b->sha256);
 	(void)SHA256Data((const uint8_t *)made_of, strlen(made_of), meta.key);
 	meta.min_bytes = MIN(b->used + DISK_SLACK, disk_bytes);
 	if (fstat(disk, &st) < 0)
