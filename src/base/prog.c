@@ -221,7 +221,7 @@ static int take_output(int fd, size_t max, int64_t until, char *mem, size_t *ret
 	return 0;
 }
 
-int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err)
+int prog_capture(const struct prog *p, size_t max, int timeout_ms, char **ret, int *ret_status, struct err *err)
 {
 	int64_t until = now_ns() + (int64_t)timeout_ms * 1000000;
 	AUTO_FREE(char, mem);
@@ -245,10 +245,23 @@ int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, st
 	status = r < 0 ? prog_stop(pid, 0) : prog_wait(pid);
 	if (r < 0)
 		return err_set(err, r, "%s: %s", p->path, r == -ETIMEDOUT ? "took too long and was ended" : strerror(-r));
+	mem[n] = '\0';
+	*ret = TAKE_PTR(mem);
+	*ret_status = status;
+	return 0;
+}
+
+int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err)
+{
+	AUTO_FREE(char, out);
+	int r, status;
+
+	r = prog_capture(p, max, timeout_ms, &out, &status, err);
+	if (r < 0)
+		return r;
 	if (status != 0)
 		return err_set(err, -EIO, "%s: failed (%s %d)", p->path, WIFSIGNALED(status) ? "signal" : "status",
 			       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-	mem[n] = '\0';
-	*ret = TAKE_PTR(mem);
+	*ret = TAKE_PTR(out);
 	return 0;
 }

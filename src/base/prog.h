@@ -41,3 +41,6 @@ int prog_wait(pid_t pid);
  * start; each with @err set
  */
 int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err);
+
+/* The same for a program whose exit status is an answer: 0 with its wait status whatever that is. */
+int prog_capture(const struct prog *p, size_t max, int timeout_ms, char **ret, int *ret_status, struct err *err);
