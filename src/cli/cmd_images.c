@@ -48,7 +48,7 @@ static void print_table(const struct image_list *list, const struct session_list
 		AUTO_FREE(char, ago);
 
 		name = xasprintf("%s%s", e->ref.reference, strcmp(e->ref.reference, def) == 0 ? " *" : "");
-		(void)snprintf(digest, sizeof(digest), "%s", digest_of(&e->ref));
+		(void)snprintf(digest, sizeof(digest), "%.12s", digest_of(&e->ref));
 		images_age(now - e->ref.stored, age, sizeof(age));
 		ago = xasprintf("%s ago", age);
 		images_size(e->disk_bytes, disk, sizeof(disk));
