@@ -584,37 +584,11 @@ static bool is_over(const struct pull *p)
 	return p->stage == STAGE_LINK || (p->fetch_done && p->unpack_done);
 }
 
-static int watch(struct pull *p, struct err *err)
-{
-	int r = 0;
-
-	while (r >= 0 && !is_over(p)) {
-		struct pollfd pfd[] = {
-			{ .fd = p->args->stop_fd, .events = POLLIN },
-			{ .fd = p->fetch.fd, .events = POLLIN },
-			{ .fd = p->unpack.fd, .events = POLLIN },
-		};
-
-		if (poll(pfd, ARRAY_SIZE(pfd), TICK_MS) < 0 && errno != EINTR)
-			return err_set(err, -errno, "poll: %s", strerror(errno));
-		if (pfd[0].revents)
-			return err_set(err, -EINTR, "stopped; what was loaded is kept for the next pull");
-		/* unpack first: when it refuses a layer, that is the cause and what fetch says is not */
-		if (pfd[2].revents)
-			r = on_unpack(p, err);
-		if (r >= 0 && !is_over(p) && pfd[1].revents)
-			r = on_fetch(p, err);
-		if (r >= 0)
-			r = feed(p, err);
-		if (r >= 0 && now_ns() >= p->next_tick)
-			tell(p, PULL_TICK, 0);
-	}
-	return r < 0 ? r : 0;
-}
-
 /* A role's errno is a number of its own choosing: only some mean something to our caller. */
 static int judge(int r)
 {
+	if (r >= 0)
+		return r;
 	switch (r) {
 	case -ENETUNREACH:
 	case -EHOSTUNREACH:
@@ -633,6 +607,34 @@ static int judge(int r)
 	default:
 		return -EIO;
 	}
+}
+
+static int watch(struct pull *p, struct err *err)
+{
+	int r = 0;
+
+	while (r >= 0 && !is_over(p)) {
+		struct pollfd pfd[] = {
+			{ .fd = p->args->stop_fd, .events = POLLIN },
+			{ .fd = p->fetch.fd, .events = POLLIN },
+			{ .fd = p->unpack.fd, .events = POLLIN },
+		};
+
+		if (poll(pfd, ARRAY_SIZE(pfd), TICK_MS) < 0 && errno != EINTR)
+			return err_set(err, -errno, "poll: %s", strerror(errno));
+		if (pfd[0].revents)
+			return err_set(err, -EINTR, "stopped; what was loaded is kept for the next pull");
+		/* unpack first: when it refuses a layer, that is the cause and what fetch says is not */
+		if (pfd[2].revents)
+			r = judge(on_unpack(p, err));
+		if (r >= 0 && !is_over(p) && pfd[1].revents)
+			r = judge(on_fetch(p, err));
+		if (r >= 0)
+			r = feed(p, err);
+		if (r >= 0 && now_ns() >= p->next_tick)
+			tell(p, PULL_TICK, 0);
+	}
+	return r < 0 ? r : 0;
 }
 
 static int start_fetch(struct pull *p, struct err *err)
@@ -716,11 +718,8 @@ int image_pull(const struct store *s, const struct pull_args *args, struct pull_
 	p.reference = xstrdup(args->reference);
 	(void)store_ref_read(s, p.reference, &p.former, NULL);
 	r = start_fetch(&p, err);
-	if (r == 0) {
+	if (r == 0)
 		r = watch(&p, err);
-		if (r < 0 && r != -EINTR)
-			r = judge(r);
-	}
 	if (r == 0 && p.stage == STAGE_LOAD)
 		r = store_it(&p, err);
 	if (r == 0) {

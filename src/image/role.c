@@ -9,6 +9,9 @@
 
 #include "base/prog.h"
 
+#define END_MS 500
+#define END_POLL_MS 5
+
 int role_start(const char *path, const char *half, int log_fd, int store_fd, const struct strv *env, struct role *ret,
 	       struct err *err)
 {
@@ -53,13 +56,25 @@ static void close_control(struct role *r)
 	r->fd = -1;
 }
 
-/* It has closed its end. */
+/* It has closed its end, so it is about to end; one that does not is ended. */
+static int status_of(pid_t pid)
+{
+	int status = 0;
+
+	for (int left = END_MS; left > 0; left -= END_POLL_MS) {
+		if (waitpid(pid, &status, WNOHANG) != 0)
+			return status;
+		(void)usleep(END_POLL_MS * 1000);
+	}
+	return prog_stop(pid, 0);
+}
+
 static int ended(struct role *r, struct err *err)
 {
 	int status;
 
 	close_control(r);
-	status = r->pid > 0 ? prog_wait(r->pid) : 0;
+	status = r->pid > 0 ? status_of(r->pid) : 0;
 	r->pid = 0;
 	if (r->done && status == 0)
 		return 0;
