@@ -272,7 +272,6 @@ static int helper_run(struct auth_entry *e, struct err *err)
 	AUTO_FREE(char, name);
 	AUTO_FREE(char, path);
 	AUTO_FREE(char, out);
-	struct auth_entry got;
 	int in[2], status, r;
 
 	name = xasprintf(HELPER_PREFIX "%s", e->helper);

@@ -489,7 +489,6 @@ static void explain(struct http_req *r, CURLcode code)
 		abort();
 	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_WEIRD_SERVER_REPLY:
-	case CURLE_TOO_LARGE:
 		r->fault = HTTP_BAD;
 		(void)err_set(&r->err, -EPROTO, "%s: no HTTP answer that can be used (%s); is it a registry?", r->shown, why);
 		return;

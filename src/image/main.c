@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "image/fetch.h"
 #include "image/untar.h"
 
 #define DISK_FD 3
@@ -76,6 +77,8 @@ int main(int argc, char **argv)
 {
 	uint64_t bytes, epoch;
 
+	if (argc == 2 && strcmp(argv[1], "fetch") == 0)
+		return fetch_main();
 	if (argc != 4 || strcmp(argv[1], "disk") != 0 || str_u64(argv[2], INT64_MAX, &bytes) < 0 ||
 	    str_u64(argv[3], INT64_MAX, &epoch) < 0) {
 		(void)fprintf(stderr, "agent-vm-image: started by agent-vm, not by hand\n");

@@ -209,7 +209,8 @@ static int64_t backoff_ns(int tries)
 	int64_t ns = SECOND_NS << MIN(tries - 1, 6);
 	uint16_t dice = 0;
 
-	(void)getrandom(&dice, sizeof(dice), GRND_NONBLOCK);
+	if (getrandom(&dice, sizeof(dice), GRND_NONBLOCK) < 0)
+		dice = 0;
 	return ns + ns / 4 * dice / UINT16_MAX;
 }
 

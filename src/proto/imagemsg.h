@@ -33,10 +33,13 @@
 enum im_msg {
 	/* to fetch */
 	IM_FETCH = 1, /* IM_K_SOURCE, IM_K_ARCH; with a descriptor when the source is "-" */
-	IM_HEAD,      /* the same: only MANIFEST is wanted, without layers, and nothing is written */
+	IM_HEAD,      /* the same, of a registry: only MANIFEST is wanted, without CONFIG and layers; nothing is written, and
+		       * it takes 5 s at most. IM_K_SERVED?: what is known; if that is still served, it is not asked what
+		       * it holds (that would count as a pull), and PLATFORM repeats it. */
 	IM_GO,	      /* IM_K_LAYER × those that are wanted; none: all */
 	/* from fetch */
-	IM_MANIFEST, /* IM_K_SERVED, IM_K_PLATFORM, IM_K_CONFIG, IM_K_LAYERS, IM_K_NAME* */
+	IM_MANIFEST, /* IM_K_SERVED, IM_K_PLATFORM, IM_K_CONFIG, IM_K_LAYERS, IM_K_NAME*: what an archive calls it. Of docker save,
+		      * which has no digests, SERVED and PLATFORM are that of the config. */
 	IM_PART,     /* IM_K_LAYER, IM_K_BYTES there already; descriptor: the blob, read-only, growing or complete */
 	IM_BLOB,     /* IM_K_LAYER: complete, verified, in blobs/ */
 	/* to unpack */
