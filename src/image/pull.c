@@ -320,6 +320,8 @@ static int on_manifest(struct pull *p, const struct im *m, struct err *err)
 {
 	if (p->stage != STAGE_ASK)
 		return broken("fetch", "a second manifest", err);
+	if (!im_has(m, IM_K_CONFIG))
+		return broken("fetch", "a manifest without a config", err);
 	take_digest(m, IM_K_SERVED, p->st.served);
 	take_digest(m, IM_K_PLATFORM, p->st.platform);
 	take_digest(m, IM_K_CONFIG, p->config);

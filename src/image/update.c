@@ -72,6 +72,7 @@ static int ask(struct update *u, const struct store *s, const char *image_role, 
 	im_begin(&b, IM_HEAD);
 	(void)rec_put_str(&b, IM_K_SOURCE, u->reference);
 	(void)rec_put_str(&b, IM_K_ARCH, IMAGE_ARCH);
+	(void)rec_put_str(&b, IM_K_SERVED, u->served);
 	return role_send(&u->role, &b, -1, NULL);
 }
 
@@ -135,8 +136,10 @@ char *update_finish(struct update *u)
 	}
 	/* An index changes when any of its platforms does: only ours counts. */
 	if (r == 1 && strcmp(served, u->served) != 0 && strcmp(platform, u->platform) != 0)
-		note = xasprintf("image %s: a newer one is there (%.12s, this is %.12s); get it with: agent-vm pull", u->reference,
-				 served, u->served);
+		note = xasprintf("image %s: a newer one is there (%.12s, this is %.12s); get it with: agent-vm pull%s%s",
+				 u->reference, served, u->served,
+				 strcmp(u->reference, IMAGE_REF_DEFAULT) == 0 ? "" : " --image ",
+				 strcmp(u->reference, IMAGE_REF_DEFAULT) == 0 ? "" : u->reference);
 	update_free(u);
 	return note;
 }

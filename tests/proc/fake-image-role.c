@@ -30,6 +30,11 @@ static bool is(const char *name)
 	return strcmp(what, name) == 0;
 }
 
+static bool starts(const char *name)
+{
+	return strncmp(what, name, strlen(name)) == 0;
+}
+
 static void hex_of(const void *p, size_t n, char ret[IM_DIGEST + 1])
 {
 	(void)SHA256Data(p, n, ret);
@@ -134,10 +139,14 @@ static void send_manifest(void)
 	hex_of(what, strlen(what), served);
 	config_put(config);
 	im_begin(&b, IM_MANIFEST);
+	if (is("head-other-platform")) /* the index has changed, our platform in it has not */
+		hex_of("index", 5, served);
 	(void)rec_put_str(&b, IM_K_SERVED, served);
+	hex_of(is("head-other-platform") ? "honest" : what, strlen(is("head-other-platform") ? "honest" : what), served);
 	(void)rec_put_str(&b, IM_K_PLATFORM, served);
-	(void)rec_put_str(&b, IM_K_CONFIG, config);
-	(void)rec_put_u64(&b, IM_K_LAYERS, is("no-layers") ? 0 : LAYERS);
+	if (!is("config-unnamed") && !starts("head-"))
+		(void)rec_put_str(&b, IM_K_CONFIG, config);
+	(void)rec_put_u64(&b, IM_K_LAYERS, is("no-layers") || starts("head-") ? 0 : LAYERS);
 	if (is("named"))
 		(void)rec_put_str(&b, IM_K_NAME, "example.org/from-archive:9");
 	send_or_die(&b, -1);
@@ -230,6 +239,16 @@ static int fetch(void)
 	struct im m;
 
 	take(IM_TO_FETCH, &m);
+	if (m.type == IM_HEAD) {
+		if (is("head-hangs"))
+			hang();
+		if (is("head-fails"))
+			report(EHOSTUNREACH, "example.org: cannot be reached");
+		if (is("head-garbage"))
+			raw("\xff\xff\xff\xff garbage", 12);
+		send_manifest();
+		return 0;
+	}
 	if (is("garbage"))
 		raw("\xff\xff\xff\xff garbage", 12);
 	if (is("unpacks-message"))

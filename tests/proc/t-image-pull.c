@@ -187,6 +187,7 @@ TEST(whatever_a_half_says_the_old_image_stays_and_nothing_else_does)
 		{ "layer-without-digest", -EPROTO, "out of order" },
 		{ "layer-huge", -EPROTO, "out of order" },
 		{ "layer-large", -ENOSPC, "MB are free and image example.org/fake:old needs" },
+		{ "config-unnamed", -EPROTO, "without a config" },
 		{ "config-absent", -EIO, "cannot be read" },
 		{ "config-tampered", -EBADMSG, "not what its name says" },
 		{ "config-other-layers", -EPROTO, "not the config's" },
@@ -406,6 +407,81 @@ TEST(two_pulls_and_a_prune_at_once_disturb_nobody)
 		CHECK_INT(status, ==, 0);
 	}
 	CHECK(store_has(&s, OLD) && store_has(&s, NEW));
+	fake_done();
+	teardown(&s);
+}
+
+/* --- the update check --- */
+
+/* What a check says that had its time; @waits: it is given that time. */
+static char *check_for(const struct store *s, const char *ref, const char *what, bool waits, bool *ret_begun)
+{
+	struct update *u;
+	struct image img;
+	struct err err;
+	char *role = fake(what), *note;
+	int64_t began;
+
+	if (store_find(s, ref, &img, &err) < 0)
+		fail_msg("%s", err.text);
+	began = now_ns();
+	u = update_start(s, &img, role, -1);
+	*ret_begun = u != NULL;
+	if (u && waits)
+		usleep(300000);
+	note = update_finish(u);
+	CHECK_INT((now_ns() - began) / 1000000, <, 900);
+	image_done(&img);
+	free(role);
+	no_child();
+	return note;
+}
+
+static void forget_checks(const struct store *s)
+{
+	CHECK_INT(file_remove_tree_at(s->fd, "checks"), ==, 0);
+}
+
+TEST(an_update_is_told_once_an_hour_and_only_without_doubt)
+{
+	static const char *const doubtful[] = { "honest", "head-other-platform", "head-fails", "head-garbage", "head-hangs" };
+	struct store s = setup();
+	struct pull_result res;
+	char was[IMAGE_HEX + 1];
+	struct err err;
+	bool begun;
+	char *note;
+
+	CHECK_INT(pull(&s, "honest", NEW, -1, &res, NULL, &err), ==, 0);
+	free(res.reference);
+	note = check_for(&s, NEW, "head-newer", true, &begun);
+	CHECK(begun && note);
+	CHECK(strstr(note, NEW) && strstr(note, "agent-vm pull --image " NEW));
+	res.digest[12] = '\0';
+	CHECK(strstr(note, res.digest));
+	free(note);
+	/* within the hour nobody is asked */
+	CHECK(!check_for(&s, NEW, "head-newer", true, &begun) && !begun);
+	for (size_t i = 0; i < ARRAY_SIZE(doubtful); i++) {
+		forget_checks(&s);
+		note = check_for(&s, NEW, doubtful[i], true, &begun);
+		if (note || !begun)
+			fail_msg("%s: %d %s", doubtful[i], begun, note);
+	}
+	/* no answer when the session ends: nothing is said, and the next session asks again */
+	forget_checks(&s);
+	CHECK(!check_for(&s, NEW, "head-hangs", false, &begun) && begun);
+	CHECK(!check_for(&s, NEW, "head-hangs", false, &begun) && begun);
+	/* a failure counts for the hour */
+	CHECK(!check_for(&s, NEW, "head-fails", true, &begun) && begun);
+	CHECK(!check_for(&s, NEW, "head-newer", true, &begun) && !begun);
+	/* what cannot change is not asked for */
+	forget_checks(&s);
+	CHECK_INT(add(&s, OLD, 'a', 1, 8192, was), ==, 0);
+	CHECK(!check_for(&s, OLD, "head-newer", true, &begun) && !begun);
+	CHECK_INT(pull(&s, "honest", "oci:/nowhere:x", -1, &res, NULL, &err), ==, 0);
+	free(res.reference);
+	CHECK(!check_for(&s, "oci:/nowhere:x", "head-newer", true, &begun) && !begun);
 	fake_done();
 	teardown(&s);
 }
