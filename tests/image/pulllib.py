@@ -32,6 +32,24 @@ def free_port():
         return s.getsockname()[1]
 
 
+def sparse_sum(path):
+    """SHA-256 over the blocks of a file that are not zeros, with their places: 16 GiB of holes take no time."""
+    total, block = hashlib.sha256(), 4096
+    with open(path, "rb") as f:
+        size, at = os.fstat(f.fileno()).st_size, 0
+        while True:
+            try:
+                at = os.lseek(f.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                return total.hexdigest()
+            end = os.lseek(f.fileno(), at, os.SEEK_HOLE)
+            while at < min(end, size):
+                data = os.pread(f.fileno(), block, at)
+                if data.count(0) != len(data):
+                    total.update(at.to_bytes(8, "little") + data)
+                at += len(data)
+
+
 def wait_for(what, seconds, why):
     end = time.monotonic() + seconds * SLOW
     while True:
@@ -131,8 +149,8 @@ class Relay:
                         self.change.wait()
                     self.passed += len(data)
                 client.sendall(data)
-        with contextlib.suppress(OSError):
-            client.close()
+        for s in (client, up):
+            s.close()
 
     def hold_after(self, n):
         """From now on n bytes of answers pass; None: all."""
