@@ -129,7 +129,11 @@ class Relay:
                 client, _ = self.server.accept()
             except OSError:
                 return
-            up = socket.create_connection(("127.0.0.1", self.target))
+            try:
+                up = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
             threading.Thread(target=self.up, args=(client, up), daemon=True).start()
             threading.Thread(target=self.down, args=(client, up), daemon=True).start()
 
