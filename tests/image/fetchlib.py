@@ -24,6 +24,10 @@ import threading
 import time
 import urllib.parse
 
+# 3, 4 and 5 are taken here, so that no pipe of subprocess's own lies where the child's descriptors go.
+while os.open("/dev/null", os.O_RDONLY) < 5:
+    pass
+
 PROGRAM = os.environ["AGENT_VM_IMAGE"]
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 OTHER = "arm64" if ARCH == "amd64" else "amd64"
