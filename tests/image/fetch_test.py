@@ -3,6 +3,8 @@
 
 Tests of security fail when the hole is open: each says how it was made to fail. Run by meson, one class a test."""
 import base64
+import contextlib
+import gzip
 import os
 import pathlib
 import shutil
@@ -87,6 +89,21 @@ class Registry(Base):
         f = self.pull(s.ref())
         self.assertEqual(s.count("/blobs/"), before)
         self.assertEqual([f.parts[i][0] for i in range(3)], [len(b) for b in image.layers])
+
+    def test_the_process_has_no_rights(self):
+        # What they are worth is in tests/proc/t-fetch-sandbox.c.
+        s, image = self.server(), Image()
+        s.add(image)
+        f = self.fetcher()
+        f.ask(s.ref())
+        f.described()
+        status = dict(x.split(":\t") for x in pathlib.Path("/proc/%d/status" % f.process.pid).read_text().splitlines()
+                      if ":\t" in x)
+        self.assertEqual((status["Seccomp"], status["NoNewPrivs"]), ("2", "1"))
+        for caps in "CapEff", "CapPrm", "CapInh", "CapAmb":
+            self.assertEqual(int(status[caps], 16), 0)
+        with self.assertRaises(OSError) if os.getuid() else contextlib.nullcontext():
+            os.listdir("/proc/%d/fd" % f.process.pid)  # not dumpable: nobody of the same user looks in
 
     def test_only_what_is_wanted(self):
         s, image = self.server(), Image()
@@ -1275,6 +1292,368 @@ class Check(Base):
         f.ask("oci:/", kind=fl.HEAD)
         with self.assertRaises(Failed):
             f.receive()
+
+
+class Local(Base):
+    """Layouts, archives, standard input."""
+
+    def setUp(self):
+        super().setUp()
+        tmp = tempfile.TemporaryDirectory(prefix="fetch-local-")
+        self.addCleanup(tmp.cleanup)
+        self.dir = pathlib.Path(tmp.name)
+
+    def write(self, data, name="a.tar"):
+        path = self.dir / name
+        path.write_bytes(data)
+        return str(path)
+
+    def tars(self, image):
+        return {d: (gzip.decompress(b) if b[:2] == b"\x1f\x8b" else b) for d, b in zip(image.diff_ids, image.layers)}
+
+    def test_oci_folder(self):
+        image = Image()
+        fl.write_folder(self.dir / "l", fl.layout([("v1:2", image)]))
+        f = self.pull("oci:%s/l" % self.dir)
+        self.check_stored(image)
+        self.assertEqual(f.manifest.values[fl.K_NAME], ["v1:2"])
+        self.assertEqual(f.part(2), image.layers[2])
+        self.pull("oci:%s/l:v1:2" % self.dir)
+        self.refused("oci:%s/l:v2" % self.dir, ENOENT, str(self.dir / "l"), "which of its 1 images", "v1:2")
+
+    def test_oci_folder_with_several(self):
+        a, b = Image(), Image(seed=2)
+        index = index_of((Image(arch=fl.OTHER, seed=3), linux(fl.OTHER)), (b, linux(fl.ARCH)))
+        blobs = dict(b.blobs, **{sha(b.manifest): b.manifest})
+        fl.write_folder(self.dir / "l:x", fl.layout([("a", a), ("multi", (index, fl.INDEX, blobs)), (None, a)]))
+        self.refused("oci:%s/l:x" % self.dir, ENOENT, "which of its 3 images", "a, multi")
+        f = self.pull("oci:%s/l:x:multi" % self.dir)
+        self.assertEqual(f.manifest[fl.K_SERVED], sha(index))
+        self.assertEqual(f.manifest[fl.K_PLATFORM], sha(b.manifest))
+        self.check_stored(b)
+
+    def test_a_link_in_a_layout_is_not_followed(self):
+        # Seen to fail with a plain openat(2): the file's bytes were taken.
+        image = Image()
+        files = fl.layout([("a", image)])
+        secret = self.dir / "secret"
+        layer = "blobs/sha256/" + sha(image.layers[0])
+        secret.write_bytes(files.pop(layer))
+        fl.write_folder(self.dir / "l", files)
+        (self.dir / "l" / layer).symlink_to(secret)
+        self.refused("oci:%s/l" % self.dir, ENOENT, "not in it")
+        (self.dir / "l" / layer).unlink()
+        os.mkfifo(self.dir / "l" / layer)
+        self.refused("oci:%s/l" % self.dir, ENOENT, "not in it")
+
+    def test_layouts_that_lie(self):
+        image = Image()
+        layer = "blobs/sha256/" + sha(image.layers[1])
+        document = "blobs/sha256/" + sha(image.manifest)
+        bad = bytearray(image.layers[1])
+        bad[9] ^= 1
+        for n, (extra, errno, words) in enumerate([
+                ({layer: bytes(bad)}, EBADMSG, sha(image.layers[1])),
+                ({layer: image.layers[1] + b"x"}, EBADMSG, "more than"),
+                ({layer: image.layers[1][:-1]}, EBADMSG, "got %d bytes" % (len(image.layers[1]) - 1)),
+                ({document: image.manifest + b" "}, EBADMSG, "expected sha256:" + sha(image.manifest)),
+                ({"oci-layout": b'{"imageLayoutVersion": "2.0"}'}, EPROTONOSUPPORT, "version 1"),
+                ({"index.json": b"[]"}, EBADMSG, "index.json"),
+                ({"index.json": b" " * (5 << 20)}, EBADMSG, "4 MiB")]):
+            for kind in "oci", "oci-archive":
+                files = fl.layout([(None, image)], extra)
+                where = self.dir / ("l%d" % n)
+                if kind == "oci":
+                    fl.write_folder(where, files)
+                else:
+                    where = self.write(fl.archive(files))
+                with self.subTest(words=words, kind=kind):
+                    self.refused("%s:%s" % (kind, where), errno, str(where) if errno != EBADMSG else "", words)
+                    self.check_not_stored(sha(image.layers[1]) if layer in extra else "0")
+        self.refused("oci:%s" % self.dir, ENOENT, "no OCI image layout")
+
+    def test_oci_archive(self):
+        for form in fl.tarfile.PAX_FORMAT, fl.tarfile.GNU_FORMAT, fl.tarfile.USTAR_FORMAT:
+            for prefix in "", "./":
+                image = Image(seed=50 + form)
+                at = self.write(fl.archive(fl.layout([("t", image)]), form=form, prefix=prefix))
+                self.pull("oci-archive:%s:t" % at)
+                self.check_stored(image)
+
+    def test_docker_archive(self):
+        a, b = Image(), Image(seed=2, docker=True)
+        tars = dict(self.tars(a), **self.tars(b))
+        one = self.write(fl.archive(fl.saved([(["debian:12", "x/y:latest"], a)], tars)))
+        f = self.pull("docker-archive:" + one)
+        self.assertEqual(f.manifest[fl.K_SERVED], sha(a.config))
+        self.assertEqual(f.manifest.values[fl.K_NAME], ["debian:12", "x/y:latest"])
+        for i, m in enumerate(f.layers):
+            self.assertEqual((m[fl.K_BLOB], m[fl.K_COMPRESSION]), (a.diff_ids[i], fl.PLAIN))
+            self.assertEqual(f.part(i), tars[a.diff_ids[i]])
+        two = self.write(fl.archive(fl.saved([(["debian:12", "x/y:latest"], a), (["z:1"], b)], tars)), "b.tar")
+        self.refused("docker-archive:" + two, ENOENT, "debian:12, x/y:latest, z:1")
+        for name, image in ("x/y", a), ("z:1", b), ("debian:12", a):
+            f = self.pull("docker-archive:%s:%s" % (two, name))
+            self.assertEqual(f.manifest[fl.K_SERVED], sha(image.config))
+        self.refused("docker-archive:%s:z" % two, ENOENT, "z:1")
+
+    def test_docker_archive_with_compressed_layers_and_links(self):
+        image = Image()
+        tars = self.tars(image)
+        files = fl.saved([(["a:1"], image)], tars, compress=True)
+        f = self.pull("docker-archive:" + self.write(fl.archive(files)))
+        for i, m in enumerate(f.layers):
+            data = files["%s/layer.tar" % image.diff_ids[i]]
+            self.assertEqual((m[fl.K_BLOB], m[fl.K_COMPRESSION], m[fl.K_DIFF_ID]), (sha(data), fl.GZIP, image.diff_ids[i]))
+        files = fl.saved([(["a:1"], image)], tars)
+        name = "%s/layer.tar" % image.diff_ids[0]
+        files["elsewhere/layer.tar"] = files.pop(name)
+        for target, kind, ok in [("../elsewhere/layer.tar", fl.tarfile.SYMTYPE, True),
+                                 ("elsewhere/layer.tar", fl.tarfile.LNKTYPE, True),
+                                 ("../../../../etc/passwd", fl.tarfile.SYMTYPE, False),
+                                 ("/etc/passwd", fl.tarfile.SYMTYPE, False),
+                                 ("layer.tar", fl.tarfile.SYMTYPE, False)]:  # a loop
+            at = self.write(fl.archive(files, [(name, target, kind)]))
+            if ok:
+                self.pull("docker-archive:" + at)
+            else:
+                self.refused("docker-archive:" + at, ENOENT, "not in it")
+
+    def test_docker_archive_that_lies(self):
+        image = Image()
+        tars = self.tars(image)
+        files = fl.saved([(["a:1"], image)], tars)
+        files["%s/layer.tar" % image.diff_ids[1]] = fl.make_tar([("evil", b"x")])
+        self.refused("docker-archive:" + self.write(fl.archive(files)), EBADMSG, image.diff_ids[1], "deleted")
+        self.check_not_stored(image.diff_ids[1])
+
+    def test_standard_input(self):
+        a, b, c = Image(seed=11), Image(seed=12), Image(seed=13)
+        both = fl.layout([("n", c)], fl.saved([(["a:1"], c)], self.tars(c)))
+        for data, first in [(fl.archive(fl.layout([("n", a)])), a.layers[0]),
+                            (fl.archive(fl.saved([(["q:1"], b)], self.tars(b))), self.tars(b)[b.diff_ids[0]]),
+                            (fl.archive(both), c.layers[0])]:
+            for pipe in True, False:
+                if pipe:
+                    r, w = os.pipe()
+                    threading.Thread(target=lambda: (os.write, open(w, "wb").write(data)), daemon=True).start()
+                else:
+                    r = os.open(self.write(data), os.O_RDONLY)
+                f = self.fetcher()
+                f.ask("-", fd=r)
+                os.close(r)
+                f.described()
+                f.go()
+                f.work()
+                self.assertEqual(f.part(0), first)
+                self.assertEqual(list((self.store.path / "partial").iterdir()), [])
+        f = self.fetcher()
+        f.ask("-")
+        with self.assertRaises(Failed):
+            f.receive()
+
+    def test_a_spool_leaves_nothing_behind(self):
+        r, w = os.pipe()
+        f = self.fetcher()
+        f.ask("-", fd=r)
+        os.close(r)
+        os.write(w, b"x" * 60_000)
+        time.sleep(0.3)
+        self.assertEqual(list((self.store.path / "partial").iterdir()), [])
+        f.sock.close()
+        self.assertEqual(f.process.wait(5), 1)
+        os.close(w)
+
+    def test_archives_that_are_none(self):
+        image = Image()
+        good = fl.archive(fl.layout([("t", image)]))
+        broken = bytearray(good)
+        broken[3] ^= 1
+        huge = bytearray(fl.archive({"oci-layout": b"x"}))
+        huge[124:136] = b"77777777777\0"
+        huge[148:156] = b"%06o\0 " % (sum(huge[:148]) + 8 * 32 + sum(huge[156:512]))
+        for data, words in [(gzip.compress(good), "gzip -dc"), (b"", "no files"), (b"\0" * 10240, "no files"),
+                            (bytes(broken), "no tar header"), (bytes(huge), "past the end"), (good[:2000], "past the end"),
+                            (fl.archive({"../x": b"1"}), "outside"), (fl.archive({"x": b"1"}), "without"),
+                            (b"PK\3\4" * 500, "no tar header")]:
+            for kind in "oci-archive", "docker-archive":
+                with self.subTest(words=words, kind=kind):
+                    with self.assertRaises(Failed) as c:
+                        self.pull("%s:%s" % (kind, self.write(data)))
+                    self.assertIn(words, c.exception.text)
+                    self.assertIn(str(self.dir), c.exception.text)
+
+    def test_kill_and_resume_a_copy(self):
+        image = Image(sizes=(30_000_000,))
+        fl.write_folder(self.dir / "l", fl.layout([(None, image)]))
+        self.pull("oci:%s/l" % self.dir)
+        h = sha(image.layers[0])
+        os.unlink(self.store.blob(h))
+        self.store.partial(h).write_bytes(image.layers[0][:10_000_000])
+        f = self.pull("oci:%s/l" % self.dir)
+        self.assertEqual(f.parts[0][0], 10_000_000)
+        self.check_stored(image)
+
+
+class Real(Base):
+    """Debian's docker-registry, filled by umoci and skopeo."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.tmp = tempfile.TemporaryDirectory(prefix="fetch-real-")
+        cls.dir = pathlib.Path(cls.tmp.name)
+        cls.servers = []
+        hashed = cls.tool("perl", "-e", 'print crypt("secret", q($2y$05$abcdefghijklmnopqrstuu))')
+        (cls.dir / "htpasswd").write_text("ann:%s\n" % hashed)
+        try:
+            cls.open = cls.registry("open", "")
+            cls.closed = cls.registry("closed", "auth: {htpasswd: {realm: test, path: %s/htpasswd}}\n" % cls.dir)
+            cls.silly = cls.registry("silly", "auth: {silly: {realm: 'http://127.0.0.1:1/token', service: some}}\n")
+        except BaseException:
+            cls.tearDownClass()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        for p in cls.servers:
+            p.terminate()
+            p.wait()
+        cls.tmp.cleanup()
+
+    @classmethod
+    def tool(cls, *args):
+        env = dict(os.environ, HOME=cls.tmp.name, XDG_RUNTIME_DIR=cls.tmp.name)
+        r = subprocess.run(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cls.tmp.name)
+        if r.returncode != 0:
+            raise AssertionError("%s: %s" % (" ".join(args), r.stdout))
+        return r.stdout
+
+    @classmethod
+    def registry(cls, name, more):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        config = cls.dir / (name + ".yml")
+        config.write_text("version: 0.1\nstorage: {filesystem: {rootdirectory: %s/%s}}\nhttp: {addr: '127.0.0.1:%d'}\n"
+                          "log: {level: error}\n%s" % (cls.dir, name, port, more))
+        cls.servers.append(subprocess.Popen(["docker-registry", "serve", str(config)], preexec_fn=fl.die_with_parent,
+                                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return "127.0.0.1:%d" % port
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError("docker-registry does not start")
+
+    def push(self, source, to, *more):
+        self.tool("skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", *more, source, "docker://" + to)
+
+    def push_layout(self, files, tag, to, *more):
+        where = self.dir / ("layout-" + to.replace("/", "-").replace(":", "-"))
+        fl.write_folder(where, files)
+        self.push("oci:%s:%s" % (where, tag), to, *more)
+
+    def umoci(self):
+        """An image of three gzip layers, with manifests that have no mediaType."""
+        where = self.dir / "umoci"
+        if not where.exists():
+            self.tool("umoci", "init", "--layout", str(where))
+            self.tool("umoci", "new", "--image", "%s:t" % where)
+            for i in range(3):
+                (self.dir / "content").write_bytes(fl.noise(100_000 * (i + 1), i))
+                self.tool("umoci", "insert", "--rootless", "--image", "%s:t" % where, str(self.dir / "content"), "/f%d" % i)
+        return "oci:%s:t" % where
+
+    def test_umoci_and_skopeo(self):
+        self.push(self.umoci(), self.open + "/a/umoci:t")
+        f = self.pull(self.open + "/a/umoci:t")
+        self.assertEqual(len(f.layers), 3)
+        for i, m in enumerate(f.layers):
+            data = f.part(i)
+            self.assertEqual(sha(data), m[fl.K_BLOB])
+            self.assertEqual(sha(gzip.decompress(data)), m[fl.K_DIFF_ID])
+        # The same as skopeo sees it, and as the layout on disk gives it.
+        seen = self.tool("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
+                         "docker://%s/a/umoci:t" % self.open)
+        self.assertEqual("sha256:" + f.manifest[fl.K_SERVED], seen.strip())
+        again = self.pull(self.umoci())
+        self.assertEqual(again.manifest[fl.K_SERVED], f.manifest[fl.K_SERVED])
+
+    def test_docker_form(self):
+        self.push(self.umoci(), self.open + "/docker:t", "--format", "v2s2")
+        raw = self.tool("skopeo", "inspect", "--tls-verify=false", "--raw", "docker://%s/docker:t" % self.open)
+        self.assertIn("application/vnd.docker.distribution.manifest.v2+json", raw)
+        f = self.pull(self.open + "/docker:t")
+        self.assertEqual(f.manifest[fl.K_SERVED], sha(raw.encode()))
+        self.assertEqual({m[fl.K_COMPRESSION] for m in f.layers}, {fl.GZIP})
+
+    def test_zstd(self):
+        image = Image(compression=fl.ZSTD)
+        self.push_layout(fl.layout([("t", image)]), "t", self.open + "/z:t")
+        f = self.pull(self.open + "/z:t")
+        self.assertEqual({m[fl.K_COMPRESSION] for m in f.layers}, {fl.ZSTD})
+        self.check_stored(image)
+
+    def test_index_with_an_attestation(self):
+        ours, other = Image(seed=61), Image(seed=62, arch=fl.OTHER)
+        index = index_of((other, linux(fl.OTHER)), (ours, linux(fl.ARCH)),
+                         (Image(seed=63, arch="unknown"), {"os": "unknown", "architecture": "unknown"}))
+        blobs = {**ours.blobs, **other.blobs, **Image(seed=63, arch="unknown").blobs}
+        for i in ours, other, Image(seed=63, arch="unknown"):
+            blobs[sha(i.manifest)] = i.manifest
+        self.push_layout(fl.layout([("t", (index, fl.INDEX, blobs))]), "t", self.open + "/multi:t", "--all")
+        f = self.pull(self.open + "/multi:t")
+        self.assertEqual(f.manifest[fl.K_SERVED], sha(index))
+        self.assertEqual(f.manifest[fl.K_PLATFORM], sha(ours.manifest))
+        self.check_stored(ours)
+        f = self.fetcher()
+        f.ask(self.open + "/multi:t", kind=fl.HEAD, known="0" * 64)
+        m = f.receive()
+        self.assertEqual((m[fl.K_SERVED], m[fl.K_PLATFORM]), (sha(index), sha(ours.manifest)))
+
+    def test_basic_login(self):
+        self.push(self.umoci(), self.closed + "/p:t", "--dest-creds", "ann:secret")
+        self.refused(self.closed + "/p:t", EACCES, "401 UNAUTHORIZED", "without a login", "docker login " + self.closed)
+        # The file that skopeo writes.
+        self.tool("skopeo", "login", "--tls-verify=false", "-u", "ann", "-p", "secret", "--authfile",
+                  str(self.dir / "auth.json"), self.closed)
+        self.pull(self.closed + "/p:t", env={"REGISTRY_AUTH_FILE": str(self.dir / "auth.json")})
+
+    def test_token_challenge(self):
+        self.refused(self.silly + "/p:t", ECONNREFUSED, "127.0.0.1:1", "cannot be reached")
+
+    def test_absent(self):
+        self.refused(self.open + "/none:t", ENOENT, "no such tag or repository")
+
+    def test_archives_of_skopeo(self):
+        for kind in "oci-archive", "docker-archive":
+            at = self.dir / (kind + ".tar")
+            self.tool("skopeo", "--insecure-policy", "copy", "-q", self.umoci(), "%s:%s:some/name:t" % (kind, at))
+            f = self.pull("%s:%s" % (kind, at))
+            self.assertEqual(len(f.layers), 3)
+            for i, m in enumerate(f.layers):
+                data = f.part(i)
+                self.assertEqual(sha(data), m[fl.K_BLOB])
+                plain = gzip.decompress(data) if m[fl.K_COMPRESSION] == fl.GZIP else data
+                self.assertEqual(sha(plain), m[fl.K_DIFF_ID])
+
+    def test_resume_after_a_kill(self):
+        image = Image(sizes=(60_000_000,), compression=fl.PLAIN, seed=71)
+        self.push_layout(fl.layout([("t", image)]), "t", self.open + "/big:t", "--dest-decompress")
+        f = self.fetcher()
+        f.ask(self.open + "/big:t")
+        f.described()
+        h = f.layers[0][fl.K_BLOB]
+        f.go()
+        f.work(until=lambda m: m.type == fl.PROGRESS)
+        f.process.kill()
+        f.process.wait()
+        got = self.store.partial(h).stat().st_size
+        self.assertTrue(0 < got < f.layers[0][fl.K_BYTES])
+        f = self.pull(self.open + "/big:t")
+        self.assertEqual(f.parts[0][0], got)
+        self.assertEqual(sha(f.part(0)), h)
 
 
 if __name__ == "__main__":

@@ -317,18 +317,13 @@ class Certificates:
         (self.dir / "ext").write_text("subjectAltName=%s\n" % alt)
         signer = ["-signkey", key] if selfsigned else ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
         if expired:
-            from cryptography import x509
-            from cryptography.hazmat.primitives import hashes, serialization
-            import datetime
-            ca = x509.load_pem_x509_certificate((self.dir / "ca.pem").read_bytes())
-            ca_key = serialization.load_pem_private_key((self.dir / "ca.key").read_bytes(), None)
-            req = x509.load_pem_x509_csr((self.dir / csr).read_bytes())
-            cert = (x509.CertificateBuilder().subject_name(req.subject).issuer_name(ca.subject)
-                    .public_key(req.public_key()).serial_number(4711)
-                    .not_valid_before(datetime.datetime(2019, 1, 1)).not_valid_after(datetime.datetime(2020, 2, 3))
-                    .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-                    .sign(ca_key, hashes.SHA256()))
-            (self.dir / pem).write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+            (self.dir / "ca.cnf").write_text(
+                "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\n"
+                "policy=p\n[p]\ncommonName=supplied\n")
+            (self.dir / "index.txt").write_text("")
+            (self.dir / "serial").write_text("4711\n")
+            self.run("ca", "-batch", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key", "-in", csr, "-out", pem,
+                     "-startdate", "20190101000000Z", "-enddate", "20200203000000Z", "-extfile", "ext", "-notext")
         else:
             self.run("x509", "-req", "-in", csr, *signer, "-out", pem, "-days", "20", "-extfile", "ext")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -500,3 +495,57 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
         return True
+
+
+# --- layouts and archives ---
+
+def layout(images, extra=()):
+    """Files of an OCI layout: images = [(name or None, Image or (bytes, type, blobs))]."""
+    files, entries = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}, []
+    for name, image in images:
+        data, kind, blobs = (image.manifest, image.kind, image.blobs) if isinstance(image, Image) else image
+        for b in [data, *blobs.values()]:
+            files["blobs/sha256/" + sha(b)] = b
+        e = {"mediaType": kind, "digest": "sha256:" + sha(data), "size": len(data)}
+        if name:
+            e["annotations"] = {"org.opencontainers.image.ref.name": name}
+        entries.append(e)
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    files.update(dict(extra))
+    return files
+
+
+def write_folder(folder, files):
+    for name, data in files.items():
+        path = pathlib.Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def archive(files, links=(), form=tarfile.PAX_FORMAT, prefix=""):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as t:
+        for name, data in files.items():
+            info = tarfile.TarInfo(prefix + name)
+            info.size = len(data)
+            t.addfile(info, io.BytesIO(data))
+        for name, target, kind in links:
+            info = tarfile.TarInfo(prefix + name)
+            info.type, info.linkname = kind, target
+            t.addfile(info)
+    return out.getvalue()
+
+
+def saved(images, tars, compress=False):
+    """Files of `docker save` as before version 25: images = [(names, Image)], tars = {diff_id: tar}."""
+    files, table = {}, []
+    for names, image in images:
+        layers = []
+        for d in image.diff_ids:
+            name = "%s/layer.tar" % d
+            files[name] = gzip.compress(tars[d], 1, mtime=0) if compress else tars[d]
+            layers.append(name)
+        files[sha(image.config) + ".json"] = image.config
+        table.append({"Config": sha(image.config) + ".json", "RepoTags": names, "Layers": layers})
+    files["manifest.json"] = json.dumps(table).encode()
+    return files
