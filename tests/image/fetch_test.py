@@ -1428,6 +1428,10 @@ class Local(Base):
         self.check_not_stored(image.diff_ids[1])
 
     def test_standard_input(self):
+        def fill(fd, data):
+            with open(fd, "wb") as pipe:
+                pipe.write(data)
+
         a, b, c = Image(seed=11), Image(seed=12), Image(seed=13)
         both = fl.layout([("n", c)], fl.saved([(["a:1"], c)], self.tars(c)))
         for data, first in [(fl.archive(fl.layout([("n", a)])), a.layers[0]),
@@ -1436,7 +1440,7 @@ class Local(Base):
             for pipe in True, False:
                 if pipe:
                     r, w = os.pipe()
-                    threading.Thread(target=lambda: (os.write, open(w, "wb").write(data)), daemon=True).start()
+                    threading.Thread(target=fill, args=(w, data), daemon=True).start()
                 else:
                     r = os.open(self.write(data), os.O_RDONLY)
                 f = self.fetcher()
