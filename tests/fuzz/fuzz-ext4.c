@@ -131,14 +131,13 @@ static int make(int fd, const uint8_t *p, size_t n, size_t cut)
 	return r;
 }
 
-static void fsck(int fd)
+static void fsck(char *path)
 {
-	char path[64], *argv[] = { (char *)"e2fsck", (char *)"-fn", path, NULL };
+	char *argv[] = { (char *)"e2fsck", (char *)"-fn", path, NULL };
 	posix_spawn_file_actions_t quiet;
 	int status;
 	pid_t pid;
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), fd);
 	(void)posix_spawn_file_actions_init(&quiet);
 	(void)posix_spawn_file_actions_addopen(&quiet, 1, "/dev/null", O_WRONLY, 0);
 	(void)posix_spawn_file_actions_addopen(&quiet, 2, "/dev/null", O_WRONLY, 0);
@@ -159,16 +158,19 @@ static void same(int a, int b)
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
-	int a = memfd_create("disk", MFD_CLOEXEC), b = memfd_create("disk", MFD_CLOEXEC), r;
+	/* e2fsck does not open a file without a name. */
+	char path[] = "/tmp/fuzz-ext4-XXXXXX";
+	int a = mkostemp(path, O_CLOEXEC), b = memfd_create("disk", MFD_CLOEXEC), r;
 
 	MUST(a >= 0 && b >= 0);
 	r = make(a, p, n, 1 << 16);
 	MUST(make(b, p, n, 1 + n % 5000) == r);
 	if (r == 0) {
-		fsck(a);
+		fsck(path);
 		same(a, b);
 	}
 	(void)close(a);
+	(void)unlink(path);
 	(void)close(b);
 	return 0;
 }
