@@ -142,7 +142,13 @@ int im_recv(int sock, enum im_way way, struct im *ret)
 	AUTO_FD(fd);
 	ssize_t n;
 
-	n = fd_recv(sock, ret->mem, sizeof(ret->mem), &fd, 1);
+	/* A peer that ended without having read all that we sent is a reset, which the kernel reports once, before the
+	 * messages that the peer sent first: its last word may be among them. */
+	for (int tries = 0; tries < 2; tries++) {
+		n = fd_recv(sock, ret->mem, sizeof(ret->mem), &fd, 1);
+		if (n != -ECONNRESET)
+			break;
+	}
 	if (n == -ECONNRESET)
 		n = 0;
 	if (n <= 0)

@@ -235,7 +235,7 @@ TEST(a_look_at_the_store_never_disturbs_a_launch)
 	if (pid == 0) {
 		struct image_list list;
 
-		for (int i = 0; i < 3000; i++) {
+		for (int i = 0; i < 1000; i++) {
 			if (store_list(&s, &list, &err) < 0)
 				_exit(1);
 			image_list_done(&list);

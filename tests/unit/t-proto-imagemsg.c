@@ -162,3 +162,26 @@ TEST(the_end_of_the_other_side_is_no_message)
 	CHECK_INT(im_recv(s[1], IM_FROM_FETCH, &got), ==, 0);
 	(void)close(s[1]);
 }
+
+TEST(the_last_word_of_a_peer_that_did_not_read_everything_arrives)
+{
+	struct buf b;
+	struct im m;
+	int s[2];
+
+	CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s), ==, 0);
+	/* never read */
+	im_begin(&b, IM_GROWN);
+	(void)rec_put_u64(&b, IM_K_LAYER, 0);
+	(void)rec_put_u64(&b, IM_K_BYTES, 1);
+	CHECK_INT(im_send(s[0], &b, -1), ==, 0);
+	im_begin(&b, IM_ERROR);
+	(void)rec_put_u64(&b, IM_K_ERRNO, 5);
+	(void)rec_put_str(&b, IM_K_TEXT, "why");
+	CHECK_INT(im_send(s[1], &b, -1), ==, 0);
+	close(s[1]);
+	CHECK_INT(im_recv(s[0], IM_FROM_UNPACK, &m), ==, 1);
+	CHECK_INT(m.type, ==, IM_ERROR);
+	CHECK_INT(im_recv(s[0], IM_FROM_UNPACK, &m), ==, 0);
+	close(s[0]);
+}
