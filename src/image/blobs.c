@@ -116,6 +116,15 @@ int blobs_have(const struct blobs *b, const struct descriptor *d)
 	return TAKE_FD(fd);
 }
 
+uint64_t blobs_under_way(const struct blobs *b, const struct descriptor *d)
+{
+	struct stat st;
+
+	if (fstatat(b->partial, d->hex, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+		return 0;
+	return MIN((uint64_t)st.st_size, d->bytes);
+}
+
 /* --- a download --- */
 
 /* Whether the name still leads to the open file: whoever had the lock may have renamed or deleted it. */

@@ -30,6 +30,9 @@ void blobs_close(struct blobs *b);
  */
 int blobs_have(const struct blobs *b, const struct descriptor *d);
 
+/* How far a download is, whoever makes it; 0 when there is none. */
+uint64_t blobs_under_way(const struct blobs *b, const struct descriptor *d);
+
 struct blob; /* one that is being written */
 
 /**

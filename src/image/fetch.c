@@ -512,6 +512,8 @@ static int load_begin(struct fetch *f, struct load *l, struct err *err)
 		return load_complete(f, l, err);
 	if (r == -EAGAIN) {
 		l->state = LOAD_BUSY;
+		l->next_ns = 0;
+		say_progress(f, l, blobs_under_way(&f->blobs, l->d));
 		l->next_ns = now_ns() + BUSY_NS;
 		return 0;
 	}

@@ -635,8 +635,8 @@ static void on_fault(struct op *op)
 			return;
 		}
 		/* In the middle of a pull it may come back. */
-		if (q->fault == HTTP_REFUSED && r->settled)
-			op_again(op, 0, -ECONNREFUSED);
+		if (r->settled)
+			op_again(op, 0, q->fault == HTTP_REFUSED ? -ECONNREFUSED : -EPROTO);
 		else
 			op_end(op, q->fault == HTTP_REFUSED ? -ECONNREFUSED : -EPROTO);
 		return;

@@ -129,7 +129,11 @@ TEST(members_of_an_entry)
 	CHECK_INT(lookup("{\"credsStore\":\"secretservice\"}", "docker.io", "x", &e), ==, 1);
 	CHECK_STR(e.server, "https://index.docker.io/v1/");
 	auth_entry_done(&e);
+	/* Half an entry is none, and leaves nothing behind. */
 	CHECK_INT(lookup("{\"auths\":{\"r\":{\"username\":\"u\"}}}", "r", "x", &e), ==, 0);
+	CHECK_INT(lookup("{\"auths\":{\"r/x\":{\"password\":\"p\"},\"r\":{\"auth\":\"YTpi\"}}}", "r", "x", &e), ==, 1);
+	CHECK_STR(e.user, "a");
+	auth_entry_done(&e);
 }
 
 TEST(broken_logins_are_not_guessed)
