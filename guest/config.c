@@ -145,6 +145,53 @@ static int parse_dir(struct config *c, struct span in)
 	return r < 0 || !d->path ? -EBADMSG : 0;
 }
 
+/* ADDRESS GATEWAY BITS of @n bytes an address. */
+static int net_family(struct span val, size_t n, uint8_t *addr, uint8_t *gateway, uint8_t *bits)
+{
+	if (val.n != 2 * n + 1 || *bits != 0 || val.p[2 * n] == 0 || val.p[2 * n] > 8 * n)
+		return -EBADMSG;
+	memcpy(addr, val.p, n);
+	memcpy(gateway, val.p + n, n);
+	*bits = val.p[2 * n];
+	return 0;
+}
+
+static int parse_net(struct config_net *net, struct span in)
+{
+	bool mac = false;
+	struct span val;
+	uint64_t mtu = 0;
+	uint16_t key;
+	int r;
+
+	if (net->mtu != 0)
+		return -EBADMSG;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		switch (key) {
+		case GC_NET_MTU:
+			r = rec_u64(val, GC_NET_MTU_MAX, &mtu);
+			break;
+		case GC_NET_MAC:
+			mac = val.n == sizeof(net->gateway_mac);
+			if (mac)
+				memcpy(net->gateway_mac, val.p, val.n);
+			break;
+		case GC_NET_V4:
+			r = net_family(val, 4, net->addr4, net->gateway4, &net->bits4);
+			break;
+		case GC_NET_V6:
+			r = net_family(val, 16, net->addr6, net->gateway6, &net->bits6);
+			break;
+		default:
+			return -EBADMSG;
+		}
+		if (r < 0)
+			return r;
+	}
+	net->mtu = (uint32_t)mtu;
+	return r < 0 || !mac || mtu < 1280 || (net->bits4 == 0 && net->bits6 == 0) ? -EBADMSG : 0;
+}
+
 static int parse_one(struct config *c, uint16_t key, struct span val)
 {
 	switch (key) {
@@ -156,6 +203,8 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return once(val, &c->root);
 	case GC_ROOT_FS:
 		return once(val, &c->root_fs);
+	case GC_ROOT_BYTES:
+		return rec_u64(val, INT64_MAX, &c->root_bytes);
 	case GC_SHARE_TAG:
 		return once(val, &c->share_tag);
 	case GC_BIND:
@@ -166,6 +215,8 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return parse_file(c, val);
 	case GC_DIR:
 		return parse_dir(c, val);
+	case GC_NET:
+		return parse_net(&c->net, val);
 	case GC_FLAGS:
 		return rec_u64(val, GC_F_NO_IMAGE_VERSION, &c->flags);
 	default:

@@ -28,10 +28,21 @@ struct config_dir {
 	uint32_t mode;
 };
 
+/* Network order; bits 0: the family is not given. */
+struct config_net {
+	uint32_t mtu; /* 0: no network */
+	uint8_t gateway_mac[6];
+	uint8_t bits4, bits6;
+	uint8_t addr4[4], gateway4[4];
+	uint8_t addr6[16], gateway6[16];
+};
+
 struct config {
 	uint64_t clock_ns; /* 0: not said */
 	uint64_t flags;
+	uint64_t root_bytes; /* 0: not said */
 	char *hostname, *root, *root_fs, *share_tag;
+	struct config_net net;
 	struct config_bind *binds;
 	struct config_link *links;
 	struct config_file *files;

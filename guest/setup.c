@@ -2,11 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -17,6 +14,7 @@
 #include "base/str.h"
 #include "guest/config.h"
 #include "guest/mounts.h"
+#include "guest/network.h"
 #include "proto/guestcfg.h"
 
 #define NS ((int64_t)1000000000)
@@ -40,16 +38,6 @@ void setup_clock(struct guest *g, uint64_t ns)
 		guest_log(g, LOG_LV_WARN, "clock: cannot be set: %s", strerror(errno));
 	else if (g->state == GUEST_SERVES && (diff < -CLOCK_TELL_NS || diff > CLOCK_TELL_NS))
 		guest_log(g, LOG_LV_INFO, "clock: moved by %lld ms", (long long)(diff / 1000000));
-}
-
-static void loopback_up(void)
-{
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-	AUTO_FD(fd);
-
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0)
-		(void)ioctl(fd, SIOCSIFFLAGS, &ifr);
 }
 
 /* Programs look root up; an image without users, such as one from scratch, gets the one there is. */
@@ -184,7 +172,7 @@ static int apply_files(const struct config *c, struct err *err)
 
 static int apply(struct guest *g, const struct config *c, struct buf *ready, struct err *err)
 {
-	int64_t start = now_ns(), mounted;
+	int64_t start = now_ns(), mounted, files;
 	AUTO_FREE(char, note);
 	int r;
 
@@ -192,9 +180,9 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 		setup_clock(g, c->clock_ns);
 	if (c->hostname && sethostname(c->hostname, strlen(c->hostname)) < 0)
 		return err_set(err, -errno, "host name %s: cannot be set in the guest: %s", c->hostname, strerror(errno));
-	loopback_up();
+	network_loopback();
 	if (c->root) {
-		r = mounts_root(c->root, c->root_fs ? c->root_fs : "ext4", &note, err);
+		r = mounts_root(c->root, c->root_fs ? c->root_fs : "ext4", c->root_bytes, &note, err);
 		if (r < 0)
 			return r;
 	}
@@ -212,8 +200,15 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 	r = apply_files(c, err);
 	if (r < 0)
 		return r;
+	files = now_ns();
+	if (c->net.mtu > 0)
+		r = network_up(GC_NET_IF, &c->net, err);
+	if (r < 0)
+		return r;
 	(void)guest_put_phase(ready, "mounts", start, mounted - start);
-	(void)guest_put_phase(ready, "files", mounted, now_ns() - mounted);
+	(void)guest_put_phase(ready, "files", mounted, files - mounted);
+	if (c->net.mtu > 0)
+		(void)guest_put_phase(ready, "network", files, now_ns() - files);
 	return 0;
 }
 

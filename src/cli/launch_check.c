@@ -129,24 +129,20 @@ static void use_publish(struct check *c, const struct opt_use *use)
 
 static void use_egress(struct check *c, const struct opt_use *use)
 {
-	struct egress e;
+	struct policy_rule e;
 	struct err err;
 
 	if (egress_parse(use->value, &e, &err) < 0)
 		report(c, use, &err);
-	else
-		free(e.name);
 }
 
 static void use_ssh(struct check *c, const struct opt_use *use)
 {
-	struct egress e;
+	struct policy_rule e;
 	struct err err;
 
 	if (ssh_dest_parse(use->value, &e, &err) < 0)
 		report(c, use, &err);
-	else
-		free(e.name);
 }
 
 static void use_repo(struct check *c, const struct opt_use *use)

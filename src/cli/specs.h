@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "vault/policy.h"
 
 /* [BIND:]HOST:GUEST[/tcp|/udp] */
 struct publish {
@@ -22,18 +23,9 @@ int publish_parse(const char *s, struct publish *ret, struct err *err);
 bool publish_meets(const struct publish *a, const struct publish *b);
 
 /* IP, CIDR or NAME, each with :PORT or :LO-HI (IPv6 then in brackets), with /tcp or /udp behind it. */
-struct egress {
-	char *name;          /* NULL: an address; caller frees */
-	int family;          /* of addr, when there is no name */
-	struct in6_addr addr;
-	unsigned bits;       /* prefix length */
-	uint16_t lo, hi;     /* 0, 0: any port */
-	bool tcp, udp;
-};
-
-int egress_parse(const char *s, struct egress *ret, struct err *err);
+int egress_parse(const char *s, struct policy_rule *ret, struct err *err);
 /* HOST[:PORT], not GitHub's. */
-int ssh_dest_parse(const char *s, struct egress *ret, struct err *err);
+int ssh_dest_parse(const char *s, struct policy_rule *ret, struct err *err);
 
 enum repo_level { REPO_READ, REPO_WRITE, REPO_ADMIN, REPO_LEVELS };
 

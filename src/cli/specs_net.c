@@ -175,30 +175,15 @@ static int dest_shape(struct err *err)
 }
 
 /* IP or CIDR into @e: 1; a name: 0; neither: negative. */
-static int address_parse(const char *s, struct egress *e)
+static int address_parse(const char *s, struct policy_rule *e)
 {
-	AUTO_FREE(char, text);
-	const char *slash = strchr(s, '/');
-	uint64_t bits;
-
-	text = xstrndup(s, slash ? (size_t)(slash - s) : strlen(s));
-	if (inet_pton(AF_INET, text, &e->addr) == 1)
-		e->family = AF_INET;
-	else if (inet_pton(AF_INET6, text, &e->addr) == 1)
-		e->family = AF_INET6;
-	else
-		return slash ? -EINVAL : 0;
-	e->bits = e->family == AF_INET ? 32 : 128;
-	if (slash) {
-		if (str_u64(slash + 1, e->bits, &bits) < 0)
-			return -EINVAL;
-		e->bits = (unsigned)bits;
-	}
-	return 1;
+	if (prefix_parse(s, &e->net) == 0)
+		return 1;
+	return strchr(s, '/') ? -EINVAL : 0;
 }
 
 /* ":PORT" or ":LO-HI" behind the host, or nothing. */
-static int ports_parse(const char *s, struct egress *e, struct err *err)
+static int ports_parse(const char *s, struct policy_rule *e, struct err *err)
 {
 	size_t first, second;
 	int r;
@@ -227,11 +212,22 @@ static int ports_parse(const char *s, struct egress *e, struct err *err)
 	return 0;
 }
 
-int egress_parse(const char *s, struct egress *ret, struct err *err)
+/* In the form in which names are tied: lower case, no dot at the end. is_name() has bounded it. */
+static void name_put(struct policy_rule *e, const char *name)
+{
+	size_t n = 0;
+
+	for (; name[n] && n < POLICY_NAME_MAX; n++)
+		e->name[n] = (char)tolower((unsigned char)name[n]);
+	if (n > 0 && e->name[n - 1] == '.')
+		e->name[n - 1] = '\0';
+}
+
+int egress_parse(const char *s, struct policy_rule *ret, struct err *err)
 {
 	AUTO_FREE(char, text);
 	AUTO_FREE(char, host);
-	struct egress e = { .tcp = true, .udp = true };
+	struct policy_rule e = { .tcp = true, .udp = true };
 	size_t n = strlen(s);
 	char *rest;
 	int r;
@@ -249,7 +245,7 @@ int egress_parse(const char *s, struct egress *ret, struct err *err)
 		host = xstrndup(text + 1, (size_t)(rest - text) - 1);
 		rest++;
 		r = address_parse(host, &e);
-		if (r != 1 || e.family != AF_INET6)
+		if (r != 1 || e.net.addr.family != AF_INET6)
 			return dest_shape(err);
 	} else {
 		/* Two colons or more without brackets: an IPv6 address, and no port. */
@@ -265,32 +261,26 @@ int egress_parse(const char *s, struct egress *ret, struct err *err)
 	}
 	if (ports_parse(rest, &e, err) < 0)
 		return -EINVAL;
+	if (r == 1 && policy_never(&e.net))
+		return err_set(err, -EINVAL, "nothing can open this address; leave the option out");
 	if (r == 0)
-		e.name = TAKE_PTR(host);
+		name_put(&e, host);
 	*ret = e;
 	return 0;
 }
 
-int ssh_dest_parse(const char *s, struct egress *ret, struct err *err)
+int ssh_dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 {
-	AUTO_FREE(char, name);
-	struct egress e = { 0 };
-	bool right;
-	size_t n;
+	struct policy_rule e;
 
-	right = !strchr(s, '/') && egress_parse(s, &e, NULL) == 0;
-	name = TAKE_PTR(e.name);
-	if (!right || e.lo != e.hi)
+	if (strchr(s, '/') || egress_parse(s, &e, NULL) < 0 || e.lo != e.hi)
 		return err_set(err, -EINVAL, "not HOST[:PORT]; write it as in --allow-ssh git.example.org:22");
-	if (name) {
-		n = strlen(name);
-		if (name[n - 1] == '.')
-			n--;
-		if (n >= 10 && strncasecmp(name + n - 10, "github.com", 10) == 0 && (n == 10 || name[n - 11] == '.'))
-			return err_set(err, -EINVAL, "SSH to GitHub cannot be held to single repositories; leave it out, "
-						     "git reaches GitHub by https");
-	}
-	e.name = TAKE_PTR(name);
+	if (policy_name_is_github(e.name))
+		return err_set(err, -EINVAL, "SSH to GitHub cannot be held to single repositories; leave it out, "
+					     "git reaches GitHub by https");
+	e.udp = false;
+	if (e.lo == 0)
+		e.lo = e.hi = 22;
 	*ret = e;
 	return 0;
 }

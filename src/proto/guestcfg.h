@@ -20,11 +20,20 @@ enum guestcfg_key {
 	GC_CONTENT, /* bytes */
 	GC_DIR,	    /* records GC_PATH, GC_MODE: folder made if missing */
 	GC_FLAGS,   /* u64 of enum guestcfg_flag */
+	GC_ROOT_BYTES, /* u64: what of an ext4 root disk may be used; the device is at least that large */
+	GC_NET,	    /* records GC_NET_*: eth0 gets these; without it the interface stays down */
+	GC_NET_MTU, /* u64 */
+	GC_NET_MAC, /* 6 bytes, the gateway's */
+	GC_NET_V4,  /* 9 bytes: address, gateway, prefix length */
+	GC_NET_V6,  /* 33 bytes: the same */
 };
 
 enum guestcfg_flag {
 	GC_F_NO_IMAGE_VERSION = 1, /* do not check /etc/agent-vm-image-version (a root disk that is no image of ours) */
 };
+
+#define GC_NET_IF "eth0"
+#define GC_NET_MTU_MAX 65520
 
 #define GC_BINDS_MAX 80
 #define GC_SHARE_AT "/run/agent-vm/share" /* where the share itself is mounted in the guest */
