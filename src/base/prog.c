@@ -75,24 +75,27 @@ void prog_env(struct strv *ret)
 /* In the child: only calls that are safe after a fork; ends by exec or by writing errno into @report. */
 static void child(const struct prog *p, char *const *env, int report, int null)
 {
-	int want[4] = { p->in, p->out, p->errfd, p->fd3 };
+	int want[] = { p->in, p->out, p->errfd, p->fd3, p->fd4, p->fd5 };
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 	sigset_t none;
-	int e, high[4];
+	int e, high[ARRAY_SIZE(want)];
 
 	(void)setpgid(0, 0);
 	for (int s = 1; s < NSIG; s++)
 		(void)sigaction(s, &dfl, NULL);
 	(void)sigemptyset(&none);
-	/* All out of the way of 0..3 first, so that no dup2 overwrites one that is still wanted. */
+	/* All out of the way of 0..5 first, so that no dup2 overwrites one that is still wanted. */
 	report = fcntl(report, F_DUPFD_CLOEXEC, 10);
-	for (int i = 0; i < 4; i++)
-		high[i] = i == 3 && want[i] < 0 ? -1 : fcntl(want[i] < 0 ? null : want[i], F_DUPFD_CLOEXEC, 10);
-	for (int i = 0; i < 4; i++)
-		if (high[i] >= 0 && dup2(high[i], i) < 0)
+	for (int i = 0; i < (int)ARRAY_SIZE(want); i++)
+		high[i] = i > 2 && want[i] < 0 ? -1 : fcntl(want[i] < 0 ? null : want[i], F_DUPFD_CLOEXEC, 10);
+	for (int i = 0; i < (int)ARRAY_SIZE(want); i++) {
+		if (high[i] < 0)
+			(void)close(i);
+		else if (dup2(high[i], i) < 0)
 			goto out;
+	}
 	/* The rest is close-on-exec by our rule; this is for what a library may have opened otherwise. */
-	for (int fd = p->fd3 < 0 ? 3 : 4; fd < 10; fd++)
+	for (int fd = ARRAY_SIZE(want); fd < 10; fd++)
 		(void)close(fd);
 	(void)close_range(10, ~0U, CLOSE_RANGE_CLOEXEC);
 	if (chdir("/") < 0)
@@ -218,7 +221,7 @@ static int take_output(int fd, size_t max, int64_t until, char *mem, size_t *ret
 	return 0;
 }
 
-int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err)
+int prog_capture(const struct prog *p, size_t max, int timeout_ms, char **ret, int *ret_status, struct err *err)
 {
 	int64_t until = now_ns() + (int64_t)timeout_ms * 1000000;
 	AUTO_FREE(char, mem);
@@ -242,10 +245,23 @@ int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, st
 	status = r < 0 ? prog_stop(pid, 0) : prog_wait(pid);
 	if (r < 0)
 		return err_set(err, r, "%s: %s", p->path, r == -ETIMEDOUT ? "took too long and was ended" : strerror(-r));
+	mem[n] = '\0';
+	*ret = TAKE_PTR(mem);
+	*ret_status = status;
+	return 0;
+}
+
+int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err)
+{
+	AUTO_FREE(char, out);
+	int r, status;
+
+	r = prog_capture(p, max, timeout_ms, &out, &status, err);
+	if (r < 0)
+		return r;
 	if (status != 0)
 		return err_set(err, -EIO, "%s: failed (%s %d)", p->path, WIFSIGNALED(status) ? "signal" : "status",
 			       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-	mem[n] = '\0';
-	*ret = TAKE_PTR(mem);
+	*ret = TAKE_PTR(out);
 	return 0;
 }

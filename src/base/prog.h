@@ -18,10 +18,11 @@ struct prog {
 	const char *path;	/* absolute */
 	char *const *argv;	/* [0] is the name */
 	struct strv env;	/* in addition to prog_env(), "NAME=VALUE"; later ones win */
-	int in, out, errfd, fd3; /* borrowed; -1: /dev/null, for fd3 closed */
+	int in, out, errfd;	/* borrowed; -1: /dev/null */
+	int fd3, fd4, fd5;	/* borrowed; -1: closed */
 };
 
-#define PROG_INIT { NULL, NULL, { NULL, 0 }, -1, -1, -1, -1 }
+#define PROG_INIT { NULL, NULL, { NULL, 0 }, -1, -1, -1, -1, -1, -1 }
 
 /* Start. 0 and the pid; a negative errno when it cannot be executed, with @err set. */
 int prog_start(const struct prog *p, pid_t *ret, struct err *err);
@@ -40,3 +41,6 @@ int prog_wait(pid_t pid);
  * start; each with @err set
  */
 int prog_output(const struct prog *p, size_t max, int timeout_ms, char **ret, struct err *err);
+
+/* The same for a program whose exit status is an answer: 0 with its wait status whatever that is. */
+int prog_capture(const struct prog *p, size_t max, int timeout_ms, char **ret, int *ret_status, struct err *err);

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -11,6 +10,7 @@
 #include "cli/build_progress.h"
 #include "cli/cmd.h"
 #include "cli/find.h"
+#include "cli/stop.h"
 #include "image/build.h"
 #include "image/debstrap.h"
 #include "session/root.h"
@@ -92,33 +92,6 @@ static void read_host(struct cli *cli)
 	strv_done(&missing);
 }
 
-static int stop_open(sigset_t *old)
-{
-	sigset_t set;
-
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGINT);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGHUP);
-	(void)sigaddset(&set, SIGQUIT);
-	(void)sigprocmask(SIG_BLOCK, &set, old);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-/* End by the signal that stopped us, as the shell that waits for us expects. */
-static int end_by_signal(int fd, const sigset_t *old)
-{
-	struct signalfd_siginfo si;
-	int sig = SIGINT;
-
-	if (read(fd, &si, sizeof(si)) == (ssize_t)sizeof(si))
-		sig = (int)si.ssi_signo;
-	(void)signal(sig, SIG_DFL);
-	(void)sigprocmask(SIG_SETMASK, old, NULL);
-	(void)raise(sig);
-	return 128 + sig;
-}
-
 static int build_it(struct build_args *args, const struct build_cmd_args *cmd, struct err *err, struct build_view *view,
 		    int stop_fd)
 {
@@ -163,7 +136,7 @@ static int build_run(struct cli *cli, void *cmd_args, char **rest)
 {
 	struct build_cmd_args *cmd = cmd_args;
 	AUTO_FREE(char, reference);
-	struct build_view view = { .json = cmd->json };
+	struct build_view view = { .p.json = cmd->json };
 	struct build_args args;
 	struct err err = { 0 };
 	AUTO_FD(stop_fd);
@@ -177,14 +150,14 @@ static int build_run(struct cli *cli, void *cmd_args, char **rest)
 		strv_done(&args.include);
 		return problems_report(&cli->problems, stderr, "nothing was built");
 	}
-	view.reference = reference;
 	stop_fd = stop_open(&old);
 	r = build_it(&args, cmd, &err, &view, stop_fd);
 	strv_done(&args.include);
 	if (r < 0)
-		build_view_error(&view, err.text);
+		progress_error(&view.p, err.text);
+	progress_done(&view.p);
 	if (r == -EINTR)
-		return end_by_signal(stop_fd, &old);
+		return stop_end(stop_fd, &old);
 	if (r < 0)
 		return r == -EINVAL ? 2 : 1;
 	return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;

@@ -3,7 +3,8 @@
 #include <string.h>
 
 extern const struct cmd cmd_claude, cmd_codex, cmd_opencode, cmd_copilot, cmd_shell;
-extern const struct cmd cmd_build, cmd_exec, cmd_ps, cmd_stop, cmd_logs, cmd_doctor, cmd_version, cmd_help;
+extern const struct cmd cmd_setup, cmd_pull, cmd_build, cmd_images, cmd_prune;
+extern const struct cmd cmd_exec, cmd_ps, cmd_stop, cmd_logs, cmd_doctor, cmd_version, cmd_help;
 
 const struct cmd *const cmds[] = {
 	&cmd_claude,
@@ -11,11 +12,15 @@ const struct cmd *const cmds[] = {
 	&cmd_opencode,
 	&cmd_copilot,
 	&cmd_shell,
+	&cmd_setup,
+	&cmd_pull,
 	&cmd_build,
 	&cmd_exec,
 	&cmd_ps,
 	&cmd_stop,
 	&cmd_logs,
+	&cmd_images,
+	&cmd_prune,
 	&cmd_doctor,
 	&cmd_version,
 	&cmd_help,

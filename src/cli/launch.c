@@ -14,14 +14,17 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "cli/guest_env.h"
+#include "cli/images.h"
 #include "cli/monitor.h"
 #include "cli/orders.h"
 #include "cli/preflight.h"
 #include "cli/profile.h"
 #include "cli/run.h"
 #include "cli/spawn.h"
+#include "cli/stop.h"
 #include "cli/table.h"
 #include "image/qcow2.h"
+#include "image/update.h"
 #include "session/older.h"
 #include "session/registry.h"
 #include "session/session.h"
@@ -39,6 +42,7 @@ struct launch {
 	struct buf config;
 	struct spawned vmm;
 	struct run *run;
+	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
 	bool quiet;
 
@@ -223,15 +227,67 @@ static int launch_prepare(struct launch *l)
 		return r;
 	if (l->plan.probed_now)
 		monitor_remember(l->root.cache_fd);
-	(void)session_set_vm(&l->session, l->plan.image.reference, monitor_name(l->plan.monitor));
+	(void)session_set_vm(&l->session, l->plan.pull ? l->plan.pull : l->plan.image.reference,
+			     monitor_name(l->plan.monitor));
 	r = start_log(l);
+	return r < 0 ? r : prepare_state(l);
+}
+
+/* The image was not stored when the plan was made. Shown on stderr: stdout is the agent's. */
+static int pull_image(struct launch *l)
+{
+	struct pull_view view = { .next_draw_ns = 0 };
+	struct pull_result res;
+	struct store store;
+	AUTO_FD(stop_fd);
+	AUTO_FD(log);
+	int r;
+
+	r = store_open(l->root.fd, l->root.path, &store, &l->err);
+	if (r < 0)
+		return r;
+	stop_fd = stop_open(NULL);
+	log = open_log(l, "image.log");
+	r = images_pull(&store, l->plan.pull, stop_fd, log, l->quiet, false, &view, &res, &l->err);
+	if (r == 0) {
+		pull_view_result(&view, &res, true);
+		free(res.reference);
+		r = store_find(&store, l->plan.pull, &l->plan.image, &l->err);
+	}
+	pull_view_done(&view);
+	store_close(&store);
 	if (r == 0)
-		r = prepare_state(l);
+		r = plan_image_fits(&l->plan, &l->err);
+	if (r == -EINTR) {
+		l->by_signal = stop_signal(stop_fd);
+		l->status = 128 + l->by_signal;
+		l->result = l->by_signal == SIGTERM ? SESSION_STOPPED : SESSION_SIGNAL;
+	}
+	return r;
+}
+
+static int launch_disk(struct launch *l)
+{
+	int r = l->plan.pull ? pull_image(l) : 0;
+
 	if (r == 0)
 		r = prepare_disk(l);
-	if (r == 0)
-		r = guard_make(&l->plan.layout.guard, &l->guards_made, &l->err);
-	return r;
+	return r < 0 ? r : guard_make(&l->plan.layout.guard, &l->guards_made, &l->err);
+}
+
+/* Nothing of it is needed for the session, so nothing of it can fail it. */
+static void image_beside(struct launch *l)
+{
+	struct store store;
+	AUTO_FD(log);
+
+	if (store_open(l->root.fd, l->root.path, &store, NULL) < 0)
+		return;
+	store_used(&store, l->plan.image.reference);
+	log = open_log(l, "image.log");
+	if (!l->args->no_update_check && !l->quiet && l->plan.image_role && log >= 0)
+		l->update = update_start(&store, &l->plan.image, l->plan.image_role, log);
+	store_close(&store);
 }
 
 static void launch_greet(struct launch *l)
@@ -294,6 +350,7 @@ static void launch_run_guest(struct launch *l)
 		return;
 	}
 	l->profile.spawned = now_ns();
+	image_beside(l);
 	end = run_boot(l->run, &l->err);
 	if (end == RUN_OPEN) {
 		table_rows(&l->plan, &l->session, l->quiet);
@@ -310,9 +367,12 @@ static void launch_run_guest(struct launch *l)
 /* What is worth a line after the agent. */
 static void launch_remarks(struct launch *l)
 {
+	AUTO_FREE(char, newer);
 	const char *note;
 	int e;
 
+	newer = update_finish(l->update);
+	l->update = NULL;
 	if (!l->run)
 		return;
 	if (run_exit_text(l->run)[0] != '\0')
@@ -327,6 +387,8 @@ static void launch_remarks(struct launch *l)
 	note = l->result == SESSION_EXIT ? agent_note(l->args->agent, l->args->agent_part, l->status) : NULL;
 	if (note && !l->quiet)
 		(void)fprintf(stderr, "agent-vm: note: %s\n", note);
+	if (newer)
+		(void)fprintf(stderr, "agent-vm: note: %s\n", newer);
 }
 
 /* Undo, last made first. Safe after any part of the launch. */
@@ -399,7 +461,8 @@ int launch_run(struct cli *cli, void *args, char **rest)
 	block_signals(&old);
 	if (launch_prepare(&l) == 0) {
 		launch_greet(&l);
-		launch_run_guest(&l);
+		if (launch_disk(&l) == 0)
+			launch_run_guest(&l);
 	}
 	launch_end(&l, profile_mode);
 	if (l.by_signal)

@@ -22,10 +22,7 @@ static const struct {
 	{ "allow-ssh", NETWORK },
 	{ "trust-host-ca", NETWORK },
 }, commands[] = {
-	{ "setup", "not in this version; make an image with agent-vm build" },
-	{ "pull", "not in this version; make an image with agent-vm build" },
 	{ "clipboard", "not in this version; exchange files through the project folder" },
-	{ "prune", "not in this version" },
 };
 
 const char *not_yet_option(const char *name)

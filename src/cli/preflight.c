@@ -13,6 +13,7 @@
 #include "base/macros.h"
 #include "cli/find.h"
 #include "cli/monitor.h"
+#include "proto/imagemsg.h"
 #include "sandbox/ns.h"
 
 #define DISK_WARN (UINT64_C(1) << 30)	/* spec/cli.md section 18 */
@@ -242,39 +243,78 @@ static void plan_resources(struct cli *cli, const struct launch_args *args, cons
 			  (unsigned long)(free_bytes >> 20));
 }
 
-static void plan_image(struct cli *cli, const struct launch_args *args, struct plan *p, const struct state_root *root)
+int plan_image_fits(const struct plan *p, struct err *err)
+{
+	const struct image *img = &p->image;
+
+	if (img->has_known && !(img->has & IM_HAS_BASH))
+		return err_set(err, -ENOEXEC,
+			       "image %s: it has no bash in PATH, which starts everything; agent-vm pull, or another --image",
+			       img->reference);
+	if (p->res.disk_mib << 20 < img->min_bytes)
+		return err_set(err, -EINVAL, "--disk %luM: the image needs %luM; for 16 GiB write --disk 16",
+			       (unsigned long)p->res.disk_mib, (unsigned long)(img->min_bytes >> 20));
+	return 0;
+}
+
+/* A stored image is never pulled; one that is missing is, when everything else is right. */
+static int plan_pull(struct plan *p, const char *ref, struct err *err)
+{
+	AUTO_FREE(char, full);
+	int r;
+
+	r = store_ref_full(ref, &full, err);
+	if (r < 0)
+		return r;
+	if (str_starts(full, IMAGE_REF_LOCAL))
+		return err_set(err, -ENOENT, "image %s: not in the store; make it with: agent-vm build --tag %s", full,
+			       full + strlen(IMAGE_REF_LOCAL));
+	if (!p->image_role)
+		r = find_role("agent-vm-image", &p->image_role, err);
+	if (r < 0)
+		return r;
+	p->pull = TAKE_PTR(full);
+	return 0;
+}
+
+static int find_image(struct plan *p, const char *ref, const struct state_root *root, struct err *err)
 {
 	struct store store;
-	struct err err;
-	const char *ref = opt_given(&cli->parsed, "image") ? args->image : getenv("AGENT_VM_IMAGE_TAG");
 	int r;
 
 	/* Opening makes the store's folders; nothing may be made yet, so a store that is not there is an empty one. */
-	if (root->fd < 0 || faccessat(root->fd, STATE_IMAGES, F_OK, 0) < 0) {
-		problem_world(&cli->problems, "image %s: none is stored; make one with: agent-vm build",
-			      ref && *ref ? ref : IMAGE_REF_DEFAULT);
+	if (root->fd < 0 || faccessat(root->fd, STATE_IMAGES, F_OK, 0) < 0)
+		return plan_pull(p, ref, err);
+	r = store_open(root->fd, root->path, &store, err);
+	if (r < 0)
+		return r;
+	r = store_find(&store, ref, &p->image, err);
+	store_close(&store);
+	return r == -ENOENT ? plan_pull(p, ref, err) : r;
+}
+
+static void plan_image(struct cli *cli, const struct launch_args *args, struct plan *p, const struct state_root *root)
+{
+	const char *opt = "image";
+	struct err err;
+	int r;
+
+	(void)find_role("agent-vm-image", &p->image_role, NULL);
+	r = find_image(p, args->image, root, &err);
+	if (r == 0 && !p->pull) {
+		r = plan_image_fits(p, &err);
+		opt = r == -EINVAL ? "disk" : opt;
+	}
+	if (r == 0)
 		return;
-	}
-	r = store_open(root->fd, root->path, &store, &err);
-	if (r == 0) {
-		r = store_find(&store, ref, &p->image, &err);
-		store_close(&store);
-	}
-	if (r < 0) {
-		problems_at(&cli->problems, opt_at(&cli->parsed, "image", 0));
-		if (r == -EINVAL)
-			problem_text(&cli->problems, "%s", err.text);
-		else
-			problem_world(&cli->problems, "%s", err.text);
-		problems_at(&cli->problems, PROBLEMS_AT_END);
-		return;
-	}
-	if (p->res.disk_mib << 20 < p->image.min_bytes) {
-		problems_at(&cli->problems, opt_at(&cli->parsed, "disk", 0));
-		problem_text(&cli->problems, "--disk %luM: the image needs %luM; for 16 GiB write --disk 16",
-			     (unsigned long)p->res.disk_mib, (unsigned long)(p->image.min_bytes >> 20));
-		problems_at(&cli->problems, PROBLEMS_AT_END);
-	}
+	problems_at(&cli->problems, opt_at(&cli->parsed, opt, 0));
+	if (r == -EINVAL && strcmp(opt, "image") == 0)
+		(void)err_ctx(&err, r, "%s", opt_given(&cli->parsed, "image") ? "--image" : "AGENT_VM_IMAGE_TAG");
+	if (r == -EINVAL)
+		problem_text(&cli->problems, "%s", err.text);
+	else
+		problem_world(&cli->problems, "%s", err.text);
+	problems_at(&cli->problems, PROBLEMS_AT_END);
 }
 
 void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
@@ -304,7 +344,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 
 void plan_done(struct plan *p)
 {
-	char **const strings[] = { &p->root_path, &p->home,	 &p->kvm_reason, &p->vmm_path, &p->libkrun,
+	char **const strings[] = { &p->root_path, &p->home,	 &p->kvm_reason, &p->vmm_path, &p->libkrun, &p->pull, &p->image_role,
 				   &p->libkrunfw, &p->qemu,	 &p->virtiofsd,	 &p->boot_dir, &p->boot_image };
 
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)

@@ -21,6 +21,8 @@ struct plan {
 	uint32_t ns_kinds;    /* enum ns_kind */
 	bool namespaces;      /* a full set of them works */
 	struct image image;
+	char *pull; /* reference to pull before the start, because it is not stored; then image is empty. NULL: none */
+	char *image_role; /* agent-vm-image; NULL when it was not found and is not needed */
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
 	struct strv warnings, notes; /* texts to print when the launch goes on */
 	struct strv argv;	     /* what runs in the guest */
@@ -33,3 +35,6 @@ struct plan {
  */
 void preflight(struct cli *cli, struct launch_args *args, struct plan *ret);
 void plan_done(struct plan *p);
+
+/* What is wrong with the stored image for this plan: no bash in it, a disk larger than --disk. 0 or -EINVAL with @err set. */
+int plan_image_fits(const struct plan *p, struct err *err);

@@ -1,7 +1,7 @@
-/* mmdebstrap | agent-vm-image, and what is around them.
+/* mmdebstrap | agent-vm-image unpack, and what is around them.
  *
- *	mmdebstrap --tar--> pipe --> agent-vm-image --> a file in the store's tmp/ --> store_add()
- *	     stderr --> build.log and the progress shown        answers --> progress, checksum, API version
+ *	mmdebstrap --tar--> pipe --> agent-vm-image unpack --> a file in the store's tmp/ --> store_add()
+ *	     stderr --> build.log and the progress shown        messages --> progress, diff_id, API version
  *
  * Both write at the same time: when the tar ends, the disk is all but done. mmdebstrap keeps its tree in TMPDIR and takes
  * it away when it is ended by SIGTERM; it is given a few seconds for that, because for an ordinary user the files in it
@@ -15,12 +15,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,15 +28,16 @@
 #include "base/macros.h"
 #include "base/prog.h"
 #include "image/debstrap.h"
+#include "image/disk.h"
+#include "image/role.h"
+#include "proto/rec.h"
 
-#define DISK_BYTES (16ULL << 30)
 #define DISK_SLACK (256ULL << 20) /* least room that a guest gets besides the content */
 #ifdef __aarch64__
 #define ARCHITECTURE "arm64"
 #else
 #define ARCHITECTURE "amd64"
 #endif
-#define FORMAT_NUMBER 1		  /* rises when the same tar would give other bytes */
 #define LINE_BYTES 4096
 #define STOP_GRACE_MS 5000
 #define PROGRESS_NS 100000000
@@ -68,19 +67,21 @@ struct build {
 	int stop_fd;
 	int log_fd;
 	struct debstrap_mirrors mirrors;
-	pid_t debstrap, role;
-	struct lines from_debstrap, from_role;
+	pid_t debstrap;
+	struct role role;
+	struct lines from_debstrap;
 	enum build_phase phase;
 	int64_t phase_began, next_progress;
 	uint64_t bytes; /* on the disk so far */
 	char *last_error; /* of mmdebstrap, escaped */
 	/* the role's last word */
-	bool done;
 	int role_errno;
 	char *role_text;
-	char sha256[IMAGE_HEX + 1];
+	char *diff_id;
 	uint64_t used;
+	uint64_t has;
 	uint32_t api_version;
+	char api_found[IMAGE_API_FOUND];
 };
 
 static void tell(struct build *b, const char *what, bool ends)
@@ -123,45 +124,53 @@ static void on_debstrap_line(struct build *b, char *line)
 	}
 }
 
-/* Answers of agent-vm-image; it parses what comes from elsewhere, so its words are taken apart with care. */
-static void on_role_line(struct build *b, char *line)
+static void on_role_message(struct build *b, const struct im *m)
 {
-	char *save = NULL, *verb = strtok_r(line, " ", &save), *word;
-	uint64_t v;
+	AUTO_FREE(char, name);
+	struct span version;
 
-	if (!verb || b->done || b->role_text)
-		return;
-	if (strcmp(verb, "progress") == 0) {
-		word = strtok_r(NULL, " ", &save);
-		if (word && str_u64(word, INT64_MAX, &v) == 0) {
-			AUTO_FREE(char, shown);
-
-			shown = str_escape(save, strlen(save));
-			phase_next(b);
-			b->bytes = v;
-			tell(b, shown, false);
-		}
-	} else if (strcmp(verb, "error") == 0) {
-		word = strtok_r(NULL, " ", &save);
-		b->role_errno = word && str_u64(word, 4095, &v) == 0 && v > 0 ? (int)v : EIO;
-		b->role_text = str_escape(save, strlen(save));
-	} else if (strcmp(verb, "done") == 0) {
-		char *sha = strtok_r(NULL, " ", &save), *entries = strtok_r(NULL, " ", &save);
-		char *used = strtok_r(NULL, " ", &save), *bash = strtok_r(NULL, " ", &save);
-		uint64_t n, api = 0;
-
-		if (!sha || strlen(sha) != IMAGE_HEX || strspn(sha, "0123456789abcdef") != IMAGE_HEX || !entries ||
-		    str_u64(entries, UINT32_MAX, &n) < 0 || !used || str_u64(used, INT64_MAX, &b->used) < 0 || !bash)
-			return;
-		if (str_u64(save, UINT16_MAX, &api) == 0)
-			b->api_version = (uint32_t)api;
-		memcpy(b->sha256, sha, IMAGE_HEX + 1);
-		b->done = true;
+	switch (m->type) {
+	case IM_PROGRESS:
+		name = im_str(m, IM_K_NAME);
+		phase_next(b);
+		b->bytes = im_u64(m, IM_K_BYTES);
+		tell(b, name, false);
+		break;
+	case IM_LAYER_DONE:
+		free(b->diff_id);
+		b->diff_id = im_str(m, IM_K_DIFF_ID);
+		break;
+	case IM_DONE:
+		b->used = im_u64(m, IM_K_USED);
+		b->has = im_u64(m, IM_K_HAS);
+		version = im_bytes(m, IM_K_VERSION);
+		b->api_version = image_api_parse(version.p, version.n, b->api_found);
+		break;
+	default:
+		break;
 	}
 }
 
-/* Read what is there and hand whole lines on; at the end of the stream close it. */
-static void lines_read(struct build *b, struct lines *l, void (*on_line)(struct build *b, char *line))
+/* One message of the role, or its end. */
+static void role_read(struct build *b)
+{
+	static struct im m;
+	struct err err = { 0 };
+	int r;
+
+	r = role_recv(&b->role, &m, &err);
+	if (r == 1) {
+		close_p(&m.fd);
+		on_role_message(b, &m);
+	} else if (r < 0) {
+		b->role_errno = -r;
+		b->role_text = xstrdup(err.text);
+		role_end(&b->role);
+	}
+}
+
+/* Read what mmdebstrap prints and hand whole lines on; at the end of the stream close it. */
+static void lines_read(struct build *b, struct lines *l)
 {
 	char *from = l->mem, *nl;
 	ssize_t k;
@@ -174,13 +183,13 @@ static void lines_read(struct build *b, struct lines *l, void (*on_line)(struct 
 	l->mem[l->n] = '\0';
 	while ((nl = memchr(from, '\n', l->n - (size_t)(from - l->mem)))) {
 		*nl = '\0';
-		on_line(b, from);
+		on_debstrap_line(b, from);
 		from = nl + 1;
 	}
 	l->n -= (size_t)(from - l->mem);
 	memmove(l->mem, from, l->n + 1);
 	if (l->n == LINE_BYTES || (k <= 0 && l->n > 0)) {
-		on_line(b, l->mem);
+		on_debstrap_line(b, l->mem);
 		l->n = 0;
 	}
 	if (k <= 0) {
@@ -239,33 +248,26 @@ static uint64_t build_epoch(void)
 	return t - t % 86400;
 }
 
-static int start_role(struct build *b, int tar, int disk, uint64_t disk_bytes, uint64_t epoch, struct err *err)
+/* The tar is a layer without a size and without digests. */
+static int start_role(struct build *b, int tar, int disk, uint64_t disk_bytes, struct err *err)
 {
-	AUTO_FREE(char, bytes_word);
-	AUTO_FREE(char, epoch_word);
-	struct prog p = PROG_INIT;
-	int answers[2], r;
-	char *argv[5];
+	struct buf m;
+	int r;
 
-	bytes_word = xasprintf("%llu", (unsigned long long)disk_bytes);
-	epoch_word = xasprintf("%llu", (unsigned long long)epoch);
-	argv[0] = (char *)"agent-vm-image";
-	argv[1] = (char *)"disk";
-	argv[2] = bytes_word;
-	argv[3] = epoch_word;
-	argv[4] = NULL;
-	if (pipe2(answers, O_CLOEXEC) < 0)
-		return err_set(err, -errno, "pipe: %s", strerror(errno));
-	p.path = b->args->image_role;
-	p.argv = argv;
-	p.in = tar;
-	p.out = answers[1];
-	p.errfd = b->log_fd;
-	p.fd3 = disk;
-	b->from_role.fd = answers[0];
-	r = prog_start(&p, &b->role, err);
-	(void)close(answers[1]);
-	return r;
+	r = role_start(b->args->image_role, "unpack", b->log_fd, -1, NULL, &b->role, err);
+	if (r < 0)
+		return r;
+	im_begin(&m, IM_DISK);
+	(void)rec_put_u64(&m, IM_K_BYTES, disk_bytes);
+	(void)rec_put_u64(&m, IM_K_LAYERS, 1);
+	(void)rec_put_u64(&m, IM_K_EPOCH, 0);
+	r = role_send(&b->role, &m, disk, err);
+	if (r < 0)
+		return r;
+	im_begin(&m, IM_LAYER);
+	(void)rec_put_u64(&m, IM_K_LAYER, 0);
+	(void)rec_put_u64(&m, IM_K_COMPRESSION, IM_PLAIN);
+	return role_send(&b->role, &m, tar, err);
 }
 
 static int start_debstrap(struct build *b, int tar, uint64_t epoch, struct err *err)
@@ -305,11 +307,11 @@ static int start_debstrap(struct build *b, int tar, uint64_t epoch, struct err *
 /* Until both have closed their streams. 0, or -EINTR. */
 static int watch(struct build *b)
 {
-	while (b->from_debstrap.fd >= 0 || b->from_role.fd >= 0) {
+	while (b->from_debstrap.fd >= 0 || b->role.fd >= 0) {
 		struct pollfd pfd[] = {
 			{ .fd = b->stop_fd, .events = POLLIN },
 			{ .fd = b->from_debstrap.fd, .events = POLLIN },
-			{ .fd = b->from_role.fd, .events = POLLIN },
+			{ .fd = b->role.fd, .events = POLLIN },
 		};
 
 		if (poll(pfd, ARRAY_SIZE(pfd), 1000) < 0 && errno != EINTR)
@@ -317,11 +319,11 @@ static int watch(struct build *b)
 		if (pfd[0].revents)
 			return -EINTR;
 		if (pfd[1].revents)
-			lines_read(b, &b->from_debstrap, on_debstrap_line);
+			lines_read(b, &b->from_debstrap);
 		if (pfd[2].revents)
-			lines_read(b, &b->from_role, on_role_line);
+			role_read(b);
 		/* With its reader gone mmdebstrap would go on for nothing. */
-		if (b->from_debstrap.fd >= 0 && (b->role_text || (b->from_role.fd < 0 && !b->done))) {
+		if (b->from_debstrap.fd >= 0 && b->role_text) {
 			(void)prog_stop(b->debstrap, STOP_GRACE_MS);
 			b->debstrap = 0;
 			(void)close(b->from_debstrap.fd);
@@ -332,7 +334,7 @@ static int watch(struct build *b)
 	return 0;
 }
 
-static int judge(struct build *b, int debstrap_status, int role_status, struct err *err)
+static int judge(struct build *b, int debstrap_status, struct err *err)
 {
 	bool stream_broke = b->role_text && b->role_errno == EBADMSG;
 
@@ -341,11 +343,7 @@ static int judge(struct build *b, int debstrap_status, int role_status, struct e
 	if (debstrap_status != 0)
 		return err_set(err, -EIO, "mmdebstrap: %s; all it said is in %s/build.log",
 			       b->last_error ? b->last_error : "failed without a word", b->s->path);
-	if (!b->done || role_status != 0)
-		return err_set(err, -EIO, "agent-vm-image: ended by %s %d; all it said is in %s/build.log",
-			       WIFSIGNALED(role_status) ? "signal" : "status",
-			       WIFSIGNALED(role_status) ? WTERMSIG(role_status) : WEXITSTATUS(role_status), b->s->path);
-	if (b->api_version < IMAGE_API_MIN || b->api_version > IMAGE_API_MAX)
+	if (!b->diff_id || b->api_version < IMAGE_API_MIN || b->api_version > IMAGE_API_MAX)
 		return err_set(err, -EPROTO, "the image that was made has no API version; see %s/build.log", b->s->path);
 	return 0;
 }
@@ -354,13 +352,13 @@ static int judge(struct build *b, int debstrap_status, int role_status, struct e
 static int run(struct build *b, int disk, uint64_t disk_bytes, struct err *err)
 {
 	uint64_t epoch = build_epoch();
-	int tar[2], r, debstrap_status = 0, role_status = 0;
+	int tar[2], r, debstrap_status = 0;
 
 	if (pipe2(tar, O_CLOEXEC) < 0)
 		return err_set(err, -errno, "pipe: %s", strerror(errno));
 	(void)fcntl(tar[1], F_SETPIPE_SZ, 1 << 20); /* fewer turns between the two; a refusal costs little */
 	b->phase_began = now_ns();
-	r = start_role(b, tar[0], disk, disk_bytes, epoch, err);
+	r = start_role(b, tar[0], disk, disk_bytes, err);
 	if (r == 0)
 		r = start_debstrap(b, tar[1], epoch, err);
 	(void)close(tar[0]);
@@ -372,23 +370,22 @@ static int run(struct build *b, int disk, uint64_t disk_bytes, struct err *err)
 	}
 	if (b->debstrap > 0)
 		debstrap_status = r < 0 ? prog_stop(b->debstrap, STOP_GRACE_MS) : prog_wait(b->debstrap);
-	if (b->role > 0)
-		role_status = r < 0 ? prog_stop(b->role, 0) : prog_wait(b->role);
+	role_end(&b->role);
 	close_p(&b->from_debstrap.fd);
-	close_p(&b->from_role.fd);
-	return r < 0 ? r : judge(b, debstrap_status, role_status, err);
+	return r < 0 ? r : judge(b, debstrap_status, err);
 }
 
 static int store_it(struct build *b, const char *ref, const char *tmp_name, int disk, uint64_t disk_bytes,
 		    struct build_result *ret, struct err *err)
 {
-	struct image_meta meta = { .reference = ref, .api_version = b->api_version, .architecture = ARCHITECTURE };
-	AUTO_FREE(char, made_of);
+	struct image_meta meta = { .reference = ref, .api_version = b->api_version, .api_found = b->api_found,
+				   .has_known = true, .has = b->has, .architecture = ARCHITECTURE };
+	char diff_ids[1][IM_DIGEST + 1];
 	struct stat st;
 	int r;
 
-	made_of = xasprintf("agent-vm disk %d\n%llu\n%s\n", FORMAT_NUMBER, (unsigned long long)disk_bytes, b->sha256);
-	(void)SHA256Data((const uint8_t *)made_of, strlen(made_of), meta.key);
+	memcpy(diff_ids[0], b->diff_id, sizeof(diff_ids[0]));
+	disk_key(disk_bytes, (const char(*)[IM_DIGEST + 1])diff_ids, 1, meta.key);
 	meta.min_bytes = MIN(b->used + DISK_SLACK, disk_bytes);
 	if (fstat(disk, &st) < 0)
 		return err_set(err, -errno, "disk image: %s", strerror(errno));
@@ -409,7 +406,7 @@ int image_build(const struct store *s, const struct build_args *args,
 {
 	uint64_t disk_bytes = args->disk_bytes ? args->disk_bytes : DISK_BYTES;
 	struct build b = { .s = s, .args = args, .progress = progress, .ctx = ctx, .stop_fd = stop_fd,
-			   .log_fd = -1, .from_debstrap.fd = -1, .from_role.fd = -1 };
+			   .log_fd = -1, .from_debstrap.fd = -1, .role = ROLE_INIT };
 	struct build_result res = { 0 };
 	AUTO_FREE(char, ref);
 	AUTO_FREE(char, given);
@@ -445,6 +442,7 @@ int image_build(const struct store *s, const struct build_args *args,
 	close_p(&b.log_fd);
 	free(b.last_error);
 	free(b.role_text);
+	free(b.diff_id);
 	if (r < 0)
 		return r;
 	res.reference = TAKE_PTR(ref);

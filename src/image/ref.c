@@ -1,7 +1,6 @@
 #include "image/ref.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "base/macros.h"
@@ -82,7 +81,7 @@ static bool domain_is_good(const char *s)
 	return *s == ':' && s[1] && strlen(s + 1) <= 5 && strspn(s + 1, "0123456789") == strlen(s + 1);
 }
 
-static bool tag_is_good(const char *s)
+bool ref_tag_is_good(const char *s)
 {
 	if (*s == '\0' || strlen(s) > TAG_MAX || *s == '.' || *s == '-')
 		return false;
@@ -92,7 +91,7 @@ static bool tag_is_good(const char *s)
 	return true;
 }
 
-static bool digest_is_good(const char *s)
+bool ref_digest_is_good(const char *s)
 {
 	if (!str_starts(s, DIGEST_PREFIX))
 		return false;
@@ -111,51 +110,157 @@ static bool first_is_domain(const char *s, size_t n)
 	return false;
 }
 
-static int bad(const char *ref, const char *why, struct err *err)
+/* Where a reference ends and its parts begin; all point into one copy of the text. */
+struct parts {
+	char *domain, *path, *tag, *digest;
+};
+
+static void split(char *copy, struct parts *ret)
 {
+	char *slash;
+
+	*ret = (struct parts){ .path = copy };
+	ret->digest = strchr(copy, '@');
+	if (ret->digest)
+		*ret->digest++ = '\0';
+	slash = strchr(copy, '/');
+	if (slash && first_is_domain(copy, (size_t)(slash - copy))) {
+		*slash = '\0';
+		ret->domain = copy;
+		ret->path = slash + 1;
+	}
+	slash = strrchr(ret->path, '/');
+	ret->tag = strchr(slash ? slash : ret->path, ':');
+	if (ret->tag)
+		*ret->tag++ = '\0';
+}
+
+static bool is_hub(const struct parts *p)
+{
+	return !p->domain || strcmp(p->domain, REF_HUB) == 0 || strcmp(p->domain, "index." REF_HUB) == 0;
+}
+
+/* Docker Hub's names of one component lie below this. */
+static const char *hub_prefix(const struct parts *p)
+{
+	return is_hub(p) && !strchr(p->path, '/') ? "library/" : "";
+}
+
+/* Of domain and path in the full form. */
+static size_t full_len(const struct parts *p)
+{
+	return strlen(is_hub(p) ? REF_HUB : p->domain) + 1 + strlen(hub_prefix(p)) + strlen(p->path);
+}
+
+/* What is wrong with it, NULL if nothing is. */
+static const char *fault(const struct parts *p)
+{
+	if (p->domain && !domain_is_good(p->domain))
+		return "its part before the first / is no host[:port]";
+	if (!path_is_good(p->path))
+		return "not [HOST/]NAME[:TAG][@sha256:DIGEST] with a name in lower case";
+	if (full_len(p) > REF_NAME_MAX)
+		return "name longer than 255 bytes";
+	if (p->tag && !ref_tag_is_good(p->tag))
+		return "its tag is not 1 to 128 letters, digits, '_', '.', '-'";
+	if (p->digest && str_starts(p->digest, "sha512:"))
+		return "its digest is a sha512; only sha256 is supported";
+	if (p->digest && !ref_digest_is_good(p->digest))
+		return "its digest is not sha256: and 64 hex digits in lower case";
+	return NULL;
+}
+
+/* What was probably meant: no scheme, no empty components, a name in lower case. NULL if that is no reference either. */
+static char *corrected(const char *text)
+{
+	AUTO_FREE(char, copy);
+	AUTO_FREE(char, again);
+	const char *from = strstr(text, "://");
+	struct parts p;
+	char *to;
+
+	from = from ? from + 3 : text;
+	copy = xstrdup(from + strspn(from, "/"));
+	to = copy;
+	for (const char *s = copy; *s; s++)
+		if (*s != '/' || (s[1] != '/' && s[1] != '\0' && s[1] != ':' && s[1] != '@'))
+			*to++ = *s;
+	*to = '\0';
+	again = xstrdup(copy);
+	split(again, &p);
+	for (char *s = p.path; *s; s++)
+		if (*s >= 'A' && *s <= 'Z')
+			*s = (char)(*s - 'A' + 'a');
+	if (fault(&p))
+		return NULL;
+	return xasprintf("%s%s%s%s%s%s%s", p.domain ? p.domain : "", p.domain ? "/" : "", p.path, p.tag ? ":" : "",
+			 p.tag ? p.tag : "", p.digest ? "@" : "", p.digest ? p.digest : "");
+}
+
+static int bad(const char *text, const char *why, struct err *err)
+{
+	AUTO_FREE(char, meant);
 	AUTO_FREE(char, shown);
 
-	shown = str_escape(ref, MIN(strlen(ref), (size_t)200));
+	shown = str_escape(text, MIN(strlen(text), (size_t)200));
+	meant = strlen(text) <= REF_NAME_MAX ? corrected(text) : NULL;
+	if (meant && strcmp(meant, text) != 0)
+		return err_set(err, -EINVAL, "image %s: %s; write %s", shown, why, meant);
 	return err_set(err, -EINVAL, "image %s: %s", shown, why);
 }
 
-int ref_normalise(const char *ref, char **ret, struct err *err)
+int ref_parse(const char *text, struct ref *ret, struct err *err)
 {
 	AUTO_FREE(char, copy);
-	char *path, *slash, *tag = NULL, *digest, *domain = NULL, *full;
+	const char *why;
+	struct parts p;
 
-	if (strlen(ref) > REF_MAX)
-		return bad(ref, "longer than 4096 bytes", err);
-	if (strstr(ref, "://"))
-		return bad(ref, "a reference, not a web address; write it without the part up to //", err);
-	copy = xstrdup(ref);
-	digest = strchr(copy, '@');
-	if (digest)
-		*digest++ = '\0';
-	slash = strchr(copy, '/');
-	path = copy;
-	if (slash && first_is_domain(copy, (size_t)(slash - copy))) {
-		*slash = '\0';
-		domain = copy;
-		path = slash + 1;
-	}
-	slash = strrchr(path, '/');
-	tag = strchr(slash ? slash : path, ':');
-	if (tag)
-		*tag++ = '\0';
-	if (domain && !domain_is_good(domain))
-		return bad(ref, "its part before the first / is no host[:port]", err);
-	if (!path_is_good(path))
-		return bad(ref, "not [HOST/]NAME[:TAG][@sha256:DIGEST] with a name in lower case", err);
-	if ((domain ? strlen(domain) + 1 : 0) + strlen(path) > REF_NAME_MAX)
-		return bad(ref, "name longer than 255 bytes", err);
-	if (tag && !tag_is_good(tag))
-		return bad(ref, "its tag is not 1 to 128 letters, digits, '_', '.', '-'", err);
-	if (digest && !digest_is_good(digest))
-		return bad(ref, "its digest is not sha256: and 64 hex digits in lower case", err);
-	full = xasprintf("%s/%s%s%s%s%s%s", domain ? domain : "docker.io", domain || strchr(path, '/') ? "" : "library/",
-			 path, tag || !digest ? ":" : "", tag ? tag : digest ? "" : "latest", digest ? "@" : "",
-			 digest ? digest : "");
-	*ret = full;
+	if (strlen(text) > REF_MAX)
+		return bad(text, "longer than 4096 bytes", err);
+	if (strstr(text, "://"))
+		return bad(text, "a reference, not a web address", err);
+	copy = xstrdup(text);
+	split(copy, &p);
+	why = fault(&p);
+	if (why)
+		return bad(text, why, err);
+	*ret = (struct ref){
+		.domain = xstrdup(is_hub(&p) ? REF_HUB : p.domain),
+		.path = xasprintf("%s%s", hub_prefix(&p), p.path),
+		.tag = p.tag ? xstrdup(p.tag) : p.digest ? NULL : xstrdup("latest"),
+		.digest = p.digest ? xstrdup(p.digest) : NULL,
+	};
+	return 0;
+}
+
+void ref_done(struct ref *r)
+{
+	free(r->domain);
+	free(r->path);
+	free(r->tag);
+	free(r->digest);
+	*r = (struct ref){ 0 };
+}
+
+char *ref_full(const struct ref *r)
+{
+	return xasprintf("%s/%s%s%s%s%s", r->domain, r->path, r->tag ? ":" : "", r->tag ? r->tag : "",
+			 r->digest ? "@" : "", r->digest ? r->digest : "");
+}
+
+const char *ref_api_host(const struct ref *r)
+{
+	return strcmp(r->domain, REF_HUB) == 0 ? "registry-1." REF_HUB : r->domain;
+}
+
+int ref_normalise(const char *text, char **ret, struct err *err)
+{
+	struct ref ref;
+	int r = ref_parse(text, &ref, err);
+
+	if (r < 0)
+		return r;
+	*ret = ref_full(&ref);
+	ref_done(&ref);
 	return 0;
 }

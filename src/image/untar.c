@@ -1,432 +1,598 @@
-/* The unpacker: a tar stream becomes inodes and data of an ext4 file at once, and a tree of names in memory, from which
- * the folders are written at the end.
+/* The walk: each entry of a layer becomes a name in the tree (tree.c) at once, and its content blocks of the disk (ext4.c);
+ * inodes and folders are written when the last layer has ended, so that nothing is written twice.
  *
- * Nothing is resolved by the host's file system, so no name in the tar can lead out of the disk:
- *	- "./" in front, doubled and trailing slashes are tidied; absolute names, ".." and NUL are refused
- *	- a missing parent is made (0755, root); a parent that is no folder is refused
- *	- a folder may come again (its attributes are replaced); any other name twice is refused
- *	- a hard link names an earlier entry that is not a folder
- *	- devices and FIFOs are made as inodes; sockets and sparse or unknown kinds are refused
- * libarchive reads the headers (its tar reader only, no filter); each of its warnings is an error. A name that is not ASCII
- * in a PAX header needs a UTF-8 locale, or it comes back with one.
+ *	layers_read() --> libarchive, its tar reader only, no filter --> header --> tarhead_check(), tree_put()
+ *	                                                             --> content --> ext4_data()
  *
- * Bounds: 1,000,000 entries, 256 levels, 255 bytes a name, 4096 a path, 64 attributes a file; data by the disk's size. */
+ * Nothing is resolved by the host's file system, so no name in a tar can lead out of the disk. Each warning of libarchive is
+ * an error. What it does not show of the headers is judged on the bytes: head_begin() .. head_end() keep those that it reads
+ * for one entry, without a copy as long as they lie in one piece. After its end mark a tar holds zeros only.
+ *
+ * Bounds: 1,000,000 entries, 64 attributes a file that fit into its inode and one block; those of tree.h, tarhead.h and
+ * layer.h; the disk's size. */
 #include "image/untar.h"
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <assert.h>
+#include <endian.h>
 #include <errno.h>
-#include <locale.h>
-#include <search.h>
-#include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "image/disk.h"
 #include "image/ext4.h"
+#include "image/tarhead.h"
+#include "image/tree.h"
 
-#define ENTRIES_MAX 1000000
-#define DEPTH_MAX 256
-#define NAME_BYTES_MAX 255
-#define PATH_BYTES_MAX 4096
-#define XATTRS_MAX 64
-#define READ_BYTES (1 << 20)
-
-struct node {
-	struct node *parent;
-	char *name;
-	uint32_t ino;
-	struct ext4_attr attr;
-	struct node **kids; /* of a folder */
-	size_t n_kids, size_kids;
-};
+#define SHOWN_MAX 200
+#define DROPS_LOGGED 20
+/* ext4: 92 bytes for attributes behind the inode's fields, 32 + 4 of a block are its own. */
+#define XATTR_ROOM (92 + EXT4_BLOCK - 36)
+#define XATTR_HEAD 16
+#define CANNOT_BE_USED "; this image cannot be used"
+#define VERSION_PATH "etc/agent-vm-image-version"
 
 struct untar {
-	int tar_fd;
-	SHA2_CTX sha;
-	uint8_t *in;
+	struct layers *layers;
+	struct tree *tree;
 	struct ext4 *disk;
-	struct node root;
-	void *index; /* tsearch(3) tree of all nodes but the root, by parent and name */
-	int64_t epoch;
-	uint64_t written;
-	void (*progress)(void *ctx, uint64_t bytes, const char *name);
+	uint64_t disk_bytes;
+	void (*progress)(void *ctx, const char *name);
 	void *ctx;
 	struct untar_result res;
+	unsigned int n_drops;
+	uint32_t next_ino;
+	/* the tar at hand */
+	const uint8_t *piece; /* what libarchive was given last */
+	size_t n_piece;
+	uint64_t piece_at; /* its offset in the tar */
+	bool first, over, any;
+	int stream_r; /* of layers_read() */
+	struct err stream_err;
+	/* headers of the entry at hand */
+	bool in_head;
+	uint64_t head_at;
+	uint8_t *head; /* from pieces that are gone */
+	size_t n_head;
+	char path[SHOWN_MAX * 4 + 1]; /* of the entry at hand, escaped */
 };
 
-static int node_cmp(const void *pa, const void *pb)
+/* LAYER: ENTRY: CAUSE; WHAT TO DO. The cause stands in @err. */
+static int refuse(struct untar *u, int r, struct err *err)
 {
-	const struct node *a = pa, *b = pb;
+	struct err cause = *err;
+	const char *what = r == -EBADMSG && u->stream_r == 0 ? CANNOT_BE_USED : "";
 
-	if (a->parent != b->parent)
-		return a->parent < b->parent ? -1 : 1;
-	return strcmp(a->name, b->name);
+	return err_set(err, r, "%s: %s%s%.700s%s", layers_name(u->layers), u->path, *u->path ? ": " : "", cause.text, what);
 }
 
-static struct node *node_find(const struct untar *u, struct node *parent, const char *name)
+static int bad(struct err *err, const char *why)
 {
-	struct node key = { .parent = parent, .name = (char *)name };
-	struct node **hit = tfind(&key, &u->index, node_cmp);
-
-	return hit ? *hit : NULL;
+	return err_set(err, -EBADMSG, "%s", why);
 }
 
-static struct node *node_add(struct untar *u, struct node *parent, const char *name, uint32_t ino,
-			     const struct ext4_attr *attr)
+static void drop(void *ctx, struct ext4_inode *x)
 {
-	struct node *n = xcalloc(1, sizeof(*n));
+	struct untar *u = ctx;
 
-	*n = (struct node){ .parent = parent, .name = xstrdup(name), .ino = ino, .attr = *attr };
-	if (!tsearch(n, &u->index, node_cmp))
-		abort();
-	if (parent->n_kids == parent->size_kids) {
-		parent->size_kids = parent->size_kids ? 2 * parent->size_kids : 8;
-		parent->kids = xrealloc(parent->kids, parent->size_kids * sizeof(struct node *));
+	ext4_release(u->disk, x);
+}
+
+int untar_new(struct layers *l, int disk_fd, uint64_t disk_bytes, int64_t epoch, void (*progress)(void *ctx, const char *name),
+	      void *ctx, struct untar **ret, struct err *err)
+{
+	struct untar *u = xcalloc(1, sizeof(*u));
+	int r;
+
+	u->layers = l;
+	u->disk_bytes = disk_bytes;
+	u->progress = progress;
+	u->ctx = ctx;
+	r = ext4_new(disk_fd, disk_bytes, &u->disk, err);
+	if (r < 0) {
+		free(u);
+		return r;
 	}
-	parent->kids[parent->n_kids++] = n;
+	u->tree = tree_new(epoch, drop, u);
+	*ret = u;
+	return 0;
+}
+
+void untar_free(struct untar *u)
+{
+	if (!u)
+		return;
+	tree_free(u->tree);
+	ext4_free(u->disk);
+	free(u->head);
+	free(u);
+}
+
+/* --- the stream --- */
+
+/* Keep what libarchive has read of this entry's headers in the piece that goes now. */
+static int head_keep(struct untar *u)
+{
+	uint64_t from = MAX(u->head_at, u->piece_at);
+	size_t skip = (size_t)(from - u->piece_at), n = u->n_piece > skip ? u->n_piece - skip : 0;
+
+	if (u->n_head + n > TARHEAD_MAX)
+		return -EBADMSG;
+	if (n > 0) {
+		u->head = xrealloc(u->head, u->n_head + n);
+		memcpy(u->head + u->n_head, u->piece + skip, n);
+		u->n_head += n;
+	}
+	return 0;
+}
+
+static ssize_t next_piece(struct untar *u)
+{
+	ssize_t n;
+
+	if (u->over)
+		return 0;
+	if (u->in_head && head_keep(u) < 0) {
+		u->stream_r = bad(&u->stream_err, "headers of more than 16 MiB");
+		return -1;
+	}
+	u->piece_at += u->n_piece;
+	u->n_piece = 0;
+	n = layers_read(u->layers, &u->piece, &u->stream_err);
+	if (n < 0)
+		u->stream_r = (int)n;
+	u->over = n == 0;
+	u->n_piece = n > 0 ? (size_t)n : 0;
 	return n;
 }
 
-static void nothing(void *p)
+static la_ssize_t on_read(struct archive *a, void *ctx, const void **ret)
 {
+	struct untar *u = ctx;
+
+	if (u->first)
+		u->first = false; /* it was read before libarchive began */
+	else if (next_piece(u) < 0)
+		return -1;
+	*ret = u->piece;
+	return (la_ssize_t)u->n_piece;
 }
 
-static void node_free(struct node *n)
+/* What libarchive says, or the reason why its stream broke. */
+static int archive_failed(struct untar *u, struct archive *a, struct err *err)
 {
-	for (size_t i = 0; i < n->n_kids; i++) {
-		node_free(n->kids[i]);
-		free(n->kids[i]);
-	}
-	free(n->kids);
-	free(n->name);
-}
-
-static int bad(const char *path, struct err *err, const char *why)
-{
+	const char *text = archive_error_string(a);
 	AUTO_FREE(char, shown);
 
-	shown = str_escape(path, MIN(strlen(path), (size_t)200));
-	return err_set(err, -EBADMSG, "image content: %s: %s", shown, why);
+	if (u->stream_r < 0) {
+		*err = u->stream_err;
+		return u->stream_r;
+	}
+	shown = text ? str_escape(text, MIN(strlen(text), (size_t)SHOWN_MAX)) : NULL;
+	return err_set(err, -EBADMSG, "a broken tar (%s)", shown ? shown : "no reason given");
 }
 
-/**
- * walk() - Find the folder that an entry lies in, and its last component
- * @make:	Make missing folders on the way
- * @ret_name:	Last component inside a copy that the caller frees through @ret_copy; "" for the root itself
- */
-static int walk(struct untar *u, const char *path, bool make, struct node **ret_parent, char **ret_copy, char **ret_name,
-		struct err *err)
+static int head_check(struct untar *u, struct err *err)
 {
-	AUTO_FREE(char, copy);
-	struct node *at = &u->root;
-	char *save = NULL, *part, *next;
-	int depth = 0;
+	size_t from = u->head_at > u->piece_at ? (size_t)(u->head_at - u->piece_at) : 0;
 
-	if (*path == '/')
-		return bad(path, err, "absolute name");
-	if (strlen(path) > PATH_BYTES_MAX)
-		return bad(path, err, "name longer than 4096 bytes");
-	copy = xstrdup(path);
-	part = strtok_r(copy, "/", &save);
-	while (part && strcmp(part, ".") == 0)
-		part = strtok_r(NULL, "/", &save);
-	for (; part; part = next) {
-		struct node *n;
-
-		do
-			next = strtok_r(NULL, "/", &save);
-		while (next && strcmp(next, ".") == 0);
-		if (strcmp(part, "..") == 0)
-			return bad(path, err, "name with '..'");
-		if (strlen(part) > NAME_BYTES_MAX)
-			return bad(path, err, "component longer than 255 bytes");
-		if (++depth > DEPTH_MAX)
-			return bad(path, err, "more than 256 levels");
-		if (!next)
-			break;
-		n = node_find(u, at, part);
-		if (!n && make) {
-			struct ext4_attr attr = { .mode = S_IFDIR | 0755 };
-			uint32_t ino;
-			int r = ext4_ino(u->disk, S_IFDIR, &ino, err);
-
-			if (r < 0)
-				return r;
-			n = node_add(u, at, part, ino, &attr);
-		}
-		if (!n || !S_ISDIR(n->attr.mode))
-			return bad(path, err, "lies below something that is not a folder");
-		at = n;
-	}
-	*ret_parent = at;
-	*ret_name = part ? part : copy + strlen(copy);
-	*ret_copy = TAKE_PTR(copy);
-	return 0;
+	if (u->n_head == 0)
+		return tarhead_check(u->piece + MIN(from, u->n_piece), u->n_piece - MIN(from, u->n_piece), err);
+	if (head_keep(u) < 0)
+		return bad(err, "headers of more than 16 MiB");
+	return tarhead_check(u->head, u->n_head, err);
 }
 
-static int copy_data(struct untar *u, struct archive *a, const char *path, uint64_t size, bool is_version, struct err *err)
-{
-	const void *p;
-	la_int64_t off;
-	size_t n;
-	int r, ar;
+/* --- entries --- */
 
-	r = ext4_file_begin(u->disk, size, err);
-	while (r == 0 && (ar = archive_read_data_block(a, &p, &n, &off)) != ARCHIVE_EOF) {
-		if (ar != ARCHIVE_OK)
-			return bad(path, err, archive_error_string(a) ? archive_error_string(a) : "broken data");
-		r = ext4_file_data(u->disk, (uint64_t)off, p, n, err);
-		u->written += n;
-		if (is_version && off == 0)
-			memcpy(u->res.version, p, MIN(n, sizeof(u->res.version) - 1));
-		if (u->progress)
-			u->progress(u->ctx, u->written, path);
+static uint32_t le32_at(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return le32toh(v);
+}
+
+/* linux/posix_acl_xattr.h: version 2, then entries of tag, permission and id. */
+static bool acl_is_good(const uint8_t *p, size_t n)
+{
+	if (n < 4 || (n - 4) % 8 != 0 || le32_at(p) != 2)
+		return false;
+	for (size_t i = 4; i < n; i += 8) {
+		unsigned int tag = le32_at(p + i) & 0xffff;
+
+		if (tag != 0x01 && tag != 0x02 && tag != 0x04 && tag != 0x08 && tag != 0x10 && tag != 0x20)
+			return false;
 	}
-	return r;
+	return true;
+}
+
+/* linux/capability.h: revision 2 has 20 bytes, 3 has 24. */
+static bool capability_is_good(const uint8_t *p, size_t n)
+{
+	return (n == 20 && le32_at(p) >> 24 == 2) || (n == 24 && le32_at(p) >> 24 == 3);
 }
 
 /* security.selinux, .ima and .evm speak of the host that made the tar; trusted.overlay.* of its mounts. */
-static bool xattr_wanted(const char *name)
+static bool xattr_wanted(const char *name, const uint8_t *p, size_t n)
 {
-	return strcmp(name, "security.capability") == 0 || str_starts(name, "user.") ||
-	       str_starts(name, "system.posix_acl_") ||
-	       (str_starts(name, "trusted.") && !str_starts(name, "trusted.overlay."));
+	if (strcmp(name, "security.capability") == 0)
+		return capability_is_good(p, n);
+	if (strcmp(name, "system.posix_acl_access") == 0 || strcmp(name, "system.posix_acl_default") == 0)
+		return acl_is_good(p, n);
+	return (str_starts(name, "user.") && name[5]) ||
+	       (str_starts(name, "trusted.") && name[8] && !str_starts(name, "trusted.overlay."));
 }
 
-static int copy_xattrs(struct untar *u, struct archive_entry *ent, uint32_t ino, const char *path, struct err *err)
+static void xattr_dropped(struct untar *u, const char *name)
 {
+	AUTO_FREE(char, shown);
+
+	if (++u->n_drops > DROPS_LOGGED)
+		return;
+	shown = str_escape(name, MIN(strlen(name), (size_t)SHOWN_MAX));
+	log_info("%s: %s: attribute %s left out%s", layers_name(u->layers), u->path, shown,
+		 u->n_drops == DROPS_LOGGED ? "; further ones are not told" : "");
+}
+
+static bool xattr_there(const struct ext4_inode *x, const char *name)
+{
+	for (size_t i = 0; i < x->n_xattrs; i++)
+		if (strcmp(x->xattrs[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static int xattr_cmp(const void *pa, const void *pb)
+{
+	return strcmp(((const struct ext4_xattr *)pa)->name, ((const struct ext4_xattr *)pb)->name);
+}
+
+static int read_xattrs(struct untar *u, struct archive_entry *ent, struct ext4_inode *x, struct err *err)
+{
+	unsigned int left = UNTAR_XATTRS_MAX;
+	size_t room = XATTR_ROOM;
 	const char *name;
 	const void *p;
 	size_t n;
-	int left = XATTRS_MAX, r;
 
 	(void)archive_entry_xattr_reset(ent);
+	/* Last record first: where a writer gave both forms, SCHILY.xattr stands behind LIBARCHIVE.xattr. */
 	while (archive_entry_xattr_next(ent, &name, &p, &n) == ARCHIVE_OK) {
+		size_t need;
+
 		if (left-- == 0)
-			return bad(path, err, "more than 64 attributes");
-		if (!xattr_wanted(name))
+			return bad(err, "more than 64 attributes");
+		if (!xattr_wanted(name, p, n)) {
+			xattr_dropped(u, name);
 			continue;
-		r = ext4_xattr(u->disk, ino, name, p, n, err);
-		if (r < 0)
-			return err_ctx(err, r, "%s", path);
+		}
+		if (xattr_there(x, name))
+			continue;
+		need = XATTR_HEAD + ((strlen(name) + 3) & ~(size_t)3) + ((n + 3) & ~(size_t)3);
+		if (strlen(name) > 255 || n > room || need > room)
+			return bad(err, "attributes that do not fit into the inode and one block");
+		room -= need;
+		x->xattrs = xrealloc(x->xattrs, (x->n_xattrs + 1) * sizeof(*x->xattrs));
+		x->xattrs[x->n_xattrs] = (struct ext4_xattr){ xstrdup(name), xmalloc(n + 1), n };
+		if (n > 0)
+			memcpy(x->xattrs[x->n_xattrs].value, p, n);
+		x->n_xattrs++;
 	}
+	/* The same whatever order they came in. */
+	if (x->n_xattrs > 1)
+		qsort(x->xattrs, x->n_xattrs, sizeof(*x->xattrs), xattr_cmp);
 	return 0;
 }
 
-static int make_link(struct untar *u, struct node *parent, const char *name, const char *path, const char *target,
-		     struct err *err)
+static int read_device(struct archive_entry *ent, struct ext4_inode *x, struct err *err)
 {
-	AUTO_FREE(char, copy);
-	struct node *dir, *to;
-	char *last;
-	int r;
+	uint64_t ma = archive_entry_rdevmajor(ent), mi = archive_entry_rdevminor(ent);
 
-	r = walk(u, target, false, &dir, &copy, &last, err);
-	if (r < 0)
-		return r;
-	to = *last ? node_find(u, dir, last) : NULL;
-	if (!to || S_ISDIR(to->attr.mode))
-		return bad(path, err, "hard link to something that is not there or is a folder");
-	r = ext4_link(u->disk, to->ino, err);
-	if (r == 0)
-		(void)node_add(u, parent, name, to->ino, &to->attr);
-	return r;
+	if (ma >= EXT4_MAJORS || mi >= EXT4_MINORS)
+		return bad(err, "a device with a number out of range");
+	x->major = (uint32_t)ma;
+	x->minor = (uint32_t)mi;
+	return 0;
 }
 
-static int make_inode(struct untar *u, struct archive *a, struct archive_entry *ent, const char *path, uint32_t ino,
-		      const struct ext4_attr *attr, bool is_version, struct err *err)
+/* All but content. @x is the caller's to free in any case. */
+static int read_attributes(struct untar *u, struct archive_entry *ent, struct ext4_inode *x, struct err *err)
 {
+	int64_t uid = archive_entry_uid(ent), gid = archive_entry_gid(ent), size = archive_entry_size(ent);
+	long ns = archive_entry_mtime_nsec(ent);
 	const char *target;
-	int r;
 
-	switch (attr->mode & S_IFMT) {
+	if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
+		return bad(err, "an owner out of range");
+	x->mode = archive_entry_mode(ent);
+	x->uid = (uint32_t)uid;
+	x->gid = (uint32_t)gid;
+	x->mtime = archive_entry_mtime(ent);
+	x->mtime_ns = ns >= 0 && ns < 1000000000 ? (uint32_t)ns : 0;
+	switch (x->mode & S_IFMT) {
 	case S_IFREG:
-		if (!archive_entry_size_is_set(ent) || archive_entry_size(ent) < 0)
-			return bad(path, err, "file without a size");
-		r = copy_data(u, a, path, (uint64_t)archive_entry_size(ent), is_version, err);
-		return r < 0 ? r : ext4_file_end(u->disk, ino, attr, err);
+		if (!archive_entry_size_is_set(ent) || size < 0 || (uint64_t)size > EXT4_FILE_MAX)
+			return bad(err, "a file without a possible size");
+		/* The piece at hand may hold all of a small one. */
+		if (archive_entry_sparse_count(ent) == 0 && (uint64_t)size > layers_left(u->layers) + u->n_piece)
+			return bad(err, "more than 64 GiB unpacked");
+		x->size = (uint64_t)size;
+		break;
 	case S_IFLNK:
 		target = archive_entry_symlink(ent);
-		return target ? ext4_symlink(u->disk, ino, attr, target, err) : bad(path, err, "link without a target");
+		if (!target)
+			return bad(err, "a link whose target cannot be read");
+		x->target = xstrdup(target);
+		break;
 	case S_IFCHR:
 	case S_IFBLK:
+		if (read_device(ent, x, err) < 0)
+			return -EBADMSG;
+		break;
+	case S_IFDIR:
 	case S_IFIFO:
-		return ext4_special(u->disk, ino, attr, S_ISFIFO(attr->mode) ? 0 : archive_entry_rdev(ent), err);
+		break;
 	default:
-		return bad(path, err, "a kind of file that an image cannot hold");
+		return bad(err, "a kind of file that an image cannot hold");
 	}
+	return read_xattrs(u, ent, x, err);
+}
+
+static void tell(struct untar *u)
+{
+	if (u->progress)
+		u->progress(u->ctx, u->path);
+}
+
+static int copy_content(struct untar *u, struct archive *a, struct ext4_inode *x, struct err *err)
+{
+	const void *p;
+	la_int64_t off;
+	int r = 0, ar;
+	size_t n;
+
+	ext4_data_begin(u->disk, x);
+	while (r == 0 && (ar = archive_read_data_block(a, &p, &n, &off)) != ARCHIVE_EOF) {
+		if (ar != ARCHIVE_OK)
+			return archive_failed(u, a, err);
+		if (n == 0)
+			continue;
+		r = off < 0 ? bad(err, "content out of order") : ext4_data(u->disk, (uint64_t)off, p, n, err);
+		tell(u);
+	}
+	return r < 0 ? r : ext4_data_end(u->disk, err);
 }
 
 static int add_entry(struct untar *u, struct archive *a, struct archive_entry *ent, struct err *err)
 {
+	const char *path = archive_entry_pathname(ent), *link = archive_entry_hardlink(ent);
+	struct ext4_inode x = { 0 };
+	struct tree_inode *i = NULL;
+	int r;
+
+	if (!path)
+		return bad(err, "a name that cannot be read");
+	if (link) {
+		r = tree_link(u->tree, path, link, err);
+		return r < 0 ? r : 0;
+	}
+	r = read_attributes(u, ent, &x, err);
+	if (r == 0)
+		r = tree_put(u->tree, path, &x, &i, err);
+	ext4_inode_done(&x);
+	if (r == 1 && i && S_ISREG(i->x.mode))
+		return copy_content(u, a, &i->x, err);
+	return r < 0 ? r : 0;
+}
+
+static void note_path(struct untar *u, struct archive_entry *ent)
+{
 	const char *path = archive_entry_pathname(ent);
-	struct ext4_attr attr = {
-		.mode = archive_entry_mode(ent),
-		.uid = (uint32_t)archive_entry_uid(ent),
-		.gid = (uint32_t)archive_entry_gid(ent),
-		.mtime = archive_entry_mtime(ent),
-		.mtime_ns = (uint32_t)archive_entry_mtime_nsec(ent),
-	};
-	AUTO_FREE(char, copy);
-	struct node *parent, *old;
-	bool is_version;
-	uint32_t ino;
-	char *name;
-	int r;
+	AUTO_FREE(char, shown);
 
-	if (!path || *path == '\0')
-		return bad("", err, "entry without a name");
-	if (archive_entry_uid(ent) < 0 || archive_entry_uid(ent) > UINT32_MAX || archive_entry_gid(ent) < 0 ||
-	    archive_entry_gid(ent) > UINT32_MAX)
-		return bad(path, err, "owner out of range");
-	r = walk(u, path, true, &parent, &copy, &name, err);
-	if (r < 0)
-		return r;
-	old = *name ? node_find(u, parent, name) : &u->root;
-	if (S_ISDIR(attr.mode) && !archive_entry_hardlink(ent)) {
-		if (parent == &u->root && strcmp(name, "lost+found") == 0)
-			return 0;
-		if (old && !S_ISDIR(old->attr.mode))
-			return bad(path, err, "stands twice, as a folder and as something else");
-		if (!old) {
-			r = ext4_ino(u->disk, attr.mode, &ino, err);
-			if (r < 0)
-				return r;
-			old = node_add(u, parent, name, ino, &attr);
-		}
-		old->attr = attr;
-		return 0;
-	}
-	if (old)
-		return bad(path, err, "stands twice");
-	if (archive_entry_hardlink(ent))
-		return make_link(u, parent, name, path, archive_entry_hardlink(ent), err);
-	is_version = S_ISREG(attr.mode) && strcmp(name, "agent-vm-image-version") == 0 && parent->parent == &u->root &&
-		     strcmp(parent->name, "etc") == 0;
-	u->res.has_version |= is_version;
-	u->res.has_bash |= strcmp(name, "bash") == 0 && parent->name && strcmp(parent->name, "bin") == 0;
-	r = ext4_ino(u->disk, attr.mode, &ino, err);
-	if (r == 0)
-		r = make_inode(u, a, ent, path, ino, &attr, is_version, err);
-	if (r == 0)
-		r = copy_xattrs(u, ent, ino, path, err);
-	if (r == 0)
-		(void)node_add(u, parent, name, ino, &attr);
-	return r;
+	if (!path)
+		return;
+	shown = str_escape(path, MIN(strlen(path), (size_t)SHOWN_MAX));
+	(void)snprintf(u->path, sizeof(u->path), "%s", shown);
 }
 
-static int kid_cmp(const void *pa, const void *pb)
-{
-	return strcmp((*(struct node *const *)pa)->name, (*(struct node *const *)pb)->name);
-}
-
-static int write_folders(struct untar *u, struct node *n, struct err *err)
-{
-	AUTO_FREE(struct ext4_dirent, ents);
-	int r;
-
-	if (n->n_kids > 0)
-		qsort(n->kids, n->n_kids, sizeof(struct node *), kid_cmp);
-	ents = xcalloc(n->n_kids, sizeof(*ents));
-	for (size_t i = 0; i < n->n_kids; i++)
-		ents[i] = (struct ext4_dirent){ n->kids[i]->name, n->kids[i]->ino, n->kids[i]->attr.mode };
-	r = ext4_dir(u->disk, n->ino, n->parent ? n->parent->ino : n->ino, &n->attr, ents, n->n_kids, err);
-	for (size_t i = 0; i < n->n_kids && r == 0; i++)
-		if (S_ISDIR(n->kids[i]->attr.mode))
-			r = write_folders(u, n->kids[i], err);
-	return r;
-}
-
-static la_ssize_t read_more(struct archive *a, void *ctx, const void **ret)
-{
-	struct untar *u = ctx;
-	ssize_t n;
-
-	do
-		n = read(u->tar_fd, u->in, READ_BYTES);
-	while (n < 0 && errno == EINTR);
-	if (n < 0) {
-		archive_set_error(a, errno, "cannot be read: %s", strerror(errno));
-		return -1;
-	}
-	SHA256Update(&u->sha, u->in, (size_t)n);
-	*ret = u->in;
-	return n;
-}
-
-static int read_entries(struct untar *u, struct archive *a, struct err *err)
+/* 1: an entry; 0: the end; negative errno */
+static int next_entry(struct untar *u, struct archive *a, struct err *err)
 {
 	struct archive_entry *ent;
-	int r, ar;
+	int ar, r;
 
-	if (archive_read_support_format_tar(a) != ARCHIVE_OK ||
-	    archive_read_open2(a, u, NULL, read_more, NULL, NULL) != ARCHIVE_OK)
-		return err_set(err, -EBADMSG, "image content: %s", archive_error_string(a));
-	while ((ar = archive_read_next_header(a, &ent)) != ARCHIVE_EOF) {
-		if (ar != ARCHIVE_OK)
-			return bad(u->res.entries ? "after the last good entry" : "first entry", err,
-				   archive_error_string(a) ? archive_error_string(a) : "broken header");
-		if (++u->res.entries > ENTRIES_MAX)
-			return err_set(err, -EBADMSG, "image content: more than 1,000,000 entries");
+	ar = u->any ? archive_read_data_skip(a) : ARCHIVE_OK;
+	u->any = true;
+	u->head_at = (uint64_t)archive_filter_bytes(a, 0);
+	u->n_head = 0;
+	u->in_head = true;
+	if (ar == ARCHIVE_OK || ar == ARCHIVE_EOF)
+		ar = archive_read_next_header(a, &ent);
+	u->in_head = false;
+	if (ar == ARCHIVE_EOF)
+		return 0;
+	if (ar != ARCHIVE_OK)
+		return archive_failed(u, a, err);
+	note_path(u, ent);
+	tell(u);
+	if (++u->res.entries > UNTAR_ENTRIES_MAX)
+		return bad(err, "more than 1,000,000 entries");
+	r = head_check(u, err);
+	if (r == 0)
 		r = add_entry(u, a, ent, err);
-		if (r < 0)
-			return r;
-	}
-	return u->res.entries > 0 ? 0 : err_set(err, -EBADMSG, "image content: empty");
+	return r < 0 ? r : 1;
+}
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
 /* What follows the end mark is padding, and counts for the checksum. */
-static int drain(struct untar *u, struct err *err)
+static int drain(struct untar *u, struct archive *a, struct err *err)
 {
-	const void *p;
-	la_ssize_t n;
+	uint64_t at = (uint64_t)archive_filter_bytes(a, 0);
+	size_t skip = at > u->piece_at ? (size_t)MIN(at - u->piece_at, (uint64_t)u->n_piece) : 0;
+	ssize_t n;
 
-	while ((n = read_more(NULL, u, &p)) > 0)
-		for (la_ssize_t i = 0; i < n; i++)
-			if (u->in[i] != 0)
-				return err_set(err, -EBADMSG, "image content: bytes after its end");
-	return n < 0 ? err_set(err, -EIO, "image content: cannot be read") : 0;
+	u->path[0] = '\0';
+	do {
+		if (!all_zero(u->piece + skip, u->n_piece - skip))
+			return bad(err, "bytes behind the end of its tar");
+		skip = 0;
+		n = next_piece(u);
+	} while (n > 0);
+	if (n == 0)
+		return 0;
+	*err = u->stream_err;
+	return u->stream_r;
 }
 
-int untar_to_disk(int tar_fd, int disk_fd, uint64_t disk_bytes, int64_t epoch,
-		  void (*progress)(void *ctx, uint64_t bytes, const char *name), void *ctx, struct untar_result *ret,
-		  struct err *err)
+static int walk(struct untar *u, struct archive *a, struct err *err)
 {
-	struct untar u = { .tar_fd = tar_fd, .epoch = epoch, .progress = progress, .ctx = ctx };
+	int r;
+
+	if (archive_read_support_format_tar(a) != ARCHIVE_OK || archive_read_open2(a, u, NULL, on_read, NULL, NULL) != ARCHIVE_OK)
+		return archive_failed(u, a, err);
+	do
+		r = next_entry(u, a, err);
+	while (r == 1);
+	return r < 0 ? r : drain(u, a, err);
+}
+
+int untar_layer(struct untar *u, struct err *err)
+{
 	struct archive *a;
 	int r;
 
-	if (!setlocale(LC_CTYPE, "C.UTF-8"))
-		return err_set(err, -ENOENT, "locale C.UTF-8: not there; it is part of the C library's package");
-	u.root = (struct node){ .ino = EXT4_ROOT, .attr = { .mode = S_IFDIR | 0755, .mtime = epoch } };
-	r = ext4_new(disk_fd, disk_bytes, epoch, &u.disk, err);
-	if (r < 0)
-		return r;
-	SHA256Init(&u.sha);
-	u.in = xmalloc(READ_BYTES);
+	tree_next_layer(u->tree);
+	u->piece_at = 0;
+	u->n_piece = 0;
+	u->over = u->in_head = u->any = false;
+	u->stream_r = 0;
+	u->path[0] = '\0';
+	if (next_piece(u) < 0) {
+		*err = u->stream_err;
+		return refuse(u, u->stream_r, err);
+	}
+	if (u->over)
+		return 0; /* not one byte: an empty layer */
+	u->first = true;
 	a = archive_read_new();
 	if (!a)
 		abort();
-	r = read_entries(&u, a, err);
-	if (r == 0)
-		r = drain(&u, err);
-	if (r == 0)
-		r = write_folders(&u, &u.root, err);
-	if (r == 0)
-		r = ext4_finish(u.disk, &u.res.used_bytes, err);
-	if (r < 0)
-		ext4_free(u.disk);
+	r = walk(u, a, err);
 	(void)archive_read_free(a);
-	tdestroy(u.index, nothing);
-	node_free(&u.root);
-	free(u.in);
+	return r < 0 ? refuse(u, r, err) : 0;
+}
+
+/* --- the end --- */
+
+static void node_path(const struct tree_node *n, char *ret, size_t size)
+{
+	if (n->parent && n->parent->parent) {
+		node_path(n->parent, ret, size);
+		(void)strncat(ret, "/", size - strlen(ret) - 1);
+	}
+	(void)strncat(ret, n->name, size - strlen(ret) - 1);
+}
+
+static int at_node(const struct tree_node *n, int r, struct err *err)
+{
+	char path[SHOWN_MAX] = "";
+	AUTO_FREE(char, shown);
+	struct err cause;
+
+	node_path(n, path, sizeof(path));
+	shown = str_escape(path, strlen(path));
+	cause = *err;
+	return err_set(err, r, "layer %u: %s: %.700s%s", n->layer, shown, cause.text, r == -EBADMSG ? CANNOT_BE_USED : "");
+}
+
+/* Inodes of what is no folder, numbers for those that are, then the folder itself, then what lies deeper. */
+static int write_folder(struct untar *u, struct tree_node *dir, struct err *err)
+{
+	AUTO_FREE(struct ext4_dirent, ents);
+	AUTO_FREE(struct tree_node *, kids);
+	int r = 0;
+
+	kids = tree_sorted(dir);
+	ents = xcalloc(dir->n_kids + 1, sizeof(*ents));
+	for (size_t i = 0; i < dir->n_kids && r == 0; i++) {
+		struct tree_inode *in = kids[i]->inode;
+
+		if (in->ino == 0) {
+			in->ino = u->next_ino++;
+			if (!S_ISDIR(in->x.mode))
+				r = ext4_inode(u->disk, in->ino, &in->x, in->n_names, err);
+			if (r < 0)
+				return at_node(kids[i], r, err);
+		}
+		ents[i] = (struct ext4_dirent){ kids[i]->name, in->ino, in->x.mode };
+	}
+	r = ext4_dir(u->disk, dir->inode->ino, dir->parent ? dir->parent->inode->ino : EXT4_ROOT, &dir->inode->x, ents,
+		     dir->n_kids, err);
+	if (r < 0)
+		return at_node(dir, r, err);
+	for (size_t i = 0; i < dir->n_kids && r == 0; i++)
+		if (S_ISDIR(kids[i]->inode->x.mode))
+			r = write_folder(u, kids[i], err);
+	return r;
+}
+
+static int look(struct untar *u, struct err *err)
+{
+	static const char *const folders[] = { "root/.local/bin", "root/.claude/local/bin", "root/.opencode/bin",
+					       "usr/local/bin",	  "usr/bin",		    "usr/sbin",
+					       "bin",		  "sbin",		    "usr/local/sbin" };
+	static const char *const programs[] = { "bash", "claude", "codex", "opencode", "copilot", "chromium" };
+	struct tree_node *n;
+
+	static_assert(1 << (ARRAY_SIZE(programs) - 1) == IM_HAS_CHROMIUM, "programs[] is in the order of enum im_has");
+	for (size_t i = 0; i < ARRAY_SIZE(programs); i++)
+		for (size_t k = 0; k < ARRAY_SIZE(folders); k++) {
+			char path[64];
+
+			(void)snprintf(path, sizeof(path), "%s/%s", folders[k], programs[i]);
+			n = tree_find(u->tree, path, true);
+			if (n && S_ISREG(n->inode->x.mode) && (n->inode->x.mode & 0111))
+				u->res.has |= UINT64_C(1) << i;
+		}
+	n = tree_find(u->tree, VERSION_PATH, false);
+	u->res.has_version = n && S_ISREG(n->inode->x.mode);
+	if (!u->res.has_version)
+		return 0;
+	u->res.n_version = (size_t)MIN(n->inode->x.size, (uint64_t)UNTAR_VERSION_MAX);
+	return ext4_peek(u->disk, &n->inode->x, u->res.version, u->res.n_version, err);
+}
+
+int untar_finish(struct untar *u, const char (*diff_ids)[IM_DIGEST + 1], size_t n, struct untar_result *ret, struct err *err)
+{
+	uint8_t uuid[16], seed[16];
+	char key[IM_DIGEST + 1];
+	int r;
+
+	disk_key(u->disk_bytes, diff_ids, n, key);
+	disk_ids(key, uuid, seed);
+	r = look(u, err);
 	if (r < 0)
 		return r;
-	(void)SHA256End(&u.sha, u.res.sha256);
-	*ret = u.res;
+	u->next_ino = EXT4_FIRST_INO;
+	tree_root(u->tree)->inode->ino = EXT4_ROOT;
+	tree_find(u->tree, "lost+found", false)->inode->ino = EXT4_LOST_FOUND;
+	r = write_folder(u, tree_root(u->tree), err);
+	if (r == 0)
+		r = ext4_finish(u->disk, uuid, seed, &u->res.used_bytes, err);
+	if (r < 0)
+		return r;
+	u->disk = NULL;
+	*ret = u->res;
 	return 0;
 }

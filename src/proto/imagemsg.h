@@ -16,7 +16,11 @@
  * The launcher checks what comes up as hostile: fetch has parsed what a registry sent, unpack what an image holds. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "base/buf.h"
+#include "base/span.h"
 
 #define IM_FD_CONTROL 3
 #define IM_FD_LOG 4
@@ -29,10 +33,13 @@
 enum im_msg {
 	/* to fetch */
 	IM_FETCH = 1, /* IM_K_SOURCE, IM_K_ARCH; with a descriptor when the source is "-" */
-	IM_HEAD,      /* the same: only MANIFEST is wanted, without layers, and nothing is written */
+	IM_HEAD,      /* the same, of a registry: only MANIFEST is wanted, without CONFIG and layers; nothing is written, and
+		       * it takes 5 s at most. IM_K_SERVED?: what is known; if that is still served, it is not asked what
+		       * it holds (that would count as a pull), and PLATFORM repeats it. */
 	IM_GO,	      /* IM_K_LAYER × those that are wanted; none: all */
 	/* from fetch */
-	IM_MANIFEST, /* IM_K_SERVED, IM_K_PLATFORM, IM_K_CONFIG, IM_K_LAYERS, IM_K_NAME* */
+	IM_MANIFEST, /* IM_K_SERVED, IM_K_PLATFORM, IM_K_CONFIG, IM_K_LAYERS, IM_K_NAME*: what an archive calls it. Of docker save,
+		      * which has no digests, SERVED and PLATFORM are that of the config. */
 	IM_PART,     /* IM_K_LAYER, IM_K_BYTES there already; descriptor: the blob, read-only, growing or complete */
 	IM_BLOB,     /* IM_K_LAYER: complete, verified, in blobs/ */
 	/* to unpack */
@@ -46,6 +53,7 @@ enum im_msg {
 	IM_PROGRESS, /* IM_K_LAYER, IM_K_BYTES of the blob loaded or consumed; unpack: IM_K_NAME of the entry, escaped */
 	IM_DONE,     /* unpack: IM_K_ENTRIES, IM_K_USED, IM_K_VERSION?, IM_K_HAS* */
 	IM_ERROR,    /* IM_K_ERRNO, IM_K_TEXT: OBJECT: CAUSE; WHAT TO DO */
+	IM_MSGS,
 };
 
 enum im_key {
@@ -67,7 +75,8 @@ enum im_key {
 	IM_K_VERSION,	  /* bytes, at most 32: content of /etc/agent-vm-image-version as it is; absent: no such regular file */
 	IM_K_HAS,	  /* u64 of enum im_has, or'ed */
 	IM_K_ERRNO,	  /* u64, positive */
-	IM_K_TEXT,	  /* string */
+	IM_K_TEXT,	  /* string, escaped */
+	IM_KEYS,
 };
 
 enum im_compression { IM_PLAIN, IM_GZIP, IM_ZSTD, IM_COMPRESSIONS };
@@ -81,3 +90,52 @@ enum im_has {
 	IM_HAS_COPILOT = 1 << 4,
 	IM_HAS_CHROMIUM = 1 << 5,
 };
+
+/* Which way a message goes. */
+enum im_way { IM_TO_FETCH = 1 << 0, IM_FROM_FETCH = 1 << 1, IM_TO_UNPACK = 1 << 2, IM_FROM_UNPACK = 1 << 3 };
+
+/* A message that was checked: its type goes that way, it has each key that the type must have and none that it must not,
+ * each value is of the key's kind and within its bounds, a key stands once unless the type says that it repeats. */
+struct im {
+	enum im_msg type;
+	int fd;	       /* -1: none came with it */
+	uint64_t seen; /* bit 1 << key */
+	struct span body;
+	uint8_t mem[IM_MSG_MAX];
+};
+
+/**
+ * im_parse() - Check a message
+ * @m:		mem holds the @n bytes; the rest is set. fd is not touched
+ *
+ * Return: 0 or -EBADMSG
+ */
+int im_parse(struct im *m, size_t n, enum im_way way);
+
+/**
+ * im_recv() - Receive one message
+ *
+ * Blocks where the socket does. Descriptors that the type has no use for are -EBADMSG.
+ *
+ * Return: 1, then the caller owns @ret->fd; 0 at the other side's end; -EBADMSG; another negative errno
+ */
+int im_recv(int sock, enum im_way way, struct im *ret);
+
+bool im_has(const struct im *m, enum im_key key);
+/* Value of a key that is there, else 0. */
+uint64_t im_u64(const struct im *m, enum im_key key);
+/* Digest or string as a heap string that the caller owns; NULL when the key is not there. Ends the program without memory. */
+char *im_str(const struct im *m, enum im_key key);
+/* As bytes of @m; empty when it is not there. For keys that repeat: rec_next() over body. */
+struct span im_bytes(const struct im *m, enum im_key key);
+
+/* Begin a message; rec_put() adds to it. What did not fit is missing, which im_send() finds where it must be there. */
+void im_begin(struct buf *b, enum im_msg type);
+
+/**
+ * im_send() - Send a message and free it
+ * @pass:	Descriptor that goes with it, borrowed; -1: none
+ *
+ * Return: 0; -EPIPE when the other side is gone; -EBADMSG: the receiver would refuse it; another negative errno
+ */
+int im_send(int sock, struct buf *b, int pass);

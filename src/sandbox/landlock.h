@@ -27,6 +27,9 @@ int landlock_abi(void);
  */
 int landlock_new(int *ret_fd, struct err *err);
 
+/* The same for a role that makes connections: TCP can be connected, and not bound. */
+int landlock_new_client(int *ret_fd, struct err *err);
+
 /**
  * landlock_allow() - Allow @rights at and below @path (for a file: on it)
  *

@@ -75,8 +75,8 @@ TEST(an_unknown_command_gets_the_nearest)
 	CHECK_STR(errs, "agent-vm: no command 'frobnicate\\x1b' (agent-vm --help lists them)\n");
 	CHECK_INT(run(WORDS(W "")), ==, 2);
 	CHECK_STR(errs, "agent-vm: no command '' (agent-vm --help lists them)\n");
-	CHECK_INT(run(WORDS(W "setup")), ==, 2);
-	CHECK_STR(errs, "agent-vm: setup: not in this version; make an image with agent-vm build\n");
+	CHECK_INT(run(WORDS(W "clipboard")), ==, 2);
+	CHECK_STR(errs, "agent-vm: clipboard: not in this version; exchange files through the project folder\n");
 	CHECK_INT(run(WORDS(W "help", W "shel")), ==, 2);
 	CHECK_STR(errs, "agent-vm: no command 'shel'; did you mean 'shell'? (agent-vm --help lists them)\n");
 }

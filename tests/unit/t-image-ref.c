@@ -13,6 +13,8 @@ TEST(references_get_their_full_form)
 		{ "debian", "docker.io/library/debian:latest" },
 		{ "a/b", "docker.io/a/b:latest" },
 		{ "a/b:t", "docker.io/a/b:t" },
+		{ "docker.io/debian:12", "docker.io/library/debian:12" },
+		{ "index.docker.io/a/b", "docker.io/a/b:latest" },
 		{ "localhost/agent-vm", "localhost/agent-vm:latest" },
 		{ "localhost/agent-vm:minimal", "localhost/agent-vm:minimal" },
 		{ "localhost:5000/x", "localhost:5000/x:latest" },
@@ -52,4 +54,61 @@ TEST(what_is_no_reference_is_refused)
 	longer[300] = '\0';
 	CHECK_INT(ref_normalise(longer, &s, &err), ==, -EINVAL);
 	CHECK(!s);
+	/* The limit is that of the full form: docker.io/library/ goes in front. */
+	longer[REF_NAME_MAX - strlen("docker.io/library/")] = '\0';
+	CHECK_INT(ref_normalise(longer, &s, &err), ==, 0);
+	free(s);
+	s = NULL;
+	longer[REF_NAME_MAX - strlen("docker.io/library/")] = 'a';
+	longer[REF_NAME_MAX - strlen("docker.io/library/") + 1] = '\0';
+	CHECK_INT(ref_normalise(longer, &s, &err), ==, -EINVAL);
+	CHECK(!s);
+}
+
+TEST(a_reference_comes_in_parts)
+{
+	struct ref r;
+	struct err err;
+
+	CHECK_INT(ref_parse("debian", &r, &err), ==, 0);
+	CHECK_STR(r.domain, "docker.io");
+	CHECK_STR(r.path, "library/debian");
+	CHECK_STR(r.tag, "latest");
+	CHECK(!r.digest);
+	CHECK_STR(ref_api_host(&r), "registry-1.docker.io");
+	ref_done(&r);
+	CHECK_INT(ref_parse("[::1]:5000/a/b@sha256:" HEX, &r, &err), ==, 0);
+	CHECK_STR(r.domain, "[::1]:5000");
+	CHECK_STR(r.path, "a/b");
+	CHECK(!r.tag);
+	CHECK_STR(r.digest, "sha256:" HEX);
+	CHECK_STR(ref_api_host(&r), "[::1]:5000");
+	ref_done(&r);
+}
+
+TEST(the_corrected_form_is_told_when_it_is_obvious)
+{
+	static const char *const cases[][2] = {
+		{ "https://ghcr.io/o/r:1", "; write ghcr.io/o/r:1" },
+		{ "docker://debian", "; write debian" },
+		{ "ghcr.io/Owner/Repo:Tag", "; write ghcr.io/owner/repo:Tag" },
+		{ "Debian", "; write debian" },
+		{ "a//b", "; write a/b" },
+		{ "a/b/", "; write a/b" },
+		{ "a/b/:t", "; write a/b:t" },
+	};
+	static const char *const none[] = { "a b", "a:", "x@sha256:12", "a___b", "\033[31m" };
+	struct err err;
+	char *s = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		CHECK_INT(ref_normalise(cases[i][0], &s, &err), ==, -EINVAL);
+		if (!strstr(err.text, cases[i][1]))
+			fail_msg("%s", err.text);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
+		CHECK_INT(ref_normalise(none[i], &s, &err), ==, -EINVAL);
+		CHECK(!strstr(err.text, "; write"));
+		CHECK(!strchr(err.text, '\033'));
+	}
 }

@@ -1,0 +1,13 @@
+/* Ctrl-C and its like, for commands that are no session: as a descriptor that a loop can watch. */
+#pragma once
+
+#include <signal.h>
+
+/* Block SIGINT, SIGTERM, SIGHUP and SIGQUIT; they make the descriptor readable. -1 on failure. */
+int stop_open(sigset_t *old);
+
+/* The signal that made @fd readable; SIGINT when it cannot be read. */
+int stop_signal(int fd);
+
+/* End by the signal that made @fd readable, as the shell that waits for us expects. Returns 128 + it if that fails. */
+int stop_end(int fd, const sigset_t *old);

@@ -1,0 +1,390 @@
+#include "image/auth.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+#include "base/prog.h"
+#include "base/str.h"
+#include "image/ref.h"
+
+#define HUB_KEY "https://index.docker.io/v1/"
+#define HELPER_PREFIX "docker-credential-"
+#define HELPER_NAME_MAX 64
+#define NOT_FOUND "credentials not found" /* first words of every helper that has nothing */
+
+static void json_p(json_t **j)
+{
+	json_decref(*j);
+}
+
+#define AUTO_JSON(name) CLEANUP(json_p) json_t *name = NULL
+
+static void wipe(char **s)
+{
+	if (*s)
+		explicit_bzero(*s, strlen(*s));
+	free(*s);
+	*s = NULL;
+}
+
+/* --- base64 --- */
+
+static const char b64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* The bytes, with a NUL behind them; -EBADMSG. */
+static int b64_decode(const char *s, char **ret, size_t *ret_n)
+{
+	char *out = xmalloc(strlen(s) / 4 * 3 + 4);
+	uint32_t acc = 0;
+	size_t n = 0, k = 0;
+
+	for (; *s && *s != '='; s++, k++) {
+		const char *at = strchr(b64, *s);
+
+		if (!at)
+			goto bad;
+		acc = acc << 6 | (uint32_t)(at - b64);
+		if (k % 4 != 0)
+			out[n++] = (char)(acc >> (6 - k % 4 * 2));
+	}
+	/* Padding is optional, but right when it is there. */
+	if (k % 4 == 1 || (*s && strlen(s) != (4 - k % 4) % 4) || strspn(s, "=") != strlen(s))
+		goto bad;
+	out[n] = '\0';
+	*ret = out;
+	*ret_n = n;
+	return 0;
+bad:
+	explicit_bzero(out, n);
+	free(out);
+	return -EBADMSG;
+}
+
+char *auth_basic(const char *user, const char *password)
+{
+	char *plain = xasprintf("%s:%s", user, password), *out, *to;
+	size_t n = strlen(plain);
+
+	out = to = xmalloc((n + 2) / 3 * 4 + 1);
+	for (size_t i = 0; i < n; i += 3) {
+		uint32_t v = (uint32_t)(uint8_t)plain[i] << 16;
+
+		if (i + 1 < n)
+			v |= (uint32_t)(uint8_t)plain[i + 1] << 8;
+		if (i + 2 < n)
+			v |= (uint8_t)plain[i + 2];
+		*to++ = b64[v >> 18];
+		*to++ = b64[v >> 12 & 63];
+		*to++ = i + 1 < n ? b64[v >> 6 & 63] : '=';
+		*to++ = i + 2 < n ? b64[v & 63] : '=';
+	}
+	*to = '\0';
+	wipe(&plain);
+	return out;
+}
+
+/* --- one file --- */
+
+static char *string_dup(const json_t *j, const char *key)
+{
+	const char *s = json_string_value(json_object_get(j, key));
+
+	return s && *s ? xstrdup(s) : NULL;
+}
+
+/* "auth": base64 of user:password; some tools append NULs. */
+static int auth_member(const char *text, struct auth_entry *e)
+{
+	char *plain, *colon;
+	size_t n;
+	int r = b64_decode(text, &plain, &n);
+
+	if (r < 0)
+		return r;
+	while (n > 0 && plain[n - 1] == '\0')
+		n--;
+	colon = memchr(plain, ':', n);
+	if (!colon || memchr(plain, '\0', n)) {
+		r = -EBADMSG;
+	} else {
+		e->user = xstrndup(plain, (size_t)(colon - plain));
+		e->password = xstrndup(colon + 1, n - (size_t)(colon + 1 - plain));
+	}
+	explicit_bzero(plain, n);
+	free(plain);
+	return r;
+}
+
+/* 1: it has credentials; 0: it is empty. */
+static int entry_read(const json_t *j, struct auth_entry *e)
+{
+	const char *auth = json_string_value(json_object_get(j, "auth"));
+	int r = 0;
+
+	e->identity = string_dup(j, "identitytoken");
+	if (auth && *auth)
+		r = auth_member(auth, e);
+	if (r == 0 && !e->user) {
+		e->user = string_dup(j, "username");
+		e->password = string_dup(j, "password");
+	}
+	if (r == 0 && (e->identity || (e->user && e->password)))
+		return 1;
+	auth_entry_done(e);
+	return r;
+}
+
+static int try_key(const json_t *auths, const char *key, struct auth_entry *e)
+{
+	const json_t *j = json_object_get(auths, key);
+
+	return json_is_object(j) ? entry_read(j, e) : 0;
+}
+
+static int try_domain(const json_t *auths, const char *domain, struct auth_entry *e)
+{
+	static const char *const prefixes[] = { "", "https://" };
+	static const char *const tails[] = { "", "/", "/v1/", "/v2/", "/v1", "/v2" };
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes) && r == 0; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(tails) && r == 0; k++) {
+			AUTO_FREE(char, key);
+
+			key = xasprintf("%s%s%s", prefixes[i], domain, tails[k]);
+			r = try_key(auths, key, e);
+		}
+	return r;
+}
+
+static int try_auths(const json_t *auths, const char *domain, const char *path, struct auth_entry *e)
+{
+	AUTO_FREE(char, key);
+	char *slash;
+	int r = 0;
+
+	key = xasprintf("%s/%s", domain, path);
+	while (r == 0 && (slash = strrchr(key, '/')) != NULL) {
+		r = try_key(auths, key, e);
+		*slash = '\0';
+	}
+	if (r == 0)
+		r = try_domain(auths, domain, e);
+	if (r == 0 && strcmp(domain, REF_HUB) == 0)
+		r = try_domain(auths, "index." REF_HUB, e);
+	if (r == 0 && strcmp(domain, REF_HUB) == 0)
+		r = try_domain(auths, "registry-1." REF_HUB, e);
+	return r;
+}
+
+static bool helper_name_is_good(const char *s)
+{
+	return *s && strlen(s) <= HELPER_NAME_MAX &&
+	       strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == strlen(s);
+}
+
+static int try_helper(const json_t *j, const char *domain, struct auth_entry *e)
+{
+	const char *server = strcmp(domain, REF_HUB) == 0 ? HUB_KEY : domain;
+	const json_t *helpers = json_object_get(j, "credHelpers");
+	const char *name = json_string_value(json_object_get(helpers, domain));
+
+	if (!name)
+		name = json_string_value(json_object_get(helpers, server));
+	if (!name)
+		name = json_string_value(json_object_get(j, "credsStore"));
+	if (!name || *name == '\0')
+		return 0;
+	if (!helper_name_is_good(name))
+		return -EBADMSG;
+	e->helper = xstrdup(name);
+	e->server = xstrdup(server);
+	return 1;
+}
+
+int auth_lookup(const void *p, size_t n, const char *domain, const char *path, struct auth_entry *ret)
+{
+	struct auth_entry e = { 0 };
+	AUTO_JSON(j);
+	int r;
+
+	j = json_loadb(p, n, 0, NULL);
+	if (!json_is_object(j))
+		return -EBADMSG;
+	r = try_auths(json_object_get(j, "auths"), domain, path, &e);
+	if (r == 0)
+		r = try_helper(j, domain, &e);
+	if (r > 0)
+		*ret = e;
+	return r;
+}
+
+void auth_entry_done(struct auth_entry *e)
+{
+	wipe(&e->user);
+	wipe(&e->password);
+	wipe(&e->identity);
+	free(e->helper);
+	free(e->server);
+	*e = (struct auth_entry){ 0 };
+}
+
+int auth_helper_answer(const void *p, size_t n, struct auth_entry *ret)
+{
+	AUTO_FREE(char, user);
+	AUTO_FREE(char, secret);
+	AUTO_JSON(j);
+
+	j = json_loadb(p, n, 0, NULL);
+	user = string_dup(j, "Username");
+	secret = string_dup(j, "Secret");
+	if (!user || !secret) {
+		wipe(&secret);
+		return -EBADMSG;
+	}
+	*ret = (struct auth_entry){ 0 };
+	if (strcmp(user, "<token>") == 0) {
+		ret->identity = TAKE_PTR(secret);
+	} else {
+		ret->user = TAKE_PTR(user);
+		ret->password = TAKE_PTR(secret);
+	}
+	return 0;
+}
+
+/* --- helpers --- */
+
+/* 1: credentials; 0: it has none. */
+static int helper_run(struct auth_entry *e, struct err *err)
+{
+	char get[] = "get";
+	char *argv[] = { NULL, get, NULL };
+	struct prog p = PROG_INIT;
+	AUTO_FREE(char, name);
+	AUTO_FREE(char, path);
+	AUTO_FREE(char, out);
+	int in[2], status, r;
+
+	name = xasprintf(HELPER_PREFIX "%s", e->helper);
+	if (prog_find(name, &path) < 0)
+		return err_set(err, -ENOENT, "%s: not found, but the registry login of %s is kept by it; install it", name,
+			       e->server);
+	if (pipe2(in, O_CLOEXEC) < 0)
+		return err_set(err, -errno, "%s: cannot be started: %s", path, strerror(errno));
+	/* Shorter than a pipe holds: cannot block. */
+	r = fd_write_all(in[1], e->server, strlen(e->server));
+	(void)close(in[1]);
+	argv[0] = name;
+	p.path = path;
+	p.argv = argv;
+	p.in = in[0];
+	if (r == 0)
+		r = prog_capture(&p, AUTH_HELPER_MAX, AUTH_HELPER_MS, &out, &status, err);
+	else
+		(void)err_set(err, r, "%s: cannot be started: %s", path, strerror(-r));
+	(void)close(in[0]);
+	if (r < 0)
+		return r;
+	if (status != 0 && str_starts(out, NOT_FOUND))
+		return 0;
+	if (status != 0 || auth_helper_answer(out, strlen(out), e) < 0)
+		r = err_set(err, -EIO, "%s: failed for %s; run it by hand: echo %s | %s get", name, e->server, e->server, name);
+	explicit_bzero(out, strlen(out));
+	return r < 0 ? r : 1;
+}
+
+/* --- all files --- */
+
+static int file_read(const char *path, char **ret, size_t *ret_n, struct err *err)
+{
+	AUTO_FREE(char, shown);
+	AUTO_FD(fd);
+	struct stat st;
+	int r;
+
+	shown = str_escape(path, strlen(path));
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return -ENOENT;
+	r = fd < 0 || fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? fd_read_file(fd, AUTH_FILE_MAX, ret, ret_n) : -EINVAL;
+	if (r < 0)
+		return err_set(err, r, "%s: cannot be read: %s; it holds registry logins", shown,
+			       r == -EINVAL ? "no regular file" : strerror(-r));
+	return 0;
+}
+
+/* 1: @ret is set. */
+static int from_file(const char *path, const char *domain, const char *repo, struct auth *ret, struct err *err)
+{
+	struct auth_entry e = { 0 };
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, from);
+	AUTO_FREE(char, helper);
+	AUTO_FREE(char, server);
+	size_t n;
+	int r;
+
+	r = file_read(path, &text, &n, err);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	from = str_escape(path, strlen(path));
+	r = auth_lookup(text, n, domain, repo, &e);
+	explicit_bzero(text, n);
+	if (r < 0)
+		return err_set(err, r, "%s: broken where it speaks of %s; correct it or log in again", from, domain);
+	if (r > 0 && e.helper) {
+		helper = e.helper;
+		server = e.server;
+		r = helper_run(&e, err);
+		if (r <= 0)
+			return r;
+		free(from);
+		from = xasprintf(HELPER_PREFIX "%s", helper);
+	}
+	if (r > 0)
+		*ret = (struct auth){ e.user, e.password, e.identity, TAKE_PTR(from) };
+	return r;
+}
+
+static int env_file(const char *var, const char *tail, const char *domain, const char *repo, struct auth *ret,
+		    struct err *err)
+{
+	const char *v = getenv(var);
+	AUTO_FREE(char, path);
+
+	if (!v || *v == '\0')
+		return 0;
+	path = xasprintf("%s%s", v, tail);
+	return from_file(path, domain, repo, ret, err);
+}
+
+int auth_load(const char *domain, const char *path, struct auth *ret, struct err *err)
+{
+	static const char *const places[][2] = {
+		{ "REGISTRY_AUTH_FILE", "" },
+		{ "XDG_RUNTIME_DIR", "/containers/auth.json" },
+		{ "DOCKER_CONFIG", "/config.json" },
+		{ "HOME", "/.docker/config.json" },
+	};
+	int r = 0;
+
+	*ret = (struct auth){ 0 };
+	for (size_t i = 0; i < ARRAY_SIZE(places) && r == 0; i++)
+		r = env_file(places[i][0], places[i][1], domain, path, ret, err);
+	return r < 0 ? r : 0;
+}
+
+void auth_done(struct auth *a)
+{
+	wipe(&a->user);
+	wipe(&a->password);
+	wipe(&a->identity);
+	free(a->from);
+	*a = (struct auth){ 0 };
+}

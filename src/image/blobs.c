@@ -1,0 +1,364 @@
+#include "image/blobs.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/macros.h"
+#include "base/str.h"
+
+#define HASH_READ (1 << 20)
+#define FLUSH_BYTES (8 << 20) /* given to the disk at once, so that the fsync at the end has little to wait for */
+#define PUT_WAIT_MS 10000
+#define RETRY_MS 20
+
+struct blob {
+	const struct blobs *at;
+	struct descriptor want;
+	int fd; /* holds the flock */
+	uint64_t pos, flushed;
+	EVP_MD_CTX *sha;
+};
+
+/* --- digest --- */
+
+static EVP_MD_CTX *sha_new(void)
+{
+	EVP_MD_CTX *c = EVP_MD_CTX_new();
+
+	if (!c || EVP_DigestInit_ex(c, EVP_sha256(), NULL) != 1)
+		abort(); /* out of memory */
+	return c;
+}
+
+static void sha_end(EVP_MD_CTX *c, char ret[IM_DIGEST + 1])
+{
+	uint8_t md[EVP_MAX_MD_SIZE];
+	unsigned int n = 0;
+
+	(void)EVP_DigestFinal_ex(c, md, &n);
+	assert(2 * n == IM_DIGEST);
+	for (unsigned int i = 0; i < n; i++)
+		(void)snprintf(ret + 2 * (size_t)i, 3, "%02x", md[i]);
+}
+
+void sha256_hex(const void *p, size_t n, char ret[IM_DIGEST + 1])
+{
+	EVP_MD_CTX *c = sha_new();
+
+	(void)EVP_DigestUpdate(c, p, n);
+	sha_end(c, ret);
+	EVP_MD_CTX_free(c);
+}
+
+/* --- folders --- */
+
+static int sub_open(int dirfd, const char *name)
+{
+	int r = dir_make_at(dirfd, name, 0700), fd;
+
+	if (r < 0)
+		return r;
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int blobs_open(int store_fd, struct blobs *ret, struct err *err)
+{
+	AUTO_FD(blobs);
+	AUTO_FD(dir);
+	AUTO_FD(partial);
+
+	blobs = sub_open(store_fd, "blobs");
+	dir = blobs < 0 ? blobs : sub_open(blobs, "sha256");
+	partial = dir < 0 ? dir : sub_open(store_fd, "partial");
+	if (partial < 0)
+		return err_set(err, partial, "image store: blobs/ and partial/ cannot be opened: %s", strerror(-partial));
+	*ret = (struct blobs){ TAKE_FD(dir), TAKE_FD(partial) };
+	return 0;
+}
+
+void blobs_close(struct blobs *b)
+{
+	close_p(&b->dir);
+	close_p(&b->partial);
+	*b = (struct blobs){ -1, -1 };
+}
+
+static int failed(struct err *err, int r, const char *hex, const char *what)
+{
+	if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG)
+		return err_set(err, r, "image store: no room for sha256:%.12s: %s; make room (agent-vm prune --dry-run lists "
+			       "what can go), then pull again: what was loaded is kept", hex, strerror(-r));
+	return err_set(err, r, "image store: sha256:%.12s: %s: %s", hex, what, strerror(-r));
+}
+
+int blobs_have(const struct blobs *b, const struct descriptor *d)
+{
+	AUTO_FD(fd);
+	struct stat st;
+
+	fd = openat(b->dir, d->hex, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != d->bytes) {
+		(void)unlinkat(b->dir, d->hex, 0);
+		return -ENOENT;
+	}
+	return TAKE_FD(fd);
+}
+
+uint64_t blobs_under_way(const struct blobs *b, const struct descriptor *d)
+{
+	struct stat st;
+
+	if (fstatat(b->partial, d->hex, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+		return 0;
+	return MIN((uint64_t)st.st_size, d->bytes);
+}
+
+/* --- a download --- */
+
+/* Whether the name still leads to the open file: whoever had the lock may have renamed or deleted it. */
+static bool is_named(const struct blobs *b, const char *hex, int fd)
+{
+	struct stat a, n;
+
+	return fstat(fd, &a) == 0 && fstatat(b->partial, hex, &n, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == n.st_dev &&
+	       a.st_ino == n.st_ino;
+}
+
+/* Hash what an earlier try left. */
+static int take_up(struct blob *b, uint64_t size)
+{
+	AUTO_FREE(uint8_t, mem);
+
+	if (size > b->want.bytes) {
+		if (ftruncate(b->fd, 0) < 0)
+			return -errno;
+		return 0;
+	}
+	mem = xmalloc(HASH_READ);
+	while (b->pos < size) {
+		ssize_t n = pread(b->fd, mem, HASH_READ, (off_t)b->pos);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		(void)EVP_DigestUpdate(b->sha, mem, (size_t)n);
+		b->pos += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* The locked file of a name; -EAGAIN, -ESTALE: look again. */
+static int lock_partial(const struct blobs *b, const char *hex, int *ret_fd, uint64_t *ret_size)
+{
+	AUTO_FD(fd);
+	struct stat st;
+
+	fd = openat(b->partial, hex, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	if (!is_named(b, hex, fd))
+		return -ESTALE;
+	if (fstat(fd, &st) < 0 || fchmod(fd, 0600) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	*ret_size = (uint64_t)st.st_size;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **ret, struct err *err)
+{
+	struct blob *blob;
+	AUTO_FD(fd);
+	uint64_t size;
+	int r, have;
+
+	do {
+		have = blobs_have(b, d);
+		if (have >= 0) {
+			(void)close(have);
+			return 1;
+		}
+		if (have != -ENOENT)
+			return failed(err, have, d->hex, "cannot be opened");
+		r = lock_partial(b, d->hex, &fd, &size);
+	} while (r == -ESTALE);
+	if (r == -EAGAIN)
+		return err_set(err, r, "image store: sha256:%.12s: another pull is loading it", d->hex);
+	if (r < 0)
+		return failed(err, r, d->hex, "cannot be begun");
+	/* It may have become complete between the look and the lock. */
+	have = blobs_have(b, d);
+	if (have >= 0) {
+		(void)close(have);
+		(void)unlinkat(b->partial, d->hex, 0);
+		return 1;
+	}
+	blob = xcalloc(1, sizeof(*blob));
+	*blob = (struct blob){ .at = b, .want = *d, .fd = TAKE_FD(fd), .sha = sha_new() };
+	r = take_up(blob, size);
+	if (r < 0) {
+		blob_close(blob);
+		return failed(err, r, d->hex, "what was loaded before cannot be read");
+	}
+	*ret = blob;
+	return 0;
+}
+
+void blob_close(struct blob *b)
+{
+	if (!b)
+		return;
+	close_p(&b->fd);
+	EVP_MD_CTX_free(b->sha);
+	free(b);
+}
+
+uint64_t blob_pos(const struct blob *b)
+{
+	return b->pos;
+}
+
+uint64_t blob_size(const struct blob *b)
+{
+	return b->want.bytes;
+}
+
+const char *blob_hex(const struct blob *b)
+{
+	return b->want.hex;
+}
+
+int blob_reader(const struct blob *b, struct err *err)
+{
+	int fd = openat(b->at->partial, b->want.hex, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? failed(err, -errno, b->want.hex, "cannot be opened") : fd;
+}
+
+/* Not what the manifest says: it must not be taken up again. */
+int blob_refuse(struct blob *b, const char *got, struct err *err)
+{
+	(void)unlinkat(b->at->partial, b->want.hex, 0);
+	return err_set(err, -EBADMSG, "sha256:%s: expected %llu bytes of this digest, got %s; deleted; the registry or "
+		       "something between changed it: pull again, or from elsewhere", b->want.hex,
+		       (unsigned long long)b->want.bytes, got);
+}
+
+int blob_write(struct blob *b, const void *p, size_t n, struct err *err)
+{
+	const uint8_t *at = p;
+	char got[64];
+
+	if (n > b->want.bytes - b->pos) {
+		(void)snprintf(got, sizeof(got), "more than %llu bytes", (unsigned long long)b->want.bytes);
+		return blob_refuse(b, got, err);
+	}
+	(void)EVP_DigestUpdate(b->sha, p, n);
+	while (n > 0) {
+		ssize_t k = pwrite(b->fd, at, n, (off_t)b->pos);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return failed(err, -errno, b->want.hex, "cannot be written");
+		at += k;
+		n -= (size_t)k;
+		b->pos += (uint64_t)k;
+	}
+	if (b->pos - b->flushed >= FLUSH_BYTES) {
+		(void)sync_file_range(b->fd, (off_t)b->flushed, (off_t)(b->pos - b->flushed), SYNC_FILE_RANGE_WRITE);
+		b->flushed = b->pos;
+	}
+	return 0;
+}
+
+void blob_rewind(struct blob *b)
+{
+	b->pos = b->flushed = 0;
+	if (EVP_DigestInit_ex(b->sha, EVP_sha256(), NULL) != 1)
+		abort();
+}
+
+int blob_finish(struct blob *b, struct err *err)
+{
+	char hex[IM_DIGEST + 1], got[IM_DIGEST + 16];
+
+	if (b->pos != b->want.bytes) {
+		(void)snprintf(got, sizeof(got), "%llu bytes", (unsigned long long)b->pos);
+		return blob_refuse(b, got, err);
+	}
+	sha_end(b->sha, hex);
+	if (strcmp(hex, b->want.hex) != 0) {
+		(void)snprintf(got, sizeof(got), "sha256:%s", hex);
+		return blob_refuse(b, got, err);
+	}
+	/* The mode last: a partial file that could not be opened for writing could not be taken up after a kill. */
+	if (fsync(b->fd) < 0 || renameat(b->at->partial, b->want.hex, b->at->dir, b->want.hex) < 0 || fchmod(b->fd, 0400) < 0)
+		return failed(err, -errno, b->want.hex, "cannot be stored");
+	return 0;
+}
+
+/* --- documents --- */
+
+int blobs_put(const struct blobs *b, const void *p, size_t n, char ret_hex[IM_DIGEST + 1], struct err *err)
+{
+	struct timespec tick = { 0, RETRY_MS * 1000000L };
+	struct descriptor d = { .bytes = n };
+	struct blob *blob;
+	int r, tries = 0;
+
+	sha256_hex(p, n, d.hex);
+	while ((r = blob_begin(b, &d, &blob, err)) == -EAGAIN && tries++ < PUT_WAIT_MS / RETRY_MS)
+		(void)nanosleep(&tick, NULL);
+	if (r == 0) {
+		blob_rewind(blob);
+		r = blob_write(blob, p, n, err);
+		if (r == 0)
+			r = blob_finish(blob, err);
+		blob_close(blob);
+	}
+	if (r < 0)
+		return r;
+	memcpy(ret_hex, d.hex, sizeof(d.hex));
+	return 0;
+}
+
+int blobs_read(const struct blobs *b, const struct descriptor *d, char **ret, struct err *err)
+{
+	AUTO_FREE(char, text);
+	char hex[IM_DIGEST + 1];
+	AUTO_FD(fd);
+	size_t n;
+	int r;
+
+	fd = blobs_have(b, d);
+	if (fd < 0)
+		return fd == -ENOENT ? fd : failed(err, fd, d->hex, "cannot be opened");
+	r = fd_read_file(fd, d->bytes, &text, &n);
+	if (r < 0)
+		return failed(err, r, d->hex, "cannot be read");
+	sha256_hex(text, n, hex);
+	if (n != d->bytes || strcmp(hex, d->hex) != 0) {
+		(void)unlinkat(b->dir, d->hex, 0);
+		return err_set(err, -EBADMSG, "image store: sha256:%.12s: damaged, deleted; pull again", d->hex);
+	}
+	*ret = TAKE_PTR(text);
+	return 0;
+}

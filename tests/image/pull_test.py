@@ -1,0 +1,401 @@
+#!/usr/bin/env python3
+"""`agent-vm pull` with both halves of agent-vm-image, against Debian's docker-registry: pull_test.py BUILD [unittest words].
+
+No VM is started. What a hostile half could say is tests/proc/t-image-pull.c; what a hostile registry could, fetch_test.py;
+a hostile layer, the unpacker's tests.
+"""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+if __name__ == "__main__":
+    os.environ["AGENT_VM"] = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, sparse_sum, wait_for  # noqa: E402
+
+
+def old():
+    return Image(base_layer(), agent_layer("claude"), agent_layer("codex", seed=3))
+
+
+def new():
+    """The same with another codex."""
+    return Image(base_layer(), agent_layer("claude"), agent_layer("codex", seed=4))
+
+
+class Pull(Case):
+    def test_a_first_pull_an_unchanged_one_and_one_of_one_layer(self):
+        image = self.push(old())
+        out, err = self.run_it("pull")
+        self.assertRegex(out, rf"^{self.ref()} [0-9a-f]{{12}} \(new; 3 of 3 layers new, \d+\.\d MB in \d+\.\d s\)\n$")
+        self.assertIn(f"==> {self.ref()}\n", err)
+        self.assertNotIn("\x1b", err)
+        self.assertLessEqual(set(image.layers), self.kept())
+        first = self.usable()
+        self.assertEqual((first["api_version"], first["layers"]), (1, 3))
+        self.assertEqual(self.content("/etc/agent-vm-image-version"), b"1\n")
+
+        self.relay.forget()
+        out, _ = self.run_it("pull", "--quiet")
+        self.assertRegex(out, r" [0-9a-f]{12} is up to date\n$")
+        self.assertEqual(set(self.relay.blobs()) & set(image.layers), set())
+
+        changed = self.push(new())
+        self.relay.forget()
+        out, err = self.run_it("pull", "--quiet")
+        self.assertEqual(err, "")
+        self.assertRegex(out, r" \(was [0-9a-f]{12}; 1 of 3 layers new, ")
+        self.assertEqual(set(self.relay.blobs()) & set(changed.layers), {changed.layers[2]})
+        second = self.usable()
+        self.assertNotEqual((first["digest"], first["disk"]), (second["digest"], second["disk"]))
+        # what only the old one had is gone
+        self.assertNotIn(image.layers[2], self.kept())
+        self.assertEqual(len(list((self.store / "disks").glob("*.ext4"))), 1)
+        self.assertEqual(self.run_it("prune", "--dry-run")[0], "nothing to remove\n")
+
+    def test_the_same_layers_give_the_same_disk(self):
+        self.push(old())
+        self.run_it("pull")
+        first = self.usable()["disk"]
+        one = sparse_sum(self.store / f"disks/{first}.ext4")
+        shutil.rmtree(self.store / "disks")
+        out, _ = self.run_it("pull", TZ="Asia/Tokyo")
+        self.assertIn("its disk was made again", out)
+        self.assertEqual(self.usable()["disk"], first)
+        self.assertEqual(sparse_sum(self.store / f"disks/{first}.ext4"), one)
+
+    def test_a_layout_and_an_archive(self):
+        image = old()
+        image.write(self.work / "layout")
+        out, _ = self.run_it("pull", "--image", "oci:layout:x")
+        self.assertRegex(out, rf"^oci:{self.work}/layout:x [0-9a-f]{{12}} \(new; 3 of 3 layers new")
+        subprocess.run(["tar", "-C", self.work / "layout", "-cf", self.work / "a.tar", "."], check=True)
+        out, _ = self.run_it("pull", "--image", f"oci-archive:{self.work}/a.tar")
+        self.assertIn("(new; its disk was there)", out)
+        self.assertEqual(len(self.images()), 2)
+
+    def test_events(self):
+        import json
+        image = self.push(old())
+        out, err = self.run_it("pull", "--json", "--quiet")
+        self.assertEqual(err, "")
+        events = [json.loads(line) for line in out.splitlines()]
+        names = [e["event"] for e in events]
+        self.assertEqual((names[0], names[1], names[-1]), ("start", "manifest", "done"))
+        done = {e["digest"]: e for e in events if e["event"] == "layer" and e["got"] == e["size"]}
+        self.assertEqual(set(done), set(image.layers))
+        self.assertEqual(sum(e["size"] for e in done.values()), image.bytes)
+        self.assertEqual(events[-1]["got"], image.bytes)
+        self.assertEqual(len(events[-1]["digest"]), 64)
+
+
+class Refused(Case):
+    def setUp(self):
+        super().setUp()
+        self.push(old())
+        self.run_it("pull")
+        self.digest = self.usable()["digest"]
+
+    def refused(self, *texts, check=1, words=(), **more):
+        out, err = self.run_it("pull", *words, check=check, **more)
+        self.assertEqual(out, "")
+        last = err.splitlines()[-1]
+        self.assertTrue(last.startswith("agent-vm: "), err)
+        for text in texts:
+            self.assertIn(text, last)
+        self.usable(self.digest)
+        self.nothing_under_way()
+
+    def test_another_architecture(self):
+        self.push(Image(base_layer(), arch=OTHER))
+        self.refused(OTHER)
+
+    def test_another_api_version(self):
+        self.push(Image(base_layer("2\n")))
+        self.refused("its API version is 2, this agent-vm supports 1 to 1", "update agent-vm")
+
+    def test_no_image_of_ours(self):
+        self.push(Image(agent_layer("claude")))
+        self.refused("has no /etc/agent-vm-image-version", "--image")
+
+    def test_a_garbled_api_version(self):
+        self.push(Image(base_layer("one \x1b[1m\n")))
+        self.refused("says 'one \\x1b[1m'")
+
+    def test_a_layer_that_was_changed_on_the_way(self):
+        image = self.push(new())
+        file = self.registry.blob_file(image.layers[2])
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        try:
+            self.refused(image.layers[2][:12])
+            self.assertNotIn(image.layers[2], self.kept())
+        finally:
+            data[len(data) // 2] ^= 1
+            file.write_bytes(data)
+        self.run_it("pull")
+
+    def test_no_such_tag(self):
+        self.refused("nosuch", words=("--image", self.ref("nosuch")))
+
+    def test_no_registry(self):
+        self.refused("cannot be reached", "agent-vm build needs no registry",
+                     words=("--image", f"127.0.0.1:{free_port()}/x/y:z"))
+
+    def test_words(self):
+        self.refused("lower case", check=2, words=("--image", "example.org/Upper"))
+        self.refused("agent-vm build --tag full", check=2, words=("--image", "localhost/agent-vm:full"))
+
+    def test_setup_without_a_registry(self):
+        out, err = self.run_it("setup", "--image", f"127.0.0.1:{free_port()}/x/y:z", check=1)
+        self.assertRegex(out, r"^==> 127\.0\.0\.1:\d+: cannot be reached \(.*\); an equal image can be built here: agent-vm build\n$")
+        self.assertNotIn("agent-vm: ", err)
+
+
+class Verbs(Case):
+    """images and prune, and pull by what stands in variables."""
+
+    def test_nothing_is_there_and_nothing_is_made(self):
+        self.state.rmdir()
+        self.assertEqual(self.run_it("images")[0].split(), "REFERENCE DIGEST API PULLED DISK LAYERS IN USE".split())
+        self.assertEqual(self.run_it("images", "--json")[0], "[]\n")
+        self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
+        self.assertFalse(self.state.exists())
+        self.state.mkdir()
+
+    def test_the_table(self):
+        self.push(old())
+        self.run_it("pull")
+        Image(base_layer(), agent_layer("codex")).write(self.work / "two")
+        self.run_it("pull", "--image", "oci:two:x")
+        head, one, two = self.run_it("images")[0].splitlines()
+        self.assertRegex(one, rf"^{self.ref()}  +[0-9a-f]{{12}}  1    \d+s ago  \d+\.\d MB  \d+\.\d MB  -$")
+        self.assertRegex(two, rf"^oci:{self.work}/two:x  +[0-9a-f]{{12}}  1 ")
+        for column in ("DIGEST", "PULLED", "IN USE"):
+            self.assertEqual(one[head.index(column) - 1], " ")
+            self.assertNotEqual(one[head.index(column)], " ")
+        got = self.images()[self.ref()]
+        # blocks that are there, not the 16 GiB that the disk is long
+        disk = self.store / f"disks/{got['disk']}.ext4"
+        self.assertEqual(got["disk_bytes"], disk.stat().st_blocks * 512)
+        self.assertLess(got["disk_bytes"], 64 * MB)
+        self.assertGreater(got["layer_bytes"], old().bytes)
+
+    def test_by_age(self):
+        self.push(old())
+        self.run_it("pull")
+        Image(base_layer(), agent_layer("codex")).write(self.work / "two")
+        self.run_it("pull", "--image", "oci:two:x")
+        self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
+        # the one of the variable is kept like the default
+        out, _ = self.run_it("prune", "--older-than", "0m")
+        self.assertRegex(out, rf"^removed reference  oci:{self.work}/two:x \(unused for \d+s\)\nremoved disk       [0-9a-f]{{12}}  ")
+        self.assertEqual(list(self.images()), [self.ref()])
+        self.usable()
+
+    def test_layers(self):
+        image = self.push(old())
+        self.run_it("pull")
+        import json
+        got = json.loads(self.run_it("prune", "--layers", "--json")[0])
+        self.assertEqual({i["name"] for i in got["items"]}, set(image.layers))
+        self.assertEqual(got["bytes"], sum(i["bytes"] for i in got["items"]))
+        self.usable()
+        self.assertRegex(self.run_it("pull")[0], "is up to date\n$")
+        self.push(new())
+        self.assertRegex(self.run_it("pull")[0], "3 of 3 layers new")
+
+    def test_wrong_words(self):
+        for word in ("30", "d", "-1d", "1y", "1.5d", "999999999999d"):
+            _, err = self.run_it("prune", f"--older-than={word}", check=2)
+            self.assertEqual(err, f"agent-vm: --older-than {word}: not a number with m, h, d or w; for thirty days write "
+                                  "--older-than 30d\n")
+        _, err = self.run_it("pull", check=2, AGENT_VM_IMAGE_TAG="Not/Right")
+        self.assertRegex(err, "^agent-vm: AGENT_VM_IMAGE_TAG: image Not/Right: ")
+        _, err = self.run_it("shell", "--", "true", check=2, AGENT_VM_IMAGE_TAG="Not/Right")
+        self.assertIn("agent-vm: AGENT_VM_IMAGE_TAG: image Not/Right: ", err)
+
+
+class Interrupted(Case):
+    """Killed at ten places of what comes from the registry; the old image stays, the next pull goes on."""
+
+    PLACES = 10
+
+    def setUp(self):
+        super().setUp()
+        self.before = self.push(old())
+        self.run_it("pull")
+        self.digest = self.usable()["digest"]
+        # everything is new, and larger
+        self.after = self.push(Image(base_layer(size=6 * MB, seed=11), agent_layer("claude", 3 * MB, 12),
+                                     agent_layer("codex", 3 * MB, 13)))
+
+    def held(self, place):
+        """A pull that waits for bytes after place/PLACES of them."""
+        n = self.after.bytes * place // self.PLACES
+        self.relay.hold_after(n + 1500)
+        p = self.start("pull")
+        # both are up and have taken what there is
+        wait_for(lambda: self.relay.passed >= n and p.poll() is None and len(halves(p.pid)) == 2, 20, f"place {place}")
+        time.sleep(0.1)
+        return p, halves(p.pid)
+
+    def again(self, place, least):
+        self.usable(self.digest)
+        self.relay.hold_after(None)
+        self.relay.passed = 0
+        self.run_it("pull")
+        loaded = self.relay.passed
+        self.assertNotEqual(self.usable()["digest"], self.digest)
+        self.nothing_under_way()
+        # what had come was not loaded again: up to what was on its way in buffers
+        self.assertLess(loaded, self.after.bytes * (self.PLACES - place + least) // self.PLACES + MB, f"place {place}")
+        # back to the start
+        self.push(old())
+        self.run_it("pull")
+        self.run_it("prune")
+        self.push(self.after)
+
+    def test_kill_9_of_the_launcher(self):
+        for place in range(1, self.PLACES):
+            with self.subTest(place=place):
+                p, pids = self.held(place)
+                p.kill()
+                self.end(p, -signal.SIGKILL)
+                wait_for(lambda: not [k for k in pids.values() if alive(k)], 10, "a half outlived the launcher")
+                self.again(place, 2)
+
+    def test_kill_9_of_a_half(self):
+        for place in range(1, self.PLACES, 2):
+            for half in ("fetch", "unpack"):
+                with self.subTest(place=place, half=half):
+                    p, pids = self.held(place)
+                    os.kill(pids[half], signal.SIGKILL)
+                    out, err = self.end(p, 1, 10)
+                    self.assertEqual(out, "")
+                    self.assertIn(f"agent-vm: agent-vm-image {half}: ended by signal 9", err)
+                    self.assertFalse([k for k in pids.values() if alive(k)])
+                    self.again(place, 2)
+
+    def test_ctrl_c(self):
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(sig=sig):
+                p, pids = self.held(5)
+                began = time.monotonic()
+                p.send_signal(sig)
+                _, err = self.end(p, -sig, 10)
+                self.assertLess(time.monotonic() - began, 1 * SLOW)
+                self.assertIn("stopped; what was loaded is kept", err)
+                self.assertFalse([k for k in pids.values() if alive(k)])
+                self.again(5, 2)
+
+
+class AtOnce(Case):
+    def test_two_pulls_load_each_blob_once(self):
+        image = self.push(old())
+        self.relay.hold_after(image.bytes // 3)
+        both = [self.start("pull") for _ in range(2)]
+        wait_for(lambda: self.relay.passed >= image.bytes // 3, 20, "nothing came")
+        time.sleep(0.3)
+        self.relay.hold_after(None)
+        for p in both:
+            self.end(p, 0)
+        self.usable()
+        self.assertEqual(sorted(d for d in self.relay.blobs() if d in image.layers), sorted(image.layers))
+        self.assertEqual(len(list((self.store / "disks").glob("*"))), 2)
+        self.nothing_under_way()
+
+    def test_prune_during_a_pull(self):
+        image = self.push(old())
+        stop = threading.Event()
+        seen = []
+
+        def prune():
+            while not stop.is_set():
+                seen.append(self.run_it("prune"))
+
+        self.relay.hold_after(image.bytes // 2)
+        p = self.start("pull")
+        wait_for(lambda: self.relay.passed >= image.bytes // 2, 20, "nothing came")
+        t = threading.Thread(target=prune)
+        t.start()
+        time.sleep(0.5)
+        self.relay.hold_after(None)
+        self.end(p, 0)
+        stop.set()
+        t.join()
+        self.usable()
+        self.assertLessEqual(set(image.layers), self.kept())
+        self.assertTrue(any("a pull is under way" in err for _, err in seen), seen[:3])
+
+    def test_prune_takes_what_was_given_up(self):
+        image = self.push(old())
+        self.relay.hold_after(image.bytes // 2)
+        p = self.start("pull")
+        wait_for(lambda: self.relay.passed >= image.bytes // 2 and len(halves(p.pid)) == 2, 20, "nothing came")
+        p.kill()
+        self.end(p)
+        wait_for(lambda: "temporary" in self.run_it("prune", "--dry-run")[0], 10, "the disk that was being made")
+        partial = next((self.store / "partial").glob("[0-9a-f]*"))
+        os.utime(partial, (time.time() - 8 * 86400,) * 2)
+        dry, _ = self.run_it("prune", "--dry-run")
+        wet, _ = self.run_it("prune")
+        self.assertEqual(dry.replace("would remove", "removed").replace("would be free", "free now"), wet)
+        self.assertIn("partial", wet)
+        self.assertEqual(list((self.store / "tmp").glob("*")), [])
+        self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
+
+
+class FullDisk(Case):
+    """In a mount namespace of its own with a small tmpfs under the state root."""
+
+    def in_tmpfs(self, size, script):
+        words = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+        p = subprocess.run([*words, "sh", "-ec", f"mount -t tmpfs -o size={size},mode=0700 none '{self.state}'\ncd /\n{script}"],
+                           env=self.env(AGENT_VM=AGENT_VM), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, text=True, timeout=120 * SLOW)
+        return p
+
+    def test_too_little_room_is_said_before_anything_is_loaded(self):
+        image = self.push(old())
+        p = self.in_tmpfs("200m", "r=0; \"$AGENT_VM\" pull || r=$?; find \"$AGENT_VM_STATE_DIR\" -name '*.ext4' >&2; exit $r")
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr, r"agent-vm: .*/images: \d+ MB are free and image .* needs \d+ MB \(\d+ to load, \d+ for its disk\); ")
+        self.assertNotIn(".ext4\n", p.stderr)
+        self.assertEqual(set(self.relay.blobs()) & set(image.layers), set())
+
+    def test_the_disk_fills_up_in_mid_pull(self):
+        # Another program takes the room when the check is over; then there is room again.
+        image = self.push(Image(base_layer(size=30 * MB, seed=21), agent_layer("claude", 30 * MB, 22)))
+        self.relay.hold_after(image.bytes // 8)
+        threading.Timer(2 * SLOW, lambda: self.relay.hold_after(None)).start()
+        p = self.in_tmpfs("700m", """
+(until ls "$AGENT_VM_STATE_DIR"/images/partial/[0-9a-f]* >/dev/null 2>&1; do sleep 0.1; done
+ cat /dev/zero > "$AGENT_VM_STATE_DIR/filler" 2>/dev/null || :) &
+r=0; "$AGENT_VM" pull || r=$?
+echo "first: $r" >&2
+wait
+rm "$AGENT_VM_STATE_DIR/filler"
+"$AGENT_VM" pull --quiet
+""")
+        self.assertIn("first: 1\n", p.stderr)
+        first = p.stderr.split("first: 1\n")[0].splitlines()[-1]
+        self.assertRegex(first, r"(?i)^agent-vm: .*(no space left|no room|full)", p.stderr)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn("(new; ", p.stdout)
+
+
+if __name__ == "__main__":
+    for tool in ("docker-registry", "skopeo", "e2fsck", "debugfs"):
+        if not shutil.which(tool) and not os.access(f"/sbin/{tool}", os.X_OK):
+            sys.exit(f"{tool}: not found; install what is needed with: tools/deps check")
+    os.environ["PATH"] += ":/sbin:/usr/sbin"
+    # What the relay's threads hold at the end of a test is closed with them.
+    unittest.main(verbosity=2, warnings="ignore")
