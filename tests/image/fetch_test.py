@@ -678,12 +678,13 @@ class Faults(Base):
         return None
 
     def on_full_disk(self):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", self.store.path], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", self.store.path], check=True)
+        (self.store.path / "filler").write_bytes(b"x" * (3 << 20))
         s, image = self.server(), Image(sizes=(1000, 2_000_000))
         s.add(image)
         self.refused(s.ref(), ENOSPC, "No space left", "prune")
         self.assertGreater(self.store.partial(sha(image.layers[1])).stat().st_size, 500_000)
-        subprocess.run(["mount", "-o", "remount,size=4m", self.store.path], check=True)
+        (self.store.path / "filler").unlink()
         self.pull(s.ref())
         self.check_stored(image)
         subprocess.run(["umount", "-l", self.store.path], check=True)
