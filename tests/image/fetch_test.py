@@ -576,6 +576,33 @@ class Faults(Base):
         self.assertEqual(f.parts[1][0], got)
         self.check_stored(image)
 
+    def test_killed_anywhere(self):
+        s, image = self.server(), Image(sizes=(200_000, 400_000, 300_000, 100_000, 250_000))
+        s.add(image)
+        known = {sha(b) for b in [*image.layers, image.config, image.manifest]}
+        for n in range(25):
+            # A server that is slow enough for every stage to be hit.
+            s.fault = lambda h: h.blob_of() and h.send_blob(s.blobs[h.blob_of()], pace=0.01)
+            f = self.fetcher()
+            f.ask(s.ref())
+            stop = time.monotonic() + 0.012 * n
+            try:
+                if n % 2:
+                    f.described()
+                    f.go()
+                while time.monotonic() < stop:
+                    time.sleep(0.001)
+            finally:
+                f.process.kill()
+                f.process.wait()
+            folder = self.store.path / "blobs/sha256"
+            for blob in folder.iterdir() if folder.exists() else ():
+                self.assertIn(blob.name, known)
+                self.assertEqual(sha(blob.read_bytes()), blob.name)
+        s.fault = None
+        self.pull(s.ref())
+        self.check_stored(image)
+
     def test_a_damaged_partial_is_found(self):
         s, image = self.server(), Image(sizes=(300_000,))
         s.add(image)
