@@ -23,45 +23,8 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
-#include "image/challenge.h"
-#include "image/proxy.h"
+#include "image/registry_int.h"
 
-#define SECOND_NS INT64_C(1000000000)
-#define DOCUMENT_MS 60000
-#define RETRY_AFTER_MAX_S 60
-#define TOKEN_BODY_MAX (64 << 10)
-#define TOKEN_S 60 /* distribution's token specification: the default of expires_in */
-#define TOKEN_EARLY_S 5
-#define CLIENT_ID "agent-vm"
-
-struct registry {
-	struct http *http;
-	const struct ref *ref;
-	const struct auth *auth;
-	int64_t deadline_ns;
-	char *host; /* of the API, without port and brackets */
-	bool plain, has_port;
-	bool settled; /* an answer came: the scheme is right */
-	struct op *ops;
-	/* the login */
-	char *login; /* value of Authorization */
-	unsigned int login_gen;
-	int64_t login_until_ns; /* 0: does not end */
-	struct challenge ask;	/* the last one that asked for a token */
-	struct http_req token;
-	bool token_flying;
-	int64_t token_due_ns; /* 0: none */
-	int token_tries;
-	bool sent; /* credentials were sent, for messages */
-};
-
-static void wipe(char **s)
-{
-	if (*s)
-		explicit_bzero(*s, strlen(*s));
-	free(*s);
-	*s = NULL;
-}
 
 struct registry *registry_new(struct http *http, const struct ref *ref, const struct auth *auth, int64_t deadline_ns)
 {
@@ -87,7 +50,7 @@ void registry_free(struct registry *r)
 		return;
 	http_req_done(&r->token);
 	challenge_done(&r->ask);
-	wipe(&r->login);
+	login_wipe(&r->login);
 	free(r->host);
 	free(r);
 }
@@ -117,7 +80,7 @@ int content_range_parse(const char *s, uint64_t *ret_first, uint64_t *ret_total)
 
 /* --- ends --- */
 
-static void op_end(struct op *op, int error)
+void op_end(struct op *op, int error)
 {
 	struct op **p = &op->reg->ops;
 
@@ -143,7 +106,7 @@ static void error_code(const struct http_answer *a, char ret[32])
 	json_decref(j);
 }
 
-static int refused(struct registry *r, const struct http_answer *a, struct err *err)
+int registry_refused(struct registry *r, const struct http_answer *a, struct err *err)
 {
 	const char *domain = r->ref->domain;
 	char code[32];
@@ -154,7 +117,7 @@ static int refused(struct registry *r, const struct http_answer *a, struct err *
 		       r->sent ? r->auth->from : "", domain, domain);
 }
 
-static int limited(struct registry *r, const struct http_answer *a, struct err *err)
+int registry_limited(struct registry *r, const struct http_answer *a, struct err *err)
 {
 	AUTO_FREE(char, when);
 	bool hub = strcmp(r->ref->domain, REF_HUB) == 0;
@@ -175,7 +138,7 @@ static int not_there(struct op *op, struct err *err)
 		       "with --image HOST/NAME:TAG or HOST/NAME@sha256:DIGEST", full);
 }
 
-static void op_fail(struct op *op)
+void op_fail(struct op *op)
 {
 	const struct http_answer *a = &op->req.answer;
 	struct registry *r = op->reg;
@@ -188,13 +151,13 @@ static void op_fail(struct op *op)
 			code = err_set(&op->err, -EACCES, "%s: %s: the storage that the registry sends to refuses it (%ld); "
 				       "pull again later", r->ref->domain, op->what, a->status);
 		else
-			code = refused(r, a, &op->err);
+			code = registry_refused(r, a, &op->err);
 		break;
 	case 404:
 		code = not_there(op, &op->err);
 		break;
 	case 429:
-		code = limited(r, a, &op->err);
+		code = registry_limited(r, a, &op->err);
 		break;
 	default:
 		code = err_set(&op->err, a->status >= 500 ? -EIO : -EPROTO, "%s: %s: answers %ld; %s", r->ref->domain, op->what,
@@ -204,7 +167,7 @@ static void op_fail(struct op *op)
 }
 
 /* Doubling from 1 s, with up to a quarter more, so that many clients do not come back at once. */
-static int64_t backoff_ns(int tries)
+int64_t registry_backoff_ns(int tries)
 {
 	int64_t ns = SECOND_NS << MIN(tries - 1, 6);
 	uint16_t dice = 0;
@@ -221,322 +184,19 @@ static void op_again(struct op *op, int64_t wait_ns, int code)
 		op_end(op, code);
 		return;
 	}
-	op->due_ns = now_ns() + (wait_ns > 0 ? wait_ns : backoff_ns(op->tries));
+	op->due_ns = now_ns() + (wait_ns > 0 ? wait_ns : registry_backoff_ns(op->tries));
 	op->state = OP_READY;
 	log_info("%s: try %d failed: %s", op->what, op->tries, op->err.text);
 }
 
-/* --- login --- */
+/* --- operations --- */
 
-static void login_set(struct registry *r, char *value, int64_t until_ns)
-{
-	wipe(&r->login);
-	r->login = value;
-	r->login_gen++;
-	r->login_until_ns = until_ns;
-}
-
-static void login_over(struct registry *r, int error, const struct err *err)
-{
-	struct op *next;
-
-	for (struct op *op = r->ops; op; op = next) {
-		next = op->next;
-		if (op->state != OP_LOGIN)
-			continue;
-		if (error < 0) {
-			op->err = *err;
-			op_end(op, error);
-		} else {
-			op->state = OP_READY;
-			op->due_ns = 0;
-		}
-	}
-}
-
-/* A token goes into a header: visible ASCII only. */
-static bool token_is_good(const char *s)
-{
-	if (!s || *s == '\0')
-		return false;
-	for (; *s; s++)
-		if (*s <= 0x20 || *s >= 0x7f)
-			return false;
-	return true;
-}
-
-static int token_take(struct registry *r, const struct http_answer *a, struct err *err)
-{
-	json_t *j = json_loadb(a->body ? a->body : "", a->n_body, 0, NULL);
-	const char *token = json_string_value(json_object_get(j, "token"));
-	const json_t *life = json_object_get(j, "expires_in");
-	json_int_t seconds = json_is_integer(life) ? json_integer_value(life) : TOKEN_S;
-	int code = 0;
-
-	if (!token)
-		token = json_string_value(json_object_get(j, "access_token"));
-	seconds = MIN(MAX(seconds, TOKEN_S), 24 * 3600);
-	if (token_is_good(token))
-		login_set(r, xasprintf("Bearer %s", token), now_ns() + (seconds - TOKEN_EARLY_S) * SECOND_NS);
-	else
-		code = err_set(err, -EPROTO, "%s: its token server gave no token that can be used", r->ref->domain);
-	json_decref(j);
-	return code;
-}
-
-static void token_again(struct registry *r, int64_t wait_ns, int code, const struct err *err)
-{
-	if (r->deadline_ns != 0 || ++r->token_tries >= REGISTRY_TRIES) {
-		login_over(r, code, err);
-		return;
-	}
-	r->token_due_ns = now_ns() + (wait_ns > 0 ? wait_ns : backoff_ns(r->token_tries));
-}
-
-static void on_token(struct http_req *req)
-{
-	struct registry *r = req->ctx;
-	const struct http_answer *a = &req->answer;
-	struct err err = req->err;
-	int code = 0;
-
-	r->token_flying = false;
-	if (req->fault == HTTP_CUT) {
-		token_again(r, 0, -EIO, &err);
-		return;
-	}
-	if (req->fault != HTTP_FINE) {
-		login_over(r, req->fault == HTTP_NO_ADDRESS ? -EHOSTUNREACH :
-			      req->fault == HTTP_REFUSED    ? -ECONNREFUSED :
-							      -EPROTO, &err);
-		return;
-	}
-	if (a->status == 200)
-		code = token_take(r, a, &err);
-	else if (a->status == 429)
-		code = limited(r, a, &err);
-	else if (a->status == 400 || a->status == 401 || a->status == 403 || a->status == 404)
-		code = refused(r, a, &err);
-	else
-		code = err_set(&err, a->status >= 500 ? -EIO : -EPROTO, "%s: its token server answers %ld; try again later",
-			       r->ref->domain, a->status);
-	if ((code == -EIO || code == -EBUSY) && a->retry_after_s <= RETRY_AFTER_MAX_S)
-		token_again(r, a->retry_after_s * SECOND_NS, code, &err);
-	else
-		login_over(r, code, &err);
-}
-
-/* A URL's host, which has brackets around IPv6. */
-static bool realm_is_here(const char *host)
-{
-	AUTO_FREE(char, bare);
-
-	bare = *host == '[' ? xstrndup(host + 1, strcspn(host + 1, "]")) : xstrdup(host);
-	return host_is_loopback(bare);
-}
-
-/* The realm is the registry's word: https, or this machine's own when the registry itself is that. No user in it. */
-static int realm_check(struct registry *r, CURLU *u, struct err *err)
-{
-	char *scheme = NULL, *host = NULL, *user = NULL;
-	AUTO_FREE(char, shown);
-	bool ok;
-
-	ok = curl_url_set(u, CURLUPART_URL, r->ask.realm, 0) == CURLUE_OK &&
-	     curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-	     curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-	     curl_url_get(u, CURLUPART_USER, &user, 0) != CURLUE_OK &&
-	     (strcmp(scheme, "https") == 0 ||
-	      (strcmp(scheme, "http") == 0 && r->plain && realm_is_here(host) && host_is_loopback(r->host)));
-	curl_free(scheme);
-	curl_free(host);
-	curl_free(user);
-	if (ok)
-		return 0;
-	shown = str_escape(r->ask.realm, MIN(strlen(r->ask.realm), (size_t)200));
-	return err_set(err, -EACCES, "%s: its token server %s is not https; no login is sent there", r->ref->domain, shown);
-}
-
-static void append(CURLU *u, const char *name, const char *value)
-{
-	AUTO_FREE(char, pair);
-
-	pair = xasprintf("%s=%s", name, value);
-	if (curl_url_set(u, CURLUPART_QUERY, pair, CURLU_APPENDQUERY | CURLU_URLENCODE) != CURLUE_OK)
-		abort(); /* only for lack of memory: the URL was parsed before */
-}
-
-static void form_add(char **form, const char *name, const char *value)
-{
-	char *enc = curl_easy_escape(NULL, value, 0), *old = *form;
-
-	if (!enc)
-		abort(); /* out of memory */
-	*form = xasprintf("%s%s%s=%s", old ? old : "", old ? "&" : "", name, enc);
-	wipe(&old);
-	explicit_bzero(enc, strlen(enc));
-	curl_free(enc);
-}
-
-/* Ask the realm (distribution-spec's token authentication; with an identity token its OAuth2 form). The scope is always
- * ours: some registries put a placeholder into the challenge. */
-static int token_aim(struct registry *r, struct http_req *q, struct err *err)
-{
-	AUTO_FREE(char, scope);
-	CURLU *u = curl_url();
-	char *url = NULL;
-	int code;
-
-	if (!u)
-		abort(); /* out of memory */
-	scope = xasprintf("repository:%s:pull", r->ref->path);
-	code = realm_check(r, u, err);
-	if (code == 0)
-		(void)curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0);
-	if (code == 0 && r->auth->identity) {
-		q->method = "POST";
-		form_add(&q->form, "grant_type", "refresh_token");
-		if (r->ask.service)
-			form_add(&q->form, "service", r->ask.service);
-		form_add(&q->form, "scope", scope);
-		form_add(&q->form, "refresh_token", r->auth->identity);
-		form_add(&q->form, "client_id", CLIENT_ID);
-		r->sent = true;
-	} else if (code == 0) {
-		q->method = "GET";
-		if (r->ask.service)
-			append(u, "service", r->ask.service);
-		append(u, "scope", scope);
-		if (r->auth->user) {
-			char *basic = auth_basic(r->auth->user, r->auth->password);
-
-			q->auth = xasprintf("Basic %s", basic);
-			wipe(&basic);
-			r->sent = true;
-		}
-	}
-	if (code == 0 && curl_url_get(u, CURLUPART_URL, &url, 0) != CURLUE_OK)
-		abort();
-	if (url)
-		q->url = xstrdup(url);
-	curl_free(url);
-	curl_url_cleanup(u);
-	return code;
-}
-
-static int left_ms(const struct registry *r, int most_ms)
+int registry_left_ms(const struct registry *r, int most_ms)
 {
 	int64_t left = r->deadline_ns ? (r->deadline_ns - now_ns()) / 1000000 : most_ms;
 
 	return (int)MAX(1, MIN(left, (int64_t)most_ms));
 }
-
-static void token_start(struct registry *r)
-{
-	struct err err;
-	int code;
-
-	r->token_due_ns = 0;
-	http_req_done(&r->token);
-	r->token.body_max = TOKEN_BODY_MAX;
-	r->token.max_ms = left_ms(r, DOCUMENT_MS);
-	r->token.done = on_token;
-	r->token.ctx = r;
-	code = token_aim(r, &r->token, &err);
-	if (code < 0) {
-		login_over(r, code, &err);
-		return;
-	}
-	r->token_flying = true;
-	http_start(r->http, &r->token);
-}
-
-static void login_wait(struct op *op)
-{
-	struct registry *r = op->reg;
-
-	op->state = OP_LOGIN;
-	if (!r->token_flying && r->token_due_ns == 0) {
-		r->token_tries = 0;
-		token_start(r);
-	}
-}
-
-/* Basic: the login itself goes to the registry. */
-static void login_basic(struct op *op)
-{
-	struct registry *r = op->reg;
-	char *basic;
-
-	if (r->plain && !host_is_loopback(r->host)) {
-		op_end(op, err_set(&op->err, -EACCES, "%s: wants user and password over plain http; not sent; the registry needs "
-				   "https", r->ref->domain));
-		return;
-	}
-	basic = auth_basic(r->auth->user, r->auth->password);
-	login_set(r, xasprintf("Basic %s", basic), 0);
-	wipe(&basic);
-	r->sent = true;
-	op->state = OP_READY;
-	op->due_ns = 0;
-}
-
-/* What the registry asks for; a token first, which works without a login too. */
-static enum challenge_scheme challenge_pick(struct registry *r, const struct http_answer *a)
-{
-	enum challenge_scheme best = CHALLENGE_OTHER;
-
-	for (size_t i = 0; i < a->n_www; i++) {
-		struct challenge c[CHALLENGES_MAX];
-		int n = challenge_parse(a->www[i], strlen(a->www[i]), c);
-
-		for (int k = 0; k < n; k++) {
-			if (c[k].scheme == CHALLENGE_BEARER && c[k].realm && best != CHALLENGE_BEARER) {
-				challenge_done(&r->ask);
-				r->ask = c[k];
-				c[k] = (struct challenge){ 0 };
-				best = CHALLENGE_BEARER;
-			} else if (c[k].scheme == CHALLENGE_BASIC && best == CHALLENGE_OTHER) {
-				best = CHALLENGE_BASIC;
-			}
-			challenge_done(&c[k]);
-		}
-	}
-	return best;
-}
-
-static void on_401(struct op *op)
-{
-	struct registry *r = op->reg;
-
-	if (op->login_gen != r->login_gen) {
-		op->state = OP_READY; /* refused with an older login than there is now */
-		op->due_ns = 0;
-		return;
-	}
-	if (op->renewed) {
-		op_fail(op);
-		return;
-	}
-	op->renewed = true;
-	switch (challenge_pick(r, &op->req.answer)) {
-	case CHALLENGE_BEARER:
-		login_wait(op);
-		return;
-	case CHALLENGE_BASIC:
-		if (r->auth->user)
-			login_basic(op);
-		else
-			op_fail(op);
-		return;
-	case CHALLENGE_OTHER:
-		break;
-	}
-	op_end(op, err_set(&op->err, -EACCES, "%s: refuses access (401) and asks for no kind of login that is known here (Bearer, "
-			   "Basic)", r->ref->domain));
-}
-
-/* --- operations --- */
 
 /* What a 2xx announces about a blob, before its first byte. -ESTALE: begin again at the first byte. */
 static int blob_check(struct op *op)
@@ -674,7 +334,7 @@ static void on_op(struct http_req *req)
 		else
 			document_over(op);
 	} else if (a->status == 401 && !req->elsewhere) {
-		on_401(op);
+		login_asked(op);
 	} else if (a->status == 405 && op->head) {
 		op->head = false;
 		op->state = OP_READY;
@@ -686,7 +346,7 @@ static void on_op(struct http_req *req)
 		op_again(op, 1, -EPROTO);
 	} else if (a->status == 408 || a->status == 429 || a->status >= 500) {
 		if (a->status == 429)
-			(void)limited(op->reg, a, &op->err);
+			(void)registry_limited(op->reg, a, &op->err);
 		else
 			(void)err_set(&op->err, -EIO, "%s: %s: answers %ld; try again later", op->reg->ref->domain, op->what,
 				      a->status);
@@ -705,7 +365,7 @@ static void op_start(struct op *op)
 	struct http_req *q = &op->req;
 
 	if (r->login && r->login_until_ns != 0 && now_ns() >= r->login_until_ns) {
-		wipe(&r->login); /* ended: the known realm is asked again at once */
+		login_wipe(&r->login); /* ended: the known realm is asked again at once */
 		r->login_gen++;
 	}
 	if (!r->login && r->ask.realm) {
@@ -719,7 +379,7 @@ static void op_start(struct op *op)
 	q->accept = op->manifest ? manifest_accept : NULL;
 	q->from = op->blob && !op->no_range ? blob_pos(op->blob) : 0;
 	q->body_max = MANIFEST_MAX;
-	q->max_ms = r->deadline_ns ? left_ms(r, DOCUMENT_MS) : op->blob ? 0 : DOCUMENT_MS;
+	q->max_ms = r->deadline_ns ? registry_left_ms(r, DOCUMENT_MS) : op->blob ? 0 : DOCUMENT_MS;
 	q->sink = op->blob ? on_blob : NULL;
 	q->done = on_op;
 	q->ctx = op;
@@ -756,7 +416,7 @@ void registry_step(struct registry *r, struct pollfd *fds, unsigned int n_fds, i
 			next = MIN(next, op->due_ns);
 	}
 	if (r->token_due_ns != 0 && r->token_due_ns <= now)
-		token_start(r);
+		login_token_start(r);
 	else if (r->token_due_ns != 0)
 		next = MIN(next, r->token_due_ns);
 	http_step(r->http, fds, n_fds, (int)MAX((next - now) / 1000000, 0));

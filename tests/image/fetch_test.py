@@ -576,6 +576,33 @@ class Faults(Base):
         self.assertEqual(f.parts[1][0], got)
         self.check_stored(image)
 
+    def test_killed_anywhere(self):
+        s, image = self.server(), Image(sizes=(200_000, 400_000, 300_000, 100_000, 250_000))
+        s.add(image)
+        known = {sha(b) for b in [*image.layers, image.config, image.manifest]}
+        for n in range(25):
+            # A server that is slow enough for every stage to be hit.
+            s.fault = lambda h: h.blob_of() and h.send_blob(s.blobs[h.blob_of()], pace=0.01)
+            f = self.fetcher()
+            f.ask(s.ref())
+            stop = time.monotonic() + 0.012 * n
+            try:
+                if n % 2:
+                    f.described()
+                    f.go()
+                while time.monotonic() < stop:
+                    time.sleep(0.001)
+            finally:
+                f.process.kill()
+                f.process.wait()
+            folder = self.store.path / "blobs/sha256"
+            for blob in folder.iterdir() if folder.exists() else ():
+                self.assertIn(blob.name, known)
+                self.assertEqual(sha(blob.read_bytes()), blob.name)
+        s.fault = None
+        self.pull(s.ref())
+        self.check_stored(image)
+
     def test_a_damaged_partial_is_found(self):
         s, image = self.server(), Image(sizes=(300_000,))
         s.add(image)
@@ -678,12 +705,13 @@ class Faults(Base):
         return None
 
     def on_full_disk(self):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", self.store.path], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", self.store.path], check=True)
+        (self.store.path / "filler").write_bytes(b"x" * (3 << 20))
         s, image = self.server(), Image(sizes=(1000, 2_000_000))
         s.add(image)
         self.refused(s.ref(), ENOSPC, "No space left", "prune")
         self.assertGreater(self.store.partial(sha(image.layers[1])).stat().st_size, 500_000)
-        subprocess.run(["mount", "-o", "remount,size=4m", self.store.path], check=True)
+        (self.store.path / "filler").unlink()
         self.pull(s.ref())
         self.check_stored(image)
         subprocess.run(["umount", "-l", self.store.path], check=True)
