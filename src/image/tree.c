@@ -12,7 +12,9 @@
  * Nodes are found by a search tree over (parent, name): it stays balanced whatever names an image chooses, which a hash
  * table does not.
  *
- * Bounds: depth, names, links, devices and memory as in the header; the number of entries is the caller's to count. */
+ * Bounds: depth, names, links, devices and memory as in the header; the number of entries is the caller's to count. Work
+ * grows with entries times depth: a folder is gone through once for all markers of a layer, and the ways that links send us
+ * are counted together. */
 #include "image/tree.h"
 
 #include <errno.h>
@@ -33,7 +35,7 @@ struct tree {
 	struct tree_node *root, *lost_found;
 	void *index; /* tsearch(3): all nodes but the root */
 	unsigned int layer;
-	uint64_t bytes;
+	uint64_t bytes, linked;
 	unsigned int n_devices;
 	void (*drop)(void *ctx, struct ext4_inode *x);
 	void *ctx;
@@ -345,6 +347,8 @@ static int resolve(struct tree *t, struct tree_node *at, const char *path, bool 
 		memcpy(name, rest, n);
 		name[n] = '\0';
 		rest += n;
+		if (steps > 0 && ++t->linked > TREE_LINKED_MAX)
+			return refuse(err, "lies below links, as too many others do");
 		if (strcmp(name, ".") == 0)
 			continue;
 		if (strcmp(name, "..") == 0) {
@@ -378,16 +382,28 @@ static int resolve(struct tree *t, struct tree_node *at, const char *path, bool 
 	return 0;
 }
 
-/* Take away what lower layers put here; what is left of the node itself is this layer's. Whether it is gone. */
-static bool prune(struct tree *t, struct tree_node *n)
+static bool prune(struct tree *t, struct tree_node *n);
+
+/* Take away what lower layers put below here; once in a layer, for what comes afterwards is the layer's own. */
+static void prune_kids(struct tree *t, struct tree_node *dir)
 {
 	struct tree_node *next;
-	struct ext4_inode x;
 
-	for (struct tree_node *k = n->kids; k; k = next) {
+	if (dir->pruned == t->layer)
+		return;
+	dir->pruned = t->layer;
+	for (struct tree_node *k = dir->kids; k; k = next) {
 		next = k->next;
 		(void)prune(t, k);
 	}
+}
+
+/* Take away what lower layers put here; what is left of the node itself is this layer's. Whether it is gone. */
+static bool prune(struct tree *t, struct tree_node *n)
+{
+	struct ext4_inode x;
+
+	prune_kids(t, n);
 	if (n->layer == t->layer || n == t->lost_found)
 		return false;
 	if (!n->kids) {
@@ -402,7 +418,7 @@ static bool prune(struct tree *t, struct tree_node *n)
 
 static int marker(struct tree *t, const struct split *s, struct err *err)
 {
-	struct tree_node *dir, *n, *next;
+	struct tree_node *dir, *n;
 	int r;
 
 	r = resolve(t, t->root, s->parents, false, &dir, err);
@@ -416,10 +432,7 @@ static int marker(struct tree *t, const struct split *s, struct err *err)
 			(void)prune(t, n);
 		return 0;
 	}
-	for (n = dir->kids; n; n = next) {
-		next = n->next;
-		(void)prune(t, n);
-	}
+	prune_kids(t, dir);
 	return 0;
 }
 

@@ -19,6 +19,7 @@
 #define TREE_LINKS_MAX 65000 /* of ext4 */
 #define TREE_DEVICES_MAX 4096
 #define TREE_STEPS_MAX 40		   /* symbolic links followed for one name, as the kernel does */
+#define TREE_LINKED_MAX 20000000	   /* components of links' targets walked for all names together */
 #define TREE_BYTES_MAX (UINT64_C(1) << 30) /* of memory: names, targets, attributes */
 
 struct tree_inode {
@@ -33,6 +34,7 @@ struct tree_node {
 	size_t n_kids;
 	struct tree_inode *inode;
 	unsigned int layer;
+	unsigned int pruned; /* layer whose marker has left nothing lower below this folder */
 	uint16_t depth;
 	char name[]; /* "" of the root */
 };

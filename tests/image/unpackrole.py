@@ -97,10 +97,13 @@ class Role:
             pass
 
     def recv(self):
-        try:
-            data = self.sock.recv(8192)
-        except ConnectionResetError:
-            data = b""
+        data = b""
+        for _ in range(2):  # a reset is reported once, before what was sent earlier
+            try:
+                data = self.sock.recv(8192)
+                break
+            except ConnectionResetError:
+                pass
         if not data:
             return None, {}
         return struct.unpack_from("<I", data)[0], records(data[4:])

@@ -73,6 +73,11 @@ static int do_kill(void)
 	return reported(kill(getppid(), 0));
 }
 
+static int do_signal_thread(void)
+{
+	return reported(syscall(SYS_tgkill, (long)getppid(), (long)getppid(), 0));
+}
+
 static int do_chmod(void)
 {
 	return reported(fchmod(given, 0600));
@@ -128,6 +133,7 @@ static const struct {
 	{ "other program", do_exec, EACCES },
 	{ "memory to run", do_exec_memory, 0 },
 	{ "signal", do_kill, 0 },
+	{ "signal to a thread", do_signal_thread, 0 },
 	{ "mode of a file", do_chmod, 0 },
 };
 
@@ -153,7 +159,7 @@ TEST(the_first_step_closes_files_and_bounds_them)
 	begin();
 	for (size_t i = 0; i < ARRAY_SIZE(doors) && landlock_abi() >= 2; i++)
 		CHECK_INT(tried(CONFINED, doors[i].door), ==,
-			  doors[i].door == do_kill && landlock_abi() >= 6 ? EPERM : doors[i].confined);
+			  (doors[i].door == do_kill || doors[i].door == do_signal_thread) && landlock_abi() >= 6 ? EPERM : doors[i].confined);
 	CHECK_INT(tried(CONFINED, do_large), ==, EFBIG);
 	CHECK_INT(tried(CONFINED, do_work), ==, 0);
 	(void)close(given);

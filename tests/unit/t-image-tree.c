@@ -432,6 +432,37 @@ TEST(bounds_of_links_devices_and_memory)
 	tree_free(t);
 }
 
+TEST(markers_and_links_cost_no_more_than_names)
+{
+	char name[32];
+	int r = 1;
+
+	begin();
+	(void)folder("d");
+	(void)file("d/low");
+	tree_next_layer(t);
+	for (int i = 0; i < 300000; i++) {
+		(void)snprintf(name, sizeof(name), "d/%d", i);
+		CHECK_INT(file(name), ==, 1);
+	}
+	/* Each would go through 300,000 names: 90,000,000,000 steps. */
+	for (int i = 0; i < 300000; i++) {
+		CHECK_INT(file("d/.wh..wh..opq"), ==, 0);
+		CHECK_INT(file(".wh.d"), ==, 0);
+	}
+	CHECK(!at("d/low") && at("d/299999"));
+	tree_next_layer(t);
+	CHECK_INT(file(".wh.d"), ==, 0);
+	CHECK_STR(all(), "");
+	(void)folder("a");
+	(void)symlink_to("long", "a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a/../a");
+	for (int i = 0; i < 1000000 && r == 1; i++)
+		r = file("long/f");
+	CHECK_INT(r, ==, -EBADMSG);
+	CHECK_STR(why.text, "lies below links, as too many others do");
+	tree_free(t);
+}
+
 TEST(what_was_taken_away_is_not_counted_any_more)
 {
 	char *target = xcalloc(1, 4096);
