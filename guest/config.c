@@ -148,8 +148,6 @@ static int parse_dir(struct config *c, struct span in)
 static int parse_one(struct config *c, uint16_t key, struct span val)
 {
 	switch (key) {
-	case GC_CLOCK_NS:
-		return rec_u64(val, INT64_MAX, &c->clock_ns);
 	case GC_HOSTNAME:
 		return val.n <= 64 ? once(val, &c->hostname) : -EBADMSG;
 	case GC_ROOT:
