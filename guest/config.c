@@ -195,8 +195,6 @@ static int parse_net(struct config_net *net, struct span in)
 static int parse_one(struct config *c, uint16_t key, struct span val)
 {
 	switch (key) {
-	case GC_CLOCK_NS:
-		return rec_u64(val, INT64_MAX, &c->clock_ns);
 	case GC_HOSTNAME:
 		return val.n <= 64 ? once(val, &c->hostname) : -EBADMSG;
 	case GC_ROOT:

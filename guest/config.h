@@ -38,7 +38,6 @@ struct config_net {
 };
 
 struct config {
-	uint64_t clock_ns; /* 0: not said */
 	uint64_t flags;
 	uint64_t root_bytes; /* 0: not said */
 	char *hostname, *root, *root_fs, *share_tag;

@@ -49,9 +49,9 @@ static void users_made(void)
 	(void)mounts_make_dir("/etc");
 	etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (faccessat(etc, "passwd", F_OK, 0) < 0)
-		(void)file_replace_at(etc, "passwd", passwd, sizeof(passwd) - 1, 0644);
+		(void)file_replace_unsynced_at(etc, "passwd", passwd, sizeof(passwd) - 1, 0644);
 	if (faccessat(etc, "group", F_OK, 0) < 0)
-		(void)file_replace_at(etc, "group", group, sizeof(group) - 1, 0644);
+		(void)file_replace_unsynced_at(etc, "group", group, sizeof(group) - 1, 0644);
 	(void)mkdir("/root", 0700);
 }
 
@@ -142,7 +142,7 @@ static int make_file(const struct config_file *f, struct err *err)
 	int r;
 
 	dir = parent_open(f->path, &name);
-	r = dir < 0 ? dir : file_replace_at(dir, name, f->content.p, f->content.n, f->mode);
+	r = dir < 0 ? dir : file_replace_unsynced_at(dir, name, f->content.p, f->content.n, f->mode);
 	return r < 0 ? err_set(err, r, "%s: cannot be written in the guest: %s", f->path, strerror(-r)) : 0;
 }
 
@@ -176,8 +176,6 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 	AUTO_FREE(char, note);
 	int r;
 
-	if (c->clock_ns > 0)
-		setup_clock(g, c->clock_ns);
 	if (c->hostname && sethostname(c->hostname, strlen(c->hostname)) < 0)
 		return err_set(err, -errno, "host name %s: cannot be set in the guest: %s", c->hostname, strerror(errno));
 	network_loopback();

@@ -50,7 +50,7 @@ int file_read_beneath(int dirfd, const char *path, size_t max, char **ret, size_
 	return fd_read_file(fd, max, ret, ret_len);
 }
 
-int file_replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode)
+static int replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode, bool sync)
 {
 	AUTO_FREE(char, tmp);
 	AUTO_FD(fd);
@@ -63,11 +63,21 @@ int file_replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t
 	if (fd < 0)
 		return -errno;
 	r = fd_write_all(fd, p, n);
-	if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || renameat(dirfd, tmp, dirfd, name) < 0))
+	if (r == 0 && (fchmod(fd, mode) < 0 || (sync && fsync(fd) < 0) || renameat(dirfd, tmp, dirfd, name) < 0))
 		r = -errno;
 	if (r < 0)
 		(void)unlinkat(dirfd, tmp, 0);
 	return r;
+}
+
+int file_replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode)
+{
+	return replace_at(dirfd, name, p, n, mode, true);
+}
+
+int file_replace_unsynced_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode)
+{
+	return replace_at(dirfd, name, p, n, mode, false);
 }
 
 int dir_make_at(int dirfd, const char *name, mode_t mode)

@@ -36,6 +36,9 @@ int file_read_beneath(int dirfd, const char *path, size_t max, char **ret, size_
  */
 int file_replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode);
 
+/* The same without fsync, for what is made anew when the machine has crashed: then the file may be empty. */
+int file_replace_unsynced_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode);
+
 /**
  * dir_open_made() - Open a folder, making it and its missing parents with @mode whatever the umask
  *

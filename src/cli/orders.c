@@ -156,10 +156,7 @@ static int put_home(const struct plan *p, struct buf *out)
 int orders_guest(const struct plan *p, const struct session *s, struct buf *out)
 {
 	AUTO_FREE(char, hosts);
-	struct timespec now;
 
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	TRY(rec_put_u64(out, GC_CLOCK_NS, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec));
 	TRY(rec_put_str(out, GC_HOSTNAME, s->info.name));
 	TRY(rec_put_str(out, GC_ROOT, p->monitor == VMM_KRUN ? VMM_DISK_DEV_KRUN : VMM_DISK_DEV_QEMU));
 	TRY(rec_put_str(out, GC_ROOT_FS, "ext4"));

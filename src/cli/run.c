@@ -63,7 +63,7 @@ void run_stream_free(struct stream *s)
 	*s = (struct stream){ 0 };
 }
 
-static void send_clock(struct run *r)
+void run_send_clock(struct run *r)
 {
 	struct itimerspec next = { .it_value.tv_sec = time(NULL) + CLOCK_EVERY_S };
 	struct timespec ts;
@@ -253,7 +253,7 @@ static void dispatch(struct run *r, const struct ev_event *e)
 		break;
 	case EV_CLOCK:
 		(void)!read(r->clock_fd, &ticks, sizeof(ticks)); /* ECANCELED: the clock was set */
-		send_clock(r);
+		run_send_clock(r);
 		break;
 	case EV_STDIN:
 		local_stdin(r);
@@ -358,8 +358,6 @@ enum run_end run_boot(struct run *r, struct err *err)
 	r->deadline = -1;
 	if (r->end != RUN_OPEN)
 		*err = r->err;
-	else
-		send_clock(r);
 	return r->end;
 }
 

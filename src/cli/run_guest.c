@@ -91,6 +91,7 @@ static int on_hello(struct run *r, const struct ctl_frame *f)
 	log_info("guest said hello, kernel %s", text ? text : "unknown");
 	r->times.hello = now_ns();
 	r->stage = STAGE_CONFIG;
+	run_send_clock(r); /* before the first file is made */
 	return ctl_put(&r->port.out, CTL_CONFIG, 0, 0, r->spec.config.p, r->spec.config.n);
 }
 

@@ -84,6 +84,7 @@ void run_fail(struct run *r, enum run_end end, const char *fmt, ...) PRINTF_LIKE
 struct stream *run_stream_new(struct run *r, enum stream_kind kind);
 void run_stream_free(struct stream *s);
 void run_progress_clear(struct run *r);
+void run_send_clock(struct run *r);
 
 /* run_guest.c: frames of the guest. 0, or -EBADMSG when the guest broke the protocol. */
 int run_guest_frames(struct run *r);

@@ -1,10 +1,9 @@
 /* Keys of the CONFIG frame: what the guest program makes of a bare VM. All paths are guest paths. The guest applies the
- * parts in this order: clock, host name, root disk, shares, folders, binds, links, files. None of it is secret. */
+ * parts in this order: host name, root disk, shares, folders, binds, links, files. None of it is secret. */
 #pragma once
 
 enum guestcfg_key {
-	GC_CLOCK_NS = 1, /* u64, CLOCK_REALTIME */
-	GC_HOSTNAME,	 /* string */
+	GC_HOSTNAME = 1, /* string */
 	GC_ROOT,	 /* string: virtio-blk serial or device node of the root disk, such as "/dev/vdb" */
 	GC_ROOT_FS,	 /* string: "ext4" */
 	GC_SHARE_TAG,	 /* string: virtio-fs tag whose root holds the folders that GC_SUB names; mounted at GC_SHARE_AT */

@@ -22,6 +22,15 @@ AGENT_VM = os.environ["AGENT_VM"]
 STATE = os.environ["AGENT_VM_STATE_DIR"]
 SLOW = float(os.environ.get("AGENT_VM_TEST_SLOW", "1"))  # multiplies every time limit
 BOOT_S = 120 * SLOW
+MONITOR = os.environ.get("AGENT_VM_TEST_MONITOR")  # krun or qemu; else what the launcher chooses
+
+
+def command(words):
+    """agent-vm with these words, and with the monitor that the suite is for."""
+    words = [str(w) for w in words]
+    if MONITOR and words[:1] == ["shell"] and "--vmm" not in words:
+        words[1:1] = ["--vmm", MONITOR]
+    return [AGENT_VM, *words]
 
 
 def environment(**more):
@@ -76,7 +85,7 @@ class Case(unittest.TestCase):
 
     def vm(self, *words, cwd=None, stdin=subprocess.DEVNULL, timeout=BOOT_S, env=None, check=None, **kw):
         """Run agent-vm to its end."""
-        p = subprocess.run([AGENT_VM, *map(str, words)], cwd=cwd or self.project, env=environment(**(env or {})),
+        p = subprocess.run(command(words), cwd=cwd or self.project, env=environment(**(env or {})),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
                            **({"input": kw.pop("input")} if "input" in kw else {"stdin": stdin}), **kw)
         if check is not None:
@@ -91,7 +100,7 @@ class Case(unittest.TestCase):
     @contextlib.contextmanager
     def session(self, *options, cwd=None, script="echo up; exec sleep 600", env=None):
         """A live session; yields its launcher. Ended by the test or at the end."""
-        p = subprocess.Popen([AGENT_VM, "shell", *map(str, options), "--", "-c", script], cwd=cwd or self.project,
+        p = subprocess.Popen(command(["shell", *options, "--", "-c", script]), cwd=cwd or self.project,
                              env=environment(**(env or {})), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE)
         try:
@@ -134,7 +143,7 @@ class Terminal:
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
-        self.p = subprocess.Popen([AGENT_VM, *map(str, words)], cwd=cwd, env=environment(**(env or {})), stdin=slave,
+        self.p = subprocess.Popen(command(words), cwd=cwd, env=environment(**(env or {})), stdin=slave,
                                   stdout=slave, stderr=slave, preexec_fn=setup)
 
     def size(self, rows, cols):

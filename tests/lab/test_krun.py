@@ -1,0 +1,107 @@
+"""What only libkrun can get wrong; runs in the lab (tests/lab/suite), beside the scenarios of tests/vm."""
+import glob
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import threading
+import time
+import unittest
+
+from vmtest import AGENT_VM, Case, children, environment
+
+TREE = "/tree"
+NPM = TREE + "/deps/node_modules"
+LIBRARIES = {"AGENT_VM_LIBKRUN": NPM + "/@earendil-works/gondolin-krun-runner-linux-x64/lib/libkrun.so.1",
+             "AGENT_VM_LIBKRUNFW": glob.glob(NPM + "/@superradcompany/microsandbox-linux-x64-gnu/lib/libkrunfw.so.5*")[0]}
+
+
+class Listener:
+    """A daemon on the host's loopback that counts who comes."""
+
+    def __enter__(self):
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.port = self.sock.getsockname()[1]
+        self.seen = 0
+        threading.Thread(target=self.serve, daemon=True).start()
+        return self
+
+    def serve(self):
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            self.seen += 1
+            conn.close()
+
+    def __exit__(self, *exc):
+        self.sock.close()
+
+
+class Machine(Case):
+    def test_the_launch_says_that_it_is_libkrun(self):
+        p = self.vm("shell", "true", check=0)
+        self.assertIn(", krun, ", p.stderr.decode())
+
+    def test_timers_with_the_split_interrupt_controller(self):
+        out = self.sh("sleep 1; grep -c -w tsc_deadline_timer /proc/cpuinfo; cat /proc/interrupts; nproc")
+        lines = out.splitlines()
+        self.assertEqual(lines[0], lines[-1], "every processor has the deadline timer")
+        self.assertIn("IO-APIC", out)
+        # The PIT exists only with the controller in the kernel.
+        self.assertNotIn("edge      timer", out)
+        self.assertNotIn("XT-PIC", out)
+
+    def test_our_program_is_the_first_process_and_the_root_has_no_window(self):
+        out = self.sh("dmesg | grep -E 'Run .* as init|Cache len'")
+        self.assertRegex(out, r"^.*Run /agent-vm-guest as init process\n$")
+
+    def test_the_supervisor_sleeps(self):
+        with self.session() as s:
+            def ticks():
+                fields = pathlib.Path(f"/proc/{children(s.pid)[0]}/stat").read_text().rpartition(")")[2].split()
+                return int(fields[11]) + int(fields[12])
+
+            before = ticks()
+            time.sleep(3)
+            self.assertLess(ticks() - before, 10, "100 a second are one whole processor")
+
+    def test_doctor_tells_what_is_there(self):
+        p = self.vm("doctor", "--json", check=0)
+        found = {line["check"]: line for line in json.loads(p.stdout)}
+        for what in ("libkrun", "libkrunfw", "kvm", "namespaces", "landlock", "image"):
+            self.assertEqual(found[what]["level"], "ok", found[what])
+        ids = pathlib.Path("/etc/subuid").read_text()
+        if os.geteuid() != 0:
+            self.assertEqual(found["sub-ids"]["level"], "ok" if os.environ["USER"] + ":" in ids else "warn")
+
+
+class Tsi(Case):
+    """Without a network device libkrun's implicit vsock carries TSI: the monitor opens the guest's sockets itself."""
+
+    def connect(self, port):
+        return f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}' 2>/dev/null && echo OPEN; echo end"
+
+    def test_the_probe_shows_that_libkrun_would_open_them(self):
+        """So that the next test is known to be able to fail."""
+        root = pathlib.Path("/image/root")
+        with Listener() as host:
+            p = subprocess.run([TREE + "/build/tests/bench/krunprobe", "-N", "-V", root, "/bin/sh", "-c", self.connect(host.port)],
+                               env={**os.environ, **LIBRARIES}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=120)
+            self.assertIn(b"OPEN", p.stdout)
+            self.assertGreater(host.seen, 0)
+
+    def test_the_guest_has_neither_vsock_nor_the_host_s_sockets(self):
+        with Listener() as host:
+            out = self.sh(self.connect(host.port) + "; perl -e 'use Socket; socket(S, 40, SOCK_STREAM, 0) or exit;"
+                          "print connect(S, pack(\"SSLLLx4\", 40, 0, 1, 2, 0)) ? \"VSOCK\\n\" : \"\"';"
+                          "ls -d /dev/vsock /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* 2>/dev/null;"
+                          "ls -d /sys/bus/virtio/drivers/virtio_net/virtio* | wc -l")
+            self.assertEqual(out, "end\n1\n")
+            self.assertEqual(host.seen, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
