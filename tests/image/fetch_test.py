@@ -289,10 +289,9 @@ class Registry(Base):
         self.refused("no-such-host.invalid/x", EHOSTUNREACH, "no-such-host.invalid", "no address", "agent-vm build")
 
     def test_plain_http_only_here(self):
-        # 127.0.0.1 by a name that is not one of this machine: nip-like names cannot be had, so by the mapped literal.
         s, image = self.server(host="0.0.0.0"), Image()
         s.add(image)
-        host = "0.0.0.0:%d" % s.port  # connects to this machine, but is no loopback literal
+        host = "0.0.0.0:%d" % s.port  # leads to this machine, but is no loopback literal: it stands for a host elsewhere
         self.refused(host + "/some/image", EPROTO, "https")
         self.assertEqual(len(s.requests), 0)
         self.pull(host + "/some/image", env={"AGENT_VM_INSECURE_REGISTRY": "Yes"})
