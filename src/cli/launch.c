@@ -284,9 +284,10 @@ static void image_beside(struct launch *l)
 	if (store_open(l->root.fd, l->root.path, &store, NULL) < 0)
 		return;
 	store_used(&store, l->plan.image.reference);
-	log = open_log(l, "image.log");
-	if (!l->args->no_update_check && !l->quiet && l->plan.image_role && log >= 0)
-		l->update = update_start(&store, &l->plan.image, l->plan.image_role, log);
+	if (!l->args->no_update_check && !l->quiet && l->plan.image_role && l->plan.image.pulled) {
+		log = open_log(l, "image.log");
+		l->update = update_start(&store, &l->plan.image, l->plan.image_role, log < 0 ? -1 : log);
+	}
 	store_close(&store);
 }
 

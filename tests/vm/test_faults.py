@@ -33,7 +33,7 @@ class Words(Case):
         self.one_line(self.vm("shell", "--disk", "0", "true"), 2, "--disk")
         self.one_line(self.vm("shell", "--vmm", "xen", "true"), 2, "--vmm")
         self.one_line(self.vm("shell", "--env", "NOT_SET_ANYWHERE", "true"), 2, "NOT_SET_ANYWHERE")
-        self.one_line(self.vm("shell", "--image", "no/such:image", "true"), 1, "no/such:image")
+        self.one_line(self.vm("shell", "--image", "localhost/agent-vm:nosuch", "true"), 1, "agent-vm build --tag nosuch")
         self.one_line(self.vm("ps", "--nonsense"), 2, "--nonsense")
 
     def test_all_problems_at_once_and_nothing_written(self):
