@@ -4,7 +4,7 @@
  *	floor ROOT-FOLDER PROGRAM [ARGUMENT…]
  *
  * AGENT_VM_LIBKRUN and AGENT_VM_LIBKRUNFW name the libraries; FLOOR_CPUS and FLOOR_MIB the size (2, 2048: what the
- * launcher gives). The launch of agent-vm is measured against this (tests/bench/launch), so it has what any user of
+ * launcher gives). The launch of agent-vm is measured against this (tests/bench/run), so it has what any user of
  * libkrun must have and no more: the root folder, one network device (without one libkrun would switch TSI on, whose
  * kernel side costs time) and no vsock. A console is not needed: the program's exit status is ours, by libkrun's exit().
  */

@@ -336,6 +336,7 @@ static struct run run_start(struct vmm_config cfg, payload at_enter, payload at_
 		fds[3] = port[1];
 		fds[5] = port[0];
 		fds_place(fds, 6);
+		(void)close(VMM_FD_CONFIG); /* has been read */
 		vmm_main(&cfg, at_enter, at_lock);
 	}
 	config_drop(&cfg);
@@ -1036,6 +1037,18 @@ static bool gone_within(struct run *run, int ms)
 	return poll(&p, 1, ms) == 1 && (p.revents & POLLHUP);
 }
 
+/* User and system time of a process, from its stat file. */
+static unsigned long cpu_ticks(const char *path)
+{
+	unsigned long user = 0, system = 0;
+	FILE *f = fopen(path, "re");
+
+	CHECK(f != NULL);
+	CHECK_INT(fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), ==, 2);
+	(void)fclose(f);
+	return user + system;
+}
+
 static void supervisor_killed(payload p, enum vmm_monitor monitor, enum vmm_need need)
 {
 	struct vmm_config cfg = config_make(monitor);
@@ -1058,6 +1071,29 @@ TEST(with_the_supervisor_the_inner_process_goes)
 	supervisor_killed(stay, VMM_KRUN, VMM_NS_USED);
 	supervisor_killed(stay, VMM_KRUN, VMM_NS_NONE);
 	supervisor_killed(stay_executed, VMM_QEMU_TCG, VMM_NS_USED);
+	host_drop();
+}
+
+/* Once its signalfd was closed with the descriptors that are not its own, and poll() came back at once for ever. */
+TEST(the_supervisor_sleeps)
+{
+	AUTO_FREE(char, path);
+	unsigned long before, after;
+	struct run run;
+
+	host_make();
+	run = run_start(config_make(VMM_KRUN), NULL, stay);
+	hear_up(&run);
+	path = xasprintf("/proc/%d/stat", (int)run.pid);
+	(void)usleep(100000); /* until it is in its loop */
+	before = cpu_ticks(path);
+	(void)usleep(1000000);
+	after = cpu_ticks(path);
+	CHECK_INT(after - before, <=, 10); /* a hundred are one processor */
+	CHECK_INT(kill(run.pid, SIGKILL), ==, 0);
+	CHECK_INT(run_wait(&run, 2000), ==, 1000 + SIGKILL);
+	(void)close(run.port);
+	(void)close(run.control);
 	host_drop();
 }
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 import unittest
 
-from vmtest import AGENT_VM, Case, Terminal, environment, wait_for
+from vmtest import AGENT_VM, BULK, Case, Terminal, environment, wait_for
 
 
 class Run(Case):
@@ -42,7 +42,7 @@ class Run(Case):
         self.vm("shell", "--", "sh", "-c", "kill -TERM $$", check=143)
 
     def test_stdin_of_100_mb_comes_back_byte_for_byte(self):
-        data = os.urandom(1 << 20) * 100
+        data = os.urandom(1 << 20) * int(100 * BULK)
         p = self.vm("shell", "--", "cat", input=data, check=0, timeout=400)
         self.assertEqual(len(p.stdout), len(data))
         self.assertEqual(hashlib.sha256(p.stdout).digest(), hashlib.sha256(data).digest())
@@ -52,7 +52,8 @@ class Run(Case):
         self.assertEqual(p.stdout, b"from-stdin\n")
 
     def test_slow_reader_of_much_output_bounds_memory(self):
-        p = subprocess.Popen([AGENT_VM, "shell", "--quiet", "--", "-c", "head -c 1G /dev/zero"], cwd=self.project,
+        size = int((1 << 30) * BULK)
+        p = subprocess.Popen([AGENT_VM, "shell", "--quiet", "--", "-c", f"head -c {size} /dev/zero"], cwd=self.project,
                              env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         got = 0
         time.sleep(1)
@@ -69,7 +70,7 @@ class Run(Case):
                 peak = max([peak, *rss])
         self.assertEqual(p.wait(60), 0)
         p.stdout.close()
-        self.assertEqual(got, 1 << 30)
+        self.assertEqual(got, size)
         self.assertLess(peak, 32 << 10, "the launcher holds output without bound")
 
     def test_a_closed_stdout_is_a_broken_pipe_inside(self):

@@ -21,6 +21,7 @@ import unittest
 AGENT_VM = os.environ["AGENT_VM"]
 STATE = os.environ["AGENT_VM_STATE_DIR"]
 SLOW = float(os.environ.get("AGENT_VM_TEST_SLOW", "1"))  # multiplies every time limit
+BULK = float(os.environ.get("AGENT_VM_TEST_BULK", "1"))  # multiplies the amounts of data
 BOOT_S = 120 * SLOW
 MONITOR = os.environ.get("AGENT_VM_TEST_MONITOR")  # krun or qemu; else what the launcher chooses
 
