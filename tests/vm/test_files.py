@@ -112,6 +112,16 @@ class Files(Case):
         self.assertTrue((self.project / ".agentvmignore").read_text().startswith("# comment"))
         self.assertIn("REAL=canary", self.sh("cat .env", "--no-hide"))
 
+    def test_a_hidden_file_cannot_be_uncovered_by_moving_its_folder(self):
+        (self.project / ".agentvmignore").write_text("/a/b/key\n")
+        (self.project / "a/b").mkdir(parents=True)
+        (self.project / "a/b/key").write_text("canary")
+        with self.session():
+            self.exec("mv a a2; mv a/b a/b2; mv a/b b2; rm -rf a; mkdir -p a/b; true")
+            self.assertEqual((self.project / "a/b/key").read_text(), "canary")
+            self.assertNotIn("canary", self.exec("cat a/b/key a2/b/key a/b2/key b2/key; true"))
+            self.assertNotIn("canary", self.exec("sleep 2; find . -name key -exec cat {} +; true"))
+
 
 class Git(Case):
     def setUp(self):
@@ -162,10 +172,13 @@ class Git(Case):
         (sub / "s").write_text("s\n")
         git("add", ".", cwd=self.project)
         git("commit", "-m", "sub", cwd=self.project)
-        out = self.sh(IDENTITY + "git status --porcelain; echo t > t; git add t; git commit -qm t; git status --porcelain;"
-                      "echo x > ../f 2>/dev/null && echo HOLE; cat ../f", cwd=sub)
+        out = self.sh("set -e; " + IDENTITY + "git status --porcelain; echo t > t; git add t; git commit -qm from-guest;"
+                      "git status --porcelain; if echo x > ../f; then echo HOLE; fi 2>/dev/null; cat ../f", cwd=sub)
         self.assertEqual(out, "1\n")
         self.assertEqual((self.project / "f").read_text(), "1\n")
+        log = subprocess.run(["git", "log", "-1", "--format=%s %an", "--name-only"], cwd=self.project, check=True,
+                             stdout=subprocess.PIPE).stdout.decode()
+        self.assertEqual(log.split(), ["from-guest", "g", "sub/t"])
 
     def test_submodule(self):
         lib = self.top / "lib"
