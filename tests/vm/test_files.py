@@ -123,6 +123,27 @@ class Files(Case):
             self.assertNotIn("canary", self.exec("sleep 2; find . -name key -exec cat {} +; true"))
 
 
+    def test_programs_in_the_project_are_not_run_on_the_host(self):
+        (self.project / "bin").mkdir()
+        for name in ("qemu-system-x86_64", "qemu-system-aarch64"):
+            f = self.project / "bin" / name
+            f.write_text(f"#!/bin/sh\ntouch {self.project}/ran\nexec /usr/bin/{name} \"$@\"\n")
+            f.chmod(0o755)
+        path = f"{self.project}/bin:{os.environ['PATH']}"
+        p = self.vm("shell", "--vmm", "qemu", "--", "echo", "fine", env={"PATH": path}, check=0)
+        self.assertEqual(p.stdout, b"fine\n")
+        self.assertFalse((self.project / "ran").exists())
+
+    def test_links_left_in_the_state_folder_are_set_aside(self):
+        self.sh("cd /agent-vm-state && rm -rf bash_history claude && ln -s /etc/passwd bash_history && ln -s /nowhere claude")
+        p = self.vm("shell", "--", "-c", "ls -ld /root/.claude/ > /dev/null && echo typed >> ~/.bash_history && echo fine",
+                    check=0)
+        self.assertEqual(p.stdout, b"fine\n")
+        self.assertIn(b"bash_history: is a link; it was renamed bash_history.agent-vm-bad", p.stderr)
+        self.assertIn(b"claude: is a link", p.stderr)
+        self.assertEqual(self.sh("cat ~/.bash_history"), "typed\n")
+
+
 class Git(Case):
     def setUp(self):
         super().setUp()
