@@ -36,6 +36,17 @@ class Files(Case):
             self.assertEqual((st.st_uid, st.st_gid), (os.geteuid(), os.getegid()), f)
             self.assertEqual(os.listxattr(f, follow_symlinks=False), [], f)
 
+    def test_no_set_id_file_is_left_on_the_host(self):
+        out = self.sh("cp /bin/true a; cp a b; chmod 6755 a && echo CHMOD; chmod 2755 b && echo CHMOD; chmod g+s b && echo CHMOD;"
+                      "install -m 4755 a c && echo INSTALL; "
+                      "perl -e 'use Fcntl; sysopen(F, \"d\", O_CREAT|O_WRONLY, 04755) and print \"OPEN\\n\"';"
+                      "cp a /root/e; chmod 6755 /root/e; cp -p /root/e e; mv /root/e f; chmod 755 a; test -x a && echo fine")
+        self.assertEqual(out, "fine\n")
+        files = list(self.project.iterdir())
+        self.assertGreaterEqual(len(files), 3)
+        for f in files:
+            self.assertEqual(f.lstat().st_mode & (stat.S_ISUID | stat.S_ISGID), 0, f)
+
     def test_host_changes_are_seen_and_fsync_survives_a_killed_vm(self):
         with self.session() as s:
             (self.project / "from-host").write_text("one")
