@@ -32,32 +32,64 @@ static bool is_program(const char *path)
 	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
 }
 
+static struct strv shunned; /* canonical folders, for the life of the process */
+
+void prog_shun(const char *dir)
+{
+	char *real = realpath(dir, NULL);
+
+	/* Everything lies below "/"; a session cannot show it to a guest. */
+	if (real && strcmp(real, "/") != 0)
+		strv_add(&shunned, real);
+	free(real);
+}
+
+static bool is_shunned(const char *real)
+{
+	for (size_t i = 0; i < shunned.n; i++) {
+		size_t n = strlen(shunned.v[i]);
+
+		if (strncmp(real, shunned.v[i], n) == 0 && (real[n] == '/' || real[n] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+/* The program itself is named, not a link to it: a link in the project can be turned elsewhere after the look. */
 static int find_in(const char *path, const char *name, char **ret)
 {
+	int r = -ENOENT;
+
 	while (*path) {
 		size_t n = strcspn(path, ":");
 
 		if (*path == '/') {
 			AUTO_FREE(char, full);
+			AUTO_FREE(char, real);
 
 			full = xasprintf("%.*s/%s", (int)n, path, name);
-			if (is_program(full)) {
-				*ret = TAKE_PTR(full);
+			real = is_program(full) ? realpath(full, NULL) : NULL;
+			if (real && !is_shunned(real)) {
+				*ret = TAKE_PTR(real);
 				return 0;
 			}
+			if (real)
+				r = -EPERM;
 		}
 		path += n + (path[n] == ':');
 	}
-	return -ENOENT;
+	return r;
 }
 
 int prog_find(const char *name, char **ret)
 {
 	const char *path = getenv("PATH");
+	int r = path ? find_in(path, name, ret) : -ENOENT, in_system;
 
-	if (path && find_in(path, name, ret) == 0)
+	if (r == 0)
 		return 0;
-	return find_in(PROG_PATH, name, ret);
+	in_system = find_in(PROG_PATH, name, ret);
+	return in_system == -ENOENT ? r : in_system;
 }
 
 void prog_env(struct strv *ret)

@@ -7,8 +7,20 @@
 #include "base/err.h"
 #include "base/str.h"
 
-/* An executable file called @name in the absolute entries of PATH, then in the system's folders. 0 or -ENOENT. */
+/**
+ * prog_find() - An executable file called @name in the absolute entries of PATH, then in the system's folders
+ * @ret:	Its path without links, caller owns
+ *
+ * Passed over is what lies in a folder that prog_shun() named.
+ *
+ * Return: 0; -ENOENT; -EPERM: there is one, but only in such folders
+ */
 int prog_find(const char *name, char **ret);
+
+/* From now on run nothing from @dir or below: a guest can write there, or could have (command line page, section 4). "/"
+ * and what is not there change nothing. */
+void prog_shun(const char *dir);
+#define PROG_SHUNNED "is only in a folder that a guest can write, whose programs are not run on the host"
 
 /* The environment that they get: HOME, USER, LOGNAME, LANG=C.UTF-8, a fixed PATH, TMPDIR, XDG_RUNTIME_DIR, the proxy and
  * the SSL_CERT_ variables; nothing else. */

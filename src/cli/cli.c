@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/prog.h"
 #include "cli/cmd.h"
 #include "cli/help.h"
 #include "cli/launch_args.h"
@@ -120,6 +121,8 @@ int cmd_main(char **argv)
 	const char *word = argv[0] ? argv[1] : NULL;
 	const struct cmd *cmd;
 
+	/* The project, for every command: what an agent left in it is not to be started by us. */
+	prog_shun(".");
 	if (!word) {
 		help_short(stderr, NULL, help_width(STDERR_FILENO));
 		return STATUS_USAGE;

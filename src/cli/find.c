@@ -174,9 +174,7 @@ int find_libkrunfw(char **ret, struct err *err)
 
 int find_qemu(char **ret, struct err *err)
 {
-	if (prog_find(QEMU, ret) == 0)
-		return 0;
-	return err_set(err, -ENOENT, QEMU ": not installed");
+	return find_program(QEMU, ret, err);
 }
 
 int find_virtiofsd(char **ret, struct err *err)
@@ -203,7 +201,7 @@ int find_boot_image(char **ret, struct err *err)
 
 int find_program(const char *name, char **ret, struct err *err)
 {
-	if (prog_find(name, ret) == 0)
-		return 0;
-	return err_set(err, -ENOENT, "%s: not installed", name);
+	int r = prog_find(name, ret);
+
+	return r == 0 ? 0 : err_set(err, r, "%s: %s", name, r == -EPERM ? PROG_SHUNNED : "not installed");
 }

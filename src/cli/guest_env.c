@@ -63,6 +63,8 @@ void guest_env(const struct guest_env_args *args, struct strv *ret)
 		"GH_NO_UPDATE_NOTIFIER=1",
 		"GH_PROMPT_DISABLED=1",
 		"GIT_TERMINAL_PROMPT=0",
+		/* The project of a subfolder, its top and the git directory are mounts of their own. */
+		"GIT_DISCOVERY_ACROSS_FILESYSTEM=1",
 	};
 	static const char *const forwarded[] = { "COLORTERM", "NO_COLOR" };
 	AUTO_FREE(char, tz);

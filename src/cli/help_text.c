@@ -28,8 +28,8 @@ const struct help_direction help_directions[] = {
 	  "The terminal or what is piped in, the project and its state folder. --mount and --env add to it. No port: "
 	  "--publish is not in this version." },
 	{ "guest", "host",
-	  "Output, and what it writes into these folders. .git/hooks and .git/config are read-only; --git-config rw opens "
-	  "the latter." },
+	  "Output, and what it writes into these folders. .git/hooks and .git/config are read-only. What could run on "
+	  "the host is listed at the end." },
 	{ "guest", "LAN", "Nothing. No option of this version opens it." },
 	{ "guest", "internet", "Nothing. No option of this version opens it." },
 	{ 0 },

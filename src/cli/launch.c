@@ -25,6 +25,7 @@
 #include "cli/table.h"
 #include "image/qcow2.h"
 #include "image/update.h"
+#include "session/aside.h"
 #include "session/older.h"
 #include "session/registry.h"
 #include "session/session.h"
@@ -130,10 +131,12 @@ static int prepare_state(struct launch *l)
 	if (warning)
 		strv_add(&l->plan.warnings, warning);
 	r = older_tokens_remove(l->session.state_fd, l->session.state_path, &l->err);
+	if (r == 0)
+		r = aside_check(l->session.state_fd, l->session.state_path, &l->plan.warnings, &l->err);
 	if (r < 0)
 		return r;
 	history = file_open_beneath(l->session.state_fd, "bash_history", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-	if (history < 0 && history != -EEXIST && history != -ELOOP)
+	if (history < 0 && history != -EEXIST)
 		return err_set(&l->err, history, "%s/bash_history: %s", l->session.state_path, strerror(-history));
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/macros.h"
+#include "base/prog.h"
 #include "cli/find.h"
 #include "cli/monitor.h"
 #include "proto/imagemsg.h"
@@ -153,7 +154,9 @@ static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p
 		.git_config_rw = strcmp(args->git_config, "rw") == 0,
 		.report_only = !p->namespaces,
 	};
-	(void)layout_plan(&la, &p->layout, &found);
+	if (layout_plan(&la, &p->layout, &found) == 0)
+		for (size_t i = 0; i < p->layout.n_shares; i++)
+			prog_shun(p->layout.shares[i].host);
 	take_findings(cli, p, &found);
 	findings_done(&found);
 	strv_done(&own);

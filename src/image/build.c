@@ -277,11 +277,12 @@ static int start_debstrap(struct build *b, int tar, uint64_t epoch, struct err *
 	struct prog p = PROG_INIT;
 	int log[2], r;
 
-	if (prog_find("mmdebstrap", &path) < 0) {
+	r = prog_find("mmdebstrap", &path);
+	if (r < 0) {
 		AUTO_FREE(char, how);
 
 		how = distro_install("mmdebstrap", "mmdebstrap", "mmdebstrap");
-		return err_set(err, -ENOENT, "mmdebstrap: not installed; %s", how);
+		return err_set(err, r, "mmdebstrap: %s; %s", r == -EPERM ? PROG_SHUNNED : "not installed", how);
 	}
 	r = choose_tmp(&p, set_bytes[b->args->set] * 3 / 2, err);
 	if (r == 0 && pipe2(log, O_CLOEXEC) < 0)

@@ -56,10 +56,12 @@ static void need_program(const char *name, const char *package, struct strv *ret
 	AUTO_FREE(char, path);
 	AUTO_FREE(char, how);
 
-	if (prog_find(name, &path) == 0)
+	int r = prog_find(name, &path);
+
+	if (r == 0)
 		return;
 	how = distro_install(package, package, package);
-	strv_addf(ret, "%s: not installed; %s", name, how);
+	strv_addf(ret, "%s: %s; %s", name, r == -EPERM ? PROG_SHUNNED : "not installed", how);
 }
 
 static void need_unprivileged(struct strv *ret)

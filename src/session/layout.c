@@ -529,6 +529,9 @@ static void distribute(struct plan *p)
 
 			if (rest && *rest) {
 				strv_add_new(&s->hide, rest);
+				/* What covers it stays with the folder above: moved away, that would lay the name bare. */
+				if (!s->ro)
+					hold_parents(s, rest);
 			} else if (s->kind == LAYOUT_MOUNT && path_within(p->hide.v[k], s->host)) {
 				AUTO_FREE(char, shown);
 

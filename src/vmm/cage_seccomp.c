@@ -7,6 +7,11 @@
  * qemu: a list of what is refused. It is loaded before QEMU is executed, so it cannot be tighter than what the dynamic
  * loader and all of QEMU need; QEMU's own -sandbox comes on top.
  *
+ * Neither libkrun nor virtiofsd, which has a list of its own before the program's, may give a file the set-user-ID or
+ * set-group-ID bit: what the guest makes belongs to the user on the host, so such a program would run there as that user
+ * for everybody. Folders are refused the bits as well (a filter cannot tell), and to krun openat2(2) whole, because its
+ * mode lies in memory where no filter looks.
+ *
  * What answers ENOSYS makes its caller fall back to an older call: the C library from clone3(2), whose flags a filter
  * cannot see, to clone(2); QEMU from io_uring to epoll and threads. */
 #include <errno.h>
@@ -15,10 +20,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/macros.h"
 #include "sandbox/seccomp.h"
+#include "vmm/cage.h"
 #include "vmm/cage_int.h"
 
 #define OK(call) { .name = call, .what = SECCOMP_ALLOW }
@@ -27,6 +34,9 @@
 #define NO_IF(call, n, m, v) { .name = call, .what = SECCOMP_EPERM, .arg = n, .mask = m, .value = v }
 #define NO_UNLESS(call, n, v) \
 	{ .name = call, .what = SECCOMP_EPERM, .arg = n, .mask = UINT64_MAX, .value = (uint64_t)(v), .unequal = 1 }
+#define SET_ID (S_ISUID | S_ISGID)
+#define OK_NO_SET_ID(call, n) OK_IF(call, n, SET_ID, 0)
+#define NO_SET_ID(call, n) NO_IF(call, n, S_ISUID, S_ISUID), NO_IF(call, n, S_ISGID, S_ISGID)
 #define UNKNOWN(call) { .name = call, .what = SECCOMP_ENOSYS }
 
 #define U32 UINT64_C(0xffffffff) /* arguments of type int: the upper half is undefined */
@@ -57,10 +67,11 @@ static const struct seccomp_row krun_rows[] = {
 	OK("sendto"), OK("shutdown"), OK("getsockopt"), OK("setsockopt"), OK("getsockname"), OK("getpeername"),
 	OK("flock"), OK("fcntl"),
 	/* Names: virtio-fs, and the files that the disks are. */
-	OK("openat"), OK("openat2"), OK("open"), OK("newfstatat"), OK("fstat"), OK("stat"), OK("lstat"), OK("statx"),
+	OK_NO_SET_ID("openat", 3), OK_NO_SET_ID("open", 2), OK("newfstatat"), OK("fstat"), OK("stat"), OK("lstat"), OK("statx"),
 	OK("statfs"), OK("fstatfs"), OK("access"), OK("faccessat"), OK("faccessat2"), OK("readlink"), OK("readlinkat"),
-	OK("getdents64"), OK("getcwd"), OK("mkdirat"), OK("mknodat"), OK("unlinkat"), OK("linkat"), OK("symlinkat"),
-	OK("renameat"), OK("renameat2"), OK("fchmod"), OK("fchmodat"), OK("fchmodat2"), OK("fchown"), OK("fchownat"),
+	OK("getdents64"), OK("getcwd"), OK("mkdirat"), OK_NO_SET_ID("mknodat", 2), OK("unlinkat"), OK("linkat"), OK("symlinkat"),
+	OK("renameat"), OK("renameat2"), OK_NO_SET_ID("fchmod", 1), OK_NO_SET_ID("fchmodat", 2),
+	OK_NO_SET_ID("fchmodat2", 2), OK("fchown"), OK("fchownat"),
 	OK("utimensat"), OK("umask"), OK("setxattr"), OK("getxattr"), OK("listxattr"), OK("removexattr"),
 	OK("lsetxattr"), OK("lgetxattr"), OK("llistxattr"), OK("lremovexattr"), OK("fsetxattr"), OK("fgetxattr"),
 	OK("flistxattr"), OK("fremovexattr"),
@@ -78,7 +89,7 @@ static const struct seccomp_row krun_rows[] = {
 	OK_IF("ioctl", 1, U32, 0x5451 /* FIOCLEX */), OK("uname"), OK("sysinfo"), OK("getrandom"), OK("getrusage"),
 	OK("getrlimit"), OK("getcpu"), OK_IF("prlimit64", 2, UINT64_MAX, 0 /* only asks */),
 	/* Newer than some C library's idea of EPERM. */
-	UNKNOWN("io_uring_setup"), UNKNOWN("futex_waitv"), UNKNOWN("pidfd_open"), UNKNOWN("mseal"), UNKNOWN("cachestat"),
+	UNKNOWN("io_uring_setup"), UNKNOWN("openat2"), UNKNOWN("futex_waitv"), UNKNOWN("pidfd_open"), UNKNOWN("mseal"), UNKNOWN("cachestat"),
 	UNKNOWN("map_shadow_stack"), UNKNOWN("statmount"), UNKNOWN("listmount"),
 };
 
@@ -109,6 +120,13 @@ static const struct seccomp_row qemu_rows[] = {
 	NO_IF("ioctl", 1, U32, 0x5412 /* TIOCSTI */), NO_IF("ioctl", 1, U32, 0x541c /* TIOCLINUX */),
 };
 
+/* openat2(2) stays: the virtiofsd that uses it makes no files with it. */
+static const struct seccomp_row files_rows[] = {
+	NO_SET_ID("chmod", 1), NO_SET_ID("fchmod", 1), NO_SET_ID("fchmodat", 2), NO_SET_ID("fchmodat2", 2),
+	NO_SET_ID("mknod", 1), NO_SET_ID("mknodat", 2), NO_SET_ID("open", 2), NO_SET_ID("creat", 1),
+	NO_SET_ID("openat", 3),
+};
+
 static const struct seccomp_row super_rows[] = {
 	OK("read"), OK("write"), OK("close"), OK("poll"), OK("ppoll"), OK("restart_syscall"), OK("wait4"), OK("kill"),
 	OK("sendto"), OK("rt_sigreturn"), OK("rt_sigprocmask"), OK("sigaltstack" /* ASan asks before _exit() */),
@@ -129,6 +147,15 @@ int cage_seccomp_keeper(struct err *err)
 {
 	static const struct seccomp_table t = {
 		.role = "the keeper of the guards", .otherwise = SECCOMP_KILL, .rows = keeper_rows, .n_rows = ARRAY_SIZE(keeper_rows),
+	};
+
+	return seccomp_apply(&t, NULL, 0, err);
+}
+
+int cage_seccomp_files(struct err *err)
+{
+	static const struct seccomp_table t = {
+		.role = "virtiofsd", .otherwise = SECCOMP_ALLOW, .rows = files_rows, .n_rows = ARRAY_SIZE(files_rows),
 	};
 
 	return seccomp_apply(&t, NULL, 0, err);

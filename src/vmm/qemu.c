@@ -175,6 +175,7 @@ static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int l
 	char locale[] = "LC_ALL=C", *const envp[] = { locale, NULL };
 	struct strv argv = { 0 };
 	struct rlimit files;
+	struct err err;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -184,6 +185,10 @@ static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int l
 	if (dup2(VMM_FD_LOG, 1) < 0 || dup2(VMM_FD_LOG, 2) < 0 || dup2(listener, 3) < 0 || close_range(4, ~0u, 0) < 0)
 		_exit(126);
 	allow_keeping_groups();
+	if (cage_seccomp_files(&err) < 0) {
+		(void)dprintf(2, "virtiofsd: %s\n", err.text);
+		_exit(126);
+	}
 	virtiofsd_argv(&argv, program, dir, 3);
 	(void)execve(program, argv.v, envp);
 	(void)dprintf(2, "virtiofsd: exec: %s\n", strerror(errno));

@@ -732,6 +732,11 @@ static void use_share(uint32_t walls)
 	works("fifo", mknodat(AT_FDCWD, P "fifo", S_IFIFO | 0600, 0));
 	works("local socket's node", mknodat(AT_FDCWD, P "sock", S_IFSOCK | 0600, 0));
 	refused("device node", mknodat(AT_FDCWD, P "dev", S_IFCHR | 0600, makedev(1, 1)));
+	refused("set-user-ID bit", chmod_at(P "out/moved", 04755));
+	refused("set-group-ID bit", chmod_at(P "out/moved", 02755));
+	refused("set-id file from the start", open(P "suid", O_WRONLY | O_CREAT | O_CLOEXEC, 04755));
+	refused("set-id node", mknodat(AT_FDCWD, P "suid", S_IFREG | 02755, 0));
+	works("sticky bit", chmod_at(P "out", 01755));
 	works("times", utimensat(AT_FDCWD, P "out/moved", ts, 0));
 	works("chown to root", chown_at(P "out/moved", 0, 0));
 	works("folder of another share", put("/share/2/x", "x"));

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +24,64 @@ static char *sh(const char *line, int timeout_ms, int want)
 	if (r != want)
 		fail_msg("%s: %d, not %d (%s)", line, r, want, err.text);
 	return out;
+}
+
+static void write_program(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0755);
+
+	CHECK(fd >= 0 && write(fd, "#!/bin/sh\n", 10) == 10);
+	close(fd);
+}
+
+TEST(programs_of_a_folder_that_a_guest_can_write_are_passed_over)
+{
+	char dir[] = "/tmp/t-base-prog-XXXXXX", *old = xstrdup(getenv("PATH")), *ret = NULL;
+	AUTO_FREE(char, project);
+	AUTO_FREE(char, own);
+	AUTO_FREE(char, other);
+	AUTO_FREE(char, link);
+	AUTO_FREE(char, path);
+
+	CHECK(mkdtemp(dir));
+	project = xasprintf("%s/project", dir);
+	own = xasprintf("%s/project/agent-vm-t", dir);
+	other = xasprintf("%s/projectile/agent-vm-t", dir);
+	link = xasprintf("%s/projectile/agent-vm-l", dir);
+	path = xasprintf("%s/project:%s/projectile:/usr/bin", dir, dir);
+	CHECK(mkdir(project, 0755) == 0);
+	*strrchr(other, '/') = '\0';
+	CHECK(mkdir(other, 0755) == 0);
+	other[strlen(other)] = '/';
+	write_program(own);
+	CHECK(symlink(own, link) == 0);
+	setenv("PATH", path, 1);
+	CHECK_INT(prog_find("agent-vm-t", &ret), ==, 0);
+	CHECK_STR(ret, own);
+	free(ret);
+	prog_shun(project);
+	CHECK_INT(prog_find("agent-vm-t", &ret), ==, -EPERM);
+	/* Through a link that lies elsewhere. */
+	CHECK_INT(prog_find("agent-vm-l", &ret), ==, -EPERM);
+	/* A name that only begins alike. */
+	write_program(other);
+	CHECK_INT(prog_find("agent-vm-t", &ret), ==, 0);
+	CHECK_STR(ret, other);
+	free(ret);
+	CHECK_INT(prog_find("agent-vm-none", &ret), ==, -ENOENT);
+	prog_shun("/");
+	CHECK_INT(prog_find("sh", &ret), ==, 0);
+	CHECK(strstr(ret, "project") == NULL);
+	free(ret);
+	setenv("PATH", old, 1);
+	free(old);
+	(void)unlink(own);
+	(void)unlink(link);
+	(void)unlink(other);
+	(void)rmdir(project);
+	*strrchr(other, '/') = '\0';
+	(void)rmdir(other);
+	(void)rmdir(dir);
 }
 
 TEST(a_program_gets_a_cleaned_environment)
@@ -128,7 +187,7 @@ TEST(what_cannot_be_executed_is_an_error_of_the_start)
 	struct prog p = PROG_INIT;
 	struct err err;
 	pid_t pid = 0;
-	char *path = NULL;
+	char *path = NULL, *sh = realpath("/bin/sh", NULL);
 
 	p.path = "/nonexistent/x";
 	p.argv = argv;
@@ -137,6 +196,7 @@ TEST(what_cannot_be_executed_is_an_error_of_the_start)
 	CHECK_INT(prog_find("no-such-program-here", &path), ==, -ENOENT);
 	setenv("PATH", "relative:/bin", 1);
 	CHECK_INT(prog_find("sh", &path), ==, 0);
-	CHECK_STR(path, "/bin/sh");
+	CHECK_STR(path, sh);
+	free(sh);
 	free(path);
 }

@@ -224,6 +224,22 @@ TEST(subfolder_comes_after_its_read_only_top)
 	launch_done(&t);
 }
 
+TEST(folders_above_a_hidden_file_stay_where_they_are)
+{
+	const char *hide[] = { "/a/b/key", NULL };
+	struct launch t;
+	const struct layout_share *s;
+
+	launch_init(&t, "/var/tmp");
+	files_sh(t.home, "mkdir -p p/a/b && touch p/a/b/key");
+	t.a.hide = hide;
+	plan(&t, "p");
+	CHECK_INT(t.r, ==, 0);
+	s = &t.l.shares[t.l.project];
+	CHECK(has(&s->hide, "a/b/key") && has(&s->guard_self, "a") && has(&s->guard_self, "a/b"));
+	launch_done(&t);
+}
+
 TEST(under_tmp_relative_distances_are_kept)
 {
 	struct launch t;

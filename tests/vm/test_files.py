@@ -36,6 +36,17 @@ class Files(Case):
             self.assertEqual((st.st_uid, st.st_gid), (os.geteuid(), os.getegid()), f)
             self.assertEqual(os.listxattr(f, follow_symlinks=False), [], f)
 
+    def test_no_set_id_file_is_left_on_the_host(self):
+        out = self.sh("cp /bin/true a; cp a b; chmod 6755 a && echo CHMOD; chmod 2755 b && echo CHMOD; chmod g+s b && echo CHMOD;"
+                      "install -m 4755 a c && echo INSTALL; "
+                      "perl -e 'use Fcntl; sysopen(F, \"d\", O_CREAT|O_WRONLY, 04755) and print \"OPEN\\n\"';"
+                      "cp a /root/e; chmod 6755 /root/e; cp -p /root/e e; mv /root/e f; chmod 755 a; test -x a && echo fine")
+        self.assertEqual(out, "fine\n")
+        files = list(self.project.iterdir())
+        self.assertGreaterEqual(len(files), 3)
+        for f in files:
+            self.assertEqual(f.lstat().st_mode & (stat.S_ISUID | stat.S_ISGID), 0, f)
+
     def test_host_changes_are_seen_and_fsync_survives_a_killed_vm(self):
         with self.session() as s:
             (self.project / "from-host").write_text("one")
@@ -112,6 +123,37 @@ class Files(Case):
         self.assertTrue((self.project / ".agentvmignore").read_text().startswith("# comment"))
         self.assertIn("REAL=canary", self.sh("cat .env", "--no-hide"))
 
+    def test_a_hidden_file_cannot_be_uncovered_by_moving_its_folder(self):
+        (self.project / ".agentvmignore").write_text("/a/b/key\n")
+        (self.project / "a/b").mkdir(parents=True)
+        (self.project / "a/b/key").write_text("canary")
+        with self.session():
+            self.exec("mv a a2; mv a/b a/b2; mv a/b b2; rm -rf a; mkdir -p a/b; true")
+            self.assertEqual((self.project / "a/b/key").read_text(), "canary")
+            self.assertNotIn("canary", self.exec("cat a/b/key a2/b/key a/b2/key b2/key; true"))
+            self.assertNotIn("canary", self.exec("sleep 2; find . -name key -exec cat {} +; true"))
+
+
+    def test_programs_in_the_project_are_not_run_on_the_host(self):
+        (self.project / "bin").mkdir()
+        for name in ("qemu-system-x86_64", "qemu-system-aarch64"):
+            f = self.project / "bin" / name
+            f.write_text(f"#!/bin/sh\ntouch {self.project}/ran\nexec /usr/bin/{name} \"$@\"\n")
+            f.chmod(0o755)
+        path = f"{self.project}/bin:{os.environ['PATH']}"
+        p = self.vm("shell", "--vmm", "qemu", "--", "echo", "fine", env={"PATH": path}, check=0)
+        self.assertEqual(p.stdout, b"fine\n")
+        self.assertFalse((self.project / "ran").exists())
+
+    def test_links_left_in_the_state_folder_are_set_aside(self):
+        self.sh("cd /agent-vm-state && rm -rf bash_history claude && ln -s /etc/passwd bash_history && ln -s /nowhere claude")
+        p = self.vm("shell", "--", "-c", "ls -ld /root/.claude/ > /dev/null && echo typed >> ~/.bash_history && echo fine",
+                    check=0)
+        self.assertEqual(p.stdout, b"fine\n")
+        self.assertIn(b"bash_history: is a link; it was renamed bash_history.agent-vm-bad", p.stderr)
+        self.assertIn(b"claude: is a link", p.stderr)
+        self.assertEqual(self.sh("cat ~/.bash_history"), "typed\n")
+
 
 class Git(Case):
     def setUp(self):
@@ -162,10 +204,13 @@ class Git(Case):
         (sub / "s").write_text("s\n")
         git("add", ".", cwd=self.project)
         git("commit", "-m", "sub", cwd=self.project)
-        out = self.sh(IDENTITY + "git status --porcelain; echo t > t; git add t; git commit -qm t; git status --porcelain;"
-                      "echo x > ../f 2>/dev/null && echo HOLE; cat ../f", cwd=sub)
+        out = self.sh("set -e; " + IDENTITY + "git status --porcelain; echo t > t; git add t; git commit -qm from-guest;"
+                      "git status --porcelain; if echo x > ../f; then echo HOLE; fi 2>/dev/null; cat ../f", cwd=sub)
         self.assertEqual(out, "1\n")
         self.assertEqual((self.project / "f").read_text(), "1\n")
+        log = subprocess.run(["git", "log", "-1", "--format=%s %an", "--name-only"], cwd=self.project, check=True,
+                             stdout=subprocess.PIPE).stdout.decode()
+        self.assertEqual(log.split(), ["from-guest", "g", "sub/t"])
 
     def test_submodule(self):
         lib = self.top / "lib"
