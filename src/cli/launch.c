@@ -23,6 +23,7 @@
 #include "cli/table.h"
 #include "image/qcow2.h"
 #include "session/aside.h"
+#include "session/made.h"
 #include "session/older.h"
 #include "session/registry.h"
 #include "session/session.h"
@@ -36,7 +37,7 @@ struct launch {
 	struct plan plan;
 	struct state_root root;
 	struct session session;
-	struct strv env, guards_made;
+	struct strv env;
 	struct buf config;
 	struct spawned vmm;
 	struct run *run;
@@ -233,7 +234,7 @@ static int launch_prepare(struct launch *l)
 	if (r == 0)
 		r = prepare_disk(l);
 	if (r == 0)
-		r = guard_make(&l->plan.layout.guard, &l->guards_made, &l->err);
+		r = made_take(&l->root, l->session.info.name, &l->plan.layout.guard, &l->err);
 	return r;
 }
 
@@ -345,7 +346,8 @@ static void launch_end(struct launch *l, int profile_mode)
 		(void)kill(l->vmm.pid, SIGKILL);
 		(void)waitpid(l->vmm.pid, NULL, 0);
 	}
-	guard_unmake(&l->guards_made);
+	if (l->session.lock_fd >= 0)
+		made_drop(&l->root, l->session.info.name);
 	if (l->session.lock_fd >= 0)
 		(void)session_end(&l->session, l->result, l->status, l->err.text[0] ? l->err.text : NULL);
 	l->profile.cleaned = now_ns();
@@ -356,7 +358,6 @@ static void launch_end(struct launch *l, int profile_mode)
 	session_done(&l->session);
 	state_root_close(&l->root);
 	strv_done(&l->env);
-	strv_done(&l->guards_made);
 	buf_done(&l->config);
 	plan_done(&l->plan);
 }

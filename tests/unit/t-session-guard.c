@@ -49,14 +49,19 @@ TEST(places_of_a_git_directory)
 	files_sh(p.dir, "touch .git/config.worktree");
 	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
 	CHECK(has(&p.g.ro, p.git, "hooks") && has(&p.g.ro, p.git, "config") && has(&p.g.ro, p.git, "config.worktree"));
-	CHECK_INT(p.g.ro.n, ==, 3);
-	CHECK(has(&p.g.watch, p.git, "commondir"));
-	CHECK(p.g.make_dir.n == 0 && p.g.make_file.n == 0 && p.found.n == 0);
-	/* A commondir that is there is kept as it is. */
+	CHECK(has(&p.g.ro, p.git, "commondir"));
+	CHECK_INT(p.g.ro.n, ==, 4);
+	CHECK(has(&p.g.make, p.git, "hooks") && has(&p.g.make, p.git, "commondir") && p.g.make.n == 2 && p.found.n == 0);
+	/* One of ours is there already, as with another session. */
 	again(&p);
 	files_write(p.git, "commondir", ".\n");
 	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
-	CHECK(has(&p.g.ro, p.git, "commondir"));
+	CHECK(has(&p.g.ro, p.git, "commondir") && has(&p.g.make, p.git, "commondir"));
+	/* One that leads elsewhere is kept as it is. */
+	again(&p);
+	files_write(p.git, "commondir", "../elsewhere\n");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.git, "commondir") && !has(&p.g.make, p.git, "commondir"));
 	place_done(&p);
 }
 
@@ -66,11 +71,11 @@ TEST(config_worktree_is_made_only_when_git_would_read_it)
 
 	place_init(&p);
 	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
-	CHECK(p.g.make_file.n == 0 && has(&p.g.watch, p.git, "config.worktree"));
+	CHECK(!has(&p.g.make, p.git, "config.worktree") && has(&p.g.watch, p.git, "config.worktree"));
 	again(&p);
 	files_sh(p.dir, "git config extensions.worktreeConfig true");
 	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
-	CHECK(has(&p.g.make_file, p.git, "config.worktree") && has(&p.g.ro, p.git, "config.worktree"));
+	CHECK(has(&p.g.make, p.git, "config.worktree") && has(&p.g.ro, p.git, "config.worktree"));
 	place_done(&p);
 }
 
@@ -100,8 +105,63 @@ TEST(modules_of_modules_are_found_and_links_among_them_are_not_entered)
 	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
 	CHECK(has(&p.g.ro, p.git, "modules/a/b/hooks") && has(&p.g.ro, p.git, "modules/a/b/config"));
 	CHECK(has(&p.g.ro, p.git, "modules/a/b/modules/c/config"));
-	CHECK(has(&p.g.make_dir, p.git, "modules/a/b/modules/c/hooks"));
-	CHECK_INT(p.g.ro.n, ==, 6);
+	CHECK(has(&p.g.make, p.git, "modules/a/b/modules/c/hooks"));
+	CHECK(has(&p.g.make, p.git, "modules/a/b/commondir") && has(&p.g.ro, p.git, "modules/a/b/commondir"));
+	CHECK_INT(p.g.ro.n, ==, 9);
+	place_done(&p);
+}
+
+TEST(a_config_that_a_commondir_would_change_is_warned_of)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "git config core.worktree ..");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(!has(&p.g.make, p.git, "commondir") && has(&p.g.watch, p.git, "commondir"));
+	CHECK(p.found.n == 1 && p.found.v[0].kind == FINDING_WARNING);
+	again(&p);
+	/* A submodule's says what the place of its work tree says. */
+	files_sh(p.dir, "mkdir .git/modules && git init -q --bare .git/modules/m && git -C .git/modules/m config core.bare false && "
+			"git -C .git/modules/m config core.worktree ../../../m && git config --unset core.worktree");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.make, p.git, "modules/m/commondir") && p.found.n == 0);
+	place_done(&p);
+}
+
+TEST(with_our_commondir_git_works_as_before)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "echo 1 > f && git add f && git commit -qm one");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	for (size_t i = 0; i < p.g.make.n; i++)
+		CHECK_INT(guard_place_there(p.g.make.v[i]) ? guard_place_make(p.g.make.v[i]) : 0, ==, 0);
+	files_sh(p.dir, "grep -qx '\\.' .git/commondir && test -z \"$(git status --porcelain)\" && echo 2 >> f && git commit -qam two && "
+			"git checkout -q -b b && git worktree add -q w && git -C w status && git worktree remove w && git gc -q && "
+			"git fsck && git clone -q . c && test $(git -C c log --oneline | wc -l) = 2 && git config user.name x && "
+			"git stash list && git branch -D -q master || git branch -D -q main");
+	for (size_t i = 0; i < p.g.make.n; i++)
+		guard_place_remove(p.g.make.v[i]);
+	files_sh(p.dir, "test ! -e .git/commondir && test -d .git/hooks && git fsck");
+	place_done(&p);
+}
+
+TEST(repositories_below_the_project_are_guarded)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "git init -q a/sub && echo 'gitdir: ../../.git/worktrees/w' > a/.git && mkdir -p b/c && ln -s ../../a/sub/.git b/c/.git && "
+			"ln -s a loop && git init -q .git/inside");
+	CHECK_INT(guard_below(&p.g, p.dir, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.dir, "a/.git") && has(&p.g.self, p.dir, "a/sub/.git"));
+	CHECK(has(&p.g.ro, p.dir, "a/sub/.git/config") && has(&p.g.ro, p.dir, "a/sub/.git/hooks") &&
+	      has(&p.g.make, p.dir, "a/sub/.git/commondir"));
+	CHECK(has(&p.g.watch, p.dir, "b/c/.git") && p.found.n == 1);
+	/* The top's own is not its business, and what lies in a git directory is none of a work tree. */
+	CHECK(!has(&p.g.self, p.dir, ".git") && !has(&p.g.self, p.dir, ".git/inside/.git"));
 	place_done(&p);
 }
 
