@@ -30,7 +30,6 @@ void guard_done(struct guard *g)
 	strv_done(&g->ro);
 	strv_done(&g->self);
 	strv_done(&g->make);
-	strv_done(&g->watch);
 	strv_done(&g->configs);
 }
 
@@ -54,7 +53,6 @@ static void odd(struct walk *w, const char *path)
 	AUTO_FREE(char, shown);
 
 	shown = path_shown(path);
-	strv_add(&w->g->watch, path);
 	findings_add(w->found, FINDING_WARNING,
 		     "%s: is a link or no plain file, and cannot be kept read-only for the guest; what changes is reported at the "
 		     "end, a plain one would be guarded",
@@ -99,11 +97,6 @@ static bool worktree_config_on(int dirfd)
 	}
 }
 
-static void watch(struct walk *w, const char *dir, const char *name)
-{
-	strv_take(&w->g->watch, path_join(dir, name));
-}
-
 /* A file that git reads only where it is there: read-only, made when missing. */
 static void ro_made(struct walk *w, int fd, const char *dir, const char *name, mode_t kind)
 {
@@ -145,7 +138,6 @@ static void commondir(struct walk *w, int fd, const char *dir)
 		(void)ro_if_there(w, fd, dir, "commondir", S_IFREG);
 	} else if (kind_of(fd, "commondir", &mode) < 0 && says_where_the_tree_is(fd, dir)) {
 		shown = path_shown(dir);
-		watch(w, dir, "commondir");
 		findings_add(w->found, FINDING_WARNING,
 			     "%s: its config has core.bare or core.worktree, so the file commondir in it cannot be kept from "
 			     "being made; run no git there before you have read what the report at the end says",
@@ -165,12 +157,11 @@ static void git_places(struct walk *w, int fd, const char *dir)
 		strv_take(&w->g->configs, path_join(dir, "config"));
 		strv_take(&w->g->configs, path_join(dir, "config.worktree"));
 	} else {
-		if (!ro_if_there(w, fd, dir, "config", S_IFREG))
-			watch(w, dir, "config");
+		ro_made(w, fd, dir, "config", S_IFREG);
 		if (worktree_config)
 			ro_made(w, fd, dir, "config.worktree", S_IFREG);
-		else if (!ro_if_there(w, fd, dir, "config.worktree", S_IFREG))
-			watch(w, dir, "config.worktree");
+		else
+			(void)ro_if_there(w, fd, dir, "config.worktree", S_IFREG);
 	}
 	commondir(w, fd, dir);
 }
@@ -265,8 +256,8 @@ static int worktree_files(struct walk *w, int fd, const char *path)
 		strv_take(&w->g->configs, path_join(path, "config.worktree"));
 	else if (w->worktree_config)
 		ro_made(w, fd, path, "config.worktree", S_IFREG);
-	else if (!ro_if_there(w, fd, path, "config.worktree", S_IFREG))
-		watch(w, path, "config.worktree");
+	else
+		(void)ro_if_there(w, fd, path, "config.worktree", S_IFREG);
 	return 0;
 }
 
@@ -315,10 +306,8 @@ static mode_t git_entry(struct walk *w, int fd, const char *dir)
 	mode_t mode;
 
 	entry = path_join(dir, ".git");
-	if (kind_of(fd, ".git", &mode) < 0) {
-		strv_add(&w->g->watch, entry);
+	if (kind_of(fd, ".git", &mode) < 0)
 		return 0;
-	}
 	if (mode == S_IFDIR)
 		strv_add(&w->g->self, entry);
 	else if (mode == S_IFREG)
@@ -358,7 +347,7 @@ static enum tree_next below_each(const struct tree_entry *e, void *arg)
 	if (strcmp(e->name, ".git") != 0)
 		return TREE_ENTER;
 	/* That of the top is guard_top()'s. */
-	if (e->path == e->name || strcmp(e->path, ".git") == 0 || b->r < 0)
+	if (strcmp(e->path, ".git") == 0 || b->r < 0)
 		return TREE_PASS;
 	entry = path_join(b->top, e->path);
 	full = xstrndup(entry, strlen(entry) - strlen("/.git"));

@@ -7,7 +7,7 @@
  *   - the content of a .git file and of worktrees/NAME/commondir (they name the git directory),
  *   - commondir of a git directory. One that is missing is made and says ".", which changes nothing (tried with git 2.39:
  *     commit, gc, worktrees, submodules, clone, push): an empty one is an error to git, and there is no mount over nothing,
- *   - config.worktree, made empty when missing, if extensions.worktreeConfig is on,
+ *   - config, made empty when missing, and config.worktree, made empty when missing, if extensions.worktreeConfig is on,
  *   - every .git, file or folder, anywhere below the project: "git status" above runs in the submodules that it knows. */
 #pragma once
 
@@ -28,7 +28,6 @@ struct guard {
 	struct strv ro;	      /* host paths bound onto themselves read-only */
 	struct strv self;     /* host paths bound onto themselves writable, so that they stay where they are */
 	struct strv make;     /* of ro: made before the binds where they are missing, and removed at the end (session/made.h) */
-	struct strv watch;    /* places that cannot be guarded (missing, or a link): the report at the end looks at them */
 	struct strv configs;  /* git configs that were left writable (--git-config rw) */
 };
 

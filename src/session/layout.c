@@ -549,9 +549,7 @@ static void distribute(struct plan *p)
 		sort_paths(&s->hide);
 	}
 	if (p->a->report_only) {
-		/* Nothing is bound, so nothing is made; the report at the end watches what would have been guarded. */
-		for (size_t i = 0; i < p->l.guard.ro.n; i++)
-			strv_add_new(&p->l.guard.watch, p->l.guard.ro.v[i]);
+		/* Nothing is bound, so nothing is made; what is changed is in the report at the end. */
 		strv_done(&p->l.guard.ro);
 		strv_done(&p->l.guard.self);
 		strv_done(&p->l.guard.make);

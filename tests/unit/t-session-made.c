@@ -18,7 +18,7 @@ static void two_begin(struct two *w)
 	files_sh(w->t.project.path, "git init -q . && rm -r .git/hooks && git config extensions.worktreeConfig true");
 	w->git = files_at(w->t.project.path, ".git");
 	CHECK_INT(guard_git(&w->g, w->git, NULL, false, &found), ==, 0);
-	CHECK_INT(w->g.make.n, ==, 3);
+	CHECK_INT(w->g.make.n, ==, 4);
 	findings_done(&found);
 }
 
@@ -57,6 +57,19 @@ TEST(what_was_made_goes_with_the_last_session_that_needs_it)
 	take(&w, "agent-vm-c");
 	files_sh(w.t.project.path, PRESENT);
 	made_drop(&w.t.root, "agent-vm-c");
+	two_end(&w);
+}
+
+TEST(a_missing_config_is_kept_from_being_made)
+{
+	struct two w;
+
+	two_begin(&w);
+	files_sh(w.t.project.path, "rm .git/config");
+	take(&w, "agent-vm-a");
+	files_sh(w.t.project.path, "test -f .git/config && git status");
+	made_drop(&w.t.root, "agent-vm-a");
+	files_sh(w.t.project.path, "test ! -e .git/config");
 	two_end(&w);
 }
 
