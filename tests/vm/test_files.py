@@ -278,6 +278,24 @@ class Git(Case):
         self.assertFalse(hooks.exists())
         self.assertFalse((self.project / ".git/commondir").exists())
 
+    def test_what_a_session_left_is_told_at_its_end(self):
+        p = self.vm("shell", "--", "-c", IDENTITY + "echo 2 >> f; git commit -qam two; mkdir src; echo x > src/a.c", check=0)
+        self.assertNotIn(b"left in", p.stderr)
+        script = ("mkdir .vscode new; echo {} > .vscode/tasks.json; echo all: > Makefile; cd new; git init -q .;"
+                  "git config core.hooksPath h; mkdir h; echo x > h/pre-commit")
+        p = self.vm("shell", "--", "-c", script, check=0)
+        lines = p.stderr.decode().splitlines()
+        at = lines.index(f"==> left in {self.project} by this session:")
+        self.assertEqual(lines[at + 1], "    runs by itself    .vscode/tasks.json (new), new/.git/ (new), "
+                                        "new/.git/config core.hookspath = h (new), new/h/pre-commit (new)")
+        self.assertEqual(lines[at + 2], "    runs on build     Makefile (new)")
+        with self.session("--quiet") as s:
+            self.exec("echo '{ }' > .vscode/tasks.json; echo x >> Makefile")
+            s.terminate()
+            err = s.stderr.read().decode()
+        self.assertIn("    runs by itself    .vscode/tasks.json (changed)\n", err)
+        self.assertNotIn("runs on build", err)
+
     def test_a_pointer_that_leads_elsewhere_is_not_followed(self):
         evil = self.top / "evil"
         evil.mkdir()
