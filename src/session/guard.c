@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/macros.h"
 #include "session/gitconfig.h"
+#include "session/gitindex.h"
 #include "session/path.h"
 #include "session/treewalk.h"
 
@@ -101,13 +102,20 @@ static bool worktree_config_on(int dirfd)
 static void ro_made(struct walk *w, int fd, const char *dir, const char *name, mode_t kind)
 {
 	AUTO_FREE(char, path);
+	struct stat st;
 	mode_t mode;
+	int r;
 
 	path = path_join(dir, name);
-	if (kind_of(fd, name, &mode) == 0 && mode != kind) {
+	r = kind_of(fd, name, &mode);
+	if (r == 0 && mode != kind) {
 		odd(w, path);
 		return;
 	}
+	/* Where the user cannot make it the guest cannot either, unless it could give itself the right. */
+	if (r == -ENOENT && faccessat(fd, ".", W_OK, AT_EACCESS) < 0 &&
+	    (errno == EROFS || (fstat(fd, &st) == 0 && st.st_uid != geteuid())))
+		return;
 	strv_add(&w->g->ro, path);
 	strv_add(&w->g->make, path);
 }
@@ -331,27 +339,116 @@ int guard_top(struct guard *g, const char *dir, struct findings *found)
 	return 0;
 }
 
+/* A repository that was met, outer ones first. */
+struct repo {
+	char *top;    /* relative to the walk's; "" is that itself */
+	char *gitdir; /* host path of the folder with its index; NULL: unknown */
+	char *common; /* host path */
+	bool guarded;
+	bool loaded, all; /* all: what its submodules are cannot be known, so everything inside counts as one */
+	struct strv links;
+};
+
 struct below {
 	struct walk w;
 	const char *top;
+	struct repo *v;
+	size_t n;
 	int r;
 };
+
+static void repo_add(struct below *b, char *top, char *gitdir, char *common, bool guarded)
+{
+	b->v = xrealloc(b->v, (b->n + 1) * sizeof(*b->v));
+	b->v[b->n++] = (struct repo){ .top = top, .gitdir = gitdir, .common = common, .guarded = guarded };
+}
+
+static void repo_load(struct repo *p)
+{
+	AUTO_FREE(char, text);
+	AUTO_FD(fd);
+	size_t n;
+	int r;
+
+	p->loaded = true;
+	p->all = true;
+	fd = p->gitdir ? open(p->gitdir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (fd < 0)
+		return;
+	r = file_read_beneath(fd, "index", GITINDEX_MAX, &text, &n);
+	p->all = r != -ENOENT && (r < 0 || gitindex_links(SPAN(text, n), &p->links) < 0);
+}
+
+/* @top "/" ... of a relative path; "" holds everything. What lies in it, or NULL. */
+static const char *rest_in(const char *top, const char *path)
+{
+	size_t n = strlen(top);
+
+	if (n == 0)
+		return path;
+	return strncmp(path, top, n) == 0 && path[n] == '/' ? path + n + 1 : NULL;
+}
+
+/* The innermost repository around @path. */
+static struct repo *around(struct below *b, const char *path)
+{
+	struct repo *best = NULL;
+
+	for (size_t i = 0; i < b->n; i++)
+		if (rest_in(b->v[i].top, path) && (!best || strlen(b->v[i].top) >= strlen(best->top)))
+			best = &b->v[i];
+	return best;
+}
+
+static bool strv_has(const struct strv *s, const char *what)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (strcmp(s->v[i], what) == 0)
+			return true;
+	return false;
+}
+
+/* Where the .git file in @dirfd, the folder @full, points to; NULL: it is none. Caller owns. */
+static char *pointer(int dirfd, const char *full)
+{
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, raw);
+	size_t n;
+
+	if (file_read_beneath(dirfd, ".git", GITCONFIG_MAX, &text, &n) < 0 || gitdir_pointer(text, n, &raw) < 0)
+		return NULL;
+	return path_tidy(full, raw);
+}
 
 static enum tree_next below_each(const struct tree_entry *e, void *arg)
 {
 	struct below *b = arg;
+	AUTO_FREE(char, rel);
 	AUTO_FREE(char, full);
 	AUTO_FREE(char, entry);
+	AUTO_FREE(char, target);
 	AUTO_FD(fd);
+	struct repo *outer;
+	bool guarded = true;
 
 	if (strcmp(e->name, ".git") != 0)
 		return TREE_ENTER;
 	/* That of the top is guard_top()'s. */
 	if (strcmp(e->path, ".git") == 0 || b->r < 0)
 		return TREE_PASS;
+	rel = xstrndup(e->path, strlen(e->path) - strlen("/.git"));
+	full = path_join(b->top, rel);
 	entry = path_join(b->top, e->path);
-	full = xstrndup(entry, strlen(entry) - strlen("/.git"));
-	if (git_entry(&b->w, e->dirfd, full) != S_IFDIR)
+	target = e->type == DT_REG ? pointer(e->dirfd, full) : xstrdup(entry);
+	outer = around(b, rel);
+	if (outer) {
+		if (!outer->loaded)
+			repo_load(outer);
+		guarded = outer->guarded && (outer->all || strv_has(&outer->links, rest_in(outer->top, rel)) ||
+					     (e->type == DT_REG && target && outer->common && path_within(outer->common, target)));
+	}
+	repo_add(b, TAKE_PTR(rel), target ? xstrdup(target) : NULL, target ? xstrdup(target) : NULL, guarded);
+	if (!guarded || git_entry(&b->w, e->dirfd, full) != S_IFDIR)
 		return TREE_PASS;
 	fd = file_open_beneath(e->dirfd, ".git", O_PATH | O_DIRECTORY, 0);
 	if (fd >= 0 && gitdir_looks_like(fd))
@@ -359,7 +456,8 @@ static enum tree_next below_each(const struct tree_entry *e, void *arg)
 	return TREE_PASS;
 }
 
-int guard_below(struct guard *g, const char *dir, bool config_rw, struct findings *found)
+int guard_below(struct guard *g, const char *dir, const char *gitdir, const char *common, bool config_rw,
+		struct findings *found)
 {
 	struct below b = { .w = { .g = g, .found = found, .config_rw = config_rw }, .top = dir };
 	struct tree_walk walk = { .each = below_each, .arg = &b };
@@ -370,7 +468,16 @@ int guard_below(struct guard *g, const char *dir, bool config_rw, struct finding
 	fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
+	if (gitdir)
+		repo_add(&b, xstrdup(""), xstrdup(gitdir), xstrdup(common), true);
 	tree_walk(fd, &walk);
+	for (size_t i = 0; i < b.n; i++) {
+		free(b.v[i].top);
+		free(b.v[i].gitdir);
+		free(b.v[i].common);
+		strv_done(&b.v[i].links);
+	}
+	free(b.v);
 	if (b.r == 0 && g->ro.n > GUARD_PLACES_MAX) {
 		findings_add(found, FINDING_WORLD,
 			     "%s: holds more git repositories than can be guarded (%d places); run agent-vm in one of them", shown,

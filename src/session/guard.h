@@ -8,7 +8,9 @@
  *   - commondir of a git directory. One that is missing is made and says ".", which changes nothing (tried with git 2.39:
  *     commit, gc, worktrees, submodules, clone, push): an empty one is an error to git, and there is no mount over nothing,
  *   - config, made empty when missing, and config.worktree, made empty when missing, if extensions.worktreeConfig is on,
- *   - every .git, file or folder, anywhere below the project: "git status" above runs in the submodules that it knows. */
+ *   - the .git of submodules and worktrees below the project: "git status" above runs in the submodules of its index; and
+ *     that of every repository below a folder that is in none. Other clones inside a work tree (what a build or a package
+ *     manager fetched) are not: their folders could then not be removed by the guest, and git above does not enter them. */
 #pragma once
 
 #include <stdbool.h>
@@ -47,11 +49,14 @@ int guard_git(struct guard *g, const char *common, const char *admin, bool confi
 int guard_top(struct guard *g, const char *dir, struct findings *found);
 
 /**
- * guard_below() - Add every .git of the folders below @dir, and the places of those that are git directories
+ * guard_below() - Add the .git of the repositories below @dir, as above, and the places of those that are git directories
+ * @gitdir:	Folder with the index of @dir's work tree, host path; NULL: it is none, or not the top
+ * @common:	Its common directory; NULL with @gitdir
  *
  * Bounded as session/treewalk.h says; links are not followed. Return: 0 or a negative errno with a finding
  */
-int guard_below(struct guard *g, const char *dir, bool config_rw, struct findings *found);
+int guard_below(struct guard *g, const char *dir, const char *gitdir, const char *common, bool config_rw,
+		struct findings *found);
 
 /* A place of struct guard.make, made or removed; the folder is opened without following links. */
 

@@ -2,7 +2,9 @@
 
 #include <errno.h>
 
+#include "base/file.h"
 #include "files.h"
+#include "session/gitindex.h"
 
 static bool has(const struct strv *v, const char *dir, const char *name)
 {
@@ -147,20 +149,76 @@ TEST(with_our_commondir_git_works_as_before)
 	place_done(&p);
 }
 
-TEST(repositories_below_the_project_are_guarded)
+TEST(repositories_below_a_folder_that_is_none_are_guarded)
 {
 	struct place p;
 
 	place_init(&p);
 	files_sh(p.dir, "git init -q a/sub && echo 'gitdir: ../../.git/worktrees/w' > a/.git && mkdir -p b/c && ln -s ../../a/sub/.git b/c/.git && "
-			"ln -s a loop && git init -q .git/inside");
-	CHECK_INT(guard_below(&p.g, p.dir, false, &p.found), ==, 0);
-	CHECK(has(&p.g.ro, p.dir, "a/.git") && has(&p.g.self, p.dir, "a/sub/.git"));
-	CHECK(has(&p.g.ro, p.dir, "a/sub/.git/config") && has(&p.g.ro, p.dir, "a/sub/.git/hooks") &&
-	      has(&p.g.make, p.dir, "a/sub/.git/commondir"));
+			"ln -s a loop && git init -q .git/inside && git init -q c && git init -q c/build/fetched");
+	CHECK_INT(guard_below(&p.g, p.dir, NULL, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.dir, "a/.git") && has(&p.g.self, p.dir, "c/.git"));
+	CHECK(has(&p.g.ro, p.dir, "c/.git/config") && has(&p.g.ro, p.dir, "c/.git/hooks") && has(&p.g.make, p.dir, "c/.git/commondir"));
 	CHECK(p.found.n == 1 && strstr(p.found.v[0].text, "b/c/.git: is a link"));
 	/* The top's own is not its business, and what lies in a git directory is none of a work tree. */
 	CHECK(!has(&p.g.self, p.dir, ".git") && !has(&p.g.self, p.dir, ".git/inside/.git"));
+	/* A clone in a work tree that knows nothing of it. */
+	CHECK(!has(&p.g.self, p.dir, "c/build/fetched/.git"));
+	place_done(&p);
+}
+
+TEST(submodules_and_worktrees_inside_a_work_tree_are_guarded_and_other_clones_not)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "git init -q ../lib-$$ && git -C ../lib-$$ commit -q --allow-empty -m l && "
+			"git -c protocol.file.allow=always submodule add -q ../lib-$$ s/absorbed 2>/dev/null || "
+			"git -c protocol.file.allow=always submodule add -q \"$PWD/../lib-$$\" s/absorbed; "
+			"git init -q old && git -C old commit -q --allow-empty -m o && git add old && git commit -qm all && "
+			"git worktree add -q w/t && git clone -q \"$PWD/../lib-$$\" build/fetched && "
+			"git -C build/fetched -c protocol.file.allow=always submodule add -q \"$PWD/../lib-$$\" deep && rm -rf ../lib-$$");
+	CHECK_INT(guard_below(&p.g, p.dir, p.git, p.git, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.dir, "s/absorbed/.git") && has(&p.g.ro, p.dir, "w/t/.git"));
+	CHECK(has(&p.g.self, p.dir, "old/.git") && has(&p.g.ro, p.dir, "old/.git/config"));
+	CHECK(!has(&p.g.self, p.dir, "build/fetched/.git") && !has(&p.g.ro, p.dir, "build/fetched/deep/.git"));
+	again(&p);
+	/* An index that cannot be read tells nothing, so all are. */
+	files_sh(p.dir, "git update-index --index-version 4");
+	CHECK_INT(guard_below(&p.g, p.dir, p.git, p.git, false, &p.found), ==, 0);
+	CHECK(has(&p.g.self, p.dir, "build/fetched/.git"));
+	place_done(&p);
+}
+
+TEST(the_index_tells_its_submodules_or_that_it_cannot_be_read)
+{
+	struct place p;
+	AUTO_FREE(char, text);
+	struct strv links = { 0 };
+	size_t n;
+	int fd;
+
+	place_init(&p);
+	files_sh(p.dir, "seq 300 | sed 's/^/a-file-with-a-name-/' | xargs touch && git add . && git init -q sub && "
+			"git -C sub commit -q --allow-empty -m x && git add sub && touch later && git add -N later");
+	fd = open(p.git, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	CHECK_INT(file_read_beneath(fd, "index", GITINDEX_MAX, &text, &n), ==, 0);
+	CHECK_INT(gitindex_links(SPAN(text, n), &links), ==, 0);
+	CHECK(links.n == 1 && strcmp(links.v[0], "sub") == 0);
+	strv_done(&links);
+	/* Cut anywhere before the checksum: an error or, between two extensions, still right; nothing is handed out by halves. */
+	for (size_t k = 0; k < n; k += 7) {
+		int r = gitindex_links(SPAN(text, k), &links);
+
+		CHECK(r == 0 || r == -EBADMSG);
+		CHECK_INT(links.n, ==, r == 0);
+		strv_done(&links);
+	}
+	free(TAKE_PTR(text));
+	files_sh(p.dir, "git update-index --split-index");
+	CHECK_INT(file_read_beneath(fd, "index", GITINDEX_MAX, &text, &n), ==, 0);
+	CHECK_INT(gitindex_links(SPAN(text, n), &links), ==, -ENOTSUP);
+	(void)close(fd);
 	place_done(&p);
 }
 
