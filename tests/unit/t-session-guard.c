@@ -217,7 +217,8 @@ TEST(the_index_tells_its_submodules_or_that_it_cannot_be_read)
 	free(TAKE_PTR(text));
 	files_sh(p.dir, "git update-index --split-index");
 	CHECK_INT(file_read_beneath(fd, "index", GITINDEX_MAX, &text, &n), ==, 0);
-	CHECK_INT(gitindex_links(SPAN(text, n), &links), ==, -ENOTSUP);
+	/* Its names may be empty, or not. */
+	CHECK_INT(gitindex_links(SPAN(text, n), &links), <, 0);
 	(void)close(fd);
 	place_done(&p);
 }
