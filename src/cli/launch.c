@@ -26,9 +26,11 @@
 #include "image/qcow2.h"
 #include "image/update.h"
 #include "session/aside.h"
+#include "session/made.h"
 #include "session/older.h"
 #include "session/registry.h"
 #include "session/session.h"
+#include "session/sinks.h"
 
 #define AGENT_GRACE_MS 2000 /* for what still runs in the guest when the agent has ended */
 #define HOOK_FILE ".agent-vm.runtime.sh"
@@ -39,12 +41,13 @@ struct launch {
 	struct plan plan;
 	struct state_root root;
 	struct session session;
-	struct strv env, guards_made;
+	struct strv env;
 	struct buf config;
 	struct spawned vmm;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
+	struct sinks *before; /* NULL: the guest never had the files */
 	bool quiet;
 
 	/* How it ended. */
@@ -275,7 +278,7 @@ static int launch_disk(struct launch *l)
 
 	if (r == 0)
 		r = prepare_disk(l);
-	return r < 0 ? r : guard_make(&l->plan.layout.guard, &l->guards_made, &l->err);
+	return r < 0 ? r : made_take(&l->root, l->session.info.name, &l->plan.layout.guard, &l->err);
 }
 
 /* Nothing of it is needed for the session, so nothing of it can fail it. */
@@ -340,6 +343,45 @@ static void take_end(struct launch *l, enum run_end end)
 	}
 }
 
+/* The trees that the guest can write, without the state folder. */
+static struct sinks *take_sinks(const struct launch *l)
+{
+	const struct layout *lay = &l->plan.layout;
+	struct strv trees = { 0 };
+	struct sinks *s;
+
+	for (size_t i = 0; i < lay->n_shares; i++)
+		if (!lay->shares[i].ro && lay->shares[i].kind != LAYOUT_STATE)
+			strv_add(&trees, lay->shares[i].host);
+	s = sinks_take(&trees, l->plan.home);
+	strv_done(&trees);
+	return s;
+}
+
+/* What the session left that runs on the host. */
+static void launch_report(struct launch *l)
+{
+	struct sinks_left *left;
+	struct sinks *after;
+	size_t n;
+
+	if (!l->before)
+		return;
+	after = take_sinks(l);
+	sinks_compare(l->before, after, &left, &n);
+	sinks_print(stderr, left, n, l->quiet);
+	for (size_t i = 0; i < n; i++) {
+		for (size_t k = 0; k < left[i].itself.n; k++)
+			log_info("left, runs by itself: %s", left[i].itself.v[k]);
+		for (size_t k = 0; k < left[i].build.n; k++)
+			log_info("left, runs on build: %s", left[i].build.v[k]);
+	}
+	sinks_left_free(left, n);
+	sinks_free(after);
+	sinks_free(l->before);
+	l->before = NULL;
+}
+
 static void launch_run_guest(struct launch *l)
 {
 	struct guest_env_args ea = { .image = &l->plan.image.env, .user = &l->args->env,
@@ -349,7 +391,13 @@ static void launch_run_guest(struct launch *l)
 	guest_env(&ea, &l->env);
 	l->profile.cpu_before_vmm_ns = profile_cpu_ns();
 	l->profile.image = now_ns();
-	if (start_monitor(l) < 0 || start_run(l) < 0) {
+	if (start_monitor(l) < 0) {
+		take_end(l, RUN_FAILED);
+		return;
+	}
+	/* While the VM boots; it gets no files before run_boot() has sent it its configuration. */
+	l->before = take_sinks(l);
+	if (start_run(l) < 0) {
 		take_end(l, RUN_FAILED);
 		return;
 	}
@@ -403,12 +451,14 @@ static void launch_end(struct launch *l, int profile_mode)
 	if (l->err.text[0] != '\0')
 		(void)fprintf(stderr, "agent-vm: %s\n", l->err.text);
 	launch_remarks(l);
-	l->profile.reported = now_ns();
 	if (!run && l->vmm.pid > 0) {
 		(void)kill(l->vmm.pid, SIGKILL);
 		(void)waitpid(l->vmm.pid, NULL, 0);
 	}
-	guard_unmake(&l->guards_made);
+	launch_report(l);
+	l->profile.reported = now_ns();
+	if (l->session.lock_fd >= 0)
+		made_drop(&l->root, l->session.info.name);
 	if (l->session.lock_fd >= 0)
 		(void)session_end(&l->session, l->result, l->status, l->err.text[0] ? l->err.text : NULL);
 	l->profile.cleaned = now_ns();
@@ -419,7 +469,6 @@ static void launch_end(struct launch *l, int profile_mode)
 	session_done(&l->session);
 	state_root_close(&l->root);
 	strv_done(&l->env);
-	strv_done(&l->guards_made);
 	buf_done(&l->config);
 	plan_done(&l->plan);
 }

@@ -83,10 +83,7 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 	row_vm(&pr, p);
 	rows(&pr, "project", &l->project);
 	rows(&pr, "git", &l->git);
-	if (p->namespaces)
-		rows(&pr, "guard", &l->guard);
-	else
-		row(&pr, "guard", "none; this host allows no namespaces (agent-vm doctor)");
+	rows(&pr, "guard", &l->guard);
 	rows(&pr, "mounts", &l->mounts);
 	rows(&pr, "hidden", &l->hidden);
 	rows(&pr, "exposed", &l->exposed);

@@ -102,6 +102,14 @@ static int read_line(int dirfd, const char *name, char **ret)
 	return gitdir_path_line(text, n, ret);
 }
 
+bool gitdir_has_other_common(int dirfd)
+{
+	AUTO_FREE(char, line);
+	int r = read_line(dirfd, "commondir", &line);
+
+	return r == 0 ? strcmp(line, ".") != 0 : r != -ENOENT;
+}
+
 /* What follows decides on one repository; the state of that. */
 struct search {
 	const struct gitdir_args *args;
@@ -243,7 +251,7 @@ static int module(struct search *s, const char *target, int fd)
 		not_bound(s, target, "it is no git directory", false);
 		return -ENOENT;
 	}
-	if (is_kind(fd, "commondir", S_IFREG)) {
+	if (gitdir_has_other_common(fd)) {
 		not_bound(s, target, "it is a worktree's entry outside a folder named worktrees", true);
 		return -EACCES;
 	}
@@ -307,7 +315,7 @@ static int look_inside(struct search *s, int top_fd)
 		/* git would look further up here; the first .git is where we stop. */
 		return -ENOENT;
 	}
-	if (is_kind(fd, "commondir", S_IFREG)) {
+	if (gitdir_has_other_common(fd)) {
 		not_bound(s, NULL, "its commondir file names another git directory", false);
 		s->g.kind = GITDIR_INSIDE;
 		s->g.common = xstrdup(s->g.entry);

@@ -69,6 +69,10 @@ void gitbind_done(struct gitbind *b);
 /* Is the folder a git directory: HEAD, objects/ and refs/ as git wants them? */
 bool gitdir_looks_like(int dirfd);
 
+/* Does its file commondir name another git directory? One that says "." (which is how the guard keeps another from being
+ * made) names this one. What cannot be read counts as another. */
+bool gitdir_has_other_common(int dirfd);
+
 /**
  * gitdir_pointer() - Content of a .git file: "gitdir: PATH"
  * @ret:	PATH as written, caller owns

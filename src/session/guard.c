@@ -3,14 +3,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/file.h"
 #include "base/macros.h"
 #include "session/gitconfig.h"
+#include "session/gitindex.h"
 #include "session/path.h"
+#include "session/treewalk.h"
 
 struct walk {
 	struct guard *g;
@@ -19,15 +23,14 @@ struct walk {
 	size_t n_entries;
 	const char *common; /* for texts */
 	const char *admin;  /* the worktree that is the project's; others are read-only whole */
+	bool worktree_config; /* extensions.worktreeConfig of the common directory */
 };
 
 void guard_done(struct guard *g)
 {
 	strv_done(&g->ro);
 	strv_done(&g->self);
-	strv_done(&g->make_dir);
-	strv_done(&g->make_file);
-	strv_done(&g->watch);
+	strv_done(&g->make);
 	strv_done(&g->configs);
 }
 
@@ -51,7 +54,6 @@ static void odd(struct walk *w, const char *path)
 	AUTO_FREE(char, shown);
 
 	shown = path_shown(path);
-	strv_add(&w->g->watch, path);
 	findings_add(w->found, FINDING_WARNING,
 		     "%s: is a link or no plain file, and cannot be kept read-only for the guest; what changes is reported at the "
 		     "end, a plain one would be guarded",
@@ -96,44 +98,80 @@ static bool worktree_config_on(int dirfd)
 	}
 }
 
-static void watch(struct walk *w, const char *dir, const char *name)
+/* A file that git reads only where it is there: read-only, made when missing. */
+static void ro_made(struct walk *w, int fd, const char *dir, const char *name, mode_t kind)
 {
-	strv_take(&w->g->watch, path_join(dir, name));
+	AUTO_FREE(char, path);
+	struct stat st;
+	mode_t mode;
+	int r;
+
+	path = path_join(dir, name);
+	r = kind_of(fd, name, &mode);
+	if (r == 0 && mode != kind) {
+		odd(w, path);
+		return;
+	}
+	/* Where the user cannot make it the guest cannot either, unless it could give itself the right. */
+	if (r == -ENOENT && faccessat(fd, ".", W_OK, AT_EACCESS) < 0 &&
+	    (errno == EROFS || (fstat(fd, &st) == 0 && st.st_uid != geteuid())))
+		return;
+	strv_add(&w->g->ro, path);
+	strv_add(&w->g->make, path);
+}
+
+/* With a commondir git takes core.bare and core.worktree as not said (setup.c of git 2.39: they would be those of the
+ * main work tree). For a submodule's git directory that is what the place of its work tree says anyway. */
+static bool says_where_the_tree_is(int fd, const char *dir)
+{
+	const char *name = strrchr(dir, '/');
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, bare);
+	AUTO_FREE(char, tree);
+	size_t n;
+
+	if (file_read_beneath(fd, "config", GITCONFIG_MAX, &text, &n) < 0)
+		return false;
+	if (name && strcmp(name, "/.git") == 0 && gitconfig_get(text, n, "core", "bare", &bare) == 0 && gitconfig_true(bare))
+		return true;
+	return !strstr(dir, "/modules/") && gitconfig_get(text, n, "core", "worktree", &tree) == 0;
+}
+
+static void commondir(struct walk *w, int fd, const char *dir)
+{
+	AUTO_FREE(char, shown);
+	mode_t mode;
+
+	if (gitdir_has_other_common(fd)) {
+		(void)ro_if_there(w, fd, dir, "commondir", S_IFREG);
+	} else if (kind_of(fd, "commondir", &mode) < 0 && says_where_the_tree_is(fd, dir)) {
+		shown = path_shown(dir);
+		findings_add(w->found, FINDING_WARNING,
+			     "%s: its config has core.bare or core.worktree, so the file commondir in it cannot be kept from "
+			     "being made; run no git there before you have read what the report at the end says",
+			     shown);
+	} else {
+		ro_made(w, fd, dir, "commondir", S_IFREG);
+	}
 }
 
 /* The places that every git directory has. */
 static void git_places(struct walk *w, int fd, const char *dir)
 {
-	AUTO_FREE(char, path);
 	bool worktree_config = worktree_config_on(fd);
 
-	if (!ro_if_there(w, fd, dir, "hooks", S_IFDIR)) {
-		path = path_join(dir, "hooks");
-		strv_add(&w->g->ro, path);
-		strv_add(&w->g->make_dir, path);
-	}
+	ro_made(w, fd, dir, "hooks", S_IFDIR);
 	if (w->config_rw) {
 		strv_take(&w->g->configs, path_join(dir, "config"));
 		strv_take(&w->g->configs, path_join(dir, "config.worktree"));
 	} else {
-		if (!ro_if_there(w, fd, dir, "config", S_IFREG))
-			watch(w, dir, "config");
-		if (!ro_if_there(w, fd, dir, "config.worktree", S_IFREG)) {
-			if (worktree_config) {
-				AUTO_FREE(char, file);
-
-				file = path_join(dir, "config.worktree");
-				strv_add(&w->g->ro, file);
-				strv_add(&w->g->make_file, file);
-			} else {
-				watch(w, dir, "config.worktree");
-			}
-		}
+		ro_made(w, fd, dir, "config", S_IFREG);
+		if (worktree_config)
+			ro_made(w, fd, dir, "config.worktree", S_IFREG);
+		else
+			(void)ro_if_there(w, fd, dir, "config.worktree", S_IFREG);
 	}
-	/* A commondir file makes git take hooks and config from elsewhere (tried with git 2.39: an alias of that other
-	 * config ran). It cannot be kept from being made, so the report at the end looks for it. */
-	if (!ro_if_there(w, fd, dir, "commondir", S_IFREG))
-		watch(w, dir, "commondir");
+	commondir(w, fd, dir);
 }
 
 static int too_much(struct walk *w)
@@ -224,8 +262,10 @@ static int worktree_files(struct walk *w, int fd, const char *path)
 	(void)ro_if_there(w, fd, path, "gitdir", S_IFREG);
 	if (w->config_rw)
 		strv_take(&w->g->configs, path_join(path, "config.worktree"));
-	else if (!ro_if_there(w, fd, path, "config.worktree", S_IFREG))
-		watch(w, path, "config.worktree");
+	else if (w->worktree_config)
+		ro_made(w, fd, path, "config.worktree", S_IFREG);
+	else
+		(void)ro_if_there(w, fd, path, "config.worktree", S_IFREG);
 	return 0;
 }
 
@@ -253,6 +293,7 @@ int guard_git(struct guard *g, const char *common, const char *admin, bool confi
 		findings_add(found, FINDING_WORLD, "%s: cannot be opened to guard it: %s; repair it", shown, strerror(-r));
 		return r;
 	}
+	w.worktree_config = worktree_config_on(fd);
 	git_places(&w, fd, common);
 	r = modules_in(&w, fd, common, 0);
 	if (r == 0 && kind_of(fd, "worktrees", &mode) == 0 && mode == S_IFDIR) {
@@ -266,30 +307,189 @@ int guard_git(struct guard *g, const char *common, const char *admin, bool confi
 	return r;
 }
 
+/* The entry .git of @dir: file: read-only; folder: stays where it is. Returns its type, 0 when there is none. */
+static mode_t git_entry(struct walk *w, int fd, const char *dir)
+{
+	AUTO_FREE(char, entry);
+	mode_t mode;
+
+	entry = path_join(dir, ".git");
+	if (kind_of(fd, ".git", &mode) < 0)
+		return 0;
+	if (mode == S_IFDIR)
+		strv_add(&w->g->self, entry);
+	else if (mode == S_IFREG)
+		strv_add(&w->g->ro, entry);
+	else
+		odd(w, entry);
+	return mode;
+}
+
 int guard_top(struct guard *g, const char *dir, struct findings *found)
 {
 	struct walk w = { .g = g, .found = found, .common = dir };
-	AUTO_FREE(char, entry);
 	AUTO_FD(fd);
-	mode_t mode;
 
 	fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	entry = path_join(dir, ".git");
-	if (kind_of(fd, ".git", &mode) == 0) {
-		if (mode == S_IFDIR)
-			strv_add(&g->self, entry);
-		else if (mode == S_IFREG)
-			strv_add(&g->ro, entry);
-		else
-			odd(&w, entry);
-	} else {
-		strv_add(&g->watch, entry);
-	}
+	(void)git_entry(&w, fd, dir);
 	(void)ro_if_there(&w, fd, dir, ".agentvmignore", S_IFREG);
 	(void)ro_if_there(&w, fd, dir, ".agent-vm.conf", S_IFREG);
 	return 0;
+}
+
+/* A repository that was met, outer ones first. */
+struct repo {
+	char *top;    /* relative to the walk's; "" is that itself */
+	char *gitdir; /* host path of the folder with its index; NULL: unknown */
+	char *common; /* host path */
+	bool guarded;
+	bool loaded, all; /* all: what its submodules are cannot be known, so everything inside counts as one */
+	struct strv links;
+};
+
+struct below {
+	struct walk w;
+	const char *top;
+	struct repo *v;
+	size_t n;
+	int r;
+};
+
+static void repo_add(struct below *b, char *top, char *gitdir, char *common, bool guarded)
+{
+	b->v = xrealloc(b->v, (b->n + 1) * sizeof(*b->v));
+	b->v[b->n++] = (struct repo){ .top = top, .gitdir = gitdir, .common = common, .guarded = guarded };
+}
+
+static void repo_load(struct repo *p)
+{
+	AUTO_FREE(char, text);
+	AUTO_FD(fd);
+	size_t n;
+	int r;
+
+	p->loaded = true;
+	p->all = true;
+	fd = p->gitdir ? open(p->gitdir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (fd < 0)
+		return;
+	r = file_read_beneath(fd, "index", GITINDEX_MAX, &text, &n);
+	p->all = r != -ENOENT && (r < 0 || gitindex_links(SPAN(text, n), &p->links) < 0);
+}
+
+/* @top "/" ... of a relative path; "" holds everything. What lies in it, or NULL. */
+static const char *rest_in(const char *top, const char *path)
+{
+	size_t n = strlen(top);
+
+	if (n == 0)
+		return path;
+	return strncmp(path, top, n) == 0 && path[n] == '/' ? path + n + 1 : NULL;
+}
+
+/* The innermost repository around @path. */
+static struct repo *around(struct below *b, const char *path)
+{
+	struct repo *best = NULL;
+
+	for (size_t i = 0; i < b->n; i++)
+		if (rest_in(b->v[i].top, path) && (!best || strlen(b->v[i].top) >= strlen(best->top)))
+			best = &b->v[i];
+	return best;
+}
+
+static bool strv_has(const struct strv *s, const char *what)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (strcmp(s->v[i], what) == 0)
+			return true;
+	return false;
+}
+
+/* Where the .git file in @dirfd, the folder @full, points to; NULL: it is none. Caller owns. */
+static char *pointer(int dirfd, const char *full)
+{
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, raw);
+	size_t n;
+
+	if (file_read_beneath(dirfd, ".git", GITCONFIG_MAX, &text, &n) < 0 || gitdir_pointer(text, n, &raw) < 0)
+		return NULL;
+	return path_tidy(full, raw);
+}
+
+static enum tree_next below_each(const struct tree_entry *e, void *arg)
+{
+	struct below *b = arg;
+	AUTO_FREE(char, rel);
+	AUTO_FREE(char, full);
+	AUTO_FREE(char, entry);
+	AUTO_FREE(char, target);
+	AUTO_FD(fd);
+	struct repo *outer;
+	bool guarded = true;
+
+	if (strcmp(e->name, ".git") != 0)
+		return TREE_ENTER;
+	/* That of the top is guard_top()'s. */
+	if (strcmp(e->path, ".git") == 0 || b->r < 0)
+		return TREE_PASS;
+	rel = xstrndup(e->path, strlen(e->path) - strlen("/.git"));
+	full = path_join(b->top, rel);
+	entry = path_join(b->top, e->path);
+	target = e->type == DT_REG ? pointer(e->dirfd, full) : xstrdup(entry);
+	outer = around(b, rel);
+	if (outer) {
+		if (!outer->loaded)
+			repo_load(outer);
+		guarded = outer->guarded && (outer->all || strv_has(&outer->links, rest_in(outer->top, rel)) ||
+					     (e->type == DT_REG && target && outer->common && path_within(outer->common, target)));
+	}
+	repo_add(b, TAKE_PTR(rel), target ? xstrdup(target) : NULL, target ? xstrdup(target) : NULL, guarded);
+	if (!guarded || git_entry(&b->w, e->dirfd, full) != S_IFDIR)
+		return TREE_PASS;
+	fd = file_open_beneath(e->dirfd, ".git", O_PATH | O_DIRECTORY, 0);
+	if (fd >= 0 && gitdir_looks_like(fd))
+		b->r = guard_git(b->w.g, entry, NULL, b->w.config_rw, b->w.found);
+	return TREE_PASS;
+}
+
+int guard_below(struct guard *g, const char *dir, const char *gitdir, const char *common, bool config_rw,
+		struct findings *found)
+{
+	struct below b = { .w = { .g = g, .found = found, .config_rw = config_rw }, .top = dir };
+	struct tree_walk walk = { .each = below_each, .arg = &b };
+	AUTO_FREE(char, shown);
+	AUTO_FD(fd);
+
+	shown = path_shown(dir);
+	fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (gitdir)
+		repo_add(&b, xstrdup(""), xstrdup(gitdir), xstrdup(common), true);
+	tree_walk(fd, &walk);
+	for (size_t i = 0; i < b.n; i++) {
+		free(b.v[i].top);
+		free(b.v[i].gitdir);
+		free(b.v[i].common);
+		strv_done(&b.v[i].links);
+	}
+	free(b.v);
+	if (b.r == 0 && g->ro.n > GUARD_PLACES_MAX) {
+		findings_add(found, FINDING_WORLD,
+			     "%s: holds more git repositories than can be guarded (%d places); run agent-vm in one of them", shown,
+			     GUARD_PLACES_MAX);
+		return -E2BIG;
+	}
+	if (b.r == 0 && walk.cut)
+		findings_add(found, FINDING_WARNING,
+			     "%s: is too large to be looked through (%zu entries), so repositories deep inside it may be unguarded; "
+			     "run git there with care, or run agent-vm in a smaller folder",
+			     shown, walk.n_entries);
+	return b.r;
 }
 
 /* Opens the folder of an absolute path; no link on the way. @ret_name points into @path. */
@@ -307,59 +507,67 @@ static int open_parent(const char *path, const char **ret_name)
 	return file_open_beneath(root, dir[0] ? dir + 1 : ".", O_RDONLY | O_DIRECTORY, 0);
 }
 
-static int make_one(const char *path, bool folder, struct strv *made, struct err *err)
+static bool is_named(const char *name, const char *what)
 {
-	AUTO_FREE(char, shown);
+	return strcmp(name, what) == 0;
+}
+
+int guard_place_there(const char *path)
+{
 	AUTO_FD(dir);
 	const char *name;
-	int r = 0, fd;
+	struct stat st;
 
-	shown = path_shown(path);
 	dir = open_parent(path, &name);
 	if (dir < 0)
-		return err_set(err, dir, "%s: cannot be made to guard it: %s; repair the git directory", shown, strerror(-dir));
-	if (folder) {
-		r = mkdirat(dir, name, 0777) < 0 ? -errno : 0;
-	} else {
-		fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-		r = fd < 0 ? -errno : 0;
-		if (fd >= 0)
-			(void)close(fd);
-	}
-	/* Another session of the project may have made it since; then that one removes it. */
-	if (r == -EEXIST)
-		return 0;
-	if (r < 0)
-		return err_set(err, r, "%s: cannot be made to guard it: %s; make it, or repair the git directory", shown,
-			       strerror(-r));
-	strv_add(made, path);
-	return 0;
+		return dir;
+	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
-int guard_make(const struct guard *g, struct strv *made, struct err *err)
+int guard_place_make(const char *path)
 {
-	int r = 0;
+	AUTO_FD(dir);
+	AUTO_FD(fd);
+	const char *name;
 
-	for (size_t i = 0; r == 0 && i < g->make_dir.n; i++)
-		r = make_one(g->make_dir.v[i], true, made, err);
-	for (size_t i = 0; r == 0 && i < g->make_file.n; i++)
-		r = make_one(g->make_file.v[i], false, made, err);
-	return r;
+	dir = open_parent(path, &name);
+	if (dir < 0)
+		return dir;
+	if (is_named(name, "hooks"))
+		return mkdirat(dir, name, 0777) < 0 ? -errno : 0;
+	if (is_named(name, "commondir")) {
+		AUTO_FREE(char, tmp);
+
+		/* Never empty, not even for a moment: git would stop with an error. */
+		tmp = xasprintf(".%s.%ld", name, (long)getpid());
+		fd = openat(dir, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+		if (fd < 0)
+			return -errno;
+		int r = fd_write_all(fd, GUARD_COMMONDIR, strlen(GUARD_COMMONDIR));
+
+		if (r == 0 && renameat2(dir, tmp, dir, name, RENAME_NOREPLACE) < 0)
+			r = -errno;
+		if (r < 0)
+			(void)unlinkat(dir, tmp, 0);
+		return r;
+	}
+	fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+	return fd < 0 ? -errno : 0;
 }
 
-void guard_unmake(const struct strv *made)
+void guard_place_remove(const char *path)
 {
-	for (size_t i = made->n; i > 0; i--) {
-		AUTO_FD(dir);
-		const char *name;
-		struct stat st;
+	AUTO_FREE(char, text);
+	AUTO_FD(dir);
+	const char *name;
+	size_t n;
 
-		dir = open_parent(made->v[i - 1], &name);
-		if (dir < 0 || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		if (S_ISDIR(st.st_mode))
-			(void)unlinkat(dir, name, AT_REMOVEDIR);
-		else if (S_ISREG(st.st_mode) && st.st_size == 0)
-			(void)unlinkat(dir, name, 0);
-	}
+	dir = open_parent(path, &name);
+	if (dir < 0)
+		return;
+	if (is_named(name, "hooks"))
+		(void)unlinkat(dir, name, AT_REMOVEDIR);
+	else if (file_read_beneath(dir, name, sizeof(GUARD_COMMONDIR), &text, &n) == 0 &&
+		 strcmp(text, is_named(name, "commondir") ? GUARD_COMMONDIR : "") == 0)
+		(void)unlinkat(dir, name, 0);
 }

@@ -351,19 +351,26 @@ static void guard_share(struct plan *p, const struct layout_share *s)
 	}
 	(void)guard_top(g, s->host, p->found);
 	entry = path_join(s->host, ".git");
-	if (p->l.git.common && strcmp(entry, p->l.git.common) == 0)
-		return;
 	(void)close_p(&fd);
 	fd = open(entry, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 && gitdir_looks_like(fd))
+	if (fd >= 0 && !gitdir_looks_like(fd))
+		(void)close_p(&fd);
+	(void)guard_below(g, s->host, fd >= 0 ? entry : NULL, fd >= 0 ? entry : NULL, p->a->git_config_rw, p->found);
+	if (fd >= 0 && (!p->l.git.common || strcmp(entry, p->l.git.common) != 0))
 		(void)guard_git(g, entry, NULL, p->a->git_config_rw, p->found);
 }
 
 static void collect_guards(struct plan *p)
 {
 	const struct gitdir *g = &p->l.git;
+	bool at_top;
 
 	(void)guard_top(&p->l.guard, p->a->project, p->found);
+	/* In a subfolder names in the index are not those of the walk; then every repository counts. */
+	at_top = g->top && strcmp(g->top, p->a->project) == 0;
+	if (g->kind != GITDIR_BARE)
+		(void)guard_below(&p->l.guard, p->a->project, !at_top ? NULL : g->admin ? g->admin : g->common,
+				  at_top ? g->common : NULL, p->a->git_config_rw, p->found);
 	if (g->common)
 		(void)guard_git(&p->l.guard, g->common, g->admin, p->a->git_config_rw, p->found);
 	for (size_t i = 0; i < p->n_binds; i++)
@@ -546,13 +553,10 @@ static void distribute(struct plan *p)
 		sort_paths(&s->hide);
 	}
 	if (p->a->report_only) {
-		/* Nothing is bound, so nothing is made; the report at the end watches what would have been guarded. */
-		for (size_t i = 0; i < p->l.guard.ro.n; i++)
-			strv_add_new(&p->l.guard.watch, p->l.guard.ro.v[i]);
+		/* Nothing is bound, so nothing is made; what is changed is in the report at the end. */
 		strv_done(&p->l.guard.ro);
 		strv_done(&p->l.guard.self);
-		strv_done(&p->l.guard.make_dir);
-		strv_done(&p->l.guard.make_file);
+		strv_done(&p->l.guard.make);
 	}
 }
 
@@ -590,6 +594,21 @@ static char *list_text(const struct strv *v, const char *base, size_t max)
 	return text;
 }
 
+/* What a person knows: without the commondir that is made to keep another from being made. */
+static char *guard_text(const struct plan *p)
+{
+	const struct guard *g = &p->l.guard;
+	struct strv known = { 0 };
+	char *text;
+
+	for (size_t i = 0; i < g->ro.n; i++)
+		if (strcmp(strrchr(g->ro.v[i], '/'), "/commondir") != 0 || !strv_has(&g->make, g->ro.v[i]))
+			strv_add_new(&known, g->ro.v[i]);
+	text = list_text(&known, p->a->project, GUARD_ROW_ITEMS);
+	strv_done(&known);
+	return text;
+}
+
 static void write_rows(struct plan *p)
 {
 	struct layout_rows *rows = &p->l.rows;
@@ -607,7 +626,7 @@ static void write_rows(struct plan *p)
 		for (size_t k = 0; k < p->l.n_shares; k++)
 			if (p->l.shares[k].kind == LAYOUT_MOUNT && strcmp(p->l.shares[k].guest, p->mounts[i].guest) == 0)
 				strv_take(&rows->mounts, share_text(&p->l.shares[k]));
-	guard = list_text(&p->l.guard.ro, p->a->project, GUARD_ROW_ITEMS);
+	guard = guard_text(p);
 	if (p->a->report_only)
 		strv_add(&rows->guard, "report only");
 	else if (*guard)

@@ -58,7 +58,7 @@ struct layout {
 	char *project_guest;
 	char *workspace_why; /* line that says why the project is not at its own path; NULL when it is */
 	struct gitdir git;
-	struct guard guard; /* make_dir, make_file, watch and configs are for the launcher */
+	struct guard guard; /* make and configs are for the launcher */
 	struct layout_rows rows;
 };
 

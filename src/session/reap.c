@@ -22,6 +22,7 @@
 #include "base/str.h"
 #include "session/lock.h"
 #include "session/logs.h"
+#include "session/made.h"
 
 #define KILLED_MS 2000 /* from SIGKILL to the end of a process, unless it is stuck in the kernel */
 
@@ -150,6 +151,7 @@ int registry_reap(const struct state_root *root, int grace_ms, unsigned int *ret
 
 		if (again >= 0) {
 			record_lost(root, &d->info);
+			made_drop_locked(root, d->info.name);
 			r = file_remove_tree_at(root->sessions_fd, d->info.name);
 			if (r < 0 && first == 0)
 				first = err_set(err, r, "%s/run/sessions/%s: cannot be removed: %s", root->path,

@@ -6,7 +6,7 @@
  *   started, ended (milliseconds since 1970), result, exit_status, cause
  *
  * JSON holds only UTF-8, a path may hold any bytes: then "project" is the escaped text and "project_hex" the bytes. */
-#include "session/session.h"
+#include "session/session_json.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "session/session.h"
 
 #define JSON_MAX (1 << 20) /* the table of a session with 64 mounts is a few KB */
 
@@ -87,7 +88,7 @@ static void put_text(json_t *obj, const char *key, const char *s)
 		put(obj, key, text_json(s));
 }
 
-static void put_bytes(json_t *obj, const char *key, const char *s)
+void session_json_put_bytes(json_t *obj, const char *key, const char *s)
 {
 	AUTO_FREE(char, hex_key);
 	AUTO_FREE(char, hex);
@@ -133,7 +134,7 @@ json_t *session_info_to_json(const struct session_info *info)
 			json_checked(NULL);
 	}
 	put(obj, "children", list);
-	put_bytes(obj, "project", info->project);
+	session_json_put_bytes(obj, "project", info->project);
 	put_text(obj, "verb", info->verb);
 	put_strv(obj, "options", &info->options);
 	put_text(obj, "image", info->image);
@@ -184,7 +185,7 @@ static int hex_digit(char c)
 	return -1;
 }
 
-static char *get_bytes(const json_t *obj, const char *key)
+char *session_json_get_bytes(const json_t *obj, const char *key)
 {
 	AUTO_FREE(char, hex_key);
 	AUTO_FREE(char, out);
@@ -307,7 +308,7 @@ int session_info_parse(const char *text, size_t n, struct session_info *ret, str
 	info.launcher.pid_ns = get_u64(obj, "pid_ns");
 	get_fixed(obj, "boot_id", info.launcher.boot_id, sizeof(info.launcher.boot_id));
 	get_children(obj, &info);
-	info.project = get_bytes(obj, "project");
+	info.project = session_json_get_bytes(obj, "project");
 	info.verb = get_text(obj, "verb");
 	get_strv(obj, "options", &info.options);
 	info.image = get_text(obj, "image");

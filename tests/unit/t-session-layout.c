@@ -101,47 +101,12 @@ TEST(a_plain_project_is_mirrored_and_guarded)
 	CHECK(!t.l.workspace_why);
 	CHECK(has(&s->guard_self, ".git"));
 	CHECK(has(&s->guard_ro, ".git/hooks") && has(&s->guard_ro, ".git/config"));
-	CHECK_INT(s->guard_ro.n, ==, 2);
+	CHECK(has(&s->guard_ro, ".git/commondir"));
+	CHECK_INT(s->guard_ro.n, ==, 3);
 	want = xasprintf("rw %s/main", t.home);
 	CHECK_STR(t.l.rows.project.v[0], want);
 	CHECK_STR(t.l.rows.guard.v[0], "ro .git/hooks, .git/config");
 	free(want);
-	/* What can make git look elsewhere and cannot be guarded is watched. */
-	want = xasprintf("%s/main/.git/commondir", t.home);
-	CHECK(has(&t.l.guard.watch, want));
-	free(want);
-	launch_done(&t);
-}
-
-TEST(missing_hooks_are_made_and_removed_again)
-{
-	struct launch t;
-	struct strv made = { 0 };
-	struct err err;
-	char *hooks;
-
-	launch_init(&t, "/var/tmp");
-	files_sh(t.home, repo);
-	files_sh(t.home, "rm -r main/.git/hooks");
-	hooks = files_at(t.home, "main/.git/hooks");
-	plan(&t, "main");
-	CHECK_INT(access(hooks, F_OK), ==, -1);
-	CHECK_INT(guard_make(&t.l.guard, &made, &err), ==, 0);
-	CHECK_INT(made.n, ==, 1);
-	CHECK_INT(access(hooks, F_OK), ==, 0);
-	guard_unmake(&made);
-	CHECK_INT(access(hooks, F_OK), ==, -1);
-	/* Not empty any more: stays. */
-	CHECK_INT(guard_make(&t.l.guard, &made, &err), ==, 0);
-	files_write(hooks, "mine", "x");
-	guard_unmake(&made);
-	CHECK_INT(access(hooks, F_OK), ==, 0);
-	/* A link in its place: stays, and where it leads too. */
-	files_sh(t.home, "rm -r main/.git/hooks && mkdir empty && ln -s ../../empty main/.git/hooks");
-	guard_unmake(&made);
-	files_sh(t.home, "test -L main/.git/hooks && test -d empty");
-	strv_done(&made);
-	free(hooks);
 	launch_done(&t);
 }
 
@@ -163,7 +128,9 @@ TEST(modules_and_the_folders_above_them_are_guarded)
 	      has(&s->guard_self, ".git/modules/libs/m"));
 	CHECK(has(&s->guard_ro, ".agentvmignore"));
 	/* Made, because the extension makes git read it. */
-	CHECK(has(&s->guard_ro, ".git/config.worktree") && t.l.guard.make_file.n == 1);
+	CHECK(has(&s->guard_ro, ".git/config.worktree"));
+	/* The pointer of the submodule, and the folder above it. */
+	CHECK(has(&s->guard_ro, "libs/m/.git") && has(&s->guard_self, "libs") && has(&s->guard_self, "libs/m"));
 	/* --git-config rw */
 	t.a.git_config_rw = true;
 	plan(&t, "super");

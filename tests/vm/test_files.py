@@ -224,6 +224,78 @@ class Git(Case):
                       cwd=self.project / "mod")
         self.assertEqual(out, "2\n")
 
+    def status_runs_nothing(self, cwd):
+        """git status as the user's prompt or editor runs it; what it started would leave a file."""
+        out = subprocess.run(["git", "status", "--porcelain"], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertFalse((self.top / "owned").exists(), out.stdout)
+
+    EVIL = ("cp -r {git} /root/evil; cp -r {git} {evil}; "
+            "git config -f {evil}/config core.fsmonitor 'touch {top}/owned; false'; ")
+
+    def test_git_is_not_led_elsewhere_by_a_commondir_made(self):
+        attack = self.EVIL.format(git=".git", evil="evil", top=self.top) + "echo ../evil > .git/commondir; rm -f .git/commondir; "
+        with self.session():
+            self.exec(attack + "mv .git/commondir .git/c; echo ../evil > .git/commondir; git status > /dev/null && echo fine; true")
+            self.status_runs_nothing(self.project)
+            self.assertEqual((self.project / ".git/commondir").read_text(), ".\n")
+        self.assertFalse((self.project / ".git/commondir").exists())
+        # The same where nothing guards: it must work, or this shows nothing.
+        shutil.copytree(self.project / ".git", self.project / "plain/.git")
+        (self.project / "plain/.git/commondir").write_text("../../evil\n")
+        subprocess.run(["git", "status"], cwd=self.project / "plain", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.assertTrue((self.top / "owned").exists())
+
+    def test_the_pointer_of_a_submodule_stays(self):
+        lib = self.top / "lib"
+        lib.mkdir()
+        git("init", cwd=lib)
+        (lib / "l").write_text("l\n")
+        git("add", "l", cwd=lib)
+        git("commit", "-m", "l", cwd=lib)
+        git("submodule", "add", str(lib), "sub/mod", cwd=self.project)
+        git("commit", "-m", "m", cwd=self.project)
+        pointer = (self.project / "sub/mod/.git").read_bytes()
+        self.sh(self.EVIL.format(git=".git/modules/sub/mod", evil="evil", top=self.top) +
+                "echo gitdir: $PWD/evil > sub/mod/.git; rm -f sub/mod/.git; mv sub/mod sub/m2; mv sub s2; mkdir -p sub/mod;"
+                "echo gitdir: $PWD/evil > sub/mod/.git; echo ../../../evil > .git/modules/sub/mod/commondir; true")
+        self.assertEqual((self.project / "sub/mod/.git").read_bytes(), pointer)
+        self.status_runs_nothing(self.project)
+        self.status_runs_nothing(self.project / "sub/mod")
+        self.assertEqual(self.sh(IDENTITY + "set -e; cd sub/mod; echo x > x; git add x; git commit -qm x; git status --porcelain;"
+                                 "cd ../..; git status --porcelain"), " M sub/mod\n?? evil/\n")
+
+    def test_the_guard_of_two_sessions_lasts_until_both_have_ended(self):
+        hooks = self.project / ".git/hooks"
+        shutil.rmtree(hooks)
+        with self.session() as first:
+            with self.session() as second:
+                first.terminate()
+                first.wait(60)
+                self.exec("mkdir -p .git/hooks; echo x > .git/hooks/post-commit; mv .git/hooks .git/h; true")
+                self.assertEqual(list(hooks.iterdir()), [])
+                second.kill()
+            self.vm("ps", check=0)
+        self.assertFalse(hooks.exists())
+        self.assertFalse((self.project / ".git/commondir").exists())
+
+    def test_what_a_session_left_is_told_at_its_end(self):
+        p = self.vm("shell", "--", "-c", IDENTITY + "echo 2 >> f; git commit -qam two; mkdir src; echo x > src/a.c", check=0)
+        self.assertNotIn(b"left in", p.stderr)
+        script = ("mkdir .vscode new; echo {} > .vscode/tasks.json; echo all: > Makefile; cd new; git init -q .;"
+                  "git config core.hooksPath h; mkdir h; echo x > h/pre-commit")
+        p = self.vm("shell", "--", "-c", script, check=0)
+        lines = p.stderr.decode().splitlines()
+        at = lines.index(f"==> left in {self.project} by this session:")
+        self.assertEqual(lines[at + 1], "    runs by itself    .vscode/tasks.json (new), new/.git/ (new), "
+                                        "new/.git/config core.hookspath = h (new), new/h/pre-commit (new)")
+        self.assertEqual(lines[at + 2], "    runs on build     Makefile (new)")
+        with self.session("--quiet") as s:
+            self.exec("echo '{ }' > .vscode/tasks.json; echo x >> Makefile")
+            s.terminate()
+            err = s.stderr.read().decode()
+        self.assertIn("    runs by itself    .vscode/tasks.json (changed)\n", err)
+        self.assertNotIn("runs on build", err)
+
     def test_a_pointer_that_leads_elsewhere_is_not_followed(self):
         evil = self.top / "evil"
         evil.mkdir()
