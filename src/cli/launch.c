@@ -41,6 +41,7 @@ struct launch {
 	struct strv env, guards_made;
 	struct buf config;
 	struct spawned vmm;
+	struct capture console, vmm_log;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -157,6 +158,21 @@ static int prepare_disk(struct launch *l)
 	return 0;
 }
 
+/* A log of agent-vm-vmm, which the guest may take over: bounded. @ret_write: the role's end. */
+static int open_capture(const struct launch *l, const char *name, struct capture *c, int *ret_write)
+{
+	AUTO_FD(file);
+	int r;
+
+	file = open_log(l, name);
+	if (file < 0)
+		return file;
+	r = capture_open(c, file, ret_write);
+	if (r == 0)
+		(void)TAKE_FD(file);
+	return r;
+}
+
 static int start_monitor(struct launch *l)
 {
 	AUTO_FD(log);
@@ -164,11 +180,11 @@ static int start_monitor(struct launch *l)
 	struct buf orders;
 	int r;
 
-	log = open_log(l, "vmm.log");
-	console = open_log(l, "console.log");
-	if (log < 0 || console < 0)
-		return err_set(&l->err, log < 0 ? log : console, "%s: its files cannot be made: %s", l->session.log_path,
-			       strerror(log < 0 ? -log : -console));
+	r = open_capture(l, "vmm.log", &l->vmm_log, &log);
+	if (r == 0)
+		r = open_capture(l, "console.log", &l->console, &console);
+	if (r < 0)
+		return err_set(&l->err, r, "%s: its files cannot be made: %s", l->session.log_path, strerror(-r));
 	buf_init(&orders, ORDERS_MAX);
 	buf_init(&l->config, ORDERS_MAX);
 	r = orders_vmm(&l->plan, &l->session, &orders);
@@ -200,6 +216,8 @@ static int start_run(struct launch *l)
 		.env = &l->env,
 		.cwd = l->plan.layout.project_guest,
 		.log_dir = l->session.log_path,
+		.console = &l->console,
+		.vmm_log = &l->vmm_log,
 		.stdin_forward = !l->args->agent->program,
 	};
 	int r;
@@ -404,6 +422,8 @@ static void launch_end(struct launch *l, int profile_mode)
 		(void)kill(l->vmm.pid, SIGKILL);
 		(void)waitpid(l->vmm.pid, NULL, 0);
 	}
+	capture_close(&l->console);
+	capture_close(&l->vmm_log);
 	guard_unmake(&l->guards_made);
 	if (l->session.lock_fd >= 0)
 		(void)session_end(&l->session, l->result, l->status, l->err.text[0] ? l->err.text : NULL);
@@ -434,8 +454,8 @@ static void end_by(int sig)
 int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
-			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .result = SESSION_START_FAILED,
-			    .status = 1 };
+			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
+			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;
 	int status, profile_mode = profile_wanted();

@@ -28,6 +28,7 @@
 #define CLOCK_EVERY_S 30
 #define PORT_LOST_S 2 /* from the end of the control port to the end of the monitor */
 #define PROGRESS_AFTER_S 1
+#define VMM_LINES 100 /* of a monitor that was taken over; an honest one says a few */
 
 static const int watched_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD, SIGTSTP, SIGCONT };
 
@@ -107,7 +108,8 @@ static void on_control(struct run *r)
 		if (key != VMM_K_TEXT)
 			continue;
 		text = str_escape(val.p, val.n);
-		log_error("vmm: %s", text);
+		if (r->vmm_lines++ < VMM_LINES)
+			log_error("vmm: %s", text);
 		(void)snprintf(r->vmm_text, sizeof(r->vmm_text), "%s", text);
 	}
 }
@@ -238,6 +240,7 @@ static void on_port(struct run *r, uint32_t events)
 
 static void dispatch(struct run *r, const struct ev_event *e)
 {
+	struct capture *capture;
 	uint64_t ticks;
 
 	switch ((enum ev_kind)e->kind) {
@@ -264,6 +267,11 @@ static void dispatch(struct run *r, const struct ev_event *e)
 		break;
 	case EV_LISTEN:
 		clients_accept(r);
+		break;
+	case EV_CAPTURE:
+		capture = e->slot == 0 ? r->spec.console : r->spec.vmm_log;
+		if (capture_read(capture) == 0)
+			ev_unwatch(&r->ev, capture->pipe_fd);
 		break;
 	case EV_CLIENT:
 		if (r->clients[e->slot].used && r->clients[e->slot].gen == e->gen && !r->clients[e->slot].dying &&
@@ -445,6 +453,10 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
 	if (k == 0 && r->listen_fd >= 0)
 		k = ev_watch(&r->ev, r->listen_fd, EPOLLIN, EV_LISTEN, 0, 0);
+	if (k == 0 && spec->console)
+		k = ev_watch(&r->ev, spec->console->pipe_fd, EPOLLIN, EV_CAPTURE, 0, 0);
+	if (k == 0 && spec->vmm_log)
+		k = ev_watch(&r->ev, spec->vmm_log->pipe_fd, EPOLLIN, EV_CAPTURE, 1, 0);
 	if (k == 0) {
 		reap(r); /* it may have ended before SIGCHLD was blocked */
 		return r;

@@ -224,7 +224,7 @@ static int on_frame(struct run *r, const struct ctl_frame *f)
 	case CTL_PONG:
 		return 0;
 	case CTL_BYE:
-		if (r->stage != STAGE_DOWN)
+		if (r->stage != STAGE_DOWN && !r->bye)
 			log_warn("guest: it shut down by itself");
 		r->bye = true;
 		r->times.bye = now_ns();
