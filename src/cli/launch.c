@@ -377,7 +377,7 @@ static void launch_run_guest(struct launch *l)
 	}
 	take_end(l, end);
 	l->profile.down = now_ns();
-	if (!run_down(l->run, AGENT_GRACE_MS) && (end == RUN_EXIT || end == RUN_STOPPED))
+	if (!run_down(l->run, AGENT_GRACE_MS) && (end == RUN_EXIT || end == RUN_STOPPED) && run_times(l->run)->exec > 0)
 		(void)fprintf(stderr, "agent-vm: warning: VM: it did not shut down in time; what was written last may be missing; logs: %s\n",
 			      l->session.log_path);
 }

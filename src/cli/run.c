@@ -402,7 +402,8 @@ bool run_down(struct run *r, unsigned grace_ms)
 
 	run_progress_clear(r);
 	r->grace_over = false;
-	if (r->stage != STAGE_GONE) {
+	/* Before HELLO nobody in there would understand, and nothing was mounted. */
+	if (r->stage != STAGE_GONE && r->stage != STAGE_BOOT) {
 		r->stage = STAGE_DOWN;
 		r->deadline = now_ns() + limit_s * SEC;
 		(void)ctl_put_u32(&r->port.out, CTL_SHUTDOWN, 0, 0, grace_ms);
@@ -411,7 +412,7 @@ bool run_down(struct run *r, unsigned grace_ms)
 	}
 	/* BYE is the guest's last word, with everything synced: its way through the reset of the machine is not waited for. */
 	if (r->vmm_pid > 0) {
-		if (!r->bye)
+		if (!r->bye && r->stage != STAGE_BOOT)
 			log_warn("the VM did not end by itself and is killed");
 		(void)kill(r->vmm_pid, SIGKILL);
 		(void)waitpid(r->vmm_pid, &r->vmm_status, 0);

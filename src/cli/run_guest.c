@@ -207,6 +207,9 @@ static int on_frame(struct run *r, const struct ctl_frame *f)
 
 	if (r->stage == STAGE_BOOT && f->type != CTL_HELLO && f->type != CTL_FAIL)
 		return -EBADMSG;
+	/* We stopped listening to these: what it was to do is no longer wanted. */
+	if (r->stage == STAGE_DOWN && (f->type == CTL_READY || f->type == CTL_FAIL))
+		return 0;
 	switch (f->type) {
 	case CTL_HELLO:
 		return on_hello(r, f);
