@@ -114,10 +114,27 @@ static void on_control(struct run *r)
 	}
 }
 
+/* Why the monitor died, with what may help. Its supervisor hands on the end of the process inside as a shell does. */
+static void monitor_death(struct run *r)
+{
+	int st = r->vmm_status, sig = WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st) > 128 ? WEXITSTATUS(st) - 128 : 0;
+	const char *when = r->times.exec > 0 ? "while the session ran" : "before the guest was up";
+	AUTO_FREE(char, last);
+	AUTO_FREE(char, says);
+
+	last = r->spec.console && r->times.exec == 0 ? capture_last_line(r->spec.console) : xstrdup("");
+	says = *last ? xasprintf("; the console's last line: %s", last) : xstrdup("");
+	if (sig > 0 && sig < NSIG)
+		run_fail(r, RUN_LOST, "VM: the monitor was killed by signal %d (%s) %s%s%s; logs: %s", sig, strsignal(sig), when,
+			 sig == SIGKILL ? "; is the host short of memory? a smaller --memory may help" : "", says,
+			 r->spec.log_dir);
+	else
+		run_fail(r, RUN_LOST, "VM: the monitor ended with status %d %s%s; logs: %s", WEXITSTATUS(st), when, says,
+			 r->spec.log_dir);
+}
+
 static void monitor_gone(struct run *r)
 {
-	int st = r->vmm_status;
-
 	r->vmm_pid = -1;
 	r->times.gone = now_ns();
 	while (r->control_fd >= 0 && r->vmm_text[0] == '\0') {
@@ -134,14 +151,12 @@ static void monitor_gone(struct run *r)
 		return;
 	}
 	r->stage = STAGE_GONE;
+	if (r->spec.console)
+		(void)capture_read(r->spec.console); /* its last words */
 	if (r->vmm_text[0] != '\0')
 		run_fail(r, RUN_LOST, "%s", r->vmm_text);
-	else if (WIFSIGNALED(st))
-		run_fail(r, RUN_LOST, "VM: the monitor was killed by signal %d (%s); is the host short of memory? logs: %s",
-			 WTERMSIG(st), strsignal(WTERMSIG(st)), r->spec.log_dir);
 	else
-		run_fail(r, RUN_LOST, "VM: the monitor ended with status %d while the session ran; logs: %s",
-			 WEXITSTATUS(st), r->spec.log_dir);
+		monitor_death(r);
 }
 
 static void reap(struct run *r)
@@ -351,16 +366,20 @@ static bool past_deadline(const struct run *r)
 
 enum run_end run_boot(struct run *r, struct err *err)
 {
-	int limit_s = r->spec.emulated ? HELLO_EMULATED_S : HELLO_S;
+	int limit_s = r->spec.hello_s > 0 ? r->spec.hello_s : r->spec.emulated ? HELLO_EMULATED_S : HELLO_S;
 	bool more = false;
 
 	r->deadline = r->started + limit_s * SEC;
 	while (r->end == RUN_OPEN && r->stage < STAGE_IDLE) {
 		step(r, &more);
-		if (r->stage < STAGE_IDLE && past_deadline(r))
+		if (r->stage < STAGE_IDLE && past_deadline(r)) {
+			AUTO_FREE(char, last);
+
+			last = r->spec.console ? capture_last_line(r->spec.console) : xstrdup("");
 			run_fail(r, RUN_FAILED,
-				 "guest: it did not come up within %d s (last: %s); the console is in %s/console.log",
-				 limit_s, stage_word(r), r->spec.log_dir);
+				 "guest: it did not come up within %d s (last phase: %s; the console's last line: %s); logs: %s",
+				 limit_s, stage_word(r), *last ? last : "none", r->spec.log_dir);
+		}
 	}
 	run_progress_clear(r);
 	r->deadline = -1;

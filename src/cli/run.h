@@ -49,6 +49,7 @@ struct run_spec {
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
 	bool emulated; /* longer time limits */
+	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;
 	bool progress; /* show what is going on when the boot takes long */
 	struct span config;  /* CONFIG payload, borrowed */
