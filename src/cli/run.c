@@ -351,8 +351,12 @@ static void step(struct run *r, bool *more)
 	}
 	local_pump(r);
 	clients_pump(r);
-	if (r->port.fd >= 0 && link_flush(&r->port) < 0)
+	if (r->port.fd >= 0 && link_flush(&r->port) < 0) {
+		/* The peer may have said why before it closed. */
+		if (link_fill(&r->port) > 0)
+			(void)run_guest_frames(r);
 		port_lost(r);
+	}
 	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
 		(void)kill(r->vmm_pid, SIGKILL);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)

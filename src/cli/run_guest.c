@@ -110,7 +110,8 @@ static int on_fail(struct run *r, const struct ctl_frame *f)
 {
 	AUTO_FREE(char, text);
 
-	if ((r->stage != STAGE_CONFIG && r->stage != STAGE_BOOT) || read_report(r, f->payload, &text) < 0)
+	/* For an exec client it is a launcher that does not take it. */
+	if ((r->stage != STAGE_CONFIG && r->stage != STAGE_BOOT && r->vmm_pid != 0) || read_report(r, f->payload, &text) < 0)
 		return -EBADMSG;
 	run_fail(r, RUN_FAILED, "%s", text ? text : "guest: it failed without a reason");
 	return 0;
