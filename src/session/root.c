@@ -2,6 +2,7 @@
  * that others can enter at the root is not used. */
 #include "session/root.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -121,27 +122,43 @@ int state_root_check(const char *path, struct err *err)
 	return 0;
 }
 
+#define FLOCK_FILE ".flock-check"
+
+/* Earlier versions made a file a command and left it when they were killed. */
+static void flock_files_sweep(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (str_starts(e->d_name, FLOCK_FILE "."))
+			(void)unlinkat(dirfd, e->d_name, 0);
+	if (d)
+		(void)closedir(d);
+	else if (fd >= 0)
+		(void)close(fd);
+}
+
 /* On some network and FUSE file systems flock(2) fails, on others it succeeds for everybody; both cannot keep sessions
- * apart. Two descriptions of one file tell. */
+ * apart. Two descriptions of one file tell: while one shares the lock, the other cannot have it alone. Any number of
+ * commands can ask at once, since where locks work none ever has it alone. The file stays. */
 static int flock_check(int dirfd, const char *shown, struct err *err)
 {
 	AUTO_FD(one);
 	AUTO_FD(two);
-	char name[64];
-	int r = 0;
 
-	/* The time as well: two pid namespaces can have one pid twice. */
-	(void)snprintf(name, sizeof(name), ".flock-check.%d.%lld", (int)getpid(), (long long)now_ns());
-	one = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	one = openat(dirfd, FLOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (one < 0)
 		return err_set(err, -errno, "%s: cannot be written: %s; " ELSEWHERE, shown, strerror(errno));
-	two = openat(dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (two < 0 || flock(one, LOCK_EX | LOCK_NB) < 0)
-		r = err_set(err, -errno, "%s: locks do not work there: %s; " ELSEWHERE, shown, strerror(errno));
-	else if (flock(two, LOCK_EX | LOCK_NB) == 0)
-		r = err_set(err, -ENOLCK, "%s: locks do not work there: two holders at once; " ELSEWHERE, shown);
-	(void)unlinkat(dirfd, name, 0);
-	return r;
+	(void)fchmod(one, 0600); /* whatever the umask */
+	two = openat(dirfd, FLOCK_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (two < 0 || flock(one, LOCK_SH | LOCK_NB) < 0)
+		return err_set(err, -errno, "%s: locks do not work there: %s; " ELSEWHERE, shown, strerror(errno));
+	if (flock(two, LOCK_EX | LOCK_NB) == 0)
+		return err_set(err, -ENOLCK, "%s: locks do not work there: two holders at once; " ELSEWHERE, shown);
+	flock_files_sweep(dirfd);
+	return 0;
 }
 
 static int sub_open(int dirfd, const char *name, bool make, int *ret, const char *shown, struct err *err)
