@@ -159,12 +159,15 @@ static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p
 	strv_done(&own);
 }
 
-/* The state root as it is, without making anything: -1 when it is not there. */
-static int root_cache(const struct plan *p, struct state_root *root)
+/* The state root as it is: -1 when it is not there. */
+static int root_cache(struct cli *cli, const struct plan *p, struct state_root *root)
 {
 	struct err err;
+	int r = p->root_path ? state_root_open(p->root_path, false, root, &err) : -ENOENT;
 
-	return p->root_path && state_root_open(p->root_path, false, root, &err) == 0 ? root->cache_fd : -1;
+	if (r < 0 && r != -ENOENT)
+		problem_world(&cli->problems, "%s", err.text);
+	return r < 0 ? -1 : root->cache_fd;
 }
 
 static void plan_monitor(struct cli *cli, const struct launch_args *args, struct plan *p, int cache_fd)
@@ -335,7 +338,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 		problem_text(&cli->problems,
 			     "%s: this version starts no agents yet, only commands; write: agent-vm shell -- COMMAND",
 			     args->verb);
-	plan_monitor(cli, args, ret, root_cache(ret, &root));
+	plan_monitor(cli, args, ret, root_cache(cli, ret, &root));
 	plan_resources(cli, args, &host, ret);
 	plan_image(cli, args, ret, &root);
 	state_root_close(&root);

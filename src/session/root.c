@@ -161,15 +161,13 @@ static int flock_check(int dirfd, const char *shown, struct err *err)
 	return 0;
 }
 
-static int sub_open(int dirfd, const char *name, bool make, int *ret, const char *shown, struct err *err)
+static int sub_open(int dirfd, const char *name, int *ret, const char *shown, struct err *err)
 {
 	int fd, r;
 
-	if (make) {
-		r = dir_make_at(dirfd, name, 0700);
-		if (r < 0)
-			return err_set(err, r, "%s/%s: cannot be made: %s; " ELSEWHERE, shown, name, strerror(-r));
-	}
+	r = dir_make_at(dirfd, name, 0700);
+	if (r < 0)
+		return err_set(err, r, "%s/%s: cannot be made: %s; " ELSEWHERE, shown, name, strerror(-r));
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return err_set(err, -errno, "%s/%s: cannot be opened: %s; " ELSEWHERE, shown, name, strerror(errno));
@@ -177,32 +175,43 @@ static int sub_open(int dirfd, const char *name, bool make, int *ret, const char
 	return 0;
 }
 
-static int root_fill(struct state_root *root, const char *shown, bool make, struct err *err)
+static int root_fill(struct state_root *root, const char *shown, struct err *err)
 {
 	AUTO_FREE(char, shown_run);
 	AUTO_FD(run);
 	int r;
 
 	shown_run = xasprintf("%s/" STATE_RUN, shown);
-	r = sub_open(root->fd, STATE_RUN, make, &run, shown, err);
+	r = sub_open(root->fd, STATE_RUN, &run, shown, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_PROJECTS, make, &root->projects_fd, shown_run, err);
+	r = sub_open(run, STATE_PROJECTS, &root->projects_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_LOCKS, make, &root->locks_fd, shown_run, err);
+	r = sub_open(run, STATE_LOCKS, &root->locks_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_SESSIONS, make, &root->sessions_fd, shown_run, err);
+	r = sub_open(run, STATE_SESSIONS, &root->sessions_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_LOGS, make, &root->logs_fd, shown_run, err);
+	r = sub_open(run, STATE_LOGS, &root->logs_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(root->fd, STATE_CACHE, make, &root->cache_fd, shown, err);
+	r = sub_open(root->fd, STATE_CACHE, &root->cache_fd, shown, err);
 	if (r < 0)
 		return r;
 	return flock_check(root->locks_fd, shown, err);
+}
+
+/* A folder that holds nothing of ours is no root, but one that somebody named by mistake, or only the older program's. */
+static bool has_ours(int fd)
+{
+	static const char *const ours[] = { STATE_RUN, STATE_CACHE, STATE_IMAGES };
+
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		if (faccessat(fd, ours[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	return false;
 }
 
 int state_root_open(const char *path, bool make, struct state_root *ret, struct err *err)
@@ -233,8 +242,11 @@ int state_root_open(const char *path, bool make, struct state_root *ret, struct 
 		root.path = realpath(path, NULL);
 	if (r == 0 && !root.path)
 		r = err_set(err, -errno, "%s: its path cannot be resolved: %s; " ELSEWHERE, shown, strerror(errno));
+	if (r == 0 && !make && !has_ours(root.fd))
+		r = err_set(err, -ENOENT, "%s: nothing of agent-vm is there yet", shown);
+	/* What is missing in a root that is there is made: it may have been thrown away to save space, and the rest counts. */
 	if (r == 0)
-		r = root_fill(&root, shown, make, err);
+		r = root_fill(&root, shown, err);
 	if (r < 0) {
 		state_root_close(&root);
 		return r;
