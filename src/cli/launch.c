@@ -23,6 +23,7 @@
 #include "cli/spawn.h"
 #include "cli/stop.h"
 #include "cli/table.h"
+#include "cli/walls.h"
 #include "image/qcow2.h"
 #include "image/update.h"
 #include "session/older.h"
@@ -326,8 +327,6 @@ static void launch_greet(struct launch *l)
 	if (l->plan.monitor == VMM_QEMU_TCG)
 		say(l, "/dev/kvm cannot run a guest here (%s); using QEMU emulation, which is slow and a weaker wall than KVM",
 		    l->plan.kvm_reason);
-	else if (l->plan.monitor == VMM_KRUN && !l->plan.namespaces)
-		say(l, "the cage around the VM has no namespaces here; agent-vm doctor says how to allow them");
 	if (!l->args->no_hook && faccessat(l->plan.project.fd, HOOK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		(void)fprintf(stderr, "agent-vm: note: " HOOK_FILE ": this version does not run it\n");
 }
@@ -354,6 +353,15 @@ static void take_end(struct launch *l, enum run_end end)
 	}
 }
 
+static void walls_tell(const struct launch *l)
+{
+	AUTO_FREE(char, warning);
+
+	warning = walls_warning(run_walls(l->run), geteuid() == 0);
+	if (warning)
+		(void)fprintf(stderr, "agent-vm: warning: %s\n", warning);
+}
+
 static void launch_run_guest(struct launch *l)
 {
 	struct guest_env_args ea = { .image = &l->plan.image.env, .user = &l->args->env,
@@ -371,6 +379,7 @@ static void launch_run_guest(struct launch *l)
 	image_beside(l);
 	end = run_boot(l->run, &l->err);
 	if (end == RUN_OPEN) {
+		walls_tell(l);
 		table_rows(&l->plan, &l->session, l->quiet);
 		(void)session_write_json(&l->session);
 		end = run_agent(l->run, &l->err);

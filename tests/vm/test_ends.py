@@ -61,7 +61,7 @@ class Many(Case):
 
 
 class Signals(Case):
-    def test_at_boot_each_ends_at_once_with_one_table_less(self):
+    def test_at_boot_each_ends_at_once(self):
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             with self.subTest(sig=sig):
                 p = subprocess.Popen(command(["shell", "true"]), cwd=self.project, env=environment(),
