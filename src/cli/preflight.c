@@ -119,21 +119,27 @@ static void own_parts(struct strv *own)
 			strv_take(own, path);
 }
 
+static void plan_walls(struct plan *p)
+{
+	struct err why;
+
+	p->namespaces = ns_probe(&p->ns_kinds, &why) == 0;
+	if (!p->namespaces)
+		strv_addf(&p->warnings, "%s; without it the guard of .git is the report at the end alone", why.text);
+}
+
 static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p)
 {
 	AUTO_FREE(char, state_dir);
 	struct findings found = { 0 };
 	struct strv own = { 0 };
 	struct layout_args la;
-	struct err err, why;
+	struct err err;
 
 	if (project_open_cwd(&p->project, &err) < 0) {
 		problem_world(&cli->problems, "%s", err.text);
 		return;
 	}
-	p->namespaces = ns_probe(&p->ns_kinds, &why) == 0;
-	if (!p->namespaces)
-		strv_addf(&p->warnings, "%s; without it the guard of .git is the report at the end alone", why.text);
 	if (!p->root_path)
 		return;
 	state_dir = xasprintf("%s/%s", p->root_path, p->project.hash);
@@ -176,16 +182,15 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 	struct monitor_choice choice;
 	const char *no_krun = NULL, *no_qemu = NULL;
 
-	if (find_role("agent-vm-vmm", &p->vmm_path, &err) < 0 || find_boot_dir(&p->boot_dir, &err) < 0 ||
-	    find_boot_image(&p->boot_image, &err) < 0) {
+	if (find_vmm(&p->vmm_path, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);
-		return;
-	}
+	if (find_boot_dir(&p->boot_dir, &err) < 0 || find_boot_image(&p->boot_image, &err) < 0)
+		problem_world(&cli->problems, "%s", err.text);
 	/* Both monitors boot libkrunfw's kernel. */
-	if (find_libkrunfw(&p->libkrunfw, &krun_err) < 0) {
-		problem_world(&cli->problems, "%s", krun_err.text);
-		return;
-	}
+	if (find_libkrunfw(&p->libkrunfw, &err) < 0)
+		problem_world(&cli->problems, "%s", err.text);
+	if (!p->vmm_path)
+		return; /* it answers what follows */
 	if (find_libkrun(&p->libkrun, &krun_err) < 0)
 		no_krun = krun_err.text;
 	if (find_qemu(&p->qemu, &qemu_err) < 0 || find_virtiofsd(&p->virtiofsd, &qemu_err) < 0)
@@ -330,11 +335,10 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	launch_check(cli, args, &host, getenv);
 	ret->home = home_folder();
 	plan_root(cli, ret);
+	plan_walls(ret);
 	plan_files(cli, args, ret);
-	/* What is wrong with the words and the folders comes first; what is missing on the host is no help before. */
-	if (cli->problems.n > 0)
-		return;
-	if (args->agent->program)
+	/* What this version lacks is no news beside a mistake in the words. */
+	if (args->agent->program && cli->problems.n == 0)
 		problem_text(&cli->problems,
 			     "%s: this version starts no agents yet, only commands; write: agent-vm shell -- COMMAND",
 			     args->verb);

@@ -33,7 +33,9 @@ class Words(Case):
         self.one_line(self.vm("shell", "--disk", "0", "true"), 2, "--disk")
         self.one_line(self.vm("shell", "--vmm", "xen", "true"), 2, "--vmm")
         self.one_line(self.vm("shell", "--env", "NOT_SET_ANYWHERE", "true"), 2, "NOT_SET_ANYWHERE")
-        self.one_line(self.vm("shell", "--image", "no/such:image", "true"), 1, "no/such:image")
+        # An image that is not stored is pulled, which ends at a registry that nobody reaches.
+        p = self.vm("shell", "--quiet", "--image", "127.0.0.1:1/no/such:image", "true")
+        self.one_line(p, 1, "127.0.0.1:1")
         self.one_line(self.vm("ps", "--nonsense"), 2, "--nonsense")
 
     def test_all_problems_at_once_and_nothing_written(self):
@@ -48,6 +50,14 @@ class Words(Case):
         self.assertTrue(lines[-1].endswith("nothing was started"), lines)
         self.assertEqual(p.returncode, 2)
         self.assertFalse(root.exists())
+
+    def test_words_variables_folder_and_host_in_one_go(self):
+        p = self.vm("shell", "--cpus", "0", "--expose", "", "true", cwd="/",
+                    env={"AGENT_VM_MEMORY_GIB": "x", "AGENT_VM_IMAGE_TAG": "no:such:tag", "AGENT_VM_LIBKRUNFW": self.top / "none"})
+        lines = p.stderr.decode().splitlines()
+        self.assertEqual(p.returncode, 2, lines)
+        for part in ("--cpus 0: ", "AGENT_VM_MEMORY_GIB=x: ", "AGENT_VM_IMAGE_TAG: ", "AGENT_VM_LIBKRUNFW=", "agent-vm: /: "):
+            self.assertEqual(len([line for line in lines if part in line]), 1, (part, lines))
 
     def test_folders_that_cannot_be_projects(self):
         home = self.top / "home"
