@@ -15,6 +15,7 @@
 #include "cli/monitor.h"
 #include "proto/imagemsg.h"
 #include "sandbox/ns.h"
+#include "session/mount_spec.h"
 
 #define DISK_WARN (UINT64_C(1) << 30)	/* spec/cli.md section 18 */
 #define DISK_ERROR (UINT64_C(256) << 20)
@@ -128,6 +129,43 @@ static void plan_walls(struct plan *p)
 		strv_addf(&p->warnings, "%s; without it the guard of .git is the report at the end alone", why.text);
 }
 
+/* What a monitor can only do with mounts of its own (agent-vm-vmm refuses it likewise). */
+static void need_namespaces(struct cli *cli, const struct plan *p)
+{
+	bool told = false;
+
+	for (size_t i = 0; i < cli->parsed.n_uses; i++) {
+		const struct opt_use *use = &cli->parsed.uses[i];
+		struct findings found = { 0 };
+		struct mount_spec spec;
+		AUTO_FREE(char, shown);
+
+		if (use->bad || strcmp(use->opt->name, "mount") != 0)
+			continue;
+		if (mount_spec_parse(use->value, &spec, &found) == 0) {
+			shown = spec.ro ? str_escape(use->value, strlen(use->value)) : NULL;
+			mount_spec_done(&spec);
+		}
+		findings_done(&found);
+		if (!shown)
+			continue;
+		told = true;
+		problems_at(&cli->problems, use->at);
+		problem_world(&cli->problems, "--mount %s: cannot be made read-only without namespaces, which this host refuses; mount "
+			      "it writable, or see agent-vm doctor for how to allow them", shown);
+	}
+	problems_at(&cli->problems, PROBLEMS_AT_END);
+	for (size_t i = 0; i < p->layout.n_shares && !told; i++) {
+		AUTO_FREE(char, shown);
+
+		if (!p->layout.shares[i].ro)
+			continue;
+		shown = str_escape(p->layout.shares[i].host, strlen(p->layout.shares[i].host));
+		problem_world(&cli->problems, "%s: cannot be made read-only for the guest without namespaces, which this host refuses; "
+			      "use --git-dir none, or see agent-vm doctor for how to allow them", shown);
+	}
+}
+
 static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p)
 {
 	AUTO_FREE(char, state_dir);
@@ -163,6 +201,8 @@ static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p
 	take_findings(cli, p, &found);
 	findings_done(&found);
 	strv_done(&own);
+	if (!p->namespaces)
+		need_namespaces(cli, p);
 }
 
 /* The state root as it is: -1 when it is not there. */
@@ -201,6 +241,11 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 		problems_at(&cli->problems, PROBLEMS_AT_END);
 		return;
 	}
+	/* It has no mode without a chroot, which an ordinary user has only inside a namespace. */
+	if (choice.monitor != VMM_KRUN && !p->namespaces && geteuid() != 0 && strstr(p->virtiofsd, "/qemu/"))
+		problem_world(&cli->problems, "virtiofsd: %s, which is part of QEMU 7, serves an ordinary user only inside namespaces, "
+			      "and this host refuses them; allow them (agent-vm doctor says how), or install a virtiofsd of version 1",
+			      p->virtiofsd);
 	p->monitor = choice.monitor;
 	p->probed_now = choice.probed_now;
 	p->kvm_reason = choice.reason;
