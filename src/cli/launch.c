@@ -246,6 +246,10 @@ static int launch_prepare(struct launch *l)
 		return r;
 	if (l->plan.probed_now)
 		monitor_remember(l->root.cache_fd);
+	if (l->plan.libkrunfw_new)
+		monitor_library_remember(l->root.cache_fd, MONITOR_KRUNFW_FILE, l->plan.libkrunfw);
+	if (l->plan.libkrun_new)
+		monitor_library_remember(l->root.cache_fd, MONITOR_LIBKRUN_FILE, l->plan.libkrun);
 	(void)session_set_vm(&l->session, l->plan.pull ? l->plan.pull : l->plan.image.reference,
 			     monitor_name(l->plan.monitor));
 	r = start_log(l);

@@ -231,7 +231,12 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 		problem_world(&cli->problems, "%s", err.text);
 	if (!p->vmm_path)
 		return; /* it answers what follows */
-	if (find_libkrun(&p->libkrun, &krun_err) < 0)
+	if (p->libkrunfw && monitor_library_check(p->vmm_path, "--version-krunfw", p->libkrunfw, cache_fd, MONITOR_KRUNFW_FILE,
+						  &p->libkrunfw_new, &err) < 0)
+		problem_world(&cli->problems, "%s", err.text);
+	if (find_libkrun(&p->libkrun, &krun_err) < 0 ||
+	    monitor_library_check(p->vmm_path, "--check-libkrun", p->libkrun, cache_fd, MONITOR_LIBKRUN_FILE, &p->libkrun_new,
+				  &krun_err) < 0)
 		no_krun = krun_err.text;
 	if (find_qemu(&p->qemu, &qemu_err) < 0 || find_virtiofsd(&p->virtiofsd, &qemu_err) < 0)
 		no_qemu = qemu_err.text;
@@ -246,6 +251,8 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 		problem_world(&cli->problems, "virtiofsd: %s, which is part of QEMU 7, serves an ordinary user only inside namespaces, "
 			      "and this host refuses them; allow them (agent-vm doctor says how), or install a virtiofsd of version 1",
 			      p->virtiofsd);
+	if (choice.monitor == VMM_QEMU_KVM && !args->vmm)
+		strv_addf(&p->warnings, "%s; QEMU is used in its place", krun_err.text);
 	p->monitor = choice.monitor;
 	p->probed_now = choice.probed_now;
 	p->kvm_reason = choice.reason;

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -77,9 +78,16 @@ class Words(Case):
     def test_a_broken_kernel_library(self):
         bad = self.top / "libkrunfw.so.5"
         bad.write_bytes(b"not a library")
-        p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": bad})
-        self.assertEqual(p.returncode, 1, p.stderr)
-        self.assertIn(str(bad).encode(), p.stderr)
+        # In pre-flight: no banner, one line.
+        self.one_line(self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": bad}), 1, str(bad))
+        # A library that loads and is another one.
+        other = self.top / "other.so"
+        shutil.copy(next(pathlib.Path("/usr/lib/x86_64-linux-gnu").glob("libz.so.1.*")), other)
+        self.one_line(self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": other}), 1, str(other), "krunfw_get_kernel")
+        p = self.vm("doctor", env={"AGENT_VM_LIBKRUNFW": bad, "AGENT_VM_LIBKRUN": other}, check=1)
+        self.assertIn(f"fail  libkrunfw   {bad}: not a library that can be loaded", p.stdout.decode())
+        self.assertIn(f"warn  libkrun     {other}: no function krun_", p.stdout.decode())
+        self.one_line(self.vm("shell", "--vmm", "krun", "true", env={"AGENT_VM_LIBKRUN": other}), 1, "--vmm krun", str(other))
         p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": self.top / "none"})
         self.one_line(p, 1, str(self.top / "none"))
 
