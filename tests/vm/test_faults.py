@@ -48,7 +48,8 @@ class Words(Case):
         self.assertIn("agent-vm: --publish 80: not [BIND:]HOST:GUEST[/tcp|/udp]; for one port write --publish 80:80", lines)
         self.assertIn("agent-vm: --mount /nope: no such file or directory; create it or correct the path", lines)
         self.assertIn("agent-vm: --repo acme: not OWNER/REPO and not a GitHub URL; write --repo OWNER/acme", lines)
-        self.assertTrue(lines[-1].endswith("nothing was started"), lines)
+        self.assertEqual(lines[-1], "agent-vm: 4 problems, nothing was started")
+        self.assertEqual(len(lines), 5, lines)
         self.assertEqual(p.returncode, 2)
         self.assertFalse(root.exists())
 
