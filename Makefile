@@ -47,6 +47,7 @@ fuzz:
 	@CC=clang tests/fuzz/run $(FUZZ_SECONDS)
 
 install: all
+	@tools/install-libs --check
 	@meson configure $(BUILD) --prefix $(PREFIX) >/dev/null
 	@meson install -C $(BUILD) --no-rebuild
 

@@ -1,24 +1,35 @@
 /* `agent-vm doctor`: each prerequisite, the fact, and what to do about what is missing. Looks with the same functions as a
  * launch does, so what it says is what a launch will meet. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <linux/landlock.h>
+#include <limits.h>
+#include <linux/seccomp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 
+#include "base/distro.h"
 #include "base/macros.h"
+#include "base/prog.h"
 #include "cli/cmd.h"
 #include "cli/find.h"
 #include "cli/launch_args.h"
 #include "cli/monitor.h"
 #include "image/store.h"
+#include "sandbox/landlock.h"
 #include "sandbox/ns.h"
+#include "session/project.h"
+#include "session/registry.h"
 #include "session/root.h"
+
+#define VERSION_MS 5000
 
 struct doctor_args {
 	bool json;
@@ -56,37 +67,92 @@ static void line(struct doctor *d, enum level level, const char *what, const cha
 		(void)printf("%-5s %-11s %s\n", level_str[level], what, text);
 }
 
-/* A part that find_...() looks for: its path, or why not. */
-static bool part(struct doctor *d, enum level missing, const char *what, int (*find)(char **, struct err *))
+/* A part that find_...() looks for: its path, caller owns; NULL when a line said that it is missing. */
+static char *part(struct doctor *d, enum level missing, const char *what, int (*find)(char **, struct err *))
+{
+	struct err err;
+	char *path;
+
+	if (find(&path, &err) == 0)
+		return path;
+	line(d, missing, what, "%s", err.text);
+	return NULL;
+}
+
+/* A library, loaded as a launch loads it. */
+static bool library(struct doctor *d, enum level missing, const char *what, int (*find)(char **, struct err *), const char *vmm,
+		    const char *question)
 {
 	AUTO_FREE(char, path);
-	struct err err;
+	AUTO_FREE(char, says);
+	bool good;
 
-	if (find(&path, &err) < 0) {
-		line(d, missing, what, "%s", err.text);
+	path = part(d, missing, what, find);
+	if (!path || !vmm)
+		return false;
+	says = monitor_ask(vmm, question, path, &good);
+	if (good)
+		line(d, LEVEL_OK, what, "%s: %s", path, says);
+	else
+		line(d, missing, what, "%s", says);
+	return good;
+}
+
+/* The first line that a program says to --version. Caller owns. */
+static char *version_of(char *path)
+{
+	char *argv[] = { path, (char *)"--version", NULL };
+	AUTO_FREE(char, out);
+	struct prog p = PROG_INIT;
+
+	p.path = path;
+	p.argv = argv;
+	if (prog_output(&p, 65536, VERSION_MS, &out, NULL) < 0)
+		return xstrdup("no answer to --version");
+	return str_escape(out, strcspn(out, "\n"));
+}
+
+static bool check_qemu(struct doctor *d, bool namespaces)
+{
+	AUTO_FREE(char, qemu);
+	AUTO_FREE(char, version);
+	AUTO_FREE(char, virtiofsd);
+	AUTO_FREE(char, how);
+
+	qemu = part(d, LEVEL_WARN, "qemu", find_qemu);
+	if (qemu) {
+		version = version_of(qemu);
+		line(d, LEVEL_OK, "qemu", "%s: %s", qemu, version);
+	}
+	virtiofsd = part(d, LEVEL_WARN, "virtiofsd", find_virtiofsd);
+	if (!qemu || !virtiofsd) {
+		how = distro_install("qemu-system-x86 virtiofsd", "qemu-kvm virtiofsd", "qemu-system-x86 virtiofsd");
+		line(d, LEVEL_WARN, "qemu", "the monitor for hosts without libkrun or KVM is missing; %s", how);
 		return false;
 	}
-	line(d, LEVEL_OK, what, "%s", path);
+	if (!namespaces && geteuid() != 0 && strstr(virtiofsd, "/qemu/")) {
+		line(d, LEVEL_WARN, "virtiofsd", "%s: serves an ordinary user only inside namespaces, which this host refuses; install "
+		     "a virtiofsd of version 1, or allow them", virtiofsd);
+		return false;
+	}
+	line(d, LEVEL_OK, "virtiofsd", "%s", virtiofsd);
 	return true;
 }
 
-static void check_monitors(struct doctor *d)
+static void check_monitors(struct doctor *d, bool namespaces)
 {
 	AUTO_FREE(char, vmm);
 	AUTO_FREE(char, reason);
 	struct err err;
 	bool qemu, krun;
 
-	(void)part(d, LEVEL_FAIL, "libkrunfw", find_libkrunfw);
-	krun = part(d, LEVEL_WARN, "libkrun", find_libkrun);
-	qemu = part(d, LEVEL_WARN, "qemu", find_qemu);
-	qemu = part(d, LEVEL_WARN, "virtiofsd", find_virtiofsd) && qemu;
-	if (!qemu)
-		line(d, LEVEL_WARN, "qemu", "the fallback is missing; on Debian and Ubuntu: apt-get install qemu-system-x86 virtiofsd");
-	if (find_role("agent-vm-vmm", &vmm, &err) < 0) {
+	if (find_role("agent-vm-vmm", &vmm, &err) < 0)
 		line(d, LEVEL_FAIL, "agent-vm", "%s", err.text);
+	(void)library(d, LEVEL_FAIL, "libkrunfw", find_libkrunfw, vmm, "--version-krunfw");
+	krun = library(d, LEVEL_WARN, "libkrun", find_libkrun, vmm, "--check-libkrun");
+	qemu = check_qemu(d, namespaces);
+	if (!vmm)
 		return;
-	}
 	reason = monitor_probe_kvm(vmm);
 	if (!reason)
 		line(d, LEVEL_OK, "kvm", "a virtual processor ran");
@@ -96,28 +162,160 @@ static void check_monitors(struct doctor *d)
 		line(d, LEVEL_FAIL, "monitor", "neither libkrun with KVM nor QEMU can be used");
 }
 
-static void check_walls(struct doctor *d)
+/* The first line of a small file of the system, "" when it is not there. */
+static void small_file(const char *path, char *ret, size_t n)
 {
-	uint32_t kinds;
-	struct err why;
-	long abi;
+	FILE *f = fopen(path, "re");
 
-	if (ns_probe(&kinds, &why) < 0)
-		line(d, LEVEL_WARN, "namespaces", "%s", why.text);
+	ret[0] = '\0';
+	if (!f)
+		return;
+	if (fgets(ret, (int)n, f))
+		ret[strcspn(ret, "\n")] = '\0';
+	(void)fclose(f);
+}
+
+static void check_apparmor(struct doctor *d, bool namespaces)
+{
+	char enabled[16], restricts[16];
+
+	small_file("/sys/module/apparmor/parameters/enabled", enabled, sizeof(enabled));
+	small_file("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", restricts, sizeof(restricts));
+	if (strcmp(enabled, "Y") != 0)
+		line(d, LEVEL_OK, "apparmor", "not in use");
+	else if (strcmp(restricts, "1") != 0)
+		line(d, LEVEL_OK, "apparmor", "in use; leaves user namespaces alone");
+	else if (namespaces)
+		line(d, LEVEL_OK, "apparmor", "in use; restricts user namespaces, and not ours");
+	else
+		line(d, LEVEL_WARN, "apparmor", "in use and restricts user namespaces; as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0");
+}
+
+/* @kinds: of ns_probe(), 0 when it failed; @why: then why. */
+static void check_walls(struct doctor *d, uint32_t kinds, const char *why)
+{
+	int abi = landlock_abi();
+	uint32_t action = SECCOMP_RET_ERRNO;
+
+	if (kinds == 0)
+		line(d, LEVEL_WARN, "namespaces", "%s", why);
 	else
 		line(d, LEVEL_OK, "namespaces", "the cage can be built");
-	if (ns_probe(&kinds, &why) == 0 && geteuid() != 0) {
+	check_apparmor(d, kinds != 0);
+	if (kinds != 0 && geteuid() != 0) {
 		if (kinds & NS_SUBIDS)
 			line(d, LEVEL_OK, "sub-ids", "a range is mapped; chown works in the guest");
 		else
 			line(d, LEVEL_WARN, "sub-ids", "no range; the guest's root cannot chown; as root: apt-get install uidmap; "
 			     "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 YOU");
 	}
-	abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (abi >= 2)
-		line(d, LEVEL_OK, "landlock", "version %ld", abi);
+		line(d, LEVEL_OK, "landlock", "version %d", abi);
 	else
-		line(d, LEVEL_WARN, "landlock", "not in this kernel, or too old; the other walls stand");
+		line(d, LEVEL_WARN, "landlock", "not in this kernel, switched off, or too old; Linux 5.19 and later have it: add landlock "
+		     "to the kernel's lsm= parameter");
+	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0)
+		line(d, LEVEL_OK, "seccomp", "filters can be set");
+	else
+		line(d, LEVEL_WARN, "seccomp", "filters cannot be set: %s; use a kernel with CONFIG_SECCOMP_FILTER", strerror(errno));
+	if (kinds == 0 && abi < 2)
+		line(d, LEVEL_WARN, "cage", "without namespaces and Landlock a guest that takes the monitor over has %s files on this host",
+		     geteuid() == 0 ? "root's" : "your");
+}
+
+static void check_memory(struct doctor *d)
+{
+	struct host_facts host;
+
+	host_facts_read("", &host);
+	line(d, host.memory_mib < 1024 ? LEVEL_WARN : LEVEL_OK, "memory", "%lu MiB, %u processors",
+	     (unsigned long)host.memory_mib, host.cpus);
+}
+
+static const char *fs_name(long type)
+{
+	static const struct {
+		long magic;
+		const char *name;
+	} all[] = {
+		{ 0xef53, "ext4" },	  { 0x9123683e, "btrfs" },    { 0x58465342, "xfs" },  { 0x01021994, "tmpfs" },
+		{ 0x794c7630, "overlay" }, { 0x6969, "nfs" },	       { 0x65735546, "fuse" }, { 0x2fc12fc1, "zfs" },
+		{ 0xf2f52010, "f2fs" },	  { 0xff534d42, "cifs" },      { 0x01021997, "9p" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if ((uint32_t)all[i].magic == (uint32_t)type)
+			return all[i].name;
+	return "another file system";
+}
+
+/* Sessions whose launcher died are cleared away, as by every command that looks (command line page 6.3). */
+static void check_sessions(struct doctor *d, const struct state_root *root)
+{
+	struct session_list live = { 0 };
+	struct err err;
+	int r = registry_reap(root, REAP_GRACE_MS, NULL, &err);
+
+	if (r == 0)
+		r = registry_list(root, SESSIONS_LIVE, &live, &err);
+	if (r < 0)
+		line(d, LEVEL_WARN, "sessions", "%s", err.text);
+	else
+		line(d, LEVEL_OK, "sessions", "%zu live; what dead ones left is cleared away", live.n);
+	session_list_done(&live);
+}
+
+/* HASH.secrets and HASH/tokens: real tokens in files. Names only. */
+static void check_older(struct doctor *d, const struct state_root *root)
+{
+	int fd = openat(root->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	char first[NAME_MAX + 8] = "";
+	const struct dirent *e;
+	unsigned n = 0;
+
+	while (dir && (e = readdir(dir))) {
+		char tokens[NAME_MAX + 8];
+		struct stat st;
+		size_t hex = strspn(e->d_name, "0123456789abcdef");
+		bool secrets = hex == PROJECT_HASH_LEN && strcmp(e->d_name + hex, ".secrets") == 0;
+
+		(void)snprintf(tokens, sizeof(tokens), "%s/tokens", e->d_name);
+		if (!secrets && (hex != PROJECT_HASH_LEN || e->d_name[hex] != '\0' ||
+				 fstatat(root->fd, tokens, &st, AT_SYMLINK_NOFOLLOW) < 0))
+			continue;
+		if (n++ == 0)
+			(void)snprintf(first, sizeof(first), "%s", secrets ? e->d_name : tokens);
+	}
+	if (dir)
+		(void)closedir(dir);
+	else if (fd >= 0)
+		(void)close(fd);
+	if (n > 0)
+		line(d, LEVEL_WARN, "older", "%s/%s%s: real tokens that the older program left; delete it once that program is no longer used",
+		     root->path, first, n > 1 ? " and more" : "");
+	else
+		line(d, LEVEL_OK, "older", "no tokens of the older program are left");
+}
+
+static void check_image(struct doctor *d, const struct state_root *root)
+{
+	struct image image;
+	struct store store;
+	struct err err;
+	int r;
+
+	r = store_open(root->fd, root->path, &store, &err);
+	if (r == 0) {
+		r = store_find(&store, getenv("AGENT_VM_IMAGE_TAG"), &image, &err);
+		store_close(&store);
+	}
+	if (r == 0) {
+		line(d, LEVEL_OK, "image", "%s %s", image.reference, image.digest_short);
+		image_done(&image);
+	} else {
+		line(d, LEVEL_WARN, "image", "%s", err.text);
+	}
 }
 
 static void check_state(struct doctor *d)
@@ -125,9 +323,9 @@ static void check_state(struct doctor *d)
 	struct state_root root = STATE_ROOT_INIT;
 	AUTO_FREE(char, path);
 	AUTO_FREE(char, warning);
-	struct image image;
-	struct store store;
-	struct statvfs fs;
+	struct statvfs vfs;
+	struct statfs fs;
+	struct stat st;
 	struct err err;
 	int r;
 
@@ -144,38 +342,94 @@ static void check_state(struct doctor *d)
 		line(d, LEVEL_WARN, "image", "none is stored; get one with: agent-vm setup, or make one here with: agent-vm build");
 		return;
 	}
-	line(d, LEVEL_OK, "state", "%s", path);
-	if (fstatvfs(root.fd, &fs) == 0)
-		line(d, (uint64_t)fs.f_bavail * fs.f_frsize < (UINT64_C(1) << 30) ? LEVEL_WARN : LEVEL_OK, "disk",
-		     "%lu MiB free there", (unsigned long)(((uint64_t)fs.f_bavail * fs.f_frsize) >> 20));
-	r = store_open(root.fd, root.path, &store, &err);
-	if (r == 0) {
-		r = store_find(&store, getenv("AGENT_VM_IMAGE_TAG"), &image, &err);
-		store_close(&store);
-	}
-	if (r == 0) {
-		line(d, LEVEL_OK, "image", "%s %s", image.reference, image.digest_short);
-		image_done(&image);
-	} else {
-		line(d, LEVEL_WARN, "image", "%s", err.text);
-	}
+	if (fstat(root.fd, &st) == 0 && fstatfs(root.fd, &fs) == 0)
+		line(d, LEVEL_OK, "state", "%s: mode %04o on %s; locks work", path, st.st_mode & 07777, fs_name((long)fs.f_type));
+	if (fstatvfs(root.fd, &vfs) == 0)
+		line(d, (uint64_t)vfs.f_bavail * vfs.f_frsize < (UINT64_C(1) << 30) ? LEVEL_WARN : LEVEL_OK, "disk",
+		     "%lu MiB free there", (unsigned long)(((uint64_t)vfs.f_bavail * vfs.f_frsize) >> 20));
+	check_sessions(d, &root);
+	check_older(d, &root);
+	check_image(d, &root);
 	state_root_close(&root);
+}
+
+static const char *variable(const char *name)
+{
+	const char *v = getenv(name);
+
+	return v && *v ? v : NULL;
+}
+
+/* Which login files are there; they are not opened. */
+static void check_logins(struct doctor *d)
+{
+	static const struct {
+		const char *name, *var, *home, *file;
+	} all[] = {
+		{ "claude", "CLAUDE_CONFIG_DIR", ".claude", ".credentials.json" },
+		{ "codex", "CODEX_HOME", ".codex", "auth.json" },
+		{ "opencode", "XDG_DATA_HOME", ".local/share", "opencode/auth.json" },
+		{ "copilot", NULL, ".copilot", "config.json" },
+		{ "gh", "GH_CONFIG_DIR", ".config/gh", "hosts.yml" },
+	};
+	const char *home = variable("HOME");
+	AUTO_FREE(char, list);
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		const char *dir = all[i].var ? variable(all[i].var) : NULL;
+		AUTO_FREE(char, path);
+		char *more;
+
+		path = dir ? xasprintf("%s/%s", dir, all[i].file) : xasprintf("%s/%s/%s", home ? home : "", all[i].home, all[i].file);
+		if (access(path, R_OK) < 0)
+			continue;
+		more = list ? xasprintf("%s, %s", list, all[i].name) : xstrdup(all[i].name);
+		free(list);
+		list = more;
+	}
+	line(d, LEVEL_OK, "logins", "%s; this version gives the guest none", list ? list : "none on this host");
+}
+
+static void check_network(struct doctor *d)
+{
+	static const char *const names[] = { "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+					     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY" };
+	char text[512] = "", set[256] = "";
+	FILE *f = fopen("/etc/resolv.conf", "re");
+	size_t n = 0;
+
+	while (f && fgets(text, sizeof(text), f))
+		n += str_starts(text, "nameserver") && (text[10] == ' ' || text[10] == '\t');
+	if (f)
+		(void)fclose(f);
+	if (n > 0)
+		line(d, LEVEL_OK, "resolver", "%zu nameserver%s in /etc/resolv.conf", n, n == 1 ? "" : "s");
+	else
+		line(d, LEVEL_WARN, "resolver", "/etc/resolv.conf: names no nameserver; pulls by name will fail");
+	/* Names only: a proxy's address may hold a password. */
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (variable(names[i]))
+			(void)snprintf(set + strlen(set), sizeof(set) - strlen(set), "%s%s", *set ? ", " : "", names[i]);
+	line(d, LEVEL_OK, "proxy", "%s", *set ? set : "no variable is set");
 }
 
 static int doctor_run(struct cli *cli, void *args, char **rest)
 {
 	const struct doctor_args *a = args;
 	struct doctor d = { .lines = a->json ? json_array() : NULL };
-	struct host_facts host;
+	struct err why = { "" };
+	uint32_t kinds;
 
 	(void)cli;
 	(void)rest;
-	check_monitors(&d);
-	check_walls(&d);
-	host_facts_read("", &host);
-	line(&d, host.memory_mib < 1024 ? LEVEL_WARN : LEVEL_OK, "memory", "%lu MiB, %u processors",
-	     (unsigned long)host.memory_mib, host.cpus);
+	if (ns_probe(&kinds, &why) < 0)
+		kinds = 0;
+	check_monitors(&d, kinds != 0);
+	check_walls(&d, kinds, why.text);
+	check_memory(&d);
 	check_state(&d);
+	check_logins(&d);
+	check_network(&d);
 	if (d.lines) {
 		(void)json_dumpf(d.lines, stdout, JSON_INDENT(1));
 		(void)putchar('\n');

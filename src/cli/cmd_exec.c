@@ -102,7 +102,8 @@ static int exec_run(struct cli *cli, void *args, char **rest)
 			status = 128 + sig;
 			break;
 		default:
-			(void)fprintf(stderr, "\nagent-vm: %s\n", err.text);
+			/* The program may have left the cursor anywhere. */
+			(void)fprintf(stderr, "%sagent-vm: %s\n", run_had_pty(run) ? "\n" : "", err.text);
 		}
 	} else {
 		(void)fprintf(stderr, "agent-vm: %s\n", err.text);

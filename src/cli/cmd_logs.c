@@ -48,10 +48,27 @@ struct source {
 	bool have;
 };
 
-/* Where lines go: as text at once, or collected for JSON. */
+/* Where lines go: at once, as text or as elements of a JSON array, so that no log is ever held in memory. */
 struct out {
-	json_t *all; /* NULL: text */
+	bool json;
+	size_t n; /* elements so far */
 };
+
+/* @line is taken. */
+static void emit_json(struct out *out, json_t *line)
+{
+	AUTO_FREE(char, text);
+
+	text = json_dumps(line, JSON_COMPACT);
+	(void)printf("%s\n %s", out->n++ == 0 ? "[" : ",", text ? text : "null");
+	json_decref(line);
+}
+
+static void emit_end(const struct out *out)
+{
+	if (out->json)
+		(void)puts(out->n > 0 ? "\n]" : "[]");
+}
 
 static bool stamp_at(const char *line, size_t n)
 {
@@ -109,8 +126,8 @@ static void emit(struct out *out, const char *role, const char *line, size_t n)
 	AUTO_FREE(char, shown);
 
 	shown = str_escape(line, n);
-	if (out->all)
-		(void)json_array_append_new(out->all, json_pack("{s:s, s:s}", "role", role, "line", shown));
+	if (out->json)
+		emit_json(out, json_pack("{s:s, s:s}", "role", role, "line", shown));
 	else
 		(void)printf("%s: %s\n", role, shown);
 }
@@ -205,8 +222,8 @@ static int show_denied(int dirfd, struct out *out)
 
 		if (!is_denied(line))
 			json_decref(line);
-		else if (out->all)
-			(void)json_array_append_new(out->all, line);
+		else if (out->json)
+			emit_json(out, line);
 		else {
 			denied_text(line);
 			json_decref(line);
@@ -270,7 +287,7 @@ static int show_one(const struct state_root *root, const struct session_list *li
 {
 	const struct session_info *info;
 	char here[PROJECT_HASH_LEN + 1];
-	struct out out = { NULL };
+	struct out out = { .json = a->json };
 	AUTO_FD(dir);
 	int r = 0;
 
@@ -285,13 +302,12 @@ static int show_one(const struct state_root *root, const struct session_list *li
 		(void)err_set(err, dir, "%s/run/logs/%s: cannot be opened: %s", root->path, info->name, strerror(-dir));
 		return sessions_fail(-EIO, err);
 	}
-	if (a->json)
-		out.all = json_array();
 	if (a->denied)
 		(void)show_denied(dir, &out);
 	else
 		(void)show_roles(dir, a->role, &out);
-	return out.all ? sessions_print_json(out.all) : sessions_flush();
+	emit_end(&out);
+	return sessions_flush();
 }
 
 static int logs_run(struct cli *cli, void *args, char **rest)

@@ -23,6 +23,7 @@
 #include "cli/spawn.h"
 #include "cli/stop.h"
 #include "cli/table.h"
+#include "cli/walls.h"
 #include "image/qcow2.h"
 #include "image/update.h"
 #include "session/aside.h"
@@ -44,6 +45,7 @@ struct launch {
 	struct strv env;
 	struct buf config;
 	struct spawned vmm;
+	struct capture console, vmm_log;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -163,6 +165,21 @@ static int prepare_disk(struct launch *l)
 	return 0;
 }
 
+/* A log of agent-vm-vmm, which the guest may take over: bounded. @ret_write: the role's end. */
+static int open_capture(const struct launch *l, const char *name, struct capture *c, int *ret_write)
+{
+	AUTO_FD(file);
+	int r;
+
+	file = open_log(l, name);
+	if (file < 0)
+		return file;
+	r = capture_open(c, file, ret_write);
+	if (r == 0)
+		(void)TAKE_FD(file);
+	return r;
+}
+
 static int start_monitor(struct launch *l)
 {
 	AUTO_FD(log);
@@ -170,11 +187,11 @@ static int start_monitor(struct launch *l)
 	struct buf orders;
 	int r;
 
-	log = open_log(l, "vmm.log");
-	console = open_log(l, "console.log");
-	if (log < 0 || console < 0)
-		return err_set(&l->err, log < 0 ? log : console, "%s: its files cannot be made: %s", l->session.log_path,
-			       strerror(log < 0 ? -log : -console));
+	r = open_capture(l, "vmm.log", &l->vmm_log, &log);
+	if (r == 0)
+		r = open_capture(l, "console.log", &l->console, &console);
+	if (r < 0)
+		return err_set(&l->err, r, "%s: its files cannot be made: %s", l->session.log_path, strerror(-r));
 	buf_init(&orders, ORDERS_MAX);
 	buf_init(&l->config, ORDERS_MAX);
 	r = orders_vmm(&l->plan, &l->session, &orders);
@@ -206,6 +223,8 @@ static int start_run(struct launch *l)
 		.env = &l->env,
 		.cwd = l->plan.layout.project_guest,
 		.log_dir = l->session.log_path,
+		.console = &l->console,
+		.vmm_log = &l->vmm_log,
 		.stdin_forward = !l->args->agent->program,
 	};
 	int r;
@@ -233,6 +252,10 @@ static int launch_prepare(struct launch *l)
 		return r;
 	if (l->plan.probed_now)
 		monitor_remember(l->root.cache_fd);
+	if (l->plan.libkrunfw_new)
+		monitor_library_remember(l->root.cache_fd, MONITOR_KRUNFW_FILE, l->plan.libkrunfw);
+	if (l->plan.libkrun_new)
+		monitor_library_remember(l->root.cache_fd, MONITOR_LIBKRUN_FILE, l->plan.libkrun);
 	(void)session_set_vm(&l->session, l->plan.pull ? l->plan.pull : l->plan.image.reference,
 			     monitor_name(l->plan.monitor));
 	r = start_log(l);
@@ -315,8 +338,6 @@ static void launch_greet(struct launch *l)
 	if (l->plan.monitor == VMM_QEMU_TCG)
 		say(l, "/dev/kvm cannot run a guest here (%s); using QEMU emulation, which is slow and a weaker wall than KVM",
 		    l->plan.kvm_reason);
-	else if (l->plan.monitor == VMM_KRUN && !l->plan.namespaces)
-		say(l, "the cage around the VM has no namespaces here; agent-vm doctor says how to allow them");
 	if (!l->args->no_hook && faccessat(l->plan.project.fd, HOOK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		(void)fprintf(stderr, "agent-vm: note: " HOOK_FILE ": this version does not run it\n");
 }
@@ -382,6 +403,15 @@ static void launch_report(struct launch *l)
 	l->before = NULL;
 }
 
+static void walls_tell(const struct launch *l)
+{
+	AUTO_FREE(char, warning);
+
+	warning = walls_warning(run_walls(l->run), geteuid() == 0);
+	if (warning)
+		(void)fprintf(stderr, "agent-vm: warning: %s\n", warning);
+}
+
 static void launch_run_guest(struct launch *l)
 {
 	struct guest_env_args ea = { .image = &l->plan.image.env, .user = &l->args->env,
@@ -405,13 +435,14 @@ static void launch_run_guest(struct launch *l)
 	image_beside(l);
 	end = run_boot(l->run, &l->err);
 	if (end == RUN_OPEN) {
+		walls_tell(l);
 		table_rows(&l->plan, &l->session, l->quiet);
 		(void)session_write_json(&l->session);
 		end = run_agent(l->run, &l->err);
 	}
 	take_end(l, end);
 	l->profile.down = now_ns();
-	if (!run_down(l->run, AGENT_GRACE_MS) && (end == RUN_EXIT || end == RUN_STOPPED))
+	if (!run_down(l->run, AGENT_GRACE_MS) && (end == RUN_EXIT || end == RUN_STOPPED) && run_times(l->run)->exec > 0)
 		(void)fprintf(stderr, "agent-vm: warning: VM: it did not shut down in time; what was written last may be missing; logs: %s\n",
 			      l->session.log_path);
 }
@@ -457,6 +488,8 @@ static void launch_end(struct launch *l, int profile_mode)
 	}
 	launch_report(l);
 	l->profile.reported = now_ns();
+	capture_close(&l->console);
+	capture_close(&l->vmm_log);
 	if (l->session.lock_fd >= 0)
 		made_drop(&l->root, l->session.info.name);
 	if (l->session.lock_fd >= 0)
@@ -487,8 +520,8 @@ static void end_by(int sig)
 int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
-			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .result = SESSION_START_FAILED,
-			    .status = 1 };
+			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
+			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;
 	int status, profile_mode = profile_wanted();

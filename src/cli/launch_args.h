@@ -11,6 +11,8 @@
 
 #define LAUNCH_MEMORY_MIN_MIB 256
 #define LAUNCH_DISK_DEFAULT_MIB (16 * 1024)
+/* The guest grows its file system at each start: 2 TiB take 18 s under emulation, 8 TiB minutes. */
+#define LAUNCH_DISK_MAX_MIB (UINT64_C(2) << 20)
 
 struct launch_args {
 	/* set by main */

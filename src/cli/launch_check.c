@@ -40,7 +40,7 @@ static uint64_t memory_default(const struct host_facts *host)
 
 struct launch_resources launch_resources(const struct launch_args *args, const struct host_facts *host, bool emulated)
 {
-	unsigned cpus = emulated ? 1 : 4; /* two emulated ones are no faster: docs/platform */
+	unsigned cpus = emulated ? 1 : 4; /* two emulated ones are no faster: docs/platform/qemu.md */
 
 	return (struct launch_resources){
 		.memory_mib = args->memory_mib ? args->memory_mib : emulated ? 2 * GIB : memory_default(host),
@@ -97,6 +97,9 @@ static void use_disk(struct check *c, const struct opt_use *use)
 	what = object("--disk", " ", use->value);
 	if (c->args->disk_mib == 0)
 		problem_text(&c->cli->problems, "%s: no room for anything; for sixteen GiB write --disk 16", what);
+	else if (c->args->disk_mib > LAUNCH_DISK_MAX_MIB)
+		problem_text(&c->cli->problems, "%s: more than 2 TiB, the largest disk that a guest is ready with in time; for one TiB write --disk 1T",
+			     what);
 }
 
 /* Prints the reason of a parser behind the option and its value. */

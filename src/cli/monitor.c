@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
@@ -22,10 +23,10 @@ const char *monitor_name(enum vmm_monitor m)
 	return m == VMM_KRUN ? "krun" : "qemu";
 }
 
-char *monitor_probe_kvm(const char *vmm_path)
+char *monitor_ask(const char *vmm_path, const char *question, const char *file, bool *ret_good)
 {
 	char *const env[] = { (char *)"LC_ALL=C", NULL };
-	char *const argv[] = { (char *)vmm_path, (char *)"--probe-kvm", NULL };
+	char *const argv[] = { (char *)vmm_path, (char *)question, (char *)file, NULL };
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
 	sigset_t none;
@@ -35,6 +36,7 @@ char *monitor_probe_kvm(const char *vmm_path)
 	size_t n = 0;
 	pid_t pid;
 
+	*ret_good = false;
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return xasprintf("the probe cannot be started: %s", strerror(errno));
 	(void)posix_spawn_file_actions_init(&fa);
@@ -62,12 +64,63 @@ char *monitor_probe_kvm(const char *vmm_path)
 	(void)close(fds[0]);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return NULL;
+	*ret_good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 	while (n > 0 && out[n - 1] == '\n')
 		n--;
-	return n > 0 ? str_escape(out, n) : xstrdup("the probe died");
+	if (n > 0)
+		return str_escape(out, n);
+	return file ? xasprintf("%s: the program that tried it died", file) : xstrdup("the probe died");
 }
+
+char *monitor_probe_kvm(const char *vmm_path)
+{
+	AUTO_FREE(char, says);
+	bool good;
+
+	says = monitor_ask(vmm_path, "--probe-kvm", NULL, &good);
+	return good ? NULL : TAKE_PTR(says);
+}
+
+/* What stands in the cache for a library that was found good: it is the same file, asked by the same version. */
+static char *stamp(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return NULL;
+	return xasprintf(AGENT_VM_VERSION " %llu:%llu %lld %lld.%09ld %s\n", (unsigned long long)st.st_dev,
+			 (unsigned long long)st.st_ino, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+			 st.st_mtim.tv_nsec, path);
+}
+
+int monitor_library_check(const char *vmm_path, const char *question, const char *path, int cache_fd, const char *name,
+			  bool *ret_new, struct err *err)
+{
+	AUTO_FREE(char, now);
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, says);
+	bool good;
+
+	*ret_new = false;
+	now = stamp(path);
+	if (now && cache_fd >= 0 && file_read_beneath(cache_fd, name, 8192, &text, NULL) >= 0 && strcmp(text, now) == 0)
+		return 0;
+	says = monitor_ask(vmm_path, question, path, &good);
+	if (!good)
+		return err_set(err, -ENOEXEC, "%s", says);
+	*ret_new = true;
+	return 0;
+}
+
+void monitor_library_remember(int cache_fd, const char *name, const char *path)
+{
+	AUTO_FREE(char, text);
+
+	text = stamp(path);
+	if (text)
+		(void)file_replace_at(cache_fd, name, text, strlen(text), 0600);
+}
+
 
 static char *boot_id(void)
 {

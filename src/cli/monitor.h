@@ -35,4 +35,31 @@ void monitor_remember(int cache_fd);
  */
 char *monitor_probe_kvm(const char *vmm_path);
 
+/**
+ * monitor_ask() - One question to agent-vm-vmm, in a process of its own that may hang or die
+ * @question:	"--version-krunfw", "--check-libkrun" or "--probe-kvm"
+ * @file:	The library; NULL: none
+ * @ret_good:	Whether the answer is yes
+ *
+ * Return: its first words, escaped; caller owns
+ */
+char *monitor_ask(const char *vmm_path, const char *question, const char *file, bool *ret_good);
+
+/**
+ * monitor_library_check() - Whether a library can be used, as a launch will use it
+ * @cache_fd:	Folder of remembered answers, -1: none
+ * @name:	Of the answer in it
+ * @ret_new:	It is good and not yet remembered: monitor_library_remember()
+ *
+ * Loading libkrunfw takes 10 ms and more, so a good file is asked about once, until it changes.
+ *
+ * Return: 0; -ENOEXEC with @err set to what is wrong with the file
+ */
+int monitor_library_check(const char *vmm_path, const char *question, const char *path, int cache_fd, const char *name,
+			  bool *ret_new, struct err *err);
+void monitor_library_remember(int cache_fd, const char *name, const char *path);
+
+#define MONITOR_KRUNFW_FILE "libkrunfw-probe"
+#define MONITOR_LIBKRUN_FILE "libkrun-probe"
+
 const char *monitor_name(enum vmm_monitor m); /* "krun", "qemu" */

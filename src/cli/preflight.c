@@ -16,6 +16,7 @@
 #include "cli/monitor.h"
 #include "proto/imagemsg.h"
 #include "sandbox/ns.h"
+#include "session/mount_spec.h"
 
 #define DISK_WARN (UINT64_C(1) << 30)	/* spec/cli.md section 18 */
 #define DISK_ERROR (UINT64_C(256) << 20)
@@ -120,21 +121,64 @@ static void own_parts(struct strv *own)
 			strv_take(own, path);
 }
 
+static void plan_walls(struct plan *p)
+{
+	struct err why;
+
+	p->namespaces = ns_probe(&p->ns_kinds, &why) == 0;
+	if (!p->namespaces)
+		strv_addf(&p->warnings, "%s; without it the guard of .git is the report at the end alone", why.text);
+}
+
+/* What a monitor can only do with mounts of its own (agent-vm-vmm refuses it likewise). */
+static void need_namespaces(struct cli *cli, const struct plan *p)
+{
+	bool told = false;
+
+	for (size_t i = 0; i < cli->parsed.n_uses; i++) {
+		const struct opt_use *use = &cli->parsed.uses[i];
+		struct findings found = { 0 };
+		struct mount_spec spec;
+		AUTO_FREE(char, shown);
+
+		if (use->bad || strcmp(use->opt->name, "mount") != 0)
+			continue;
+		if (mount_spec_parse(use->value, &spec, &found) == 0) {
+			shown = spec.ro ? str_escape(use->value, strlen(use->value)) : NULL;
+			mount_spec_done(&spec);
+		}
+		findings_done(&found);
+		if (!shown)
+			continue;
+		told = true;
+		problems_at(&cli->problems, use->at);
+		problem_world(&cli->problems, "--mount %s: cannot be made read-only without namespaces, which this host refuses; mount "
+			      "it writable, or see agent-vm doctor for how to allow them", shown);
+	}
+	problems_at(&cli->problems, PROBLEMS_AT_END);
+	for (size_t i = 0; i < p->layout.n_shares && !told; i++) {
+		AUTO_FREE(char, shown);
+
+		if (!p->layout.shares[i].ro)
+			continue;
+		shown = str_escape(p->layout.shares[i].host, strlen(p->layout.shares[i].host));
+		problem_world(&cli->problems, "%s: cannot be made read-only for the guest without namespaces, which this host refuses; "
+			      "use --git-dir none, or see agent-vm doctor for how to allow them", shown);
+	}
+}
+
 static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p)
 {
 	AUTO_FREE(char, state_dir);
 	struct findings found = { 0 };
 	struct strv own = { 0 };
 	struct layout_args la;
-	struct err err, why;
+	struct err err;
 
 	if (project_open_cwd(&p->project, &err) < 0) {
 		problem_world(&cli->problems, "%s", err.text);
 		return;
 	}
-	p->namespaces = ns_probe(&p->ns_kinds, &why) == 0;
-	if (!p->namespaces)
-		strv_addf(&p->warnings, "%s; without it the guard of .git is the report at the end alone", why.text);
 	if (!p->root_path)
 		return;
 	state_dir = xasprintf("%s/%s", p->root_path, p->project.hash);
@@ -160,14 +204,19 @@ static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p
 	take_findings(cli, p, &found);
 	findings_done(&found);
 	strv_done(&own);
+	if (!p->namespaces)
+		need_namespaces(cli, p);
 }
 
-/* The state root as it is, without making anything: -1 when it is not there. */
-static int root_cache(const struct plan *p, struct state_root *root)
+/* The state root as it is: -1 when it is not there. */
+static int root_cache(struct cli *cli, const struct plan *p, struct state_root *root)
 {
 	struct err err;
+	int r = p->root_path ? state_root_open(p->root_path, false, root, &err) : -ENOENT;
 
-	return p->root_path && state_root_open(p->root_path, false, root, &err) == 0 ? root->cache_fd : -1;
+	if (r < 0 && r != -ENOENT)
+		problem_world(&cli->problems, "%s", err.text);
+	return r < 0 ? -1 : root->cache_fd;
 }
 
 static void plan_monitor(struct cli *cli, const struct launch_args *args, struct plan *p, int cache_fd)
@@ -176,17 +225,21 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 	struct monitor_choice choice;
 	const char *no_krun = NULL, *no_qemu = NULL;
 
-	if (find_role("agent-vm-vmm", &p->vmm_path, &err) < 0 || find_boot_dir(&p->boot_dir, &err) < 0 ||
-	    find_boot_image(&p->boot_image, &err) < 0) {
+	if (find_vmm(&p->vmm_path, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);
-		return;
-	}
+	if (find_boot_dir(&p->boot_dir, &err) < 0 || find_boot_image(&p->boot_image, &err) < 0)
+		problem_world(&cli->problems, "%s", err.text);
 	/* Both monitors boot libkrunfw's kernel. */
-	if (find_libkrunfw(&p->libkrunfw, &krun_err) < 0) {
-		problem_world(&cli->problems, "%s", krun_err.text);
-		return;
-	}
-	if (find_libkrun(&p->libkrun, &krun_err) < 0)
+	if (find_libkrunfw(&p->libkrunfw, &err) < 0)
+		problem_world(&cli->problems, "%s", err.text);
+	if (!p->vmm_path)
+		return; /* it answers what follows */
+	if (p->libkrunfw && monitor_library_check(p->vmm_path, "--version-krunfw", p->libkrunfw, cache_fd, MONITOR_KRUNFW_FILE,
+						  &p->libkrunfw_new, &err) < 0)
+		problem_world(&cli->problems, "%s", err.text);
+	if (find_libkrun(&p->libkrun, &krun_err) < 0 ||
+	    monitor_library_check(p->vmm_path, "--check-libkrun", p->libkrun, cache_fd, MONITOR_LIBKRUN_FILE, &p->libkrun_new,
+				  &krun_err) < 0)
 		no_krun = krun_err.text;
 	if (find_qemu(&p->qemu, &qemu_err) < 0 || find_virtiofsd(&p->virtiofsd, &qemu_err) < 0)
 		no_qemu = qemu_err.text;
@@ -196,6 +249,13 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 		problems_at(&cli->problems, PROBLEMS_AT_END);
 		return;
 	}
+	/* It has no mode without a chroot, which an ordinary user has only inside a namespace. */
+	if (choice.monitor != VMM_KRUN && !p->namespaces && geteuid() != 0 && strstr(p->virtiofsd, "/qemu/"))
+		problem_world(&cli->problems, "virtiofsd: %s, which is part of QEMU 7, serves an ordinary user only inside namespaces, "
+			      "and this host refuses them; allow them (agent-vm doctor says how), or install a virtiofsd of version 1",
+			      p->virtiofsd);
+	if (choice.monitor == VMM_QEMU_KVM && !args->vmm)
+		strv_addf(&p->warnings, "%s; QEMU is used in its place", krun_err.text);
 	p->monitor = choice.monitor;
 	p->probed_now = choice.probed_now;
 	p->kvm_reason = choice.reason;
@@ -330,15 +390,14 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	launch_check(cli, args, &host, getenv);
 	ret->home = home_folder();
 	plan_root(cli, ret);
+	plan_walls(ret);
 	plan_files(cli, args, ret);
-	/* What is wrong with the words and the folders comes first; what is missing on the host is no help before. */
-	if (cli->problems.n > 0)
-		return;
-	if (args->agent->program)
+	/* What this version lacks is no news beside a mistake in the words. */
+	if (args->agent->program && cli->problems.n == 0)
 		problem_text(&cli->problems,
 			     "%s: this version starts no agents yet, only commands; write: agent-vm shell -- COMMAND",
 			     args->verb);
-	plan_monitor(cli, args, ret, root_cache(ret, &root));
+	plan_monitor(cli, args, ret, root_cache(cli, ret, &root));
 	plan_resources(cli, args, &host, ret);
 	plan_image(cli, args, ret, &root);
 	state_root_close(&root);

@@ -17,6 +17,7 @@ struct plan {
 	struct launch_resources res;
 	enum vmm_monitor monitor;
 	bool probed_now;      /* KVM was seen to work just now */
+	bool libkrunfw_new, libkrun_new; /* were seen to be good just now */
 	char *kvm_reason;     /* why /dev/kvm cannot run a guest; NULL when it can or was not asked */
 	uint32_t ns_kinds;    /* enum ns_kind */
 	bool namespaces;      /* a full set of them works */

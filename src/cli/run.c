@@ -28,6 +28,7 @@
 #define CLOCK_EVERY_S 30
 #define PORT_LOST_S 2 /* from the end of the control port to the end of the monitor */
 #define PROGRESS_AFTER_S 1
+#define VMM_LINES 100 /* of a monitor that was taken over; an honest one says a few */
 
 static const int watched_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD, SIGTSTP, SIGCONT };
 
@@ -107,15 +108,33 @@ static void on_control(struct run *r)
 		if (key != VMM_K_TEXT)
 			continue;
 		text = str_escape(val.p, val.n);
-		log_error("vmm: %s", text);
+		if (r->vmm_lines++ < VMM_LINES)
+			log_error("vmm: %s", text);
 		(void)snprintf(r->vmm_text, sizeof(r->vmm_text), "%s", text);
 	}
 }
 
+/* Why the monitor died, with what may help. Its supervisor hands on the end of the process inside as a shell does. */
+static void monitor_death(struct run *r)
+{
+	int st = r->vmm_status, sig = WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st) > 128 ? WEXITSTATUS(st) - 128 : 0;
+	const char *when = r->times.exec > 0 ? "while the session ran" : "before the guest was up";
+	AUTO_FREE(char, last);
+	AUTO_FREE(char, says);
+
+	last = r->spec.console && r->times.exec == 0 ? capture_last_line(r->spec.console) : xstrdup("");
+	says = *last ? xasprintf("; the console's last line: %s", last) : xstrdup("");
+	if (sig > 0 && sig < NSIG)
+		run_fail(r, RUN_LOST, "VM: the monitor was killed by signal %d (%s) %s%s%s; logs: %s", sig, strsignal(sig), when,
+			 sig == SIGKILL ? "; is the host short of memory? a smaller --memory may help" : "", says,
+			 r->spec.log_dir);
+	else
+		run_fail(r, RUN_LOST, "VM: the monitor ended with status %d %s%s; logs: %s", WEXITSTATUS(st), when, says,
+			 r->spec.log_dir);
+}
+
 static void monitor_gone(struct run *r)
 {
-	int st = r->vmm_status;
-
 	r->vmm_pid = -1;
 	r->times.gone = now_ns();
 	while (r->control_fd >= 0 && r->vmm_text[0] == '\0') {
@@ -132,14 +151,12 @@ static void monitor_gone(struct run *r)
 		return;
 	}
 	r->stage = STAGE_GONE;
+	if (r->spec.console)
+		(void)capture_read(r->spec.console); /* its last words */
 	if (r->vmm_text[0] != '\0')
 		run_fail(r, RUN_LOST, "%s", r->vmm_text);
-	else if (WIFSIGNALED(st))
-		run_fail(r, RUN_LOST, "VM: the monitor was killed by signal %d (%s); is the host short of memory? logs: %s",
-			 WTERMSIG(st), strsignal(WTERMSIG(st)), r->spec.log_dir);
 	else
-		run_fail(r, RUN_LOST, "VM: the monitor ended with status %d while the session ran; logs: %s",
-			 WEXITSTATUS(st), r->spec.log_dir);
+		monitor_death(r);
 }
 
 static void reap(struct run *r)
@@ -238,6 +255,7 @@ static void on_port(struct run *r, uint32_t events)
 
 static void dispatch(struct run *r, const struct ev_event *e)
 {
+	struct capture *capture;
 	uint64_t ticks;
 
 	switch ((enum ev_kind)e->kind) {
@@ -264,6 +282,11 @@ static void dispatch(struct run *r, const struct ev_event *e)
 		break;
 	case EV_LISTEN:
 		clients_accept(r);
+		break;
+	case EV_CAPTURE:
+		capture = e->slot == 0 ? r->spec.console : r->spec.vmm_log;
+		if (capture_read(capture) == 0)
+			ev_unwatch(&r->ev, capture->pipe_fd);
 		break;
 	case EV_CLIENT:
 		if (r->clients[e->slot].used && r->clients[e->slot].gen == e->gen && !r->clients[e->slot].dying &&
@@ -328,8 +351,12 @@ static void step(struct run *r, bool *more)
 	}
 	local_pump(r);
 	clients_pump(r);
-	if (r->port.fd >= 0 && link_flush(&r->port) < 0)
+	if (r->port.fd >= 0 && link_flush(&r->port) < 0) {
+		/* The peer may have said why before it closed. */
+		if (link_fill(&r->port) > 0)
+			(void)run_guest_frames(r);
 		port_lost(r);
+	}
 	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
 		(void)kill(r->vmm_pid, SIGKILL);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
@@ -343,16 +370,20 @@ static bool past_deadline(const struct run *r)
 
 enum run_end run_boot(struct run *r, struct err *err)
 {
-	int limit_s = r->spec.emulated ? HELLO_EMULATED_S : HELLO_S;
+	int limit_s = r->spec.hello_s > 0 ? r->spec.hello_s : r->spec.emulated ? HELLO_EMULATED_S : HELLO_S;
 	bool more = false;
 
 	r->deadline = r->started + limit_s * SEC;
 	while (r->end == RUN_OPEN && r->stage < STAGE_IDLE) {
 		step(r, &more);
-		if (r->stage < STAGE_IDLE && past_deadline(r))
+		if (r->stage < STAGE_IDLE && past_deadline(r)) {
+			AUTO_FREE(char, last);
+
+			last = r->spec.console ? capture_last_line(r->spec.console) : xstrdup("");
 			run_fail(r, RUN_FAILED,
-				 "guest: it did not come up within %d s (last: %s); the console is in %s/console.log",
-				 limit_s, stage_word(r), r->spec.log_dir);
+				 "guest: it did not come up within %d s (last phase: %s; the console's last line: %s); logs: %s",
+				 limit_s, stage_word(r), *last ? last : "none", r->spec.log_dir);
+		}
 	}
 	run_progress_clear(r);
 	r->deadline = -1;
@@ -394,7 +425,8 @@ bool run_down(struct run *r, unsigned grace_ms)
 
 	run_progress_clear(r);
 	r->grace_over = false;
-	if (r->stage != STAGE_GONE) {
+	/* Before HELLO nobody in there would understand, and nothing was mounted. */
+	if (r->stage != STAGE_GONE && r->stage != STAGE_BOOT) {
 		r->stage = STAGE_DOWN;
 		r->deadline = now_ns() + limit_s * SEC;
 		(void)ctl_put_u32(&r->port.out, CTL_SHUTDOWN, 0, 0, grace_ms);
@@ -403,7 +435,7 @@ bool run_down(struct run *r, unsigned grace_ms)
 	}
 	/* BYE is the guest's last word, with everything synced: its way through the reset of the machine is not waited for. */
 	if (r->vmm_pid > 0) {
-		if (!r->bye)
+		if (!r->bye && r->stage != STAGE_BOOT)
 			log_warn("the VM did not end by itself and is killed");
 		(void)kill(r->vmm_pid, SIGKILL);
 		(void)waitpid(r->vmm_pid, &r->vmm_status, 0);
@@ -445,6 +477,10 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
 	if (k == 0 && r->listen_fd >= 0)
 		k = ev_watch(&r->ev, r->listen_fd, EPOLLIN, EV_LISTEN, 0, 0);
+	if (k == 0 && spec->console)
+		k = ev_watch(&r->ev, spec->console->pipe_fd, EPOLLIN, EV_CAPTURE, 0, 0);
+	if (k == 0 && spec->vmm_log)
+		k = ev_watch(&r->ev, spec->vmm_log->pipe_fd, EPOLLIN, EV_CAPTURE, 1, 0);
 	if (k == 0) {
 		reap(r); /* it may have ended before SIGCHLD was blocked */
 		return r;

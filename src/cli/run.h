@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "cli/capture.h"
 
 enum run_end {
 	RUN_OPEN,    /* nothing ended it yet */
@@ -48,6 +49,7 @@ struct run_spec {
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
 	bool emulated; /* longer time limits */
+	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;
 	bool progress; /* show what is going on when the boot takes long */
 	struct span config;  /* CONFIG payload, borrowed */
@@ -55,6 +57,8 @@ struct run_spec {
 	struct strv *env;    /* the agent's and every exec's, without TERM; borrowed */
 	const char *cwd;     /* in the guest, borrowed */
 	const char *log_dir; /* named in messages, borrowed */
+	/* What the monitor's console and log write, watched here; borrowed, NULL: none. */
+	struct capture *console, *vmm_log;
 	bool stdin_forward;  /* a terminal's stdin without PTY is forwarded (shell, exec), not /dev/null */
 };
 

@@ -31,6 +31,25 @@ static void client_drop(struct run *r, struct client *c)
 	link_close(&c->link);
 }
 
+/* FAIL in place of any answer. The socket's buffer is empty, so it fits or the client is gone. */
+static void refuse(int fd)
+{
+	AUTO_FREE(char, text);
+	struct buf b;
+	ssize_t at;
+
+	text = xasprintf("exec: this session runs %d programs beside the first one already; wait until one has ended",
+			 CLIENTS_MAX);
+	log_warn("exec: more than %d at one time, one was refused", CLIENTS_MAX);
+	buf_init(&b, CTL_HEAD + CTL_TEXT_MAX);
+	at = ctl_begin(&b, CTL_FAIL, 0, 0);
+	if (at >= 0 && rec_put_str(&b, CTL_K_TEXT, text) == 0) {
+		ctl_end(&b, (size_t)at);
+		(void)send(fd, buf_span(&b).p, buf_span(&b).n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+	buf_done(&b);
+}
+
 void clients_accept(struct run *r)
 {
 	AUTO_FD(fd);
@@ -50,7 +69,7 @@ void clients_accept(struct run *r)
 			break;
 		}
 	if (!c) {
-		log_warn("exec: more than %d at one time, one was refused", CLIENTS_MAX);
+		refuse(fd);
 		return;
 	}
 	if (link_open(&c->link, fd, CTL_SIDE_GUEST, &r->ev, EV_CLIENT, slot, ++c->gen) < 0)

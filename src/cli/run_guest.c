@@ -110,7 +110,8 @@ static int on_fail(struct run *r, const struct ctl_frame *f)
 {
 	AUTO_FREE(char, text);
 
-	if ((r->stage != STAGE_CONFIG && r->stage != STAGE_BOOT) || read_report(r, f->payload, &text) < 0)
+	/* For an exec client it is a launcher that does not take it. */
+	if ((r->stage != STAGE_CONFIG && r->stage != STAGE_BOOT && r->vmm_pid != 0) || read_report(r, f->payload, &text) < 0)
 		return -EBADMSG;
 	run_fail(r, RUN_FAILED, "%s", text ? text : "guest: it failed without a reason");
 	return 0;
@@ -207,6 +208,9 @@ static int on_frame(struct run *r, const struct ctl_frame *f)
 
 	if (r->stage == STAGE_BOOT && f->type != CTL_HELLO && f->type != CTL_FAIL)
 		return -EBADMSG;
+	/* We stopped listening to these: what it was to do is no longer wanted. */
+	if (r->stage == STAGE_DOWN && (f->type == CTL_READY || f->type == CTL_FAIL))
+		return 0;
 	switch (f->type) {
 	case CTL_HELLO:
 		return on_hello(r, f);
@@ -224,7 +228,7 @@ static int on_frame(struct run *r, const struct ctl_frame *f)
 	case CTL_PONG:
 		return 0;
 	case CTL_BYE:
-		if (r->stage != STAGE_DOWN)
+		if (r->stage != STAGE_DOWN && !r->bye)
 			log_warn("guest: it shut down by itself");
 		r->bye = true;
 		r->times.bye = now_ns();

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
@@ -23,13 +22,13 @@ static bool in_foreground(void)
 static void local_stdin_plan(struct run *r, bool *ret_pty, bool *ret_forward)
 {
 	bool in_tty = isatty(STDIN_FILENO), out_tty = isatty(STDOUT_FILENO);
-	struct stat st;
+	int flags = fcntl(STDIN_FILENO, F_GETFL);
 
 	*ret_pty = in_tty && out_tty && in_foreground();
 	if (*ret_pty)
 		*ret_forward = true;
-	else if (fstat(STDIN_FILENO, &st) < 0)
-		*ret_forward = false;
+	else if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY)
+		*ret_forward = false; /* closed: main.c */
 	else if (in_tty)
 		*ret_forward = r->spec.stdin_forward && in_foreground();
 	else

@@ -9,7 +9,7 @@
 #define CLIENTS_MAX 32
 #define SEC INT64_C(1000000000)
 
-enum ev_kind { EV_PORT, EV_CONTROL, EV_SIGNAL, EV_CLOCK, EV_STDIN, EV_SINK, EV_LISTEN, EV_CLIENT };
+enum ev_kind { EV_PORT, EV_CONTROL, EV_SIGNAL, EV_CLOCK, EV_STDIN, EV_SINK, EV_LISTEN, EV_CLIENT, EV_CAPTURE };
 
 enum run_stage { STAGE_BOOT, STAGE_CONFIG, STAGE_IDLE, STAGE_AGENT, STAGE_DOWN, STAGE_GONE };
 
@@ -51,6 +51,7 @@ struct run {
 	unsigned walls;
 	int64_t port_lost; /* when the control port ended, 0: it did not */
 	bool bye, oom;
+	unsigned vmm_lines; /* that agent-vm-vmm had written to our log */
 	char vmm_text[ERR_TEXT_MAX];  /* why the monitor ended, in its own words, escaped */
 	char exit_text[ERR_TEXT_MAX]; /* the agent was not started, in the guest's words, escaped */
 

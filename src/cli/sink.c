@@ -13,11 +13,12 @@ void sink_open(struct sink *s, int fd, size_t max)
 {
 	char path[32];
 	struct stat st;
-	int again;
+	int again, flags = fcntl(fd, F_GETFL);
 
 	*s = (struct sink){ .fd = fd };
 	buf_init(&s->q, max);
-	if (fstat(fd, &st) < 0) {
+	/* Not open for writing: what stands in for a descriptor that was closed (main.c). */
+	if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY || fstat(fd, &st) < 0) {
 		s->gone = true;
 		s->error = EPIPE;
 		return;

@@ -1,7 +1,7 @@
 /* What the launcher tells agent-vm-vmm, and what it hears back.
  *
  * agent-vm-vmm is started with these descriptors and no others:
- *   0 /dev/null  1, 2 the console log
+ *   0 /dev/null  1, 2 the console log: like the role's log a pipe that does not block; without a reader, EPIPE
  *   3 SOCK_SEQPACKET to the launcher: status messages (VMM_MSG_*) go up; its end means that the launcher is gone
  *   4 the role's log
  *   5 sealed memfd with the configuration: records VC_*

@@ -2,6 +2,7 @@
  * that others can enter at the root is not used. */
 #include "session/root.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -121,38 +122,52 @@ int state_root_check(const char *path, struct err *err)
 	return 0;
 }
 
+#define FLOCK_FILE ".flock-check"
+
+/* Earlier versions made a file a command and left it when they were killed. */
+static void flock_files_sweep(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (str_starts(e->d_name, FLOCK_FILE "."))
+			(void)unlinkat(dirfd, e->d_name, 0);
+	if (d)
+		(void)closedir(d);
+	else if (fd >= 0)
+		(void)close(fd);
+}
+
 /* On some network and FUSE file systems flock(2) fails, on others it succeeds for everybody; both cannot keep sessions
- * apart. Two descriptions of one file tell. */
+ * apart. Two descriptions of one file tell: while one shares the lock, the other cannot have it alone. Any number of
+ * commands can ask at once, since where locks work none ever has it alone. The file stays. */
 static int flock_check(int dirfd, const char *shown, struct err *err)
 {
 	AUTO_FD(one);
 	AUTO_FD(two);
-	char name[64];
-	int r = 0;
 
-	/* The time as well: two pid namespaces can have one pid twice. */
-	(void)snprintf(name, sizeof(name), ".flock-check.%d.%lld", (int)getpid(), (long long)now_ns());
-	one = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	one = openat(dirfd, FLOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (one < 0)
 		return err_set(err, -errno, "%s: cannot be written: %s; " ELSEWHERE, shown, strerror(errno));
-	two = openat(dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (two < 0 || flock(one, LOCK_EX | LOCK_NB) < 0)
-		r = err_set(err, -errno, "%s: locks do not work there: %s; " ELSEWHERE, shown, strerror(errno));
-	else if (flock(two, LOCK_EX | LOCK_NB) == 0)
-		r = err_set(err, -ENOLCK, "%s: locks do not work there: two holders at once; " ELSEWHERE, shown);
-	(void)unlinkat(dirfd, name, 0);
-	return r;
+	(void)fchmod(one, 0600); /* whatever the umask */
+	two = openat(dirfd, FLOCK_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (two < 0 || flock(one, LOCK_SH | LOCK_NB) < 0)
+		return err_set(err, -errno, "%s: locks do not work there: %s; " ELSEWHERE, shown, strerror(errno));
+	if (flock(two, LOCK_EX | LOCK_NB) == 0)
+		return err_set(err, -ENOLCK, "%s: locks do not work there: two holders at once; " ELSEWHERE, shown);
+	flock_files_sweep(dirfd);
+	return 0;
 }
 
-static int sub_open(int dirfd, const char *name, bool make, int *ret, const char *shown, struct err *err)
+static int sub_open(int dirfd, const char *name, int *ret, const char *shown, struct err *err)
 {
 	int fd, r;
 
-	if (make) {
-		r = dir_make_at(dirfd, name, 0700);
-		if (r < 0)
-			return err_set(err, r, "%s/%s: cannot be made: %s; " ELSEWHERE, shown, name, strerror(-r));
-	}
+	r = dir_make_at(dirfd, name, 0700);
+	if (r < 0)
+		return err_set(err, r, "%s/%s: cannot be made: %s; " ELSEWHERE, shown, name, strerror(-r));
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return err_set(err, -errno, "%s/%s: cannot be opened: %s; " ELSEWHERE, shown, name, strerror(errno));
@@ -160,32 +175,43 @@ static int sub_open(int dirfd, const char *name, bool make, int *ret, const char
 	return 0;
 }
 
-static int root_fill(struct state_root *root, const char *shown, bool make, struct err *err)
+static int root_fill(struct state_root *root, const char *shown, struct err *err)
 {
 	AUTO_FREE(char, shown_run);
 	AUTO_FD(run);
 	int r;
 
 	shown_run = xasprintf("%s/" STATE_RUN, shown);
-	r = sub_open(root->fd, STATE_RUN, make, &run, shown, err);
+	r = sub_open(root->fd, STATE_RUN, &run, shown, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_PROJECTS, make, &root->projects_fd, shown_run, err);
+	r = sub_open(run, STATE_PROJECTS, &root->projects_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_LOCKS, make, &root->locks_fd, shown_run, err);
+	r = sub_open(run, STATE_LOCKS, &root->locks_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_SESSIONS, make, &root->sessions_fd, shown_run, err);
+	r = sub_open(run, STATE_SESSIONS, &root->sessions_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(run, STATE_LOGS, make, &root->logs_fd, shown_run, err);
+	r = sub_open(run, STATE_LOGS, &root->logs_fd, shown_run, err);
 	if (r < 0)
 		return r;
-	r = sub_open(root->fd, STATE_CACHE, make, &root->cache_fd, shown, err);
+	r = sub_open(root->fd, STATE_CACHE, &root->cache_fd, shown, err);
 	if (r < 0)
 		return r;
 	return flock_check(root->locks_fd, shown, err);
+}
+
+/* A folder that holds nothing of ours is no root, but one that somebody named by mistake, or only the older program's. */
+static bool has_ours(int fd)
+{
+	static const char *const ours[] = { STATE_RUN, STATE_CACHE, STATE_IMAGES };
+
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		if (faccessat(fd, ours[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	return false;
 }
 
 int state_root_open(const char *path, bool make, struct state_root *ret, struct err *err)
@@ -216,8 +242,11 @@ int state_root_open(const char *path, bool make, struct state_root *ret, struct 
 		root.path = realpath(path, NULL);
 	if (r == 0 && !root.path)
 		r = err_set(err, -errno, "%s: its path cannot be resolved: %s; " ELSEWHERE, shown, strerror(errno));
+	if (r == 0 && !make && !has_ours(root.fd))
+		r = err_set(err, -ENOENT, "%s: nothing of agent-vm is there yet", shown);
+	/* What is missing in a root that is there is made: it may have been thrown away to save space, and the rest counts. */
 	if (r == 0)
-		r = root_fill(&root, shown, make, err);
+		r = root_fill(&root, shown, err);
 	if (r < 0) {
 		state_root_close(&root);
 		return r;

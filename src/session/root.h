@@ -47,8 +47,10 @@ int state_root_check(const char *path, struct err *err);
 
 /**
  * state_root_open() - Open the root and the folders of ours in it
- * @make:	Make what is missing, 0700 whatever the umask. Without it a missing root is -ENOENT (a verb that only
- *		looks has nothing to show then)
+ * @make:	Make the root if it is missing. Without it that is -ENOENT (a verb that only looks has nothing to show
+ *		then), and so is a folder that holds nothing of ours
+ *
+ * Folders that are missing in a root are made, 0700 whatever the umask, with and without @make.
  *
  * A root that others can enter is narrowed to 0700. One that is owned by somebody else, or on which flock(2) does not
  * exclude, is refused.

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,6 +190,9 @@ int main(int argc, char **argv)
 		return question(argc, argv);
 	if (check_fds(&err) == 0) {
 		log_open("vmm", VMM_FD_LOG, LOG_LV_INFO);
+		/* Console and log are pipes to the launcher: without it what is written there is dropped, and all go on
+		 * until the guest has synced. Also for what is started from here. */
+		(void)signal(SIGPIPE, SIG_IGN);
 		(void)run(&err);
 		log_error("%s", err.text);
 	}

@@ -107,6 +107,10 @@ TEST(memory_cpus_and_disk_have_limits)
 	CHECKED(WORDS(W "--cpus", W "0"), 2, "agent-vm: --cpus 0: a VM needs one at least; write --cpus 1 or more\n");
 	CHECKED(WORDS(W "--cpus", W "9"), 2,
 		"agent-vm: --cpus 9: more than the 8 that can be used here; write --cpus 8 or less\n");
+	CHECKED(WORDS(W "--disk", W "2T"), 0, "");
+	CHECKED(WORDS(W "--disk", W "99999T"), 2,
+		"agent-vm: --disk 99999T: more than 2 TiB, the largest disk that a guest is ready with in time; for one TiB write "
+		"--disk 1T\n");
 	CHECKED(WORDS(W "--disk", W "0"), 2, "agent-vm: --disk 0: no room for anything; for sixteen GiB write --disk 16\n");
 }
 

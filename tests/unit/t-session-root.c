@@ -196,6 +196,62 @@ TEST(check_writes_nothing_and_open_without_make_neither)
 	state_end(&t);
 }
 
+TEST(a_root_with_a_folder_missing_is_a_root_and_a_folder_of_others_is_none)
+{
+	struct state_root root = STATE_ROOT_INIT;
+	AUTO_FREE(char, other);
+	struct state t;
+	struct err err;
+
+	state_begin(&t);
+	CHECK_INT(mkdirat(t.root.fd, STATE_IMAGES, 0700), ==, 0);
+	CHECK_INT(unlinkat(t.root.fd, STATE_CACHE, AT_REMOVEDIR), ==, 0);
+	CHECK_INT(state_root_open(t.root.path, false, &root, &err), ==, 0);
+	CHECK(root.cache_fd >= 0 && exists(root.fd, STATE_CACHE));
+	state_root_close(&root);
+
+	other = xasprintf("%s/other-root", t.dir);
+	CHECK_INT(mkdir(other, 0700), ==, 0);
+	CHECK_INT(state_root_open(other, false, &root, &err), ==, -ENOENT);
+	CHECK_INT(rmdir(other), ==, 0); /* still empty */
+	state_end(&t);
+}
+
+TEST(the_check_of_locks_leaves_one_file_and_sweeps_those_of_killed_commands)
+{
+	struct state_root root = STATE_ROOT_INIT;
+	struct state t;
+	struct err err;
+	pid_t pids[8];
+	int status;
+
+	state_begin(&t);
+	CHECK_INT(close(openat(t.root.locks_fd, ".flock-check.4711.123456", O_CREAT | O_WRONLY | O_CLOEXEC, 0600)), ==, 0);
+	CHECK_INT(close(openat(t.root.locks_fd, "a0317725f24b", O_CREAT | O_WRONLY | O_CLOEXEC, 0600)), ==, 0);
+	CHECK_INT(state_root_open(t.root.path, false, &root, &err), ==, 0);
+	state_root_close(&root);
+	CHECK(!exists(t.root.locks_fd, ".flock-check.4711.123456"));
+	CHECK(exists(t.root.locks_fd, ".flock-check"));
+	CHECK(exists(t.root.locks_fd, "a0317725f24b"));
+	/* many at once do not see each other's */
+	for (size_t i = 0; i < ARRAY_SIZE(pids); i++) {
+		pids[i] = fork();
+		if (pids[i] == 0) {
+			for (int k = 0; k < 200; k++) {
+				if (state_root_open(t.root.path, true, &root, &err) < 0)
+					_exit(1);
+				state_root_close(&root);
+			}
+			_exit(0);
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(pids); i++) {
+		CHECK_INT(waitpid(pids[i], &status, 0), ==, pids[i]);
+		CHECK_INT(status, ==, 0);
+	}
+	state_end(&t);
+}
+
 TEST(project_is_the_folder_behind_links)
 {
 	struct project p = PROJECT_INIT;

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -34,6 +35,9 @@ class Words(Case):
         self.one_line(self.vm("shell", "--vmm", "xen", "true"), 2, "--vmm")
         self.one_line(self.vm("shell", "--env", "NOT_SET_ANYWHERE", "true"), 2, "NOT_SET_ANYWHERE")
         self.one_line(self.vm("shell", "--image", "localhost/agent-vm:nosuch", "true"), 1, "agent-vm build --tag nosuch")
+        # An image that is not stored is pulled, which ends at a registry that nobody reaches.
+        p = self.vm("shell", "--quiet", "--image", "127.0.0.1:1/no/such:image", "true")
+        self.one_line(p, 1, "127.0.0.1:1")
         self.one_line(self.vm("ps", "--nonsense"), 2, "--nonsense")
 
     def test_all_problems_at_once_and_nothing_written(self):
@@ -45,9 +49,18 @@ class Words(Case):
         self.assertIn("agent-vm: --publish 80: not [BIND:]HOST:GUEST[/tcp|/udp]; for one port write --publish 80:80", lines)
         self.assertIn("agent-vm: --mount /nope: no such file or directory; create it or correct the path", lines)
         self.assertIn("agent-vm: --repo acme: not OWNER/REPO and not a GitHub URL; write --repo OWNER/acme", lines)
-        self.assertTrue(lines[-1].endswith("nothing was started"), lines)
+        self.assertEqual(lines[-1], "agent-vm: 4 problems, nothing was started")
+        self.assertEqual(len(lines), 5, lines)
         self.assertEqual(p.returncode, 2)
         self.assertFalse(root.exists())
+
+    def test_words_variables_folder_and_host_in_one_go(self):
+        p = self.vm("shell", "--cpus", "0", "--expose", "", "true", cwd="/",
+                    env={"AGENT_VM_MEMORY_GIB": "x", "AGENT_VM_IMAGE_TAG": "no:such:tag", "AGENT_VM_LIBKRUNFW": self.top / "none"})
+        lines = p.stderr.decode().splitlines()
+        self.assertEqual(p.returncode, 2, lines)
+        for part in ("--cpus 0: ", "AGENT_VM_MEMORY_GIB=x: ", "AGENT_VM_IMAGE_TAG: ", "AGENT_VM_LIBKRUNFW=", "agent-vm: /: "):
+            self.assertEqual(len([line for line in lines if part in line]), 1, (part, lines))
 
     def test_folders_that_cannot_be_projects(self):
         home = self.top / "home"
@@ -67,9 +80,16 @@ class Words(Case):
     def test_a_broken_kernel_library(self):
         bad = self.top / "libkrunfw.so.5"
         bad.write_bytes(b"not a library")
-        p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": bad})
-        self.assertEqual(p.returncode, 1, p.stderr)
-        self.assertIn(str(bad).encode(), p.stderr)
+        # In pre-flight: no banner, one line.
+        self.one_line(self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": bad}), 1, str(bad))
+        # A library that loads and is another one.
+        other = self.top / "other.so"
+        shutil.copy(next(pathlib.Path("/usr/lib/x86_64-linux-gnu").glob("libz.so.1.*")), other)
+        self.one_line(self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": other}), 1, str(other), "krunfw_get_kernel")
+        p = self.vm("doctor", env={"AGENT_VM_LIBKRUNFW": bad, "AGENT_VM_LIBKRUN": other}, check=1)
+        self.assertIn(f"fail  libkrunfw   {bad}: not a library that can be loaded", p.stdout.decode())
+        self.assertIn(f"warn  libkrun     {other}: no function krun_", p.stdout.decode())
+        self.one_line(self.vm("shell", "--vmm", "krun", "true", env={"AGENT_VM_LIBKRUN": other}), 1, "--vmm krun", str(other))
         p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": self.top / "none"})
         self.one_line(p, 1, str(self.top / "none"))
 

@@ -1,0 +1,252 @@
+/* The launcher's loop against a stand-in for monitor and guest: a process that says frames and dies as it is told. */
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+#include "cli/run.h"
+#include "proto/ctl.h"
+#include "proto/rec.h"
+
+static struct capture console;
+static int console_write = -1;
+static struct strv argv, env;
+static struct err err;
+
+enum script { SILENT, READY_LATE };
+
+static void say(int fd, enum ctl_type type, uint32_t stream, const void *p, size_t n)
+{
+	struct buf b;
+
+	buf_init(&b, 4096);
+	if (ctl_put(&b, type, 0, stream, p, n) < 0 || fd_write_all(fd, buf_span(&b).p, buf_span(&b).n) < 0)
+		_exit(99);
+	buf_done(&b);
+}
+
+static void hello(int fd)
+{
+	struct buf b;
+
+	buf_init(&b, 64);
+	(void)buf_put_u32(&b, CTL_MAGIC);
+	(void)buf_put_u16(&b, CTL_VERSION);
+	say(fd, CTL_HELLO, 0, buf_span(&b).p, buf_span(&b).n);
+	buf_done(&b);
+}
+
+/* Read until the launcher says SHUTDOWN or is gone. */
+static void until_shutdown(int fd)
+{
+	struct buf in;
+	struct ctl_frame f;
+	size_t used;
+	uint8_t *room;
+	ssize_t n;
+
+	buf_init(&in, CTL_HEAD + CTL_RECS_MAX);
+	for (;;) {
+		while (ctl_decode(&in, CTL_SIDE_GUEST, &f, &used) == 1) {
+			if (f.type == CTL_SHUTDOWN)
+				return;
+			buf_consume(&in, used);
+		}
+		room = buf_room(&in, 4096);
+		n = read(fd, room, 4096);
+		if (n <= 0)
+			_exit(98);
+		buf_grew(&in, (size_t)n);
+	}
+}
+
+static void guest(int fd, enum script script)
+{
+	if (script == SILENT) {
+		(void)pause();
+		_exit(0);
+	}
+	hello(fd);
+	until_shutdown(fd);
+	say(fd, CTL_READY, 0, NULL, 0);
+	say(fd, CTL_BYE, 0, NULL, 0);
+	(void)pause();
+	_exit(0);
+}
+
+/* @fast: a limit for the boot in seconds, 0: the ordinary one. */
+static struct run *start(enum script script, int fast, pid_t *ret_pid)
+{
+	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .argv = &argv,
+				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console };
+	int pair[2], file;
+	char path[] = "/tmp/t-cli-run.XXXXXX";
+	struct run *run;
+	pid_t pid;
+
+	if (argv.n == 0)
+		strv_add(&argv, "true");
+	file = mkstemp(path);
+	CHECK(file >= 0);
+	(void)unlink(path);
+	CHECK_INT(capture_open(&console, file, &console_write), ==, 0);
+	CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+	pid = fork();
+	if (pid == 0) {
+		(void)close(pair[0]);
+		guest(pair[1], script);
+	}
+	CHECK_INT(pid, >, 0);
+	(void)close(pair[1]);
+	spec.port_fd = pair[0];
+	spec.vmm_pid = pid;
+	run = run_new(&spec, &err);
+	CHECK(run != NULL);
+	*ret_pid = pid;
+	return run;
+}
+
+static void finish(struct run *run)
+{
+	run_free(run);
+	(void)close(console_write);
+	capture_close(&console);
+}
+
+/* Ends the monitor, and with it the boot. The text stays in err. */
+static void boot_dies(enum script script, int sig)
+{
+	struct run *run;
+	pid_t pid;
+
+	run = start(script, 0, &pid);
+	CHECK_INT(write(console_write, "early\nKernel panic: \x1b[2Jno init\n", 30), ==, 30);
+	(void)kill(pid, sig);
+	CHECK_INT(run_boot(run, &err), ==, RUN_LOST);
+	finish(run);
+}
+
+TEST(a_monitor_killed_during_boot_is_told_with_its_signal_and_the_last_line)
+{
+	boot_dies(SILENT, SIGKILL);
+	CHECK_STR(err.text, "VM: the monitor was killed by signal 9 (Killed) before the guest was up; is the host short of memory? "
+			    "a smaller --memory may help; the console's last line: Kernel panic: \\x1b[2Jno ini; logs: /logs");
+	boot_dies(SILENT, SIGUSR1);
+	CHECK(strstr(err.text, "signal 10 (User defined signal 1) before the guest was up; the console's"));
+	CHECK(!strstr(err.text, "memory"));
+}
+
+/* As the supervisor does for the process inside. */
+TEST(a_status_above_128_is_a_signal)
+{
+	struct run *run;
+	int pair[2];
+	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .argv = &argv, .env = &env,
+				 .cwd = "/" };
+	static const struct {
+		int status;
+		const char *text;
+	} cases[] = {
+		{ 137, "VM: the monitor was killed by signal 9 (Killed) before the guest was up; is the host short of memory? a "
+		       "smaller --memory may help; logs: /logs" },
+		{ 1, "VM: the monitor ended with status 1 before the guest was up; logs: /logs" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+		spec.port_fd = pair[0];
+		spec.vmm_pid = fork();
+		if (spec.vmm_pid == 0)
+			_exit(cases[i].status);
+		(void)close(pair[1]);
+		run = run_new(&spec, &err);
+		CHECK_INT(run_boot(run, &err), ==, RUN_LOST);
+		CHECK_STR(err.text, cases[i].text);
+		run_free(run);
+	}
+}
+
+TEST(a_guest_that_says_nothing_is_told_with_the_last_console_line)
+{
+	struct run *run;
+	pid_t pid;
+
+	run = start(SILENT, 1, &pid);
+	CHECK_INT(write(console_write, "waiting for root\n", 17), ==, 17);
+	CHECK_INT(run_boot(run, &err), ==, RUN_FAILED);
+	CHECK_STR(err.text, "guest: it did not come up within 1 s (last phase: monitor; the console's last line: waiting for root); "
+			    "logs: /logs");
+	finish(run);
+}
+
+/* @sig comes while run_boot() waits. Returns how long the end took, ms. */
+static int64_t stopped_at_boot(enum script script, int sig, bool *ret_bye)
+{
+	struct run *run;
+	int64_t began;
+	pid_t pid, killer;
+
+	run = start(script, 0, &pid);
+	killer = fork();
+	if (killer == 0) {
+		(void)usleep(300000);
+		_exit(kill(getppid(), sig) < 0);
+	}
+	CHECK_INT(run_boot(run, &err), ==, RUN_STOPPED);
+	CHECK_INT(run_status(run), ==, sig);
+	began = now_ns();
+	*ret_bye = run_down(run, 0);
+	CHECK_INT(kill(pid, 0), ==, -1);
+	finish(run);
+	(void)waitpid(killer, NULL, 0);
+	return (now_ns() - began) / 1000000;
+}
+
+TEST(a_signal_before_hello_kills_the_monitor_at_once)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	bool bye;
+
+	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
+		CHECK_INT(stopped_at_boot(SILENT, sigs[i], &bye), <, 500);
+}
+
+TEST(ready_that_crosses_shutdown_is_no_breach)
+{
+	bool bye;
+
+	CHECK_INT(stopped_at_boot(READY_LATE, SIGTERM, &bye), <, 2000);
+	CHECK(bye);
+}
+
+TEST(an_exec_that_is_not_taken_says_why)
+{
+	static const char why[] = "exec: no room";
+	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "", .argv = &argv };
+	struct run *run;
+	struct buf b;
+	int pair[2], in;
+
+	/* Our stdin may be what the test runner uses. */
+	in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	CHECK(dup2(in, 0) == 0);
+	(void)close(in);
+	CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+	buf_init(&b, 4096);
+	CHECK_INT(rec_put_str(&b, CTL_K_TEXT, why), ==, 0);
+	say(pair[1], CTL_FAIL, 0, buf_span(&b).p, buf_span(&b).n);
+	buf_done(&b);
+	(void)close(pair[1]); /* before the client has said anything */
+	spec.port_fd = pair[0];
+	run = run_new(&spec, &err);
+	CHECK(run != NULL);
+	CHECK_INT(run_agent(run, &err), ==, RUN_FAILED);
+	CHECK_STR(err.text, why);
+	run_free(run);
+}

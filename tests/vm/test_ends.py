@@ -1,0 +1,144 @@
+"""How a session ends: closed descriptors, signals at boot and later, a flooded console, more exec clients than there is room for."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import unittest
+
+from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, children, command, environment, wait_for
+
+
+class Closed(Case):
+    def by_sh(self, line):
+        return subprocess.run(["sh", "-c", line, AGENT_VM], cwd=self.project, env=environment(), timeout=BOOT_S,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_closed_descriptors_change_no_status_and_get_no_bytes(self):
+        with self.session():
+            self.assertEqual(self.by_sh('"$0" exec true 2>&-').returncode, 0)
+            self.assertEqual(self.by_sh('"$0" exec true >&-').returncode, 0)
+            self.assertEqual(self.by_sh('"$0" exec -- sh -c "exit 5" <&- >&- 2>&-').returncode, 5)
+            # As in a pipeline whose reader went away.
+            p = self.by_sh('"$0" exec -- -c "yes; echo yes-ended \\$? >&2" >&-')
+            self.assertIn(b"yes-ended 141", p.stderr)
+            p = self.by_sh('"$0" exec -- -c "readlink /proc/self/fd/0; cat; echo end" <&-')
+            self.assertEqual((p.returncode, p.stdout), (0, b"/dev/null\nend\n"))
+
+    def test_a_launch_without_stdout_or_stderr(self):
+        p = self.by_sh('"$0" shell true 2>&-')
+        self.assertEqual((p.returncode, p.stdout), (0, b""))
+        p = self.by_sh('"$0" shell -- -c "echo FROM-GUEST; echo ERR-GUEST >&2; true" >&- 2>&-')
+        self.assertEqual(p.returncode, 0)
+        # Had another file taken descriptor 1 or 2, the words would be in it.
+        logs = sorted((pathlib.Path(STATE) / "run/logs").iterdir(), key=lambda f: f.stat().st_mtime)[-1]
+        for f in logs.iterdir():
+            self.assertNotIn(b"-GUEST", f.read_bytes(), f)
+
+
+class Many(Case):
+    def test_the_33rd_exec_is_told_why(self):
+        with self.session():
+            many = [subprocess.Popen([AGENT_VM, "exec", "--", "-c", "echo in; exec sleep 300"], cwd=self.project,
+                                     env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.PIPE) for _ in range(32)]
+            try:
+                for p in many:
+                    self.assertEqual(p.stdout.readline(), b"in\n")
+                p = self.vm("exec", "true", check=1)
+                self.assertEqual(p.stderr.decode(), "agent-vm: exec: this session runs 32 programs beside the first one "
+                                                    "already; wait until one has ended\n")
+                many[0].terminate()
+                many[0].wait(30)
+                wait_for(lambda: self.vm("exec", "true").returncode == 0, 20, "no room though one has ended")
+            finally:
+                for p in many:
+                    p.kill()
+                    p.wait()
+                    p.stdout.close()
+                    p.stderr.close()
+
+
+class Signals(Case):
+    def test_at_boot_each_ends_at_once(self):
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            with self.subTest(sig=sig):
+                p = subprocess.Popen(command(["shell", "true"]), cwd=self.project, env=environment(),
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                wait_for(lambda: len(children(p.pid)) >= 3, 30, "no monitor")
+                kids = children(p.pid)
+                start = time.monotonic()
+                p.send_signal(sig)
+                out, err = p.communicate(timeout=30 * SLOW)
+                self.assertEqual(p.returncode, -sig)
+                self.assertLess(time.monotonic() - start, 1.5 * SLOW)
+                self.assertNotIn(b"did not shut down", err)
+                self.assertNotIn(b"broke the control protocol", err)
+                self.nothing_left(kids)
+
+    def test_hup_and_quit_while_the_program_runs(self):
+        with self.session(script="trap 'echo hup >hup; exit 3' HUP; echo up; while :; do sleep 0.2; done") as s:
+            s.send_signal(signal.SIGHUP)
+            self.assertEqual(s.wait(40 * SLOW), -signal.SIGHUP)
+            self.assertEqual((self.project / "hup").read_text(), "hup\n")
+        # SIGQUIT is the program's own business, as on a keyboard.
+        with self.session(script="trap 'echo quit >quit; exit 3' QUIT; echo up; while :; do sleep 0.2; done") as s:
+            s.send_signal(signal.SIGQUIT)
+            self.assertEqual(s.wait(40 * SLOW), 3)
+            self.assertEqual((self.project / "quit").read_text(), "quit\n")
+
+    def stopped(self, pid):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def test_tstp_stops_the_launcher_alone(self):
+        with self.session(script="echo up; i=0; while :; do i=$((i+1)); echo $i >count; sleep 0.2; done") as s:
+            s.send_signal(signal.SIGTSTP)
+            wait_for(lambda: self.stopped(s.pid), 5, "it goes on")
+            was = (self.project / "count").read_text()
+            wait_for(lambda: (self.project / "count").read_text() not in ("", was), 10, "the guest stopped as well")
+            s.send_signal(signal.SIGCONT)
+            self.assertEqual(self.exec("echo works"), "works\n")
+
+    def test_tstp_at_boot(self):
+        p = subprocess.Popen(command(["shell", "--quiet", "--", "echo", "fine"]), cwd=self.project, env=environment(),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for(lambda: len(children(p.pid)) >= 2, 30, "no monitor")
+        p.send_signal(signal.SIGTSTP)
+        wait_for(lambda: self.stopped(p.pid), 5, "it goes on")
+        p.send_signal(signal.SIGCONT)
+        self.assertEqual(p.communicate(timeout=BOOT_S), (b"fine\n", b""))
+        self.assertEqual(p.returncode, 0)
+
+
+class Flood(Case):
+    def last_logs(self):
+        return sorted((pathlib.Path(STATE) / "run/logs").iterdir(), key=lambda f: f.stat().st_mtime)[-1]
+
+    def test_a_flooded_console_stays_small_and_is_shown(self):
+        # 2 MiB in lines through the guest's console; the program's own output must not suffer.
+        out = self.sh("yes 0123456789abcdef0123456789abcdef | head -c 2097152 >/dev/hvc0; echo LAST >/dev/hvc0; echo done")
+        self.assertEqual(out, "done\n")
+        log = self.last_logs() / "console.log"
+        self.assertLess(log.stat().st_size, 600 << 10)
+        self.assertGreater(log.stat().st_size, 200 << 10)
+        self.assertIn(b"bytes are left out here]", log.read_bytes())
+        p = self.vm("logs", "--role", "console", check=0)
+        self.assertIn(b"left out here", p.stdout)
+        p = self.vm("logs", "--role", "console", "--json", check=0)
+        lines = json.loads(p.stdout)
+        self.assertEqual({line["role"] for line in lines}, {"console"})
+        self.assertGreater(len(lines), 1000)
+
+    def test_a_stopped_launcher_holds_no_monitor(self):
+        with self.session(script="echo up; yes 0123456789abcdef0123456789abcdef | head -c 1048576 >/dev/hvc0;"
+                                 "echo over >over; exec sleep 600") as s:
+            s.send_signal(signal.SIGSTOP)
+            try:
+                wait_for(lambda: (self.project / "over").exists(), 60, "the guest waits for its console")
+            finally:
+                s.send_signal(signal.SIGCONT)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,60 @@
+"""Hosts that lack a wall: what is said, what still works, and what is refused before anything starts."""
+import os
+import pathlib
+import unittest
+
+from vmtest import Case, NO_LANDLOCK, NO_NAMESPACES, command, environment, without
+
+ROOT = os.geteuid() == 0
+DEBIAN_12 = pathlib.Path("/usr/lib/qemu/virtiofsd").exists() and not pathlib.Path("/usr/libexec/virtiofsd").exists()
+
+
+class Walls(Case):
+    def run_without(self, deny, *words, **env):
+        return without(deny, command(words), cwd=self.project, env=environment(**env))
+
+    def test_no_landlock_is_said_in_one_line(self):
+        p = self.run_without(NO_LANDLOCK, "shell", "--quiet", "true")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertEqual(p.stderr.decode(), "agent-vm: warning: cage: no Landlock around the VM's monitor; the other walls "
+                                            "stand; agent-vm doctor says what to do\n")
+        self.assertIn(b"warn  landlock", self.run_without(NO_LANDLOCK, "doctor").stdout)
+
+    def test_no_namespaces(self):
+        p = self.run_without(NO_NAMESPACES, "shell", "--vmm", "qemu", "--quiet", "--", "-c", "echo works; echo x >x")
+        err = p.stderr.decode()
+        if DEBIAN_12 and not ROOT:
+            self.assertEqual(p.returncode, 1, err)
+            self.assertIn("virtiofsd: ", err)
+            self.assertIn("agent-vm doctor", err)
+            self.assertFalse((self.project / "x").exists())
+            return
+        self.assertEqual((p.returncode, p.stdout), (0, b"works\n"), err)
+        self.assertIn("agent-vm: warning: cage: no namespaces around the VM's monitor", err)
+        self.assertEqual((self.project / "x").read_text(), "x\n")
+
+    def test_nothing_but_seccomp(self):
+        p = self.run_without({**NO_NAMESPACES, **NO_LANDLOCK}, "shell", "--vmm", "qemu", "--quiet", "true")
+        doctor = self.run_without({**NO_NAMESPACES, **NO_LANDLOCK}, "doctor").stdout.decode()
+        self.assertIn("warn  cage", doctor)
+        self.assertIn("warn  namespaces", doctor)
+        if DEBIAN_12 and not ROOT:
+            self.assertEqual(p.returncode, 1, p.stderr)
+            self.assertIn("warn  virtiofsd", doctor)
+            return
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn("cage: no namespaces, no Landlock around the VM's monitor; a guest that takes the monitor over has "
+                      + ("root's" if ROOT else "your"), p.stderr.decode())
+
+    def test_a_read_only_mount_needs_namespaces(self):
+        more = self.top / "more"
+        more.mkdir()
+        p = self.run_without(NO_NAMESPACES, "shell", "--mount", f"{more}:ro", "--memory", "0", "true")
+        lines = p.stderr.decode().splitlines()
+        self.assertEqual(p.returncode, 2, lines)
+        self.assertIn("agent-vm: --memory 0: less than 256M; for four GiB write --memory 4", lines)
+        self.assertTrue(any(line.startswith(f"agent-vm: --mount {more}:ro: ") and "namespaces" in line for line in lines), lines)
+
+
+if __name__ == "__main__":
+    unittest.main()
