@@ -44,7 +44,7 @@ static uint64_t fs_handled(void)
 	return FS_V1 | (abi >= 2 ? ACCESS_REFER : 0) | (abi >= 3 ? ACCESS_TRUNCATE : 0) | (abi >= 5 ? ACCESS_IOCTL_DEV : 0);
 }
 
-int landlock_new(int *ret_fd, struct err *err)
+static int new_set(bool connecting, int *ret_fd, struct err *err)
 {
 	int abi = landlock_abi();
 	struct attr a = { .fs = fs_handled() };
@@ -54,7 +54,7 @@ int landlock_new(int *ret_fd, struct err *err)
 	if (abi < 2)
 		return err_set(err, -EOPNOTSUPP, "Landlock: this kernel has ABI %d; Linux 5.19 and later have what is needed", abi);
 	if (abi >= 4) {
-		a.net = NET_ALL;
+		a.net = connecting ? 0 : NET_ALL;
 		n += sizeof(a.net);
 	}
 	if (abi >= 6) {
@@ -66,6 +66,16 @@ int landlock_new(int *ret_fd, struct err *err)
 		return err_set(err, -errno, "Landlock: %s", strerror(errno));
 	*ret_fd = fd;
 	return 0;
+}
+
+int landlock_new(int *ret_fd, struct err *err)
+{
+	return new_set(false, ret_fd, err);
+}
+
+int landlock_new_connecting(int *ret_fd, struct err *err)
+{
+	return new_set(true, ret_fd, err);
 }
 
 static uint64_t rights_to_access(uint32_t rights)
