@@ -98,8 +98,8 @@ struct net_dns_ask {
 	uint8_t rd, cd, ad, dnssec_ok; /* 0 or 1 */
 	uint8_t tcp;	    /* asked over TCP */
 	uint8_t name_len;   /* of name, 1..255 */
-	uint8_t name[255];  /* wire form, lower case, no compression, with the root label */
-	uint8_t zero;
+	uint8_t name[255];  /* wire form, lower case, no compression, with the root label; zeros behind it */
+	uint8_t edns;	    /* the question had an OPT, so the answer may have one */
 };
 
 #define NET_DNS_MAX 65535
