@@ -89,8 +89,8 @@ int wire_sandbox(struct err *err)
 	r = caps_keep(0, err);
 	if (r < 0)
 		return r;
-	/* No file of ours grows, nothing is forked, nothing is dumped. */
-	if (setrlimit(RLIMIT_FSIZE, &none) < 0 || setrlimit(RLIMIT_NPROC, &none) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+	/* Nothing is forked, nothing is dumped. (The log may be a file, so files may grow.) */
+	if (setrlimit(RLIMIT_NPROC, &none) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
 		return err_set(err, -errno, "wire: limits: %m");
 	return seccomp_apply(&table, NULL, 0, err);
 }
