@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "cli/network.h"
 
 enum run_end {
 	RUN_OPEN,    /* nothing ended it yet */
@@ -47,6 +48,7 @@ struct run_spec {
 	int control_fd; /* agent-vm-vmm's status socket, or -1; taken */
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
+	struct network *network; /* NULL: none; its end ends the session. Borrowed */
 	bool emulated; /* longer time limits */
 	bool quiet;
 	bool progress; /* show what is going on when the boot takes long */
