@@ -46,6 +46,7 @@ struct launch {
 	struct buf config;
 	struct spawned vmm;
 	struct capture console, vmm_log;
+	struct network network;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -195,8 +196,6 @@ static int start_monitor(struct launch *l)
 	buf_init(&orders, ORDERS_MAX);
 	buf_init(&l->config, ORDERS_MAX);
 	r = orders_vmm(&l->plan, &l->session, &orders);
-	if (r == 0)
-		r = orders_guest(&l->plan, &l->session, &l->config);
 	if (r < 0)
 		(void)err_set(&l->err, r, "VM: its configuration is longer than %d MiB; hide fewer files or mount fewer folders",
 			      ORDERS_MAX >> 20);
@@ -208,6 +207,34 @@ static int start_monitor(struct launch *l)
 	return r;
 }
 
+/* While the VM boots. Then what the guest is told, which depends on the families that the host has. */
+static int start_network(struct launch *l)
+{
+	int r, log[2], audit[2];
+
+	log[0] = open_log(l, "wire.log");
+	log[1] = open_log(l, "vault.log");
+	audit[0] = openat(l->session.log_fd, "audit.jsonl", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	audit[1] = openat(l->session.log_fd, "audit.jsonl.1", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (log[0] < 0 || log[1] < 0 || audit[0] < 0 || audit[1] < 0)
+		r = err_set(&l->err, -EIO, "%s: the network's logs cannot be made: %s", l->session.log_path, strerror(errno));
+	else
+		r = network_start(&l->plan.net, l->vmm.net_fd, l->plan.mac, log, audit, &l->network, &l->err);
+	for (int i = 0; i < 2; i++) {
+		close_p(&log[i]);
+		close_p(&audit[i]);
+	}
+	if (r < 0)
+		return r;
+	close_p(&l->vmm.net_fd); /* wire's now: its end is the link's end */
+	(void)session_add_child(&l->session, "wire", l->network.wire.pid);
+	(void)session_add_child(&l->session, "vault", l->network.vault.pid);
+	r = orders_guest(&l->plan, &l->session, &l->network, &l->config);
+	if (r < 0)
+		(void)err_set(&l->err, r, "guest: its configuration is longer than %d MiB; mount fewer folders", ORDERS_MAX >> 20);
+	return r;
+}
+
 static int start_run(struct launch *l)
 {
 	struct run_spec spec = {
@@ -215,6 +242,7 @@ static int start_run(struct launch *l)
 		.control_fd = l->vmm.control_fd,
 		.listen_fd = -1,
 		.vmm_pid = l->vmm.pid,
+		.network = &l->network,
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
@@ -427,7 +455,7 @@ static void launch_run_guest(struct launch *l)
 	}
 	/* While the VM boots; it gets no files before run_boot() has sent it its configuration. */
 	l->before = take_sinks(l);
-	if (start_run(l) < 0) {
+	if (start_network(l) < 0 || start_run(l) < 0) {
 		take_end(l, RUN_FAILED);
 		return;
 	}
@@ -498,6 +526,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	if (profile_mode)
 		profile_print(&l->profile, run, profile_mode);
 	run_free(run);
+	network_stop(&l->network);
 	close_p(&l->vmm.net_fd);
 	session_done(&l->session);
 	state_root_close(&l->root);
@@ -521,6 +550,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
 			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
+			    .network = NETWORK_INIT,
 			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;

@@ -5,7 +5,7 @@
 
 #include "base/macros.h"
 
-#define NETWORK "this version gives the guest no network; leave the option out"
+#define NETWORK "this version publishes no ports; leave the option out"
 #define LOGINS "this version gives the guest no logins; leave the option out"
 
 static const struct {
@@ -16,11 +16,7 @@ static const struct {
 	{ "api", LOGINS },
 	{ "publish", NETWORK },
 	{ "auto-publish", NETWORK },
-	{ "allow-egress", NETWORK },
-	{ "allow-lan", NETWORK },
-	{ "allow-host", NETWORK },
-	{ "allow-ssh", NETWORK },
-	{ "trust-host-ca", NETWORK },
+	{ "trust-host-ca", "this version leaves certificates to the image; leave the option out" },
 }, commands[] = {
 	{ "clipboard", "not in this version; exchange files through the project folder" },
 };

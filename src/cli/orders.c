@@ -54,6 +54,7 @@ int orders_vmm(const struct plan *p, const struct session *s, struct buf *out)
 	TRY(rec_put_u64(out, VC_RAM_MIB, p->res.memory_mib));
 	TRY(rec_put_u64(out, VC_CPUS, p->res.cpus));
 	TRY(rec_put_u64(out, VC_NAMESPACES, p->namespaces ? VMM_NS_USED : VMM_NS_NONE));
+	TRY(rec_put(out, VC_MAC, p->mac, sizeof(p->mac)));
 	TRY(rec_put_str(out, VC_LABEL, s->info.name));
 	TRY(rec_put_str(out, VC_LIBKRUNFW, p->libkrunfw));
 	if (p->monitor == VMM_KRUN) {
@@ -153,7 +154,27 @@ static int put_home(const struct plan *p, struct buf *out)
 	return put_link(out, "/root/.gitconfig", STATE_AT "/gitconfig");
 }
 
-int orders_guest(const struct plan *p, const struct session *s, struct buf *out)
+/* network page 1 */
+static int put_net(struct buf *out, const struct network *n)
+{
+	static const uint8_t gateway_mac[6] = { 0x02, 0x61, 0x76, 0, 0, 1 };
+	static const uint8_t v4[9] = { 192, 0, 0, 2, 192, 0, 0, 1, 29 };
+	static const uint8_t v6[33] = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 2, 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07,
+					[31] = 1, 64 };
+	ssize_t at = rec_begin(out, GC_NET);
+
+	TRY(at);
+	TRY(rec_put_u64(out, GC_NET_MTU, GC_NET_MTU_MAX));
+	TRY(rec_put(out, GC_NET_MAC, gateway_mac, sizeof(gateway_mac)));
+	/* Also without IPv4 on the host: names and the host's alias are asked for by it. */
+	TRY(rec_put(out, GC_NET_V4, v4, sizeof(v4)));
+	if (n->ipv6)
+		TRY(rec_put(out, GC_NET_V6, v6, sizeof(v6)));
+	rec_end(out, (size_t)at);
+	return put_file(out, "/etc/resolv.conf", 0644, "nameserver 192.0.0.1\noptions edns0 timeout:2 attempts:3\n");
+}
+
+int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct buf *out)
 {
 	AUTO_FREE(char, hosts);
 
@@ -167,5 +188,7 @@ int orders_guest(const struct plan *p, const struct session *s, struct buf *out)
 		TRY(put_bind(out, &p->layout.shares[i], i, p->namespaces));
 	hosts = xasprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", s->info.name);
 	TRY(put_file(out, "/etc/hosts", 0644, hosts));
+	if (!p->net.no_network)
+		TRY(put_net(out, net));
 	return put_home(p, out);
 }

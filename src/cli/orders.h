@@ -10,5 +10,5 @@
 /* Configuration of agent-vm-vmm (proto/vmmcfg.h). 0, or -ENOBUFS when it is longer than ORDERS_MAX. */
 int orders_vmm(const struct plan *p, const struct session *s, struct buf *out);
 
-/* CONFIG for the guest (proto/guestcfg.h), and its /etc/hosts, links and folders. */
-int orders_guest(const struct plan *p, const struct session *s, struct buf *out);
+/* CONFIG for the guest (proto/guestcfg.h), and its /etc/hosts, links, folders and addresses. */
+int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct buf *out);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cli/launch_args.h"
+#include "cli/network.h"
 #include "image/store.h"
 #include "proto/vmmcfg.h"
 #include "session/layout.h"
@@ -25,6 +26,8 @@ struct plan {
 	char *pull; /* reference to pull before the start, because it is not stored; then image is empty. NULL: none */
 	char *image_role; /* agent-vm-image; NULL when it was not found and is not needed */
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
+	struct network_plan net;
+	uint8_t mac[6]; /* the guest's */
 	struct strv warnings, notes; /* texts to print when the launch goes on */
 	struct strv argv;	     /* what runs in the guest */
 };

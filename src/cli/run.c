@@ -29,6 +29,7 @@
 #define PORT_LOST_S 2 /* from the end of the control port to the end of the monitor */
 #define PROGRESS_AFTER_S 1
 #define VMM_LINES 100 /* of a monitor that was taken over; an honest one says a few */
+#define NET_LOST_MS 300
 
 static const int watched_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD, SIGTSTP, SIGCONT };
 
@@ -241,6 +242,38 @@ static void port_lost(struct run *r)
 	r->port_lost = now_ns();
 }
 
+static struct network_role *network_role(struct network *n, uint16_t i)
+{
+	return i == 0 ? &n->wire : &n->vault;
+}
+
+/* After the start both say nothing until they end. Then the VM goes too, for the guest's connections are gone. But they
+ * also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
+static void on_network(struct run *r, uint16_t i)
+{
+	struct network_role *role = network_role(r->spec.network, i);
+	AUTO_FREE(char, text);
+
+	if (role->fd < 0)
+		return;
+	ev_unwatch(&r->ev, role->fd);
+	text = network_ended(role);
+	close_p(&role->fd);
+	if (r->net_lost > 0)
+		return;
+	r->net_lost = now_ns();
+	(void)snprintf(r->net_text, sizeof(r->net_text), "%s", text);
+}
+
+static void network_lost(struct run *r)
+{
+	if (r->net_lost == 0 || now_ns() < r->net_lost + NET_LOST_MS * (SEC / 1000) || r->stage >= STAGE_DOWN)
+		return;
+	run_fail(r, RUN_LOST, "%s; logs: %s", r->net_text, r->spec.log_dir);
+	if (r->vmm_pid > 0)
+		(void)kill(r->vmm_pid, SIGKILL);
+}
+
 static void on_port(struct run *r, uint32_t events)
 {
 	ssize_t n = 0;
@@ -288,6 +321,9 @@ static void dispatch(struct run *r, const struct ev_event *e)
 		if (capture_read(capture) == 0)
 			ev_unwatch(&r->ev, capture->pipe_fd);
 		break;
+	case EV_NETWORK:
+		on_network(r, e->slot);
+		break;
 	case EV_CLIENT:
 		if (r->clients[e->slot].used && r->clients[e->slot].gen == e->gen && !r->clients[e->slot].dying &&
 		    (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
@@ -321,7 +357,8 @@ void run_progress_clear(struct run *r)
 
 static int64_t next_deadline(const struct run *r)
 {
-	const int64_t all[] = { r->deadline, r->progress_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1 };
+	const int64_t all[] = { r->deadline, r->progress_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1,
+				r->net_lost > 0 && r->end == RUN_OPEN ? r->net_lost + NET_LOST_MS * (SEC / 1000) : -1 };
 	int64_t first = -1;
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
@@ -359,6 +396,7 @@ static void step(struct run *r, bool *more)
 	}
 	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
 		(void)kill(r->vmm_pid, SIGKILL);
+	network_lost(r);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
 		progress(r);
 }
@@ -475,6 +513,8 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = ev_watch(&r->ev, r->signal_fd, EPOLLIN, EV_SIGNAL, 0, 0);
 	if (k == 0)
 		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
+	for (uint16_t i = 0; k == 0 && spec->network && i < 2; i++)
+		k = ev_watch(&r->ev, network_role(spec->network, i)->fd, EPOLLIN, EV_NETWORK, i, 0);
 	if (k == 0 && r->listen_fd >= 0)
 		k = ev_watch(&r->ev, r->listen_fd, EPOLLIN, EV_LISTEN, 0, 0);
 	if (k == 0 && spec->console)

@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "cli/capture.h"
+#include "cli/network.h"
 
 enum run_end {
 	RUN_OPEN,    /* nothing ended it yet */
@@ -48,6 +49,7 @@ struct run_spec {
 	int control_fd; /* agent-vm-vmm's status socket, or -1; taken */
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
+	struct network *network; /* NULL: none; its end ends the session. Borrowed */
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;

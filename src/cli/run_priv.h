@@ -9,7 +9,8 @@
 #define CLIENTS_MAX 32
 #define SEC INT64_C(1000000000)
 
-enum ev_kind { EV_PORT, EV_CONTROL, EV_SIGNAL, EV_CLOCK, EV_STDIN, EV_SINK, EV_LISTEN, EV_CLIENT, EV_CAPTURE };
+enum ev_kind { EV_PORT, EV_CONTROL, EV_SIGNAL, EV_CLOCK, EV_STDIN, EV_SINK, EV_LISTEN, EV_CLIENT, EV_CAPTURE,
+	       EV_NETWORK };
 
 enum run_stage { STAGE_BOOT, STAGE_CONFIG, STAGE_IDLE, STAGE_AGENT, STAGE_DOWN, STAGE_GONE };
 
@@ -50,6 +51,8 @@ struct run {
 	size_t n_phases;
 	unsigned walls;
 	int64_t port_lost; /* when the control port ended, 0: it did not */
+	int64_t net_lost;  /* a network process ended, 0: none did */
+	char net_text[ERR_TEXT_MAX];
 	bool bye, oom;
 	unsigned vmm_lines; /* that agent-vm-vmm had written to our log */
 	char vmm_text[ERR_TEXT_MAX];  /* why the monitor ended, in its own words, escaped */

@@ -45,6 +45,14 @@ static char *size_text(uint64_t mib)
 	return xasprintf("%lu MiB", (unsigned long)mib);
 }
 
+static void text_add(char **text, const char *more)
+{
+	char *both = xasprintf("%s%s", *text, more);
+
+	free(*text);
+	*text = both;
+}
+
 static void row_vm(const struct printer *pr, const struct plan *p)
 {
 	AUTO_FREE(char, memory);
@@ -75,6 +83,29 @@ static void row_env(const struct printer *pr, const struct strv *env)
 		row(pr, "env", text);
 }
 
+static void row_network(const struct printer *pr, const struct plan *p)
+{
+	const struct launch_args *a = p->args;
+	AUTO_FREE(char, text);
+
+	text = xstrdup(a->no_network ? "none" : "public internet");
+	if (!a->no_network && !a->allow_lan && !a->allow_host && p->net.n_rules == 0)
+		text_add(&text, " only");
+	if (a->allow_lan)
+		text_add(&text, ", LAN");
+	if (a->allow_host)
+		text_add(&text, ", this host");
+	for (size_t i = 0; i < a->allow_egress.n; i++) {
+		text_add(&text, ", ");
+		text_add(&text, a->allow_egress.v[i]);
+	}
+	for (size_t i = 0; i < a->allow_ssh.n; i++) {
+		text_add(&text, ", ssh ");
+		text_add(&text, a->allow_ssh.v[i]);
+	}
+	row(pr, "network", text);
+}
+
 void table_rows(const struct plan *p, struct session *s, bool quiet)
 {
 	const struct printer pr = { .session = s, .quiet = quiet };
@@ -89,7 +120,7 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 	rows(&pr, "exposed", &l->exposed);
 	row(&pr, "login", "none");
 	row(&pr, "github", "none; all repositories without your rights");
-	row(&pr, "network", "none");
+	row_network(&pr, p);
 	row_env(&pr, &p->args->env);
 	rows(&pr, "state", &l->state);
 }

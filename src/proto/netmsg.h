@@ -23,6 +23,16 @@
 #define NET_FD_WIRE 5
 #define NET_FD_TO_GATE 6
 
+/* On the control socket, a byte and then text without a NUL. */
+enum net_control {
+	NET_CTL_READY = 1, /* the sandbox is shut and the configuration is in force */
+	NET_CTL_ERROR = 2, /* why it ends; exit status 1 follows */
+};
+
+/* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its
+ * generation. */
+#define NET_SLOT_INBOUND 0x80000000u
+
 enum net_type {
 	/* wire to vault */
 	NET_OPEN_TCP = 0x10, /* struct net_open */
@@ -48,10 +58,10 @@ enum net_type {
 	NET_PEEK = 0x40,
 	NET_DIAL = 0x42,
 	NET_DIALLED = 0x43,
-	NET_HOLD = 0x50,
-	NET_HELD = 0x51,
-	NET_HANDOVER = 0x52,
-	NET_RESET = 0x54,
+	NET_HOLD = 0x50,     /* head alone: write no more to the pair */
+	NET_HELD = 0x51,     /* struct net_held */
+	NET_HANDOVER = 0x52, /* head alone; descriptor: the socket that takes the pair's place */
+	NET_RESET = 0x54,    /* head alone: reset the flow */
 };
 
 struct net_head {
@@ -98,8 +108,8 @@ struct net_dns_ask {
 	uint8_t rd, cd, ad, dnssec_ok; /* 0 or 1 */
 	uint8_t tcp;	    /* asked over TCP */
 	uint8_t name_len;   /* of name, 1..255 */
-	uint8_t name[255];  /* wire form, lower case, no compression, with the root label */
-	uint8_t zero;
+	uint8_t name[255];  /* wire form, lower case, no compression, with the root label; zeros behind it */
+	uint8_t edns;	    /* the question had an OPT, so the answer may have one */
 };
 
 #define NET_DNS_MAX 65535
@@ -145,6 +155,12 @@ struct net_config {
 	uint8_t no_network; /* 1: every frame is read and dropped */
 };
 
+/* Bytes that wire ever wrote to the pair; none follow until HANDOVER. */
+struct net_held {
+	struct net_head head;
+	uint64_t bytes;
+};
+
 struct net_family {
 	struct net_head head;
 	uint8_t ipv4, ipv6; /* 0: opens of it fail at once with no route */
@@ -155,5 +171,6 @@ static_assert(sizeof(struct net_head) == 16 && sizeof(struct net_addr) == 20 && 
 		      sizeof(struct net_opened) == 32 && sizeof(struct net_dns_ask) == 284 &&
 		      sizeof(struct net_dns_answer) == 20 && sizeof(struct net_ended) == 40 &&
 		      sizeof(struct net_inbound) == 20 && sizeof(struct net_datagram) == 24 &&
-		      sizeof(struct net_config) == 72 && sizeof(struct net_family) == 20,
+		      sizeof(struct net_config) == 72 && sizeof(struct net_family) == 20 &&
+		      sizeof(struct net_held) == 24,
 	      "messages have no holes");

@@ -53,6 +53,7 @@ enum vmmcfg_key {
 	VC_GUARD_RW,	/* path relative to the share: bound onto itself writable inside a read-only share */
 	VC_HIDE,	/* path relative to the share: an empty unreadable file or an empty folder is put over it */
 	VC_NAMESPACES,	/* u64 enum vmm_need */
+	VC_MAC,		/* 6 bytes: the guest's Ethernet address */
 	VC_LABEL,	/* session name, for process titles */
 };
 

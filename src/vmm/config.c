@@ -18,7 +18,7 @@
 #define SHARES_MAX 80
 #define GUARDS_MAX 4096 /* a share */
 
-enum kind { PATH_ABS, LABEL, NUMBER };
+enum kind { PATH_ABS, LABEL, NUMBER, MAC };
 
 #define KRUN (1u << VMM_KRUN)
 #define QEMU (1u << VMM_QEMU_KVM | 1u << VMM_QEMU_TCG)
@@ -37,6 +37,7 @@ static const struct row {
 	{ VC_RAM_MIB, NUMBER, ALL, RAM_MIB_MAX, offsetof(struct vmm_config, ram_mib), "memory" },
 	{ VC_CPUS, NUMBER, ALL, CPUS_MAX, offsetof(struct vmm_config, cpus), "processors" },
 	{ VC_NAMESPACES, NUMBER, ALL, VMM_NS_USED, offsetof(struct vmm_config, namespaces), "namespaces" },
+	{ VC_MAC, MAC, ALL, 0, offsetof(struct vmm_config, mac), "Ethernet address" },
 	{ VC_LABEL, LABEL, 0, 0, offsetof(struct vmm_config, label), "label" },
 	{ VC_LIBKRUN, PATH_ABS, KRUN, 0, offsetof(struct vmm_config, libkrun), "libkrun" },
 	{ VC_LIBKRUNFW, PATH_ABS, ALL, 0, offsetof(struct vmm_config, libkrunfw), "libkrunfw" },
@@ -165,6 +166,11 @@ static int value(const struct row *row, struct span val, struct vmm_config *cfg)
 		return abs_path(val, at);
 	case LABEL:
 		return label(val, at);
+	case MAC:
+		if (val.n != 6 || val.p[0] & 1) /* a group's */
+			return -EBADMSG;
+		memcpy(at, val.p, 6);
+		return 0;
 	case NUMBER:
 		r = rec_u64(val, row->max, &u);
 		if (r == 0)

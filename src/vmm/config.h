@@ -19,6 +19,7 @@ struct vmm_config {
 	enum vmm_monitor monitor;
 	uint32_t ram_mib, cpus;
 	enum vmm_need namespaces;
+	uint8_t mac[6];
 	char *label;
 	char *libkrun, *libkrunfw, *qemu, *virtiofsd;
 	char *boot_dir, *boot_image;

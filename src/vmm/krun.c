@@ -42,9 +42,9 @@
 #define KRUN_LOG_OPTION_NO_ENV 1 /* RUST_LOG of the user is not for us */
 #define KRUN_DISK_FORMAT_QCOW2 1
 #define KRUN_SYNC_NONE 0 /* the disk is thrown away with the session */
-#define KRUN_NET_GUEST_CSUM (1 << 1)
-#define KRUN_NET_GUEST_TSO4 (1 << 7)
-#define KRUN_NET_GUEST_TSO6 (1 << 8)
+/* CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6 of virtio-net. The guest's bits make its receive buffers
+ * large; the host's let containers in the guest send super-segments. */
+#define KRUN_NET_FEATURES (1u << 0 | 1u << 1 | 1u << 7 | 1u << 8 | 1u << 11 | 1u << 12)
 #define KRUN_FEATURE_NET 0
 #define KRUN_FEATURE_BLK 1
 
@@ -177,7 +177,6 @@ static int add_shares(uint32_t ctx, const struct vmm_config *cfg, struct err *er
 /* Everything but entering it. */
 static int configure(const struct vmm_config *cfg, uint32_t *ret_ctx, struct err *err)
 {
-	static const uint8_t mac[6] = VMM_GUEST_MAC;
 	static const char *const argv[] = { NULL };
 	/* Never NULL: libkrun would put this process's environment on the kernel's command line. */
 	static const char *const envp[] = { "KRUN_INIT_PID1=1", "init=" GUEST_PROGRAM, NULL };
@@ -202,8 +201,7 @@ static int configure(const struct vmm_config *cfg, uint32_t *ret_ctx, struct err
 	r = fd_nonblock(VMM_FD_NET, false);
 	if (r < 0)
 		return err_set(err, r, "socket of the network: %s", strerror(-r));
-	TRY(add_net_unixstream, ctx, NULL, VMM_FD_NET, mac, KRUN_NET_GUEST_CSUM | KRUN_NET_GUEST_TSO4 | KRUN_NET_GUEST_TSO6,
-	    0);
+	TRY(add_net_unixstream, ctx, NULL, VMM_FD_NET, cfg->mac, KRUN_NET_FEATURES, 0);
 	TRY(disable_implicit_vsock, ctx);
 	TRY(disable_implicit_console, ctx);
 	TRY(add_virtio_console_default, ctx, -1, -1, -1);

@@ -312,7 +312,7 @@ static void machine_argv(struct strv *a, const struct vmm_config *cfg)
 
 static void device_argv(struct strv *a, const struct vmm_config *cfg)
 {
-	static const uint8_t mac[6] = VMM_GUEST_MAC;
+	const uint8_t *mac = cfg->mac;
 	AUTO_FREE(char, boot);
 	AUTO_FREE(char, disk);
 	AUTO_FREE(char, base);

@@ -28,7 +28,6 @@ extern const struct vmm_monitor_ops vmm_krun_ops, vmm_qemu_ops;
 
 /* The guest's network card; wire answers for every other address. Locally administered, the same in every session: no
  * two guests share a network. */
-#define VMM_GUEST_MAC { 0x52, 0x54, 0x00, 0xa6, 0x0e, 0x01 }
 #define VMM_GUEST_MTU 65520
 
 /* kernel.c: the kernel inside libkrunfw */

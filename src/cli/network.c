@@ -1,0 +1,300 @@
+#include "cli/network.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+#include "base/str.h"
+#include "proto/guestcfg.h"
+#include "proto/netmsg.h"
+#include "proto/rec.h"
+#include "proto/vaultcfg.h"
+
+#define READY_MS 10000
+#define STOP_MS 2000
+#define FDS_MAX (VAULT_FD_EXTRA + 2)
+
+#define AUDIT_FD VAULT_FD_EXTRA
+#define AUDIT_OLD_FD (VAULT_FD_EXTRA + 1)
+
+static int put_rule(struct buf *out, const struct policy_rule *r)
+{
+	uint8_t addr[17] = { r->net.addr.family == AF_INET ? 4 : 6 };
+	size_t n = r->net.addr.family == AF_INET ? 4 : 16;
+	ssize_t at = rec_begin(out, VTC_RULE);
+	int k = at < 0 ? -1 : 0;
+
+	memcpy(addr + 1, r->net.addr.b, n);
+	if (r->name[0] != '\0')
+		k |= rec_put_str(out, VTC_NAME, r->name);
+	else
+		k |= rec_put(out, VTC_ADDR, addr, n + 1) | rec_put_u64(out, VTC_BITS, r->net.bits);
+	k |= rec_put_u64(out, VTC_LO, r->lo) | rec_put_u64(out, VTC_HI, r->hi) | rec_put_u64(out, VTC_TCP, r->tcp) |
+	     rec_put_u64(out, VTC_UDP, r->udp);
+	if (k == 0)
+		rec_end(out, (size_t)at);
+	return k;
+}
+
+static int put_config(const struct network_plan *p, const uint8_t mac[6], struct buf *out)
+{
+	uint64_t flags = (p->no_network ? VAULT_NO_NETWORK : 0) | (p->allow_lan ? VAULT_ALLOW_LAN : 0) |
+			 (p->allow_host ? VAULT_ALLOW_HOST : 0);
+	int k = rec_put_u64(out, VTC_FLAGS, flags) | rec_put(out, VTC_GUEST_MAC, mac, 6) |
+		rec_put_u64(out, VTC_MTU, GC_NET_MTU_MAX);
+	ssize_t at;
+
+	for (size_t i = 0; i < p->n_rules; i++)
+		k |= put_rule(out, &p->rules[i]);
+	at = rec_begin(out, VTC_AUDIT);
+	k |= at < 0 ? -1 : rec_put_u64(out, VTC_FD, AUDIT_FD) | rec_put_u64(out, VTC_OLD_FD, AUDIT_OLD_FD);
+	if (k == 0)
+		rec_end(out, (size_t)at);
+	return k < 0 ? -ENOBUFS : 0;
+}
+
+static int sealed(const struct buf *config)
+{
+	struct span s = buf_span(config);
+	AUTO_FD(fd);
+	int r;
+
+	fd = memfd_create("agent-vm-vault config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	r = fd_write_all(fd, s.p, s.n);
+	if (r < 0)
+		return r;
+	if (lseek(fd, 0, SEEK_SET) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+/* Between fork and exec: only async-signal-safe calls. fds[i] becomes descriptor i; -1: none. */
+static void child(const char *path, const char *name, int fds[FDS_MAX])
+{
+	char *const env[] = { (char *)"PATH=/usr/bin:/bin", (char *)"LC_ALL=C", NULL };
+	char *const argv[] = { (char *)(uintptr_t)name, NULL };
+	sigset_t none;
+
+	(void)setsid();
+	for (int i = 0; i < FDS_MAX; i++)
+		if (fds[i] >= 0 && (fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, FDS_MAX)) < 0)
+			_exit(125);
+	for (int i = 0; i < FDS_MAX; i++) {
+		if (fds[i] >= 0 && dup2(fds[i], i) < 0)
+			_exit(125);
+		if (fds[i] < 0)
+			(void)close(i);
+	}
+	(void)close_range(FDS_MAX, ~0u, 0);
+	for (int sig = 1; sig < NSIG; sig++)
+		(void)signal(sig, SIG_DFL);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)execve(path, argv, env);
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+/* @fds: without 0 to 4, which are made here. */
+static int spawn(struct network_role *role, const char *path, int log_fd, int fds[FDS_MAX], struct err *err)
+{
+	AUTO_FREE(char, name);
+	int control[2];
+	AUTO_FD(null);
+
+	name = xasprintf("agent-vm-%s", role->name);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0)
+		return err_set(err, -errno, "%s: its descriptors cannot be made: %s", name, strerror(errno));
+	fds[0] = null;
+	fds[1] = fds[2] = fds[4] = log_fd;
+	fds[3] = control[1];
+	role->pid = fork();
+	if (role->pid == 0)
+		child(path, name, fds);
+	(void)close(control[1]);
+	if (role->pid < 0) {
+		(void)close(control[0]);
+		return err_set(err, -errno, "%s: cannot be started: %s", name, strerror(errno));
+	}
+	role->fd = control[0];
+	return 0;
+}
+
+/* What a role says of itself, or NULL: wire sends a byte and text, vault a type and records. */
+static char *said(struct network_role *role, bool *ret_ready, uint64_t *ret_families)
+{
+	uint8_t bytes[VAULT_MSG_MAX];
+	struct span in, val;
+	uint32_t type;
+	uint16_t key;
+	ssize_t n;
+
+	n = fd_recv(role->fd, bytes, sizeof(bytes), NULL, 0);
+	if (n <= 0)
+		return NULL;
+	if (strcmp(role->name, "wire") == 0) {
+		*ret_ready = bytes[0] == NET_CTL_READY;
+		return bytes[0] == NET_CTL_ERROR ? str_escape(bytes + 1, (size_t)n - 1) : NULL;
+	}
+	in = SPAN(bytes, (size_t)n);
+	if (span_u32(&in, &type) < 0)
+		return NULL;
+	*ret_ready = type == VAULT_MSG_READY;
+	while (rec_next(&in, &key, &val) == 1) {
+		if (key == VAULT_K_TEXT && type == VAULT_MSG_ERROR)
+			return str_escape(val.p, val.n);
+		if (key == VAULT_K_FAMILIES)
+			(void)rec_u64(val, 10, ret_families);
+	}
+	return NULL;
+}
+
+static int64_t now_ms(void)
+{
+	return now_ns() / 1000000;
+}
+
+static int wait_ready(struct network_role *role, uint64_t *ret_families, struct err *err)
+{
+	int64_t until = now_ms() + READY_MS;
+	struct pollfd p = { role->fd, POLLIN, 0 };
+	bool ready = false;
+
+	while (!ready) {
+		AUTO_FREE(char, text);
+		int64_t left = until - now_ms();
+
+		if (left <= 0)
+			return err_set(err, -ETIMEDOUT, "network process (%s): did not start within %d s", role->name, READY_MS / 1000);
+		if (poll(&p, 1, (int)left) < 0)
+			continue;
+		if (!(p.revents & POLLIN)) {
+			if (p.revents == 0)
+				continue;
+			text = network_ended(role);
+			return err_set(err, -EPIPE, "%s", text);
+		}
+		text = said(role, &ready, ret_families);
+		if (text)
+			return err_set(err, -EIO, "network process (%s): %s", role->name, text);
+		if (!ready && p.revents & POLLHUP) {
+			free(text);
+			text = network_ended(role);
+			return err_set(err, -EPIPE, "%s", text);
+		}
+	}
+	return 0;
+}
+
+char *network_ended(struct network_role *role)
+{
+	const struct timespec moment = { .tv_nsec = 10000000 };
+	AUTO_FREE(char, text);
+	uint64_t families;
+	int status = 0;
+	pid_t pid = 0;
+	bool ready;
+
+	text = said(role, &ready, &families);
+	for (int i = 0; i < 50 && role->pid > 0 && (pid = waitpid(role->pid, &status, WNOHANG)) == 0; i++)
+		(void)nanosleep(&moment, NULL);
+	if (pid == role->pid)
+		role->pid = -1;
+	if (text)
+		return xasprintf("network process (%s) ended: %s", role->name, text);
+	if (pid > 0 && WIFSIGNALED(status))
+		return xasprintf("network process (%s) ended: signal %d (%s)", role->name, WTERMSIG(status),
+				 strsignal(WTERMSIG(status)));
+	return xasprintf("network process (%s) ended: status %d", role->name, pid > 0 ? WEXITSTATUS(status) : -1);
+}
+
+static int start_both(const struct network_plan *plan, int link_fd, int config, const int log_fd[2], const int audit_fd[2],
+		      const int wire_vault[2], const int vault_gate[2], struct network *n, struct err *err)
+{
+	int vault[FDS_MAX] = { [NET_FD_WIRE] = wire_vault[1], [NET_FD_TO_GATE] = vault_gate[0], [VAULT_FD_CONFIG] = config,
+			       [AUDIT_FD] = audit_fd[0], [AUDIT_OLD_FD] = audit_fd[1] };
+	int wire[FDS_MAX] = { [NET_FD_LINK] = link_fd, [NET_FD_VAULT] = wire_vault[0], [NET_FD_GATE] = -1,
+			      [AUDIT_FD] = -1, [AUDIT_OLD_FD] = -1 };
+	uint64_t families = 0, none = 0;
+	int r;
+
+	r = spawn(&n->vault, plan->vault_path, log_fd[1], vault, err);
+	if (r == 0)
+		r = spawn(&n->wire, plan->wire_path, log_fd[0], wire, err);
+	if (r == 0)
+		r = wait_ready(&n->vault, &families, err);
+	if (r == 0)
+		r = wait_ready(&n->wire, &none, err);
+	n->ipv4 = families == 4 || families == 10;
+	n->ipv6 = families == 6 || families == 10;
+	return r;
+}
+
+int network_start(const struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
+		  const int audit_fd[2], struct network *ret, struct err *err)
+{
+	int wire_vault[2] = { -1, -1 }, vault_gate[2] = { -1, -1 };
+	AUTO_FD(config);
+	struct buf records;
+	int r;
+
+	buf_init(&records, VAULT_CONFIG_MAX);
+	r = put_config(plan, mac, &records);
+	if (r == 0)
+		r = config = sealed(&records);
+	buf_done(&records);
+	if (r < 0)
+		return err_set(err, r, "network: its configuration cannot be made: %s", strerror(-r));
+	/* vault's end towards gate has nobody at the other end until there is a gate. */
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, wire_vault) < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, vault_gate) < 0)
+		r = err_set(err, -errno, "network: its sockets cannot be made: %s", strerror(errno));
+	else
+		r = start_both(plan, link_fd, config, log_fd, audit_fd, wire_vault, vault_gate, ret, err);
+	close_p(&wire_vault[0]);
+	close_p(&wire_vault[1]);
+	close_p(&vault_gate[0]);
+	ret->gate_fd = vault_gate[1];
+	if (r < 0)
+		network_stop(ret);
+	return r;
+}
+
+static void stop(struct network_role *role)
+{
+	const struct timespec moment = { .tv_nsec = 5000000 };
+	int64_t until = now_ms() + STOP_MS;
+
+	close_p(&role->fd);
+	while (role->pid > 0 && waitpid(role->pid, NULL, WNOHANG) == 0) {
+		if (now_ms() > until) {
+			(void)kill(role->pid, SIGKILL);
+			(void)waitpid(role->pid, NULL, 0);
+			break;
+		}
+		(void)nanosleep(&moment, NULL);
+	}
+	role->pid = -1;
+}
+
+void network_stop(struct network *n)
+{
+	close_p(&n->wire.fd);
+	close_p(&n->vault.fd);
+	stop(&n->wire);
+	stop(&n->vault);
+	close_p(&n->gate_fd);
+}

@@ -1,0 +1,56 @@
+/* The network processes of a session: agent-vm-vault, which makes every connection, and agent-vm-wire, which speaks with
+ * the guest's kernel (docs/architecture.md). */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "vault/policy.h"
+
+/* What was asked for, with names looked up. */
+struct network_plan {
+	char *wire_path, *vault_path; /* NULL with no_network */
+	bool no_network, allow_lan, allow_host;
+	struct policy_rule *rules;
+	size_t n_rules;
+};
+
+struct network_role {
+	const char *name; /* "wire" */
+	pid_t pid;	  /* -1: not started */
+	int fd;		  /* launcher's end of its control socket; -1 */
+};
+
+struct network {
+	struct network_role wire, vault;
+	bool ipv4, ipv6; /* what the guest is given */
+	int gate_fd;	 /* far end of what vault has for gate; nobody reads it yet */
+};
+
+#define NETWORK_INIT { { "wire", -1, -1 }, { "vault", -1, -1 }, false, false, -1 }
+
+/**
+ * network_start() - Start both and wait until the policy is in force
+ * @link_fd:	Far end of the VM's network device; borrowed
+ * @mac:	The guest's
+ * @log_fd:	For each of the two, borrowed
+ * @audit_fd:	audit.jsonl and the one before it, borrowed
+ *
+ * They have a few hundred milliseconds of the boot, which goes on meanwhile.
+ *
+ * Return: 0; negative errno with @err set and nothing left
+ */
+int network_start(const struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
+		  const int audit_fd[2], struct network *ret, struct err *err);
+
+/* Close their control sockets, give them a moment, and wait for them. Safe at any time. */
+void network_stop(struct network *n);
+
+/**
+ * network_ended() - Why a role's control socket is at its end
+ *
+ * "network process (wire) ended: CAUSE", with what it said or how it was killed. Caller owns.
+ */
+char *network_ended(struct network_role *role);

@@ -1,0 +1,72 @@
+/* What the launcher tells agent-vm-vault, and what it hears back.
+ *
+ * agent-vm-vault is started with these descriptors and no others:
+ *   0 /dev/null  1, 2 the role's log
+ *   3 SOCK_SEQPACKET to the launcher: VAULT_MSG_* go up; its end means that the launcher is gone
+ *   4 the role's log
+ *   5 SOCK_SEQPACKET to wire, 6 SOCK_SEQPACKET to gate (proto/netmsg.h)
+ *   7 sealed memfd with the configuration: records VTC_*
+ *   8... listening sockets and audit files, each named by its number in the record that it belongs to
+ *
+ * The configuration is the launcher's and trusted; it is checked to find a launcher of another build. */
+#pragma once
+
+#include <stdint.h>
+
+#define VAULT_FD_CONFIG 7
+#define VAULT_FD_EXTRA 8   /* first of those that records name */
+#define VAULT_FDS_MAX 160  /* 64 publishes of both families, the audit files, and room */
+#define VAULT_CONFIG_MAX (1 << 20)
+#define VAULT_PUBLISH_MAX 128 /* sockets: 64 publishes, each on 127.0.0.1 and ::1 */
+#define VAULT_NAMED_MAX 256
+#define VAULT_NAMED_ADDRS 32
+#define VAULT_PROXY_ADDRS 8
+#define VAULT_NO_PROXY_MAX 128
+
+enum vaultcfg_flag {
+	VAULT_NO_NETWORK = 1 << 0,
+	VAULT_ALLOW_LAN = 1 << 1,
+	VAULT_ALLOW_HOST = 1 << 2,
+	VAULT_FLAGS_ALL = (1 << 3) - 1,
+};
+
+/* An address is 5 bytes (IPv4) or 17 (IPv6): its family, 4 or 6, and the bytes in network order. */
+enum vaultcfg_key {
+	VTC_FLAGS = 1,	/* u64 enum vaultcfg_flag */
+	VTC_GUEST_MAC,	/* 6 bytes */
+	VTC_MTU,	/* u64: 1500..65520 */
+	VTC_RULE,	/* records NAME or ADDR and BITS; LO, HI, TCP, UDP */
+	VTC_INSPECTED,	/* name, lower case: its answers carry no ECH, its addresses are looked into */
+	VTC_NAMED,	/* records NAME, ADDR*: a name typed in a rule and what pre-flight found for it */
+	VTC_PUBLISH,	/* records FD, PORT, UDP, TEXT ("127.0.0.1:3000") */
+	VTC_PROXY,	/* records ADDR+, PORT, TEXT (as shown, no user or password), AUTH, NO_PROXY* */
+	VTC_AUDIT,	/* records FD, OLD_FD: audit.jsonl and audit.jsonl.1, O_RDWR | O_APPEND */
+	VTC_PROBE,	/* the session's random value for the self-probe */
+	/* inside the records above */
+	VTC_NAME = 32,	/* string */
+	VTC_ADDR,
+	VTC_BITS,	/* u64 */
+	VTC_LO,
+	VTC_HI,
+	VTC_TCP,	/* u64 0 or 1 */
+	VTC_UDP,
+	VTC_FD,		/* u64 */
+	VTC_OLD_FD,
+	VTC_PORT,
+	VTC_TEXT,
+	VTC_AUTH,	/* "user:password", percent-decoded */
+	VTC_NO_PROXY,	/* one entry: "*", NAME, IP or CIDR, each with an optional port as in NAME:PORT */
+};
+
+/* Messages on fd 3: u32 type, then records. */
+enum vault_msg {
+	VAULT_MSG_READY = 1, /* VAULT_K_FAMILIES: sandbox on, policy loaded, NET_CONFIG sent */
+	VAULT_MSG_ERROR,     /* VAULT_K_TEXT: OBJECT: CAUSE; WHAT TO DO. The process ends after it */
+};
+
+enum vault_msg_key {
+	VAULT_K_TEXT = 1,
+	VAULT_K_FAMILIES, /* u64: 4, 6 or 10: which of IPv4 and IPv6 the host has; 10 is both */
+};
+
+#define VAULT_MSG_MAX 2048

@@ -1,0 +1,82 @@
+/* audit.jsonl: what the session opened, and what was refused (network page 9.5; members and their order are fixed there).
+ *
+ * Refusals and DNS lines that are equal within 10 s are one line with "n". The file is rotated at 64 MiB into the second
+ * descriptor, one older file is kept. A full disk costs lines, which are counted, never the session. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "vault/policy.h"
+
+#define AUDIT_FILE_MAX (64 << 20)
+#define AUDIT_JOIN_NS INT64_C(10000000000)
+#define AUDIT_HELD_MAX 256
+#define DNS_TEXT_LEN 1024 /* of a name as text, every byte escaped */
+
+struct audit_flow {
+	enum policy_proto proto;
+	uint64_t id;
+	const char *name; /* NULL: none */
+	struct addr dst;
+	uint16_t port;
+	enum policy_verdict verdict;
+	enum policy_step step;
+	const char *via; /* "direct", "proxy"; TCP only, NULL otherwise */
+	bool ended;	 /* else up, down and end are unknown */
+	uint64_t up, down;
+	uint32_t ms;
+	const char *end;
+};
+
+struct audit_published {
+	const char *listen, *peer;
+	uint16_t port;
+	uint64_t up, down;
+	uint32_t ms;
+	const char *end;
+};
+
+struct audit_dns {
+	const char *q; /* as dns_name_to_text() */
+	const char *type, *rcode, *rule; /* rule: NULL for none */
+	unsigned int kept, dropped;
+	int server; /* -1: answered here or from the cache */
+	uint32_t ms;
+};
+
+struct audit_refused {
+	enum policy_proto proto;
+	const char *name; /* NULL: none */
+	struct addr dst;
+	uint16_t port;
+	enum policy_step step;
+};
+
+/* One line with its newline into @b. @unix_ms: wall clock. Pure. */
+void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f);
+void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_published *p);
+void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n);
+void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refused *r, unsigned int n);
+
+/* The option that would open it, "" when none does. @to has 400 bytes. */
+const char *audit_opens(const struct audit_refused *r, char *to);
+
+struct audit_held;
+
+struct audit {
+	int fd, old_fd; /* -1: none */
+	uint64_t size;
+	struct buf out; /* written at the end of each batch */
+	struct audit_held *held; /* [AUDIT_HELD_MAX] */
+	uint64_t lost;
+};
+
+void audit_open(struct audit *a, int fd, int old_fd);
+void audit_flow(struct audit *a, const struct audit_flow *f);
+void audit_published(struct audit *a, const struct audit_published *p);
+void audit_dns(struct audit *a, const struct audit_dns *d, int64_t now);
+void audit_refused(struct audit *a, const struct audit_refused *r, int64_t now);
+/* Writes what is due; @all: what is held back as well. Returns when to call again, or -1. */
+int64_t audit_flush(struct audit *a, int64_t now, bool all);

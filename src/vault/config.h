@@ -1,0 +1,65 @@
+/* The launcher's order to the vault (proto/vaultcfg.h), read into plain structs. */
+#pragma once
+
+#include "base/err.h"
+#include "base/span.h"
+#include "proto/vaultcfg.h"
+#include "vault/policy.h"
+
+struct vault_named {
+	char name[POLICY_NAME_MAX + 1];
+	struct addr addrs[VAULT_NAMED_ADDRS];
+	size_t n_addrs;
+};
+
+struct vault_publish {
+	int fd;
+	uint16_t port; /* of the guest */
+	uint16_t own;  /* of the host: what fd is bound to */
+	bool udp;
+	char listen[64]; /* for the audit */
+};
+
+struct vault_no_proxy {
+	char name[POLICY_NAME_MAX + 1]; /* "*": all; else without a leading dot; "": the network */
+	struct prefix net;
+	uint16_t port; /* 0: any */
+};
+
+struct vault_proxy {
+	struct addr addrs[VAULT_PROXY_ADDRS];
+	size_t n_addrs; /* 0: no proxy */
+	uint16_t port;
+	char text[300];
+	char basic[1400]; /* the whole value of Proxy-Authorization, "" without a password; wiped by nobody: it lives as long
+			   * as the process, which is not dumped */
+	struct vault_no_proxy except[VAULT_NO_PROXY_MAX];
+	size_t n_except;
+};
+
+struct vault_config {
+	struct policy policy; /* hosts, nat64 not filled in */
+	uint8_t guest_mac[6];
+	uint16_t mtu;
+	struct vault_named *named; /* [n_named] */
+	size_t n_named;
+	struct vault_publish publishes[VAULT_PUBLISH_MAX];
+	size_t n_publishes;
+	struct vault_proxy proxy;
+	int audit_fd, audit_old_fd; /* -1: none */
+	char probe[65];
+	char **inspected; /* NULL at the end; policy.inspected */
+};
+
+/**
+ * vault_config_parse() - Read the records
+ * @ret:	Written on success only; lives as long as the process
+ *
+ * Return: 0; -EBADMSG with @err set
+ */
+int vault_config_parse(struct span in, struct vault_config *ret, struct err *err);
+
+/* One entry of no_proxy. 0 or -EINVAL. */
+int no_proxy_parse(const char *s, struct vault_no_proxy *ret);
+/* Does a connection to @a, known as @names (NULL at the end, may be NULL), go past the proxy? */
+bool no_proxy_matches(const struct vault_proxy *p, const struct addr *a, const char *const *names, uint16_t port);

@@ -1,0 +1,376 @@
+/* agent-vm-vault: makes every connection, answers every name, and judges both (network page).
+ *
+ *	agent-vm-vault
+ *	descriptors as in proto/vaultcfg.h
+ *
+ * One thread, one epoll loop. It starts in this order: descriptors, configuration, netlink, files, sandbox, NET_CONFIG to
+ * wire, READY to the launcher; then messages. It ends when the launcher or wire is gone, when wire or gate breaks the rules
+ * of proto/netmsg.h, or by SIGTERM. It parses no guest bytes: what comes from wire are numbers and checked names. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/signalfd.h>
+#include <time.h>
+
+#include "base/buf.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/str.h"
+#include "proto/rec.h"
+#include "vault/vault.h"
+
+#define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
+#define AT_ONCE 64 /* messages of wire an event */
+#define FAMILY_LOOK_NS NS
+
+static const uint8_t gateway_mac[6] = { 0x02, 0x61, 0x76, 0, 0, 1 }, gateway4[4] = { 192, 0, 0, 1 }, guest4[4] = { 192, 0, 0, 2 },
+		     gateway6[16] = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 1 },
+		     guest6[16] = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 2 };
+
+static void send_msg(uint32_t type, uint16_t key, const char *text, uint64_t number)
+{
+	struct buf b;
+
+	buf_init(&b, VAULT_MSG_MAX);
+	(void)buf_put_u32(&b, type);
+	(void)(text ? rec_put_str(&b, key, text) : rec_put_u64(&b, key, number));
+	/* If the launcher is gone nobody is left to hear it. */
+	(void)fd_send(NET_FD_CONTROL, b.mem + b.head, b.n, NULL, 0);
+	buf_done(&b);
+}
+
+void vault_end(struct vault *v, const char *why)
+{
+	if (!v->ended)
+		v->ended = why;
+}
+
+static int fd_is_socket(int fd, int want)
+{
+	int type;
+	socklen_t n = sizeof(type);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == want;
+}
+
+/* What a launcher of another build, or a person at a shell, gets wrong. */
+static int check_fds(struct err *err)
+{
+	static const int pairs[] = { NET_FD_CONTROL, NET_FD_WIRE, NET_FD_TO_GATE };
+	int seals = fcntl(VAULT_FD_CONFIG, F_GET_SEALS), r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++)
+		if (!fd_is_socket(pairs[i], SOCK_SEQPACKET))
+			return err_set(err, -EBADF, "descriptor %d is no sequential packet socket", pairs[i]);
+	if (seals < 0 || (seals & SEALS) != SEALS)
+		return err_set(err, -EBADF, "descriptor %d is no sealed memory", VAULT_FD_CONFIG);
+	if (close_range(VAULT_FD_EXTRA + VAULT_FDS_MAX, ~0u, 0) < 0)
+		return err_set(err, -errno, "close what was inherited: %s", strerror(errno));
+	for (int fd = NET_FD_CONTROL; fd < VAULT_FD_EXTRA + VAULT_FDS_MAX; fd++)
+		if (fcntl(fd, F_GETFD) >= 0 && (r = fd_cloexec(fd, true)) < 0)
+			return err_set(err, r, "descriptor %d: %s", fd, strerror(-r));
+	r = fd_nonblock(NET_FD_WIRE, true);
+	if (r == 0)
+		r = fd_nonblock(NET_FD_TO_GATE, true);
+	return r < 0 ? err_set(err, r, "sockets of wire and gate: %s", strerror(-r)) : 0;
+}
+
+static int read_config(struct vault_config *ret, struct err *err)
+{
+	struct stat st;
+	void *p;
+	int r;
+
+	if (fstat(VAULT_FD_CONFIG, &st) < 0)
+		return err_set(err, -errno, "configuration of the vault: %s", strerror(errno));
+	if (st.st_size <= 0 || st.st_size > VAULT_CONFIG_MAX)
+		return err_set(err, -EBADMSG, "configuration of the vault: %lld bytes", (long long)st.st_size);
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, VAULT_FD_CONFIG, 0);
+	if (p == MAP_FAILED)
+		return err_set(err, -errno, "configuration of the vault: %s", strerror(errno));
+	r = vault_config_parse(SPAN(p, (size_t)st.st_size), ret, err);
+	(void)munmap(p, (size_t)st.st_size);
+	(void)close(VAULT_FD_CONFIG);
+	return r;
+}
+
+static void send_wire_config(struct vault *v)
+{
+	struct net_config m = { .head = net_head(NET_CONFIG, sizeof(m), 0, 0), .mtu = v->cfg.mtu, .ipv6 = v->guest_ipv6,
+				.no_network = v->policy.no_network };
+
+	memcpy(m.guest_mac, v->cfg.guest_mac, 6);
+	memcpy(m.gateway_mac, gateway_mac, 6);
+	memcpy(m.guest4, guest4, 4);
+	memcpy(m.gateway4, gateway4, 4);
+	memcpy(m.guest6, guest6, 16);
+	memcpy(m.gateway6, gateway6, 16);
+	wire_send(v, &m, sizeof(m), -1);
+}
+
+/* Which families work now. The guest has IPv6 only if it was there at the start; IPv4 is off only where IPv6 alone is. */
+static void families(struct vault *v, bool tell)
+{
+	bool v6 = v->guest_ipv6 && host_has_ipv6() && v->ipv6_off_until <= v->now, v4 = host_has_ipv4() || !v6;
+	struct net_family m = { .head = net_head(NET_FAMILY, sizeof(m), 0, 0), .ipv4 = v4, .ipv6 = v6 };
+
+	if (v4 == v->ipv4 && v6 == v->ipv6)
+		return;
+	if (v6 != v->ipv6 && tell)
+		log_info("IPv6: %s", v6 ? "works again" : v->ipv6_off_until > v->now ? "connections time out; off for 10 minutes" :
+									"the host has lost it; off");
+	if (v4 != v->ipv4 && tell)
+		log_info("IPv4: %s", v4 ? "works again" : "the host has lost it; off");
+	v->ipv4 = v4;
+	v->ipv6 = v6;
+	if (tell)
+		wire_send(v, &m, sizeof(m), -1);
+}
+
+static void message(struct vault *v, const void *msg, size_t n, bool has_fd)
+{
+	struct net_dns_ask ask;
+	struct net_ended ended;
+	struct net_head h;
+	int type = wire_check(msg, n, has_fd);
+
+	switch (type) {
+	case NET_OPEN_TCP:
+	case NET_OPEN_UDP:
+	case NET_OPEN_ECHO:
+		opens_message(v, type, msg);
+		break;
+	case NET_DNS_ASK:
+		memcpy(&ask, msg, sizeof(ask));
+		dns_message(v, &ask);
+		break;
+	case NET_CANCEL:
+		memcpy(&h, msg, sizeof(h));
+		if (!dns_cancel(v, &h))
+			opens_message(v, type, msg);
+		break;
+	case NET_ENDED:
+		memcpy(&ended, msg, sizeof(ended));
+		if (!publish_ended(v, &ended))
+			opens_message(v, type, msg);
+		break;
+	case NET_INBOUND_DONE:
+	case NET_UDP_OUT:
+		if (!publish_message(v, type, msg, n))
+			vault_end(v, "wire answers what was not asked");
+		break;
+	case NET_CONFIGURED:
+		break;
+	default:
+		vault_end(v, "wire broke the rules of the protocol");
+	}
+}
+
+static void from_wire(struct vault *v, uint32_t events)
+{
+	static _Alignas(8) uint8_t msg[sizeof(struct net_datagram) + NET_DATAGRAM_MAX];
+	int fd;
+
+	if (events & EPOLLOUT)
+		wire_flush(v);
+	for (int i = 0; i < AT_ONCE && !v->ended; i++) {
+		ssize_t k = fd_recv(NET_FD_WIRE, msg, sizeof(msg), &fd, 1);
+
+		if (k == -EAGAIN)
+			return;
+		if (k <= 0) {
+			vault_end(v, k == -EBADMSG ? "wire broke the rules of the protocol" : "wire is gone");
+			return;
+		}
+		message(v, msg, (size_t)k, fd >= 0);
+		close_p(&fd);
+	}
+}
+
+/* The credentials' half speaks to gate; until then a message of it is a mistake, and its end is the session's. */
+static void from_gate(struct vault *v)
+{
+	struct net_head h;
+	int fd;
+	ssize_t k = fd_recv(NET_FD_TO_GATE, &h, sizeof(h), &fd, 1);
+
+	close_p(&fd);
+	if (k != -EAGAIN)
+		vault_end(v, k == 0 || k == -ECONNRESET ? "gate is gone" : "gate broke the rules of the protocol");
+}
+
+static void event(struct vault *v, const struct ev_event *e)
+{
+	switch ((enum vault_ev)e->kind) {
+	case EV_CONTROL:
+		vault_end(v, "the launcher is gone");
+		break;
+	case EV_SIGNAL:
+		vault_end(v, "told to end");
+		break;
+	case EV_WIRE:
+		from_wire(v, e->events);
+		break;
+	case EV_GATE:
+		from_gate(v);
+		break;
+	case EV_NETLINK:
+		(void)routes_news(&v->routes);
+		break;
+	case EV_OPEN:
+		opens_event(v, e->slot, e->gen, e->events);
+		break;
+	case EV_DNS:
+		dns_event(v, e->slot, e->gen, e->events);
+		break;
+	case EV_LISTEN:
+		publish_event(v, e->slot);
+		break;
+	}
+}
+
+static int loop(struct vault *v, struct err *err)
+{
+	int64_t next = -1, family_at = -1, lame = 0;
+	struct ev_event batch[EV_BATCH];
+
+	while (!v->ended) {
+		int n = ev_wait(&v->ev, batch, next);
+
+		if (n < 0)
+			return err_set(err, n, "epoll: %s", strerror(-n));
+		v->now = now_ns();
+		for (int i = 0; i < n && !v->ended; i++)
+			event(v, &batch[i]);
+		if (v->wire.first && v->wire.look_ns && v->wire.look_ns <= v->now)
+			wire_flush(v);
+		next = opens_tick(v);
+		next = sooner(next, dns_tick(v));
+		next = sooner(next, publish_tick(v));
+		/* At most once a second, however often the routes change. */
+		if (v->routes.stale) {
+			routes_refresh(&v->routes, &v->policy);
+			family_at = family_at < 0 ? v->now + FAMILY_LOOK_NS : family_at;
+		}
+		if (v->ipv6_off_until != lame) {
+			lame = v->ipv6_off_until;
+			family_at = v->now;
+		}
+		if (family_at >= 0 && family_at <= v->now) {
+			families(v, true);
+			family_at = lame > v->now ? lame : -1;
+		}
+		next = sooner(next, family_at);
+		next = sooner(next, audit_flush(&v->audit, v->now, false));
+		next = sooner(next, wire_next(v));
+	}
+	return 0;
+}
+
+static int watch_all(struct vault *v, struct err *err)
+{
+	sigset_t set;
+	int r, fd;
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	r = fd < 0 ? -errno : ev_open(&v->ev);
+	if (r == 0)
+		r = ev_watch(&v->ev, fd, EPOLLIN, EV_SIGNAL, 0, 0);
+	if (r == 0)
+		r = ev_watch(&v->ev, NET_FD_CONTROL, EPOLLIN, EV_CONTROL, 0, 0);
+	if (r == 0)
+		r = ev_watch(&v->ev, NET_FD_WIRE, EPOLLIN, EV_WIRE, 0, 0);
+	if (r == 0)
+		r = ev_watch(&v->ev, NET_FD_TO_GATE, EPOLLIN, EV_GATE, 0, 0);
+	if (r == 0)
+		r = ev_watch(&v->ev, v->routes.news_fd, EPOLLIN, EV_NETLINK, 0, 0);
+	return r < 0 ? err_set(err, r, "event loop: %s", strerror(-r)) : 0;
+}
+
+static int run(struct vault *v, struct err *err)
+{
+	int r;
+
+	r = read_config(&v->cfg, err);
+	if (r < 0)
+		return r;
+	v->policy = v->cfg.policy;
+	v->wire.last = &v->wire.first;
+	v->now = now_ns();
+	r = routes_open(&v->routes, err);
+	if (r == 0)
+		r = watch_all(v, err);
+	if (r < 0)
+		return r;
+	ties_init(&v->ties);
+	standins_init(&v->standins);
+	rates_init(&v->rates, v->now);
+	audit_open(&v->audit, v->cfg.audit_fd, v->cfg.audit_old_fd);
+	r = opens_init(v);
+	if (r == 0)
+		r = publish_init(v);
+	if (r < 0)
+		return err_set(err, r, "published ports: %s; all parts of agent-vm must be of one build", strerror(-r));
+	tzset(); /* gmtime_r() would read its file later, behind the wall */
+	r = vault_sandbox(err);
+	if (r < 0)
+		return r;
+	routes_refresh(&v->routes, &v->policy);
+	v->guest_ipv6 = v->ipv4 = !v->policy.no_network;
+	families(v, false);
+	v->guest_ipv6 = v->ipv6;
+	r = dns_init(v, err);
+	if (r < 0)
+		return r;
+	send_wire_config(v);
+	send_msg(VAULT_MSG_READY, VAULT_K_FAMILIES, NULL, (v->ipv4 ? 4u : 0) + (v->ipv6 ? 6u : 0));
+	r = loop(v, err);
+	(void)audit_flush(&v->audit, v->now, true);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	static struct vault vault;
+	struct err err = { 0 };
+	int r;
+
+	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+		(void)puts("agent-vm-vault " AGENT_VM_VERSION);
+		return 0;
+	}
+	if (argc > 1 || !fd_is_socket(NET_FD_CONTROL, SOCK_SEQPACKET)) {
+		(void)dprintf(STDERR_FILENO, "agent-vm-vault: started by agent-vm, not by hand\n");
+		return 2;
+	}
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* it must not outlive the session */
+	r = check_fds(&err);
+	if (r == 0) {
+		log_open("vault", NET_FD_LOG, LOG_LV_INFO);
+		r = run(&vault, &err);
+	}
+	/* _exit(): nothing is left to do, and exit handlers may want what the sandbox refuses. */
+	if (r < 0) {
+		log_error("%s", err.text);
+		send_msg(VAULT_MSG_ERROR, VAULT_K_TEXT, err.text, 0);
+		_exit(1);
+	}
+	if (strcmp(vault.ended, "the launcher is gone") != 0 && strcmp(vault.ended, "told to end") != 0) {
+		log_error("session ends: %s", vault.ended);
+		send_msg(VAULT_MSG_ERROR, VAULT_K_TEXT, vault.ended, 0);
+		_exit(1);
+	}
+	log_info("%s", vault.ended);
+	_exit(0);
+}

@@ -1,0 +1,642 @@
+/* Connections that the guest asks for (network page 5, 6, 9.1).
+ *
+ *   asked --- refused, or failed at once ---> answered
+ *     |
+ *     +-> CONNECTING --- connected ---> checked with getpeername() ---> answered with the socket: a flow
+ *     |        |  75 s, error ---> the alias's ::1, the proxy's next address, or answered with the error
+ *     |        +--- by proxy ---> PROXY_HEAD --- 2xx ---> a flow
+ *     +-> cancelled: closed, no answer
+ *
+ * Bounds: OPENS_TCP, OPENS_UDP, OPENS_ECHO waiting (wire keeps them; more is a broken wire and ends the session), FLOWS_MAX
+ * flows. A flow is only a record, for the log and for ties: its socket is wire's. */
+#include <assert.h>
+#include <errno.h>
+#include <netinet/icmp6.h>
+#include <netinet/in.h>
+#include <netinet/ip_icmp.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/str.h"
+#include "vault/proxy.h"
+#include "vault/vault.h"
+
+#define OPENS_TCP 512
+#define OPENS_UDP 64
+#define OPENS_ECHO 32
+#define OPENS_MAX (OPENS_TCP + OPENS_UDP + OPENS_ECHO)
+#define FLOWS_MAX (16384 + 1024 + 32)
+#define FLOWS_HASH 8192
+
+#define CONNECT_NS (75 * NS)
+#define PROXY_NS (30 * NS)
+#define NOTE_NS (60 * NS)
+#define HOLD_S 2		/* ties change, so not long */
+#define LAME_TIMEOUTS 3
+#define LAME_NS (600 * NS)
+#define PROXY_LOG_NS (60 * NS)
+
+enum open_state { OPEN_FREE, OPEN_CONNECTING, OPEN_PROXY_HEAD };
+
+struct open {
+	enum open_state state;
+	uint32_t gen; /* of this place in the table, for events */
+	enum policy_proto proto;
+	uint32_t slot, generation; /* wire's */
+	struct addr dst;	   /* as the guest dialled it */
+	uint16_t port;
+	struct addr to; /* what is connected to */
+	uint16_t to_port;
+	struct policy_answer answer;
+	char standin[POLICY_NAME_MAX + 1]; /* the name that dst stands for, "" */
+	bool alias, proxied;
+	size_t proxy_at;
+	int fd;
+	int64_t start, until;
+	struct buf head; /* of the proxy's answer */
+};
+
+struct flow {
+	bool used;
+	enum policy_proto proto;
+	uint8_t verdict, step;
+	bool proxied, noted;
+	uint16_t port;
+	uint32_t slot, generation;
+	struct addr dst;
+	uint64_t id;
+	int64_t start;
+	uint32_t next;		/* of the chain, or of the free ones; index + 1 */
+	uint32_t newer, older; /* of those that have no line yet; index + 1 */
+};
+
+struct opens {
+	struct open v[OPENS_MAX];
+	size_t n, waiting[POLICY_PROTOS];
+	struct flow *flows;
+	uint32_t hash[FLOWS_HASH], free, used_to, newest, oldest;
+	uint64_t last_id;
+	unsigned int v6_timeouts;
+	int64_t v4_ok, proxy_logged;
+};
+
+static const size_t waiting_max[] = { [POLICY_TCP] = OPENS_TCP, [POLICY_UDP] = OPENS_UDP, [POLICY_ECHO] = OPENS_ECHO };
+static_assert(ARRAY_SIZE(waiting_max) == POLICY_PROTOS, "waiting_max[] is incomplete");
+static const struct addr loopback4 = { AF_INET, { 127, 0, 0, 1 } }, loopback6 = { AF_INET6, { [15] = 1 } };
+
+int opens_init(struct vault *v)
+{
+	v->opens = xcalloc(1, sizeof(*v->opens));
+	v->opens->flows = xcalloc(FLOWS_MAX, sizeof(struct flow));
+	v->opens->v4_ok = -CONNECT_NS;
+	v->opens->proxy_logged = -PROXY_LOG_NS;
+	for (size_t i = 0; i < OPENS_MAX; i++)
+		v->opens->v[i].fd = -1;
+	return 0;
+}
+
+/* Flows. */
+
+static uint32_t *flow_bucket(struct opens *o, uint32_t slot, uint32_t generation)
+{
+	return &o->hash[(slot * 2654435761u ^ generation * 40503u) % FLOWS_HASH];
+}
+
+static struct flow *flow_find(struct opens *o, uint32_t slot, uint32_t generation)
+{
+	for (uint32_t i = *flow_bucket(o, slot, generation); i; i = o->flows[i - 1].next)
+		if (o->flows[i - 1].slot == slot && o->flows[i - 1].generation == generation)
+			return &o->flows[i - 1];
+	return NULL;
+}
+
+static void note_unlist(struct opens *o, struct flow *f)
+{
+	*(f->newer ? &o->flows[f->newer - 1].older : &o->newest) = f->older;
+	*(f->older ? &o->flows[f->older - 1].newer : &o->oldest) = f->newer;
+	f->noted = true;
+}
+
+static void flow_add(struct vault *v, const struct open *p)
+{
+	struct opens *o = v->opens;
+	uint32_t i = o->free, *bucket = flow_bucket(o, p->slot, p->generation);
+	struct flow *f;
+
+	if (!i && o->used_to == FLOWS_MAX) {
+		vault_end(v, "wire has more flows open than it may");
+		return;
+	}
+	if (!i)
+		i = ++o->used_to;
+	else
+		o->free = o->flows[i - 1].next;
+	f = &o->flows[i - 1];
+	*f = (struct flow){ .used = true, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
+			    .proxied = p->proxied, .port = p->port, .slot = p->slot, .generation = p->generation, .dst = p->dst,
+			    .id = ++o->last_id, .start = p->start, .next = *bucket, .older = o->newest };
+	*bucket = i;
+	*(o->newest ? &o->flows[o->newest - 1].newer : &o->oldest) = i;
+	o->newest = i;
+	ties_flow(&v->ties, &p->dst, true, v->now);
+}
+
+static void flow_line(struct vault *v, const struct flow *f, const struct net_ended *e, const char *end)
+{
+	const char *name = standins_name(&v->standins, &f->dst, v->now);
+
+	if (!name)
+		name = ties_names(&v->ties, &f->dst, v->now)[0];
+	audit_flow(&v->audit, &(struct audit_flow){
+		.proto = f->proto, .id = f->id, .name = name, .dst = f->dst, .port = f->port, .verdict = f->verdict,
+		.step = f->step, .via = f->proto != POLICY_TCP ? NULL : f->proxied ? v->cfg.proxy.text : "direct",
+		.ended = end, .up = e ? e->up : 0, .down = e ? e->down : 0,
+		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end });
+}
+
+static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
+{
+	static const char *const ends[] = {
+		[NET_END_FIN] = "fin", [NET_END_RST_GUEST] = "rst", [NET_END_RST_HOST] = "rst", [NET_END_IDLE] = "idle",
+		[NET_END_EVICTED] = "evicted", [NET_END_ERROR] = "error:io",
+	};
+	struct opens *o = v->opens;
+	uint32_t i = (uint32_t)(f - o->flows) + 1, *at = flow_bucket(o, f->slot, f->generation);
+
+	static_assert(ARRAY_SIZE(ends) == NET_ENDS, "ends[] is incomplete");
+	flow_line(v, f, e, e ? ends[e->how] : "error:ECANCELED");
+	ties_flow(&v->ties, &f->dst, false, v->now);
+	if (!f->noted)
+		note_unlist(o, f);
+	while (*at != i)
+		at = &o->flows[*at - 1].next;
+	*at = f->next;
+	f->used = false;
+	f->next = o->free;
+	o->free = i;
+}
+
+/* Opens under way. */
+
+static struct open *open_find(struct opens *o, uint32_t slot, uint32_t generation, int proto)
+{
+	for (size_t i = 0, seen = 0; i < OPENS_MAX && seen < o->n; i++) {
+		struct open *p = &o->v[i];
+
+		if (p->state == OPEN_FREE)
+			continue;
+		seen++;
+		if (p->slot == slot && p->generation == generation && (proto < 0 || (int)p->proto == proto))
+			return p;
+	}
+	return NULL;
+}
+
+static void open_free(struct vault *v, struct open *p)
+{
+	if (p->fd >= 0) {
+		ev_unwatch(&v->ev, p->fd);
+		(void)close(p->fd);
+	}
+	buf_done(&p->head);
+	if (p->state != OPEN_FREE) {
+		v->opens->n--;
+		v->opens->waiting[p->proto]--;
+	}
+	*p = (struct open){ .state = OPEN_FREE, .gen = p->gen + 1, .fd = -1 };
+}
+
+static const uint16_t answer_type[] = {
+	[POLICY_TCP] = NET_TCP_OPENED, [POLICY_UDP] = NET_UDP_OPENED, [POLICY_ECHO] = NET_ECHO_OPENED,
+};
+
+static void reply(struct vault *v, const struct open *p, enum net_outcome outcome, int error, int fd)
+{
+	struct net_opened m = {
+		.head = net_head(answer_type[p->proto], sizeof(m), p->slot, p->generation),
+		.outcome = outcome, .error = (uint32_t)error, .step = p->answer.step,
+		.hold_s = outcome == NET_REFUSED && p->proto != POLICY_TCP ? HOLD_S : 0,
+	};
+
+	wire_send(v, &m, sizeof(m), fd);
+}
+
+static void refuse(struct vault *v, struct open *p)
+{
+	const char *name = p->standin[0] ? p->standin : ties_names(&v->ties, &p->dst, v->now)[0];
+
+	audit_refused(&v->audit, &(struct audit_refused){ p->proto, name, p->dst, p->port, p->answer.step }, v->now);
+	reply(v, p, NET_REFUSED, 0, -1);
+	open_free(v, p);
+}
+
+static void fail(struct vault *v, struct open *p, int error)
+{
+	if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL)
+		log_warn("open: refused for lack of something on this host: %s", strerror(error));
+	reply(v, p, NET_FAILED, error, -1);
+	open_free(v, p);
+}
+
+static void proxy_trouble(struct vault *v, const char *what)
+{
+	if (v->now - v->opens->proxy_logged < PROXY_LOG_NS)
+		return;
+	v->opens->proxy_logged = v->now;
+	log_warn("proxy %s: %s; connections by it fail", v->cfg.proxy.text, what);
+}
+
+static socklen_t to_sockaddr(const struct addr *a, uint16_t port, struct sockaddr_storage *ret)
+{
+	struct sockaddr_in *in4 = (struct sockaddr_in *)ret;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->ss_family = a->family;
+	if (a->family == AF_INET) {
+		in4->sin_port = htons(port);
+		memcpy(&in4->sin_addr, a->b, 4);
+		return sizeof(*in4);
+	}
+	in6->sin6_port = htons(port);
+	memcpy(&in6->sin6_addr, a->b, 16);
+	return sizeof(*in6);
+}
+
+static bool is_own(const struct vault *v, const struct addr *a)
+{
+	for (size_t i = 0; i < v->policy.n_hosts; i++)
+		if (addr_equal(a, &v->policy.hosts[i].addr))
+			return true;
+	return false;
+}
+
+/* Is the other end what was judged? Last look before the socket leaves. */
+static bool peer_ok(const struct vault *v, const struct open *p)
+{
+	bool host = p->alias || p->answer.group == GROUP_HOST || p->proxied;
+	struct sockaddr_storage want, is = { 0 };
+	socklen_t n = sizeof(is), len = to_sockaddr(&p->to, p->proto == POLICY_ECHO ? 0 : p->to_port, &want);
+
+	if (getpeername(p->fd, (struct sockaddr *)&is, &n) < 0 || n < len || is.ss_family != want.ss_family)
+		return false;
+	if (!host && is_own(v, &p->to))
+		return false;
+	if (is.ss_family == AF_INET) {
+		struct sockaddr_in *a = (struct sockaddr_in *)&is, *b = (struct sockaddr_in *)&want;
+
+		return a->sin_addr.s_addr == b->sin_addr.s_addr && (p->proto == POLICY_ECHO || a->sin_port == b->sin_port);
+	}
+	return memcmp(&((struct sockaddr_in6 *)&is)->sin6_addr, &((struct sockaddr_in6 *)&want)->sin6_addr, 16) == 0 &&
+	       (p->proto == POLICY_ECHO || ((struct sockaddr_in6 *)&is)->sin6_port == ((struct sockaddr_in6 *)&want)->sin6_port);
+}
+
+static void done(struct vault *v, struct open *p)
+{
+	int fd;
+
+	if (!peer_ok(v, p)) {
+		char text[ADDR_TEXT];
+
+		log_warn("open: the socket to %s port %u is connected elsewhere; closed", addr_format(&p->to, text), p->to_port);
+		p->answer.step = STEP_HOST;
+		refuse(v, p);
+		return;
+	}
+	if (p->to.family == AF_INET)
+		v->opens->v4_ok = v->now;
+	else
+		v->opens->v6_timeouts = 0;
+	flow_add(v, p);
+	ev_unwatch(&v->ev, p->fd);
+	fd = TAKE_FD(p->fd);
+	/* Nothing is inspected before there is a gate: POLICY_INSPECT is served as a plain connection. */
+	reply(v, p, NET_CONNECTED, 0, fd);
+	open_free(v, p);
+}
+
+static void set_options(int fd, enum policy_proto proto, sa_family_t family)
+{
+	static const int on = 1, idle_s = 120, again_s = 30, tries = 4, want4 = IP_PMTUDISC_WANT, want6 = IPV6_PMTUDISC_WANT;
+
+	if (proto == POLICY_TCP) {
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &again_s, sizeof(again_s));
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof(tries));
+	} else if (proto == POLICY_UDP && family == AF_INET) {
+		(void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &want4, sizeof(want4));
+	} else if (proto == POLICY_UDP) {
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &want6, sizeof(want6));
+	}
+}
+
+static void dial(struct vault *v, struct open *p);
+
+/* One address did not do: the next one that may stand for it, or the end. */
+static void next_or_fail(struct vault *v, struct open *p, int error)
+{
+	if (p->fd >= 0) {
+		ev_unwatch(&v->ev, p->fd);
+		(void)close(TAKE_FD(p->fd));
+	}
+	if (p->alias && error == ECONNREFUSED && p->to.family == AF_INET && p->proto == POLICY_TCP) {
+		p->to = loopback6;
+		dial(v, p);
+		return;
+	}
+	if (p->proxied) {
+		if (p->state == OPEN_CONNECTING && ++p->proxy_at < v->cfg.proxy.n_addrs) {
+			p->to = v->cfg.proxy.addrs[p->proxy_at];
+			dial(v, p);
+			return;
+		}
+		proxy_trouble(v, strerror(error));
+		error = ECONNREFUSED; /* the proxy's trouble is not the destination's */
+	}
+	fail(v, p, error);
+}
+
+static void dial(struct vault *v, struct open *p)
+{
+	int type = p->proto == POLICY_TCP ? SOCK_STREAM : SOCK_DGRAM, proto = 0;
+	struct sockaddr_storage to;
+	socklen_t n = to_sockaddr(&p->to, p->proto == POLICY_ECHO ? 0 : p->to_port, &to);
+
+	if (p->proto == POLICY_ECHO)
+		proto = p->to.family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+	p->state = OPEN_CONNECTING;
+	p->until = v->now + CONNECT_NS;
+	p->fd = socket(p->to.family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, proto);
+	if (p->fd < 0) {
+		fail(v, p, errno);
+		return;
+	}
+	set_options(p->fd, p->proto, p->to.family);
+	if (connect(p->fd, (struct sockaddr *)&to, n) < 0) {
+		if (errno != EINPROGRESS)
+			next_or_fail(v, p, errno);
+		else if (ev_watch(&v->ev, p->fd, EPOLLOUT, EV_OPEN, (uint16_t)(p - v->opens->v), p->gen) < 0)
+			fail(v, p, ENOMEM);
+		return;
+	}
+	if (p->proxied)
+		opens_event(v, (uint16_t)(p - v->opens->v), p->gen, EPOLLOUT);
+	else
+		done(v, p);
+}
+
+/* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. */
+static enum policy_route way(struct vault *v, const struct addr *a)
+{
+	static const struct prefix well_known = { { AF_INET6, { 0, 0x64, 0xff, 0x9b } }, 96 };
+	enum policy_route r = routes_to(&v->routes, a);
+	struct addr v4;
+
+	if (r == ROUTE_LOCAL || r == ROUTE_NEVER)
+		return r;
+	if (addr_nat64(a, &well_known, &v4) || (v->policy.nat64.bits > 0 && addr_nat64(a, &v->policy.nat64, &v4)))
+		return routes_to(&v->routes, &v4);
+	return r;
+}
+
+/* A stand-in is judged as a public address that is tied to its name: it has no address that this host could find. */
+static bool decide_standin(struct vault *v, struct open *p)
+{
+	static const struct addr some_public = { AF_INET, { 1, 1, 1, 1 } };
+	const char *name = v->policy.proxied && p->proto == POLICY_TCP ? standins_name(&v->standins, &p->dst, v->now) : NULL;
+	const char *names[] = { name, NULL };
+
+	if (!name)
+		return false;
+	p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, some_public, p->port, names, ROUTE_GATEWAY });
+	(void)strcpy(p->standin, name); /* both are POLICY_NAME_MAX + 1 */
+	return true;
+}
+
+static void start(struct vault *v, struct open *p)
+{
+	const char *const *names;
+
+	if (v->routes.stale)
+		routes_refresh(&v->routes, &v->policy);
+	if (!decide_standin(v, p)) {
+		names = ties_names(&v->ties, &p->dst, v->now);
+		p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, p->dst, p->port, names, way(v, &p->dst) });
+	}
+	if (p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT) {
+		refuse(v, p);
+		return;
+	}
+	p->to = p->dst;
+	p->to_port = p->port;
+	p->alias = p->answer.group == GROUP_GATEWAY;
+	if ((p->alias || p->answer.group == GROUP_HOST) && publish_uses(v, p->proto, p->port)) {
+		p->answer.step = STEP_HOST; /* the guest would be talking to itself */
+		refuse(v, p);
+		return;
+	}
+	if (p->alias)
+		p->to = loopback4;
+	else if (!p->standin[0] && !(p->dst.family == AF_INET ? v->ipv4 : v->ipv6)) {
+		fail(v, p, ENETUNREACH);
+		return;
+	}
+	names = ties_names(&v->ties, &p->dst, v->now);
+	if (p->proto == POLICY_TCP && v->policy.proxied && p->answer.group == GROUP_PUBLIC &&
+	    (p->standin[0] || !no_proxy_matches(&v->cfg.proxy, &p->dst, names, p->port))) {
+		p->proxied = true;
+		p->to = v->cfg.proxy.addrs[0];
+		p->to_port = v->cfg.proxy.port;
+	}
+	dial(v, p);
+}
+
+static void asked(struct vault *v, enum policy_proto proto, const struct net_open *m)
+{
+	struct opens *o = v->opens;
+	struct open *p = NULL;
+
+	if (o->waiting[proto] >= waiting_max[proto]) {
+		vault_end(v, "wire waits for more opens than it may");
+		return;
+	}
+	if (open_find(o, m->head.slot, m->head.generation, (int)proto)) {
+		vault_end(v, "wire asks twice with one slot and generation");
+		return;
+	}
+	for (size_t i = 0; !p && i < OPENS_MAX; i++)
+		if (o->v[i].state == OPEN_FREE)
+			p = &o->v[i];
+	assert(p);
+	*p = (struct open){ .state = OPEN_CONNECTING, .gen = p->gen, .proto = proto, .slot = m->head.slot,
+			    .generation = m->head.generation, .port = m->port, .fd = -1, .start = v->now,
+			    .until = v->now + CONNECT_NS };
+	(void)net_addr_get(&m->dst, &p->dst);
+	o->n++;
+	o->waiting[proto]++;
+	start(v, p);
+}
+
+void opens_message(struct vault *v, int type, const void *msg)
+{
+	struct opens *o = v->opens;
+	struct net_ended ended;
+	struct net_open open;
+	struct net_head h;
+	struct flow *f;
+	struct open *p;
+
+	memcpy(&h, msg, sizeof(h));
+	switch (type) {
+	case NET_OPEN_TCP:
+	case NET_OPEN_UDP:
+	case NET_OPEN_ECHO:
+		memcpy(&open, msg, sizeof(open));
+		asked(v, type == NET_OPEN_TCP ? POLICY_TCP : type == NET_OPEN_UDP ? POLICY_UDP : POLICY_ECHO, &open);
+		break;
+	case NET_CANCEL:
+		p = open_find(o, h.slot, h.generation, -1);
+		f = p ? NULL : flow_find(o, h.slot, h.generation);
+		if (p)
+			open_free(v, p);
+		else if (f)
+			flow_end(v, f, NULL); /* the answer was on its way */
+		break;
+	case NET_ENDED:
+		memcpy(&ended, msg, sizeof(ended));
+		f = flow_find(o, h.slot, h.generation);
+		if (f)
+			flow_end(v, f, &ended);
+		break;
+	default:
+		break;
+	}
+}
+
+/* The proxy is connected: ask it for the tunnel. */
+static void proxy_ask(struct vault *v, struct open *p)
+{
+	struct span s;
+	struct buf b;
+	bool sent;
+
+	buf_init(&b, 4096);
+	sent = proxy_request(&v->cfg.proxy, p->standin[0] ? p->standin : NULL, &p->dst, p->port, &b) == 0;
+	s = buf_span(&b);
+	/* A new socket's buffer takes it whole. */
+	sent = sent && send(p->fd, s.p, s.n, MSG_NOSIGNAL) == (ssize_t)s.n;
+	buf_done(&b);
+	p->until = v->now + PROXY_NS;
+	buf_init(&p->head, PROXY_HEAD_MAX + 1);
+	if (!sent || ev_watch(&v->ev, p->fd, EPOLLIN, EV_OPEN, (uint16_t)(p - v->opens->v), p->gen) < 0)
+		next_or_fail(v, p, EPIPE);
+	else
+		p->state = OPEN_PROXY_HEAD;
+}
+
+/* Takes the answer's head off the socket and not a byte more. */
+static void proxy_read(struct vault *v, struct open *p)
+{
+	size_t before = p->head.n, len;
+	char what[64];
+	uint8_t *room;
+	ssize_t k;
+	int status;
+
+	room = buf_room(&p->head, PROXY_HEAD_MAX + 1 - before);
+	k = room ? recv(p->fd, room, PROXY_HEAD_MAX - before, MSG_PEEK) : 0;
+	if (k < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (k <= 0) {
+		proxy_trouble(v, k < 0 ? strerror(errno) : "closed the connection instead of an answer");
+		fail(v, p, ECONNREFUSED);
+		return;
+	}
+	buf_grew(&p->head, (size_t)k);
+	status = proxy_head(buf_span(&p->head), &len);
+	if (status == 0)
+		len = p->head.n;
+	if (status >= 0 && recv(p->fd, room, len - before, 0) != (ssize_t)(len - before))
+		status = -EIO;
+	if (status == 0)
+		return;
+	if (status >= 200 && status <= 299) {
+		p->state = OPEN_CONNECTING;
+		done(v, p);
+		return;
+	}
+	if (status < 0)
+		(void)snprintf(what, sizeof(what), "its answer is not HTTP");
+	else
+		(void)snprintf(what, sizeof(what), "it answered %d to CONNECT", status);
+	proxy_trouble(v, what);
+	fail(v, p, ECONNREFUSED);
+}
+
+void opens_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
+{
+	struct open *p = slot < OPENS_MAX ? &v->opens->v[slot] : NULL;
+	socklen_t n = sizeof(int);
+	int error = 0;
+
+	if (!p || p->state == OPEN_FREE || p->gen != gen)
+		return;
+	if (p->state == OPEN_PROXY_HEAD) {
+		proxy_read(v, p);
+		return;
+	}
+	if (getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+		error = errno;
+	if (error)
+		next_or_fail(v, p, error);
+	else if (p->proxied)
+		proxy_ask(v, p);
+	else
+		done(v, p);
+}
+
+/* IPv6 that leads nowhere costs every program of the guest its patience. */
+static void timed_out(struct vault *v, struct open *p)
+{
+	if (p->to.family == AF_INET6 && !p->proxied && ++v->opens->v6_timeouts >= LAME_TIMEOUTS &&
+	    v->now - v->opens->v4_ok <= LAME_TIMEOUTS * CONNECT_NS)
+		v->ipv6_off_until = v->now + LAME_NS;
+	next_or_fail(v, p, ETIMEDOUT);
+}
+
+int64_t opens_tick(struct vault *v)
+{
+	struct opens *o = v->opens;
+	int64_t next = -1;
+
+	for (size_t i = 0, left = o->n; i < OPENS_MAX && left > 0; i++) {
+		struct open *p = &o->v[i];
+
+		if (p->state == OPEN_FREE)
+			continue;
+		left--;
+		if (p->until <= v->now && p->state == OPEN_PROXY_HEAD) {
+			proxy_trouble(v, "no answer to CONNECT within 30 s");
+			fail(v, p, ETIMEDOUT);
+		} else if (p->until <= v->now) {
+			timed_out(v, p);
+		}
+		if (p->state != OPEN_FREE)
+			next = sooner(next, p->until);
+	}
+	while (o->oldest && o->flows[o->oldest - 1].start + NOTE_NS <= v->now) {
+		struct flow *f = &o->flows[o->oldest - 1];
+
+		flow_line(v, f, NULL, NULL);
+		note_unlist(o, f);
+	}
+	return o->oldest ? sooner(next, o->flows[o->oldest - 1].start + NOTE_NS) : next;
+}

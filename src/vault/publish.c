@@ -1,0 +1,321 @@
+/* Published ports (network page 9.2): connections and datagrams from outside into the guest.
+ *
+ * TCP: accept, hand the socket to wire, keep a record until wire says that it ended. At most INBOUND_ASKED wait for wire's
+ * answer; beyond that nothing is accepted, the clients wait in the backlog. UDP: a number per peer, PEERS_MAX, idle 60 s;
+ * answers go to that peer only, and the unconnected socket never leaves this process. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/str.h"
+#include "vault/vault.h"
+
+#define INBOUND_ASKED 512
+#define INBOUND_MAX 16384
+#define PEERS_MAX 256
+#define PEER_IDLE_NS (60 * NS)
+#define PAUSE_NS (100 * MS)
+#define AT_ONCE 32 /* accepts or datagrams an event */
+
+/* The top bit keeps our slots apart from wire's in ENDED. */
+#define SLOT_INBOUND UINT32_C(0x80000000)
+
+enum inbound_state { INBOUND_FREE, INBOUND_WAITS, INBOUND_OPEN };
+
+struct inbound {
+	enum inbound_state state;
+	uint32_t generation, next_free;
+	uint16_t publish;
+	int64_t start;
+	struct sockaddr_storage peer;
+};
+
+struct peer {
+	bool used;
+	uint16_t publish;
+	uint32_t turn; /* numbers of peers do not come back at once */
+	int64_t seen;
+	struct sockaddr_storage from;
+	socklen_t from_n;
+};
+
+struct publish {
+	struct inbound *in;
+	uint32_t free, used_to;
+	size_t asked;
+	int64_t pause_until; /* 0: none */
+	bool stopped;
+	struct peer peers[PEERS_MAX];
+	size_t n_peers;
+};
+
+static void watch(struct vault *v, bool on)
+{
+	for (size_t i = 0; i < v->cfg.n_publishes; i++)
+		if (!v->cfg.publishes[i].udp)
+			(void)ev_watch(&v->ev, v->cfg.publishes[i].fd, on ? EPOLLIN : 0, EV_LISTEN, (uint16_t)i, 0);
+	v->publish->stopped = !on;
+}
+
+int publish_init(struct vault *v)
+{
+	v->publish = xcalloc(1, sizeof(*v->publish));
+	v->publish->in = xcalloc(INBOUND_MAX, sizeof(struct inbound));
+	for (size_t i = 0; i < v->cfg.n_publishes; i++) {
+		struct vault_publish *p = &v->cfg.publishes[i];
+		struct sockaddr_storage sa = { 0 };
+		socklen_t n = sizeof(sa);
+		int r = fd_nonblock(p->fd, true);
+
+		if (r == 0 && getsockname(p->fd, (struct sockaddr *)&sa, &n) < 0)
+			r = -errno;
+		if (r == 0)
+			r = ev_watch(&v->ev, p->fd, EPOLLIN, EV_LISTEN, (uint16_t)i, 0);
+		if (r < 0)
+			return r;
+		p->own = ntohs(sa.ss_family == AF_INET ? ((struct sockaddr_in *)&sa)->sin_port :
+							 ((struct sockaddr_in6 *)&sa)->sin6_port);
+	}
+	return 0;
+}
+
+bool publish_uses(const struct vault *v, enum policy_proto proto, uint16_t port)
+{
+	for (size_t i = 0; i < v->cfg.n_publishes; i++)
+		if (v->cfg.publishes[i].own == port && v->cfg.publishes[i].udp == (proto == POLICY_UDP))
+			return true;
+	return false;
+}
+
+static void inbound_free(struct publish *p, struct inbound *in)
+{
+	uint32_t generation = in->generation + 1;
+
+	if (in->state == INBOUND_WAITS)
+		p->asked--;
+	*in = (struct inbound){ .generation = generation, .next_free = p->free };
+	p->free = (uint32_t)(in - p->in) + 1;
+}
+
+/* False: no more for now. */
+static bool accept_one(struct vault *v, uint16_t at)
+{
+	static const int on = 1;
+	struct publish *p = v->publish;
+	struct sockaddr_storage peer = { 0 };
+	socklen_t n = sizeof(peer);
+	struct net_inbound m;
+	struct inbound *in;
+	uint32_t i;
+	int fd;
+
+	fd = accept4(v->cfg.publishes[at].fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+		log_warn("published port %u: accept: %s; tried again", v->cfg.publishes[at].port, strerror(errno));
+		p->pause_until = v->now + PAUSE_NS;
+		watch(v, false);
+		return false;
+	}
+	if (fd < 0)
+		return errno == ECONNABORTED || errno == EINTR;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	i = p->free;
+	if (i)
+		p->free = p->in[i - 1].next_free;
+	else if (p->used_to < INBOUND_MAX)
+		i = ++p->used_to;
+	else {
+		(void)close(fd); /* wire's table is full as well */
+		return true;
+	}
+	in = &p->in[i - 1];
+	*in = (struct inbound){ .state = INBOUND_WAITS, .generation = in->generation, .publish = at, .start = v->now, .peer = peer };
+	p->asked++;
+	m = (struct net_inbound){ .head = net_head(NET_INBOUND, sizeof(m), SLOT_INBOUND | (i - 1), in->generation),
+				  .port = v->cfg.publishes[at].port, .family = NET_V4 };
+	wire_send(v, &m, sizeof(m), fd);
+	if (p->asked < INBOUND_ASKED)
+		return true;
+	watch(v, false);
+	return false;
+}
+
+static struct inbound *find(struct publish *p, const struct net_head *h)
+{
+	uint32_t i = h->slot & ~SLOT_INBOUND;
+
+	if (!(h->slot & SLOT_INBOUND) || i >= p->used_to || p->in[i].state == INBOUND_FREE || p->in[i].generation != h->generation)
+		return NULL;
+	return &p->in[i];
+}
+
+/* "127.0.0.1:50312", "[::1]:50312" */
+static void peer_text(const struct sockaddr_storage *sa, char *to, size_t size)
+{
+	struct addr a = { .family = sa->ss_family };
+	char text[ADDR_TEXT];
+
+	if (a.family == AF_INET) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
+
+		memcpy(a.b, &in->sin_addr, 4);
+		(void)snprintf(to, size, "%s:%u", addr_format(&a, text), ntohs(in->sin_port));
+	} else {
+		const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)sa;
+
+		memcpy(a.b, &in->sin6_addr, 16);
+		(void)snprintf(to, size, "[%s]:%u", addr_format(&a, text), ntohs(in->sin6_port));
+	}
+}
+
+static void published_line(struct vault *v, const struct inbound *in, const struct net_ended *e, const char *end)
+{
+	const struct vault_publish *p = &v->cfg.publishes[in->publish];
+	char peer[ADDR_TEXT + 16];
+
+	peer_text(&in->peer, peer, sizeof(peer));
+	audit_published(&v->audit, &(struct audit_published){
+		.listen = p->listen, .peer = peer, .port = p->port, .up = e ? e->up : 0, .down = e ? e->down : 0,
+		.ms = e ? e->ms : (uint32_t)((v->now - in->start) / MS), .end = end });
+}
+
+bool publish_ended(struct vault *v, const struct net_ended *e)
+{
+	static const char *const ends[] = {
+		[NET_END_FIN] = "fin", [NET_END_RST_GUEST] = "rst", [NET_END_RST_HOST] = "rst", [NET_END_IDLE] = "idle",
+		[NET_END_EVICTED] = "evicted", [NET_END_ERROR] = "error:io",
+	};
+	struct inbound *in = find(v->publish, &e->head);
+
+	if (!in)
+		return false;
+	published_line(v, in, e, ends[e->how]);
+	inbound_free(v->publish, in);
+	return true;
+}
+
+/* Answers go to the peer of that number only, and only from the port that it wrote to. */
+static void udp_out(struct vault *v, const void *msg, size_t n)
+{
+	struct publish *p = v->publish;
+	struct net_datagram d;
+	struct peer *peer;
+
+	memcpy(&d, msg, sizeof(d));
+	peer = &p->peers[d.peer % PEERS_MAX];
+	if (!peer->used || peer->turn != d.peer / PEERS_MAX || v->cfg.publishes[peer->publish].port != d.port)
+		return; /* forgotten meanwhile */
+	peer->seen = v->now;
+	(void)sendto(v->cfg.publishes[peer->publish].fd, (const char *)msg + sizeof(d), n - sizeof(d), MSG_DONTWAIT | MSG_NOSIGNAL,
+		     (struct sockaddr *)&peer->from, peer->from_n);
+}
+
+bool publish_message(struct vault *v, int type, const void *msg, size_t n)
+{
+	struct publish *p = v->publish;
+	struct net_opened done;
+	struct inbound *in;
+
+	if (type == NET_UDP_OUT) {
+		udp_out(v, msg, n);
+		return true;
+	}
+	memcpy(&done, msg, sizeof(done));
+	in = find(p, &done.head);
+	if (!in || in->state != INBOUND_WAITS)
+		return false;
+	if (done.outcome == NET_TAKEN) {
+		p->asked--;
+		in->state = INBOUND_OPEN;
+	} else {
+		published_line(v, in, NULL, done.outcome == NET_REFUSED ? "error:ECONNREFUSED" : "error:EHOSTUNREACH");
+		inbound_free(p, in);
+	}
+	if (p->stopped && !p->pause_until && p->asked < INBOUND_ASKED)
+		watch(v, true);
+	return true;
+}
+
+static size_t peer_of(struct vault *v, uint16_t at, const struct sockaddr_storage *from, socklen_t from_n)
+{
+	struct publish *p = v->publish;
+	size_t oldest = 0;
+
+	for (size_t i = 0; i < PEERS_MAX; i++) {
+		struct peer *q = &p->peers[i];
+
+		if (q->used && q->publish == at && q->from_n == from_n && memcmp(&q->from, from, from_n) == 0)
+			return i;
+		if (!q->used ? p->peers[oldest].used : p->peers[oldest].used && q->seen < p->peers[oldest].seen)
+			oldest = i;
+	}
+	p->n_peers += !p->peers[oldest].used;
+	p->peers[oldest] = (struct peer){ .used = true, .publish = at, .turn = (p->peers[oldest].turn + 1) & 0xffffff,
+					  .from = *from, .from_n = from_n };
+	return oldest;
+}
+
+static bool datagram_in(struct vault *v, uint16_t at)
+{
+	static _Alignas(struct net_datagram) uint8_t msg[sizeof(struct net_datagram) + NET_DATAGRAM_MAX];
+	struct sockaddr_storage from = { 0 };
+	socklen_t from_n = sizeof(from);
+	struct net_datagram *d = (struct net_datagram *)msg;
+	struct peer *peer;
+	size_t i;
+	ssize_t k;
+
+	k = recvfrom(v->cfg.publishes[at].fd, msg + sizeof(*d), NET_DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&from, &from_n);
+	if (k < 0)
+		return errno == EINTR || errno == ECONNREFUSED;
+	if (wire_clogged(v))
+		return true; /* datagrams may be lost; they must not pile up */
+	i = peer_of(v, at, &from, from_n);
+	peer = &v->publish->peers[i];
+	peer->seen = v->now;
+	*d = (struct net_datagram){ .head = net_head(NET_UDP_IN, sizeof(*d) + (size_t)k, 0, 0),
+				    .peer = peer->turn * PEERS_MAX + (uint32_t)i, .port = v->cfg.publishes[at].port,
+				    .bytes = (uint16_t)k };
+	wire_send(v, msg, sizeof(*d) + (size_t)k, -1);
+	return true;
+}
+
+void publish_event(struct vault *v, uint16_t slot)
+{
+	if (slot >= v->cfg.n_publishes)
+		return;
+	for (int i = 0; i < AT_ONCE; i++)
+		if (v->cfg.publishes[slot].udp ? !datagram_in(v, slot) : v->publish->stopped || !accept_one(v, slot))
+			break;
+}
+
+int64_t publish_tick(struct vault *v)
+{
+	struct publish *p = v->publish;
+	int64_t next = -1;
+
+	if (p->pause_until && p->pause_until <= v->now) {
+		p->pause_until = 0;
+		if (p->asked < INBOUND_ASKED)
+			watch(v, true);
+	}
+	for (size_t i = 0; p->n_peers > 0 && i < PEERS_MAX; i++) {
+		struct peer *q = &p->peers[i];
+
+		if (q->used && q->seen + PEER_IDLE_NS <= v->now) {
+			q->used = false;
+			p->n_peers--;
+		}
+		if (q->used)
+			next = sooner(next, q->seen + PEER_IDLE_NS);
+	}
+	return p->pause_until ? sooner(next, p->pause_until) : next;
+}

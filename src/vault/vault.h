@@ -1,0 +1,134 @@
+/* The state of the role, and what its parts call in each other. One process, one thread, one of it; see main.c. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ev/ev.h"
+#include "proto/netmsg.h"
+#include "vault/audit.h"
+#include "vault/config.h"
+#include "vault/rates.h"
+#include "vault/ties.h"
+
+#define NS INT64_C(1000000000)
+#define MS INT64_C(1000000)
+
+/* Kinds of events; slot and generation as each part says. */
+enum vault_ev { EV_CONTROL, EV_WIRE, EV_GATE, EV_NETLINK, EV_OPEN, EV_DNS, EV_LISTEN, EV_SIGNAL };
+
+/* A message that wire's socket did not take. */
+struct out_msg {
+	struct out_msg *next;
+	int fd; /* -1: none; owned */
+	size_t n;
+	uint8_t bytes[];
+};
+
+struct wire_link {
+	struct out_msg *first, **last;
+	size_t n;
+	unsigned int in_flight; /* descriptors sent since wire's queue was last seen empty */
+	int64_t look_ns;	/* when to look again whether it is; 0: nothing waits for that */
+};
+
+struct routes {
+	int ask_fd, news_fd; /* -1: no netlink */
+	uint32_t seq;
+	bool stale; /* the interface list must be read again */
+};
+
+struct opens;
+struct dns;
+struct publish;
+
+struct vault {
+	struct ev ev;
+	struct vault_config cfg;
+	struct policy policy;
+	int64_t now; /* of this batch */
+	bool ipv4, ipv6; /* the host has it now, and the guest gets answers and connections of it */
+	bool guest_ipv6; /* the guest was given an address at the start */
+	int64_t ipv6_off_until; /* it was found lame */
+	struct wire_link wire;
+	struct routes routes;
+	struct ties ties;
+	struct standins standins;
+	struct rates rates;
+	struct audit audit;
+	struct opens *opens;
+	struct dns *dns;
+	struct publish *publish;
+	const char *ended; /* why the session ends; NULL: it does not */
+};
+
+/* End the session: wire or gate broke the rules, or is gone. @why is a literal. */
+void vault_end(struct vault *v, const char *why);
+
+/* The earlier of two times, of which -1 is never. */
+static inline int64_t sooner(int64_t a, int64_t b)
+{
+	return a < 0 ? b : b < 0 || a < b ? a : b;
+}
+
+/* link.c: messages to wire. */
+
+/**
+ * wire_send() - Send a message, or queue it in order
+ * @fd:	Taken in every case; -1: none
+ *
+ * The queue is bounded by what may be outstanding: every message but few answers one of wire.
+ */
+void wire_send(struct vault *v, const void *msg, size_t n, int fd);
+void wire_flush(struct vault *v);
+int64_t wire_next(const struct vault *v);
+bool wire_clogged(const struct vault *v);
+
+/* A head for an answer to @to, or for a message of ours. */
+struct net_head net_head(uint16_t type, size_t n, uint32_t slot, uint32_t generation);
+
+/**
+ * wire_check() - Is this a message that wire may send, in form?
+ *
+ * Source: the table in proto/netmsg.h. Pure.
+ *
+ * Return: its type; -EPROTO
+ */
+int wire_check(const void *msg, size_t n, bool has_fd);
+
+bool net_addr_get(const struct net_addr *n, struct addr *ret);
+
+/* route.c: what the kernel knows of addresses. */
+int routes_open(struct routes *r, struct err *err);
+/* Reads the interfaces' addresses into @p->hosts. */
+void routes_refresh(struct routes *r, struct policy *p);
+/* What stands in EV_NETLINK. True when something changed. */
+bool routes_news(struct routes *r);
+enum policy_route routes_to(struct routes *r, const struct addr *a);
+bool host_has_ipv4(void);
+bool host_has_ipv6(void);
+
+/* open.c: connections that the guest asks for. */
+int opens_init(struct vault *v);
+void opens_message(struct vault *v, int type, const void *msg);
+void opens_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events);
+int64_t opens_tick(struct vault *v); /* runs what is due; when to call again, or -1 */
+
+/* dns.c: questions. */
+int dns_init(struct vault *v, struct err *err);
+void dns_message(struct vault *v, const struct net_dns_ask *ask);
+bool dns_cancel(struct vault *v, const struct net_head *h);
+void dns_event(struct vault *v, uint16_t slot, uint32_t fd, uint32_t events);
+int64_t dns_tick(struct vault *v);
+
+/* publish.c: connections from outside. */
+int publish_init(struct vault *v);
+void publish_event(struct vault *v, uint16_t slot);
+bool publish_message(struct vault *v, int type, const void *msg, size_t n);
+bool publish_ended(struct vault *v, const struct net_ended *e);
+int64_t publish_tick(struct vault *v);
+/* Is this port of the host one that this session publishes on? */
+bool publish_uses(const struct vault *v, enum policy_proto proto, uint16_t port);
+
+/* sandbox.c */
+int vault_sandbox(struct err *err);

@@ -1,0 +1,1246 @@
+/* TCP towards the guest.
+ *
+ * What is left of RFC 9293 when the peer is one kernel behind a link that keeps order: no reordering, no congestion, no
+ * round trips to measure. Sequence numbers are compared as differences; snd_una is always the number of the first byte of
+ * the ring, rcv_nxt of the first byte that was not taken. Bytes up go from the read buffer into the socket in the same
+ * batch (the gather); what the socket refuses goes to the store, never more than the window that was offered. Bytes down go
+ * from the socket into the ring and stay there until they are acknowledged. Acknowledgements are owed (F_OWE_ACK), not
+ * queued. Rules with numbers are those of the network page. */
+#include "wire/tcp.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "base/macros.h"
+#include "wire/csum.h"
+#include "wire/dns.h"
+#include "wire/icmp.h"
+#include "wire/link.h"
+#include "wire/vaultlink.h"
+
+#define SCALE 8
+#define SCALE_MAX 14	/* RFC 7323 section 2.3 */
+#define MSS_MIN 216
+#define MSS_DEFAULT4 536
+#define MSS_DEFAULT6 1220
+#define WND_SMALL (256u << 10)
+#define WND_LARGE (1u << 20)
+#define WND_INSPECT (64u << 10)
+/* gate keeps at most 16 KiB before it has decided and the pair holds what the kernel allows (208 KiB): when this much was
+ * taken, the verdict is behind us. */
+#define INSPECT_DECIDED (512u << 10)
+#define RING_MAX (1u << 20)
+#define TURN (256u << 10)
+#define RTO_MS 200u
+#define RTO_MAX_MS 10000u
+#define TRIES_MAX 15
+#define SYNACK_TRIES 6
+#define SYN_TRIES 5
+#define ASKED_MS 76000u /* vault gives up at 75 s */
+#define TIME_WAIT_MS 2000u
+#define HALF_MS (30u * 60 * 1000)
+#define EVICT_IDLE_MS 60000u
+#define PRESSURE_MS 3000u
+#define RST_AFTER_MS 1000u
+#define DRAINED_BATCHES 8
+
+static struct peer peer_of(const struct flow *f)
+{
+	struct peer p = { .family = f->family };
+
+	memcpy(p.addr, f->raddr, 16);
+	return p;
+}
+
+/* Segments */
+
+static uint32_t window_limit(const struct wire *w, const struct flow *f)
+{
+	if (f->flags & F_DNS)
+		return WND_SMALL;
+	if (f->flags & F_INSPECT && f->written < INSPECT_DECIDED)
+		return WND_INSPECT;
+	return f->drained >= DRAINED_BATCHES && w->pool.n_free[POOL_UP] > POOL_HALF / 4 ? WND_LARGE : WND_SMALL;
+}
+
+/* Bytes that we would offer now; the right edge never moves left. */
+static uint32_t window(const struct wire *w, const struct flow *f)
+{
+	uint32_t limit = window_limit(w, f), told = f->rcv_adv - f->rcv_nxt, wnd;
+
+	wnd = f->store.len < limit ? limit - f->store.len : 0;
+	if (!(f->flags & F_SCALE))
+		return MAX(MIN(wnd, 65535u), told);
+	wnd &= ~((1u << SCALE) - 1);
+	return wnd > told ? wnd : (told + (1u << SCALE) - 1) & ~((1u << SCALE) - 1);
+}
+
+/* Ports, numbers and sum; the header is at @h with @opt bytes of options, payload's sum is @sum. */
+static void tcp_finish(const struct wire *w, const struct peer *from, struct tcp_hdr *h, size_t opt, size_t len, uint64_t sum)
+{
+	h->off = (uint8_t)((TCP_LEN + opt) / 4 << 4);
+	h->sum = 0;
+	h->urg = 0;
+	sum += ip_pseudo(w, from, PROTO_TCP, TCP_LEN + opt + len) + csum_add(h, TCP_LEN + opt);
+	h->sum = (uint16_t)~csum_fold(sum);
+}
+
+/* An RST that answers a segment which belongs to no flow (RFC 9293 section 3.5.2), or ends a refused SYN. */
+static void rst_raw(struct wire *w, const struct peer *from, uint16_t rport, uint16_t gport, uint32_t seq, uint32_t ack,
+		    uint8_t flags)
+{
+	uint8_t *out = link_small(w, ip_head(from->family) + TCP_LEN);
+	struct tcp_hdr *h;
+
+	if (!out)
+		return;
+	h = (struct tcp_hdr *)ip_put(w, out, from, PROTO_TCP, TCP_LEN);
+	*h = (struct tcp_hdr){ .sport = be16(rport), .dport = be16(gport), .seq = be32(seq), .ack = be32(ack), .flags = flags };
+	tcp_finish(w, from, h, 0, 0, 0);
+}
+
+static void rst_flow(struct wire *w, const struct flow *f)
+{
+	struct peer from = peer_of(f);
+
+	if (f->state == ST_ASKED)
+		rst_raw(w, &from, f->rport, f->gport, 0, f->irs + 1, TH_RST | TH_ACK);
+	else if (f->state != ST_TIME_WAIT)
+		rst_raw(w, &from, f->rport, f->gport, f->snd_nxt, f->rcv_nxt, TH_RST | TH_ACK);
+}
+
+void tcp_reset(struct wire *w, struct flow *f, enum net_end how)
+{
+	if (f->state == ST_DEAD)
+		return;
+	if (w->gather == flow_slot(w, f) + 1)
+		tcp_gather_end(w);
+	if (f->state == ST_DEAD)
+		return;
+	rst_flow(w, f);
+	if (f->state == ST_SYN_SENT)
+		vault_inbound_done(w, f, how == NET_END_RST_GUEST ? NET_REFUSED : NET_FAILED, ETIMEDOUT);
+	flow_end(w, f, how);
+}
+
+/* One segment into the batch: @len bytes from @seq, which stand in the ring. False: the link is full. */
+static bool segment(struct wire *w, struct flow *f, uint8_t flags, uint32_t seq, uint32_t len, bool probe)
+{
+	struct peer from = peer_of(f);
+	uint8_t opts[8] = { 2, 4, 0, 0, 1, 3, 3, SCALE };
+	size_t opt = 0, head = ip_head(f->family);
+	static const uint8_t byte[1];
+	struct iovec iov[3];
+	uint32_t wnd;
+	uint64_t sum = 0;
+	struct tcp_hdr *h;
+	uint8_t *out;
+	int n_iov = 0;
+
+	if (flags & TH_SYN) {
+		put16(opts + 2, (uint16_t)(w->cfg.mtu - (head - ETH_LEN) - TCP_LEN));
+		opt = f->state == ST_SYN_SENT || f->flags & F_SCALE ? 8 : 4;
+	}
+	out = link_hdr(w, len, 3);
+	if (!out)
+		return false;
+	if (probe) {
+		iov[n_iov++] = (struct iovec){ (void *)(uintptr_t)byte, 1 };
+		len = 1;
+	} else if (len > 0) {
+		(void)cq_get(&w->pool, &f->ring, seq - f->snd_una, len, iov, 3, &n_iov);
+	}
+	for (int i = 0, odd = 0; i < n_iov; i++) {
+		uint64_t s = csum_add(iov[i].iov_base, iov[i].iov_len);
+
+		sum += odd ? csum_odd(s) : s;
+		odd ^= iov[i].iov_len & 1;
+		link_piece(w, iov[i].iov_base, iov[i].iov_len);
+	}
+	h = (struct tcp_hdr *)ip_put(w, out, &from, PROTO_TCP, TCP_LEN + opt + len);
+	h->sport = be16(f->rport);
+	h->dport = be16(f->gport);
+	h->seq = be32(seq);
+	h->ack = flags & TH_ACK ? be32(f->rcv_nxt) : 0;
+	h->flags = flags;
+	if (flags & TH_SYN) {
+		/* Never scaled (RFC 7323 section 2.2). */
+		wnd = MIN(window_limit(w, f), 65535u);
+		h->win = be16((uint16_t)wnd);
+		if (flags & TH_ACK)
+			f->rcv_adv = f->rcv_nxt + wnd;
+	} else {
+		wnd = window(w, f);
+		f->rcv_adv = f->rcv_nxt + wnd;
+		h->win = be16((uint16_t)(f->flags & F_SCALE ? wnd >> SCALE : wnd));
+		f->flags &= ~(uint32_t)F_OWE_ACK;
+	}
+	memcpy(h + 1, opts, opt);
+	tcp_finish(w, &from, h, opt, len, sum);
+	w->tx[w->tx_n].fin = flags & TH_FIN;
+	link_end_flow(w, head + TCP_LEN + opt, f, seq, probe ? 0 : len, f->snd_max);
+	return true;
+}
+
+void tcp_unsent(struct wire *w, const struct tx_frame *t)
+{
+	struct flow *f = flow_by(w, t->slot, t->gen);
+
+	if (!f)
+		return;
+	if (f->state == ST_SYN_RCVD || f->state == ST_SYN_SENT) {
+		f->flags |= F_OWE_SYN;
+	} else if (t->len > 0 || t->fin) {
+		if (seq_diff(t->seq, f->snd_nxt) < 0)
+			f->snd_nxt = t->seq;
+		f->snd_max = t->max;
+	}
+	f->flags |= F_OWE_ACK;
+	flow_queue(w, f, Q_LINK);
+}
+
+/* Options of a segment: false when they are not well formed. Only those of a SYN are used; the first of a kind counts. */
+static bool options(const uint8_t *p, size_t n, uint16_t *mss, int *scale)
+{
+	bool have_mss = false;
+	size_t i = 0;
+
+	*mss = 0;
+	*scale = -1;
+	while (i < n) {
+		size_t len;
+
+		if (p[i] == 0)
+			return true;
+		if (p[i] == 1) {
+			i++;
+			continue;
+		}
+		if (i + 1 >= n)
+			return false;
+		len = p[i + 1];
+		if (len < 2 || i + len > n)
+			return false;
+		if (p[i] == 2 && len == 4 && !have_mss) {
+			*mss = get16(p + i + 2);
+			have_mss = true;
+			if (*mss < MSS_MIN)
+				*mss = MSS_MIN;
+		}
+		if (p[i] == 3 && len == 3 && *scale < 0)
+			*scale = MIN(p[i + 2], SCALE_MAX);
+		i += len;
+	}
+	return true;
+}
+
+static void take_options(const struct wire *w, struct flow *f, uint16_t mss, int scale)
+{
+	size_t max = w->cfg.mtu - (ip_head(f->family) - ETH_LEN) - TCP_LEN;
+
+	if (mss == 0)
+		mss = f->family == NET_V4 ? MSS_DEFAULT4 : MSS_DEFAULT6;
+	f->mss = (uint16_t)MIN((size_t)mss, max);
+	f->flags &= ~(uint32_t)F_SCALE;
+	f->scale = 0;
+	if (scale >= 0) {
+		f->flags |= F_SCALE;
+		f->scale = (uint8_t)scale;
+	}
+}
+
+/* RFC 6528: a keyed hash of the addresses and a clock of 4 µs. */
+static uint32_t isn(const struct wire *w, const struct flow *f)
+{
+	struct flow_key k = { .kind = 0xff, .family = f->family, .rport = f->rport, .gport = f->gport };
+
+	memcpy(k.raddr, f->raddr, 16);
+	return (uint32_t)flow_hash(w, &k) + (uint32_t)(w->now_ns / 4096);
+}
+
+/* Up */
+
+static void done(struct wire *w, struct flow *f);
+
+/* The socket is broken for writing. What it still has to read is read, and what is delivered ends in a reset. */
+static void write_failed(struct wire *w, struct flow *f)
+{
+	cq_consume(&w->pool, &f->store, POOL_UP, f->store.len);
+	f->flags |= F_HOST_RST | F_HOST_IN | F_READ_ON;
+	f->rst_by = w->now + RST_AFTER_MS;
+	flow_due(w, f, f->rst_by);
+	flow_wake(w, f);
+}
+
+static void pass_fin(struct wire *w, struct flow *f)
+{
+	if ((f->flags & (F_GUEST_FIN | F_FIN_PASSED | F_HELD | F_DNS)) != F_GUEST_FIN || f->store.len > 0 || f->fd < 0)
+		return;
+	f->flags |= F_FIN_PASSED;
+	(void)shutdown(f->fd, SHUT_WR);
+}
+
+static void store_drain(struct wire *w, struct flow *f)
+{
+	struct iovec iov[18];
+	ssize_t n;
+	int k;
+
+	while (f->store.len > 0 && !(f->flags & (F_HOST_FULL | F_HELD))) {
+		size_t want = cq_get(&w->pool, &f->store, 0, f->store.len, iov, ARRAY_SIZE(iov), &k);
+
+		n = writev(f->fd, iov, k);
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			if (errno == EAGAIN)
+				f->flags |= F_HOST_FULL;
+			else
+				write_failed(w, f);
+			break;
+		}
+		f->written += (uint64_t)n;
+		cq_consume(&w->pool, &f->store, POOL_UP, (size_t)n);
+		if ((size_t)n < want)
+			f->flags |= F_HOST_FULL;
+	}
+	if (f->state == ST_OPEN) {
+		pass_fin(w, f);
+		done(w, f);
+	}
+}
+
+void tcp_gather_end(struct wire *w)
+{
+	struct flow *f;
+	size_t done = 0, kept = 0;
+	ssize_t n;
+
+	if (w->gather == 0)
+		return;
+	f = &w->flow[w->gather - 1];
+	w->gather = 0;
+	f->active = w->now;
+	f->flags |= F_OWE_ACK;
+	flow_wake(w, f);
+	if (!(f->flags & (F_HOST_RST | F_DNS | F_HELD)) && f->store.len == 0) {
+		do
+			n = writev(f->fd, w->gather_v, w->gather_iov);
+		while (n < 0 && errno == EINTR);
+		if (n < 0 && errno != EAGAIN) {
+			write_failed(w, f);
+		} else {
+			done = n < 0 ? 0 : (size_t)n;
+			f->written += done;
+			f->drained = (uint8_t)(done < w->gather_n ? 0 : MIN(f->drained + 1, DRAINED_BATCHES));
+			if (done < w->gather_n)
+				f->flags |= F_HOST_FULL;
+		}
+	}
+	if (f->flags & F_HOST_RST)
+		done = w->gather_n; /* taken and lost with the connection, as in any reset */
+	for (int i = 0; i < w->gather_iov && done + kept < w->gather_n; i++) {
+		const struct iovec *v = &w->gather_v[i];
+		size_t before = 0, skip, put;
+
+		for (int k = 0; k < i; k++)
+			before += w->gather_v[k].iov_len;
+		if (before + v->iov_len <= done)
+			continue;
+		skip = done > before ? done - before : 0;
+		put = cq_put(&w->pool, &f->store, POOL_UP, (const uint8_t *)v->iov_base + skip, v->iov_len - skip);
+		kept += put;
+		if (put < v->iov_len - skip)
+			break;
+	}
+	f->up += done + kept;
+	if (done + kept < w->gather_n) {
+		/* No chunk: the rest was never taken and the guest sends it again. */
+		wire_count(w, C_POOL_FULL);
+		f->rcv_nxt -= (uint32_t)(w->gather_n - done - kept);
+	}
+	if (f->flags & F_DNS)
+		dns_conn_data(w, f);
+}
+
+static void gather(struct wire *w, struct flow *f, const uint8_t *p, size_t n)
+{
+	if (w->gather == 0) {
+		w->gather = (uint16_t)(flow_slot(w, f) + 1);
+		w->gather_iov = 0;
+		w->gather_n = 0;
+	}
+	w->gather_v[w->gather_iov++] = (struct iovec){ (void *)(uintptr_t)p, n };
+	w->gather_n += n;
+	f->rcv_nxt += (uint32_t)n;
+	if (w->gather_iov == ARRAY_SIZE(w->gather_v))
+		tcp_gather_end(w);
+}
+
+/* Opening */
+
+static void open_fail(struct wire *w, struct flow *f, uint32_t outcome, int error)
+{
+	struct peer to = peer_of(f);
+	enum icmp_cause cause = icmp_cause(error);
+	uint8_t l4[8];
+
+	if (outcome == NET_REFUSED || cause == ICMP_PORT) {
+		rst_raw(w, &to, f->rport, f->gport, 0, f->irs + 1, TH_RST | TH_ACK);
+		return;
+	}
+	put16(l4, f->gport);
+	put16(l4 + 2, f->rport);
+	put32(l4 + 4, f->irs);
+	icmp_error(w, &to, PROTO_TCP, cause, l4);
+}
+
+static void syn_rcvd(struct wire *w, struct flow *f)
+{
+	f->state = ST_SYN_RCVD;
+	f->iss = isn(w, f);
+	f->snd_una = f->iss;
+	f->snd_nxt = f->snd_max = f->iss + 1;
+	f->rcv_nxt = f->irs + 1;
+	f->rcv_adv = f->rcv_nxt;
+	f->rto = RTO_MS;
+	f->tries = 0;
+	f->flags |= F_OWE_SYN;
+	flow_due(w, f, w->now + RTO_MS);
+	flow_wake(w, f);
+}
+
+static void answered(struct wire *w, struct flow *f)
+{
+	w->n_asked--;
+	w->asked_count[f->asked_at]--;
+	f->flags &= ~(uint32_t)F_ASKED;
+}
+
+void tcp_opened(struct wire *w, struct flow *f, uint32_t outcome, int error, int fd)
+{
+	answered(w, f);
+	f->state = ST_OPEN; /* no longer asked; nobody sees this */
+	if (outcome == NET_CONNECTED || outcome == NET_INSPECT) {
+		f->flags |= F_TOLD;
+		if (flow_take_fd(w, f, fd) == 0) {
+			if (outcome == NET_INSPECT)
+				f->flags |= F_INSPECT;
+			syn_rcvd(w, f);
+			return;
+		}
+		close_p(&fd);
+	}
+	open_fail(w, f, outcome, error);
+	flow_end(w, f, NET_END_ERROR);
+}
+
+/* Bucket of the keyed hash of an address. */
+static uint16_t addr_bucket(const struct wire *w, const struct flow_key *k)
+{
+	struct flow_key a = { .kind = 0xfe, .family = k->family };
+
+	memcpy(a.raddr, k->raddr, 16);
+	return (uint16_t)(flow_hash(w, &a) % ARRAY_SIZE(w->asked_count));
+}
+
+/* A full table: the oldest TIME_WAIT; else, of the destination with the most flows, the one that is idle for longest, if
+ * that is a minute. At most one search each 10 ms. False: none may go. */
+static bool make_room(struct wire *w, bool *ret_later)
+{
+	uint16_t *counts = (uint16_t *)(void *)w->scratch, most = 0;
+	struct flow *best = NULL;
+	uint32_t idle, longest = EVICT_IDLE_MS;
+
+	*ret_later = false;
+	if (w->q[Q_TIME_WAIT].head) {
+		flow_end(w, &w->flow[w->q[Q_TIME_WAIT].head - 1], NET_END_FIN);
+		flow_sweep(w);
+		return true;
+	}
+	if (w->now - w->scan_ms < 10) {
+		*ret_later = true;
+		return false;
+	}
+	w->scan_ms = w->now;
+	memset(counts, 0, ARRAY_SIZE(w->asked_count) * sizeof(*counts));
+	for (unsigned int i = 0; i < w->n_fresh[FLOW_TCP]; i++)
+		if (w->flow[i].state != ST_FREE && w->flow[i].state != ST_DEAD) {
+			uint16_t n = ++counts[w->flow[i].asked_at];
+
+			most = MAX(most, n);
+		}
+	for (unsigned int i = 0; i < w->n_fresh[FLOW_TCP]; i++) {
+		struct flow *f = &w->flow[i];
+
+		idle = w->now - f->active;
+		if (f->state == ST_OPEN && counts[f->asked_at] == most && idle >= longest && f->ring.len + f->store.len == 0) {
+			longest = idle;
+			best = f;
+		}
+	}
+	if (!best)
+		return false;
+	tcp_reset(w, best, NET_END_EVICTED);
+	flow_sweep(w);
+	return true;
+}
+
+static void syn_input(struct wire *w, const struct flow_key *k, const struct peer *to, uint32_t seq, uint16_t win, uint16_t mss,
+		      int scale)
+{
+	uint16_t at = addr_bucket(w, k);
+	bool dns = k->rport == 53 && ip_is_gateway(w, to), later;
+	struct flow *f;
+
+	if (k->rport == 0 || k->gport == 0) {
+		wire_count(w, C_TCP_HEAD);
+		return;
+	}
+	if (!dns && (w->n_asked >= TCP_ASKED_MAX || w->asked_count[at] >= TCP_ASKED_ADDR_MAX || w->vault_full)) {
+		wire_count(w, C_SYN_LIMIT);
+		return;
+	}
+	if (!ip_family_on(w, to)) {
+		struct flow fake = { .family = k->family, .rport = k->rport, .gport = k->gport, .irs = seq };
+
+		memcpy(fake.raddr, k->raddr, 16);
+		open_fail(w, &fake, NET_FAILED, ENETUNREACH);
+		return;
+	}
+	if (dns && !dns_conn_room(w)) {
+		rst_raw(w, to, k->rport, k->gport, 0, seq + 1, TH_RST | TH_ACK);
+		return;
+	}
+	f = flow_new(w, k);
+	if (!f && make_room(w, &later))
+		f = flow_new(w, k);
+	else if (!f && later)
+		return;
+	if (!f) {
+		wire_count(w, C_TABLE_FULL);
+		rst_raw(w, to, k->rport, k->gport, 0, seq + 1, TH_RST | TH_ACK);
+		return;
+	}
+	f->asked_at = at;
+	f->irs = seq;
+	f->snd_wnd = win;
+	take_options(w, f, mss, scale);
+	if (dns) {
+		f->flags |= F_DNS;
+		f->rst_by = w->now;
+		dns_conn_open(w, f);
+		syn_rcvd(w, f);
+		return;
+	}
+	f->state = ST_ASKED;
+	w->n_asked++;
+	w->asked_count[at]++;
+	if (!vault_ask(w, f)) {
+		flow_end(w, f, NET_END_ERROR); /* its socket is full; the guest repeats the SYN */
+		return;
+	}
+	flow_due(w, f, w->now + ASKED_MS);
+}
+
+bool tcp_inbound(struct wire *w, uint32_t slot, uint32_t gen, uint16_t port, uint8_t family, int fd)
+{
+	struct peer from = ip_gateway(w, family);
+	struct flow_key k = { .kind = FLOW_TCP, .family = family, .gport = port };
+	struct flow *f = NULL;
+	bool later;
+
+	memcpy(k.raddr, from.addr, 16);
+	for (int i = 0; i < 4096 && !f; i++) {
+		k.rport = (uint16_t)(32768 + w->ephemeral++ % 16384);
+		if (!flow_find(w, &k)) {
+			f = flow_new(w, &k);
+			if (!f && make_room(w, &later))
+				f = flow_new(w, &k);
+			if (!f)
+				return false;
+		}
+	}
+	if (!f)
+		return false;
+	f->asked_at = addr_bucket(w, &k);
+	f->in_slot = slot;
+	f->in_gen = gen;
+	f->state = ST_SYN_SENT;
+	f->flags |= F_INBOUND | F_OWE_SYN;
+	if (flow_take_fd(w, f, fd) < 0) {
+		flow_end(w, f, NET_END_ERROR);
+		return false;
+	}
+	f->iss = isn(w, f);
+	f->snd_una = f->iss;
+	f->snd_nxt = f->snd_max = f->iss + 1;
+	f->rto = RTO_MS;
+	flow_due(w, f, w->now + RTO_MS);
+	flow_wake(w, f);
+	return true;
+}
+
+/* Timers */
+
+static uint32_t in_flight(const struct flow *f)
+{
+	return f->snd_max - f->snd_una;
+}
+
+/* The next time at which an open flow needs to be looked at. */
+static void open_due(struct wire *w, struct flow *f)
+{
+	uint32_t due = 0;
+
+	if (f->flags & F_HOST_RST)
+		due = f->rst_by;
+	else if (in_flight(f) > 0)
+		due = MAX(MAX(f->una_ms, f->rex_ms), w->link_since) + f->rto;
+	else if (f->snd_wnd == 0 && (f->ring.len > 0 || f->flags & (F_HOST_IN | F_PROBE)))
+		due = MAX(MAX(f->una_ms, f->rex_ms), w->link_since) + f->rto;
+	else if (f->flags & F_DNS)
+		due = f->rst_by + DNS_IDLE_MS;
+	else if (f->flags & (F_GUEST_FIN | F_HOST_EOF))
+		due = f->active + HALF_MS;
+	flow_due(w, f, due == 0 ? 0 : MAX(due, w->now + 1));
+}
+
+static void recover(struct wire *w, struct flow *f)
+{
+	f->flags |= F_RECOVER;
+	f->recover = f->snd_max;
+	f->snd_nxt = f->snd_una;
+	f->rex_wnd = f->mss;
+	f->rex_una = f->snd_una;
+	f->rex_ms = w->now;
+	flow_wake(w, f);
+}
+
+static void open_timer(struct wire *w, struct flow *f)
+{
+	uint32_t since = MAX(MAX(f->una_ms, f->rex_ms), w->link_since);
+	bool probe = f->snd_wnd == 0 && (in_flight(f) > 0 || f->ring.len > 0 || f->flags & (F_HOST_IN | F_PROBE));
+
+	if (f->flags & F_HOST_RST && w->now - f->rst_by < UINT32_MAX / 2) {
+		tcp_reset(w, f, NET_END_RST_HOST);
+		return;
+	}
+	/* A stopped guest is not a lost one. */
+	if ((probe || in_flight(f) > 0) && !w->link_full && w->now - since >= f->rto) {
+		if (f->tries++ >= TRIES_MAX) {
+			tcp_reset(w, f, NET_END_ERROR);
+			return;
+		}
+		f->rto = (uint16_t)MIN(f->rto * 2u, RTO_MAX_MS);
+		if (probe) {
+			f->flags |= F_PROBE;
+			f->rex_ms = w->now;
+			/* A byte that was acknowledged long ago: the answer tells the window (RFC 9293 section 3.8.6.1). */
+			(void)segment(w, f, TH_ACK, f->snd_una - 1, 0, true);
+		} else {
+			recover(w, f);
+		}
+	} else if (f->flags & F_DNS && in_flight(f) == 0 && w->now - f->rst_by >= DNS_IDLE_MS) {
+		dns_conn_idle(w, f);
+		f->rst_by = w->now;
+		if (f->state != ST_OPEN)
+			return;
+	} else if (f->flags & (F_GUEST_FIN | F_HOST_EOF) && w->now - f->active >= HALF_MS) {
+		tcp_reset(w, f, NET_END_IDLE);
+		return;
+	}
+	open_due(w, f);
+}
+
+void tcp_timer(struct wire *w, struct flow *f)
+{
+	uint8_t max = f->state == ST_SYN_RCVD ? SYNACK_TRIES : SYN_TRIES;
+
+	switch (f->state) {
+	case ST_ASKED:
+		open_fail(w, f, NET_FAILED, ETIMEDOUT);
+		flow_end(w, f, NET_END_ERROR);
+		break;
+	case ST_SYN_RCVD:
+	case ST_SYN_SENT:
+		if (w->link_full) {
+			flow_due(w, f, w->now + f->rto);
+			break;
+		}
+		if (++f->tries >= max) {
+			tcp_reset(w, f, NET_END_ERROR);
+			break;
+		}
+		f->rto = (uint16_t)(f->rto * 2);
+		flow_due(w, f, w->now + f->rto);
+		f->flags |= F_OWE_SYN;
+		flow_wake(w, f);
+		break;
+	case ST_OPEN:
+		open_timer(w, f);
+		break;
+	case ST_TIME_WAIT:
+		flow_end(w, f, NET_END_FIN);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Down */
+
+/* Half of the chunks for this direction are taken: the flow whose bytes wait longest for an acknowledgement, above 3 s, is
+ * reset, so that readers who never read cannot stop the others. */
+static void pressure(struct wire *w)
+{
+	struct flow *worst = NULL;
+	uint32_t longest = PRESSURE_MS;
+
+	if (w->pool.n_free[POOL_DOWN] >= POOL_HALF / 2 || w->now - w->pressure_ms < 100 || w->link_full)
+		return;
+	w->pressure_ms = w->now;
+	for (unsigned int i = 0; i < w->n_fresh[FLOW_TCP]; i++) {
+		struct flow *f = &w->flow[i];
+		uint32_t waits = w->now - MAX(f->una_ms, w->link_since);
+
+		if (f->state == ST_OPEN && f->ring.len > 0 && waits > longest) {
+			longest = waits;
+			worst = f;
+		}
+	}
+	if (worst) {
+		wire_count(w, C_POOL_RESET);
+		tcp_reset(w, worst, NET_END_ERROR);
+	}
+}
+
+/* Read as much as the guest's window, the ring and the pool admit; true: there may be more. */
+static bool pull(struct wire *w, struct flow *f)
+{
+	uint32_t limit = MIN(f->snd_wnd, RING_MAX), share, want;
+	struct iovec iov[6];
+	int n_iov = ARRAY_SIZE(iov);
+	ssize_t n;
+
+	if (!(f->flags & F_HOST_IN) || f->flags & (F_HOST_EOF | F_RECOVER) || f->ring.len >= limit)
+		return false;
+	pressure(w);
+	if (f->state != ST_OPEN)
+		return false;
+	share = MAX(w->pool.n_free[POOL_DOWN] / 8u, 1u) * CHUNK;
+	if (f->ring.len >= share)
+		return false;
+	want = MIN(MIN(limit, share) - f->ring.len, TURN);
+	if (want > f->mss)
+		want -= want % f->mss;
+	want = (uint32_t)cq_space(&w->pool, &f->ring, POOL_DOWN, want, iov, &n_iov);
+	if (want == 0) {
+		flow_queue(w, f, Q_POOL);
+		return false;
+	}
+	do
+		n = readv(f->fd, iov, n_iov);
+	while (n < 0 && errno == EINTR);
+	cq_grew(&w->pool, &f->ring, POOL_DOWN, n > 0 ? (size_t)n : 0);
+	if (n > 0) {
+		if (f->ring.len == (uint32_t)n)
+			f->una_ms = w->now;
+		f->down += (uint64_t)n;
+		f->active = w->now;
+		if ((size_t)n < want && !(f->flags & F_READ_ON))
+			f->flags &= ~(uint32_t)F_HOST_IN;
+		return f->flags & F_HOST_IN;
+	}
+	f->flags &= ~(uint32_t)F_HOST_IN;
+	if (n == 0 && f->flags & F_HELD)
+		return false; /* gate closes its end of the pair when it has handed over; HANDOVER may still be on its way */
+	if (n == 0 && !(f->flags & F_HOST_RST)) {
+		f->flags |= F_HOST_EOF;
+		if (!(f->flags & F_GUEST_FIN))
+			f->flags |= F_FIN_FIRST;
+	} else if (n == 0 || errno != EAGAIN) {
+		if (!(f->flags & F_HOST_RST))
+			f->rst_by = w->now + RST_AFTER_MS;
+		f->flags |= F_HOST_RST;
+	}
+	return false;
+}
+
+/* Send what window and recovery admit. False: the link is full. */
+static bool push(struct wire *w, struct flow *f)
+{
+	for (;;) {
+		uint32_t end = f->snd_una + f->ring.len, admit = MIN(f->ring.len, f->snd_wnd), len, old = f->snd_max;
+		uint8_t flags = TH_ACK;
+		int32_t room;
+
+		if (f->flags & F_RECOVER)
+			admit = MIN(admit, f->rex_wnd);
+		room = seq_diff(f->snd_una + admit, f->snd_nxt);
+		len = room > 0 ? MIN((uint32_t)room, f->mss) : 0;
+		if (f->snd_nxt + len == end && (f->flags & (F_HOST_EOF | F_FIN_ACKED)) == F_HOST_EOF)
+			flags |= TH_FIN;
+		else if (len == 0)
+			return true;
+		if (len > 0 && f->snd_nxt + len == end)
+			flags |= TH_PSH;
+		if (in_flight(f) == 0)
+			f->una_ms = w->now;
+		if (!segment(w, f, flags, f->snd_nxt, len, false))
+			return false;
+		f->snd_nxt += len + (flags & TH_FIN ? 1 : 0);
+		if (seq_diff(f->snd_nxt, old) > 0)
+			f->snd_max = f->snd_nxt;
+	}
+}
+
+static bool all_done(const struct flow *f)
+{
+	uint32_t both = f->flags & F_DNS ? F_GUEST_FIN | F_HOST_EOF | F_FIN_ACKED :
+					   F_GUEST_FIN | F_FIN_PASSED | F_HOST_EOF | F_FIN_ACKED;
+
+	return (f->flags & both) == both;
+}
+
+void tcp_serve(struct wire *w, struct flow *f)
+{
+	bool more = false;
+
+	switch (f->state) {
+	case ST_SYN_RCVD:
+	case ST_SYN_SENT:
+		if (!(f->flags & F_OWE_SYN))
+			return;
+		if (segment(w, f, f->state == ST_SYN_SENT ? TH_SYN : TH_SYN | TH_ACK, f->iss, 0, false))
+			f->flags &= ~(uint32_t)F_OWE_SYN;
+		else
+			flow_queue(w, f, Q_LINK);
+		return;
+	case ST_TIME_WAIT:
+		if (f->flags & F_OWE_ACK && !segment(w, f, TH_ACK, f->snd_nxt, 0, false)) {
+			flow_queue(w, f, Q_LINK);
+			return;
+		}
+		flow_queue(w, f, Q_TIME_WAIT);
+		return;
+	case ST_OPEN:
+		break;
+	default:
+		return;
+	}
+	if (w->link_full) {
+		flow_queue(w, f, Q_LINK);
+		return;
+	}
+	if (f->fd >= 0)
+		more = pull(w, f);
+	if (f->state != ST_OPEN)
+		return;
+	if (!push(w, f)) {
+		flow_queue(w, f, Q_LINK);
+		return;
+	}
+	if (f->flags & F_HOST_RST && f->ring.len == 0) {
+		tcp_reset(w, f, NET_END_RST_HOST);
+		return;
+	}
+	/* A window that opens is told at once, an acknowledgement in any case. */
+	if (f->flags & F_OWE_ACK && !segment(w, f, TH_ACK, f->snd_nxt, 0, false)) {
+		flow_queue(w, f, Q_LINK);
+		return;
+	}
+	open_due(w, f);
+	if (more && f->queue == Q_NONE)
+		flow_queue(w, f, Q_READY);
+}
+
+void tcp_host(struct wire *w, struct flow *f, uint32_t events)
+{
+	uint32_t before = f->rcv_adv - f->rcv_nxt;
+
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
+		f->flags |= F_READ_ON;
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+		f->flags |= F_HOST_IN;
+		flow_wake(w, f);
+	}
+	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR) && f->flags & F_HOST_FULL) {
+		f->flags &= ~(uint32_t)F_HOST_FULL;
+		if (f->state != ST_OPEN)
+			return;
+		store_drain(w, f);
+		/* A window below two segments that opens is told at once; else the next acknowledgement tells it. */
+		if (window(w, f) > before && (before < 2u * f->mss || window(w, f) - before >= WND_SMALL / 2)) {
+			f->flags |= F_OWE_ACK;
+			flow_wake(w, f);
+		}
+	}
+}
+
+/* Input */
+
+static void take_ack(struct wire *w, struct flow *f, uint32_t ack, uint32_t wnd, bool bare)
+{
+	uint32_t acked = ack - f->snd_una, data;
+
+	if (acked == 0) {
+		/* RFC 5681 section 2: no data, same window, something outstanding. */
+		if (bare && wnd == f->snd_wnd && in_flight(f) > 0 && !(f->flags & F_RECOVER)) {
+			if (f->dups < 3)
+				f->dups++;
+			if (f->dups == 3 && (f->rex_una != f->snd_una || w->now - f->rex_ms >= RTO_MS))
+				recover(w, f);
+		}
+	} else {
+		data = MIN(acked, f->ring.len);
+		cq_consume(&w->pool, &f->ring, POOL_DOWN, data);
+		if (acked > data && f->flags & F_HOST_EOF)
+			f->flags |= F_FIN_ACKED;
+		f->snd_una = ack;
+		if (seq_diff(f->snd_nxt, ack) < 0)
+			f->snd_nxt = ack;
+		f->una_ms = w->now;
+		f->active = w->now;
+		f->dups = 0;
+		f->tries = 0;
+		f->rto = RTO_MS;
+		if (f->flags & F_RECOVER) {
+			if (seq_diff(ack, f->recover) >= 0) {
+				f->flags &= ~(uint32_t)F_RECOVER;
+			} else {
+				f->snd_nxt = ack;
+				f->rex_wnd = MIN(f->rex_wnd * 2, RING_MAX);
+				f->rex_ms = w->now;
+			}
+		}
+		if (w->q[Q_POOL].n > 0 && w->pool.n_free[POOL_DOWN] > 0)
+			flow_queue(w, &w->flow[w->q[Q_POOL].head - 1], Q_READY);
+	}
+	if (f->flags & F_PROBE) {
+		f->tries = 0; /* answered */
+		if (wnd > 0) {
+			f->flags &= ~(uint32_t)F_PROBE;
+			f->rto = RTO_MS;
+		}
+	}
+	if (f->snd_wnd != wnd || acked > 0 || f->flags & F_RECOVER) {
+		if (f->snd_wnd == 0 || wnd == 0)
+			f->una_ms = w->now;
+		f->snd_wnd = wnd;
+		if (f->flags & F_HOST_IN || f->ring.len > 0 || f->flags & (F_HOST_EOF | F_HOST_RST))
+			flow_wake(w, f);
+	}
+	if (f->ring.len == 0 && in_flight(f) == 0 && !(f->flags & F_HOST_IN))
+		open_due(w, f);
+}
+
+static void by_guest(struct wire *w, struct flow *f)
+{
+	tcp_gather_end(w);
+	if (f->state != ST_DEAD)
+		flow_end(w, f, NET_END_RST_GUEST);
+}
+
+/* All four: the flow is over. */
+static void done(struct wire *w, struct flow *f)
+{
+	if (!all_done(f))
+		return;
+	if (!(f->flags & F_FIN_FIRST)) {
+		/* Our FIN acknowledged the guest's, which holds the state now. */
+		flow_end(w, f, NET_END_FIN);
+		return;
+	}
+	flow_close_fd(f, false);
+	f->state = ST_TIME_WAIT;
+	f->flags |= F_OWE_ACK;
+	flow_due(w, f, w->now + TIME_WAIT_MS);
+	flow_wake(w, f);
+}
+
+static void open_input(struct wire *w, struct flow *f, const struct tcp_hdr *h, uint32_t seq, uint32_t ack, const uint8_t *p,
+		       uint32_t len)
+{
+	uint32_t wnd = (uint32_t)be16(h->win) << f->scale, told = f->rcv_adv - f->rcv_nxt;
+	bool fin = h->flags & TH_FIN;
+	int32_t early = seq_diff(f->rcv_nxt, seq); /* bytes that we had already */
+
+	if (h->flags & TH_RST) {
+		if (early == 0)
+			by_guest(w, f);
+		else if (early < 0 && (uint32_t)-early < told)
+			goto owe;
+		return;
+	}
+	if (h->flags & TH_SYN || seq_diff(ack, f->snd_max) > 0)
+		goto owe;
+	if (seq_diff(ack, f->snd_una) >= 0)
+		take_ack(w, f, ack, wnd, len == 0 && !fin && early == 0);
+	if (early < 0 || (early > 0 && len == 0 && !fin))
+		goto owe; /* out of order; a keep-alive */
+	if (len == 0 && !fin) {
+		done(w, f);
+		return;
+	}
+	if (f->flags & F_GUEST_FIN) {
+		/* Nothing comes behind a FIN; a repeated one is acknowledged. */
+		f->flags |= F_OWE_ACK;
+		flow_wake(w, f);
+		done(w, f);
+		return;
+	}
+	if (early > 0) {
+		if ((uint32_t)early > len || ((uint32_t)early == len && !fin))
+			goto owe;
+		p += early;
+		len -= (uint32_t)early;
+	}
+	if (len > told) {
+		len = told;
+		fin = false;
+		f->flags |= F_OWE_ACK;
+		flow_wake(w, f);
+	}
+	if (len > 0)
+		gather(w, f, p, len);
+	if (fin) {
+		uint32_t end = f->rcv_nxt;
+
+		tcp_gather_end(w);
+		if (f->state != ST_OPEN)
+			return;
+		f->flags |= F_OWE_ACK;
+		flow_wake(w, f);
+		if (f->rcv_nxt != end)
+			return; /* its data found no place */
+		f->rcv_nxt++;
+		if (seq_diff(f->rcv_adv, f->rcv_nxt) < 0)
+			f->rcv_adv = f->rcv_nxt;
+		f->flags |= F_GUEST_FIN;
+		f->active = w->now;
+		if (f->flags & F_DNS)
+			dns_conn_data(w, f);
+		else
+			pass_fin(w, f);
+		if (f->state == ST_OPEN)
+			done(w, f);
+	}
+	return;
+owe:
+	f->flags |= F_OWE_ACK;
+	flow_wake(w, f);
+}
+
+static void no_flow(struct wire *w, const struct flow_key *k, const struct peer *to, const struct tcp_hdr *h, uint32_t len)
+{
+	if (h->flags & TH_RST)
+		return;
+	if (h->flags & TH_ACK)
+		rst_raw(w, to, k->rport, k->gport, be32(h->ack), 0, TH_RST);
+	else
+		rst_raw(w, to, k->rport, k->gport, 0, be32(h->seq) + len + (h->flags & TH_FIN ? 1 : 0), TH_RST | TH_ACK);
+}
+
+static void go_open(struct wire *w, struct flow *f, uint32_t wnd)
+{
+	f->state = ST_OPEN;
+	f->snd_una = f->snd_nxt = f->snd_max = f->iss + 1;
+	f->snd_wnd = wnd;
+	f->rex_una = f->iss;
+	f->una_ms = f->active = w->now;
+	f->rto = RTO_MS;
+	f->tries = 0;
+	f->flags &= ~(uint32_t)F_OWE_SYN;
+	flow_due(w, f, 0);
+	flow_wake(w, f);
+}
+
+/* Refused by the guest: the other family, then the host's client is told. */
+static void inbound_refused(struct wire *w, struct flow *f)
+{
+	int fd = f->fd;
+
+	if (f->family == NET_V4 && w->cfg.ipv6) {
+		ev_unwatch(&w->ev, fd);
+		f->fd = -1;
+		flow_end(w, f, NET_END_RST_GUEST);
+		if (tcp_inbound(w, f->in_slot, f->in_gen, f->gport, NET_V6, fd))
+			return;
+		close_p(&fd);
+	} else {
+		flow_end(w, f, NET_END_RST_GUEST);
+	}
+	vault_inbound_done(w, f, NET_REFUSED, 0);
+}
+
+static void syn_sent_input(struct wire *w, struct flow *f, const struct tcp_hdr *h, uint32_t seq, uint32_t ack, uint16_t mss,
+			   int scale)
+{
+	if (!(h->flags & TH_ACK) || ack != f->snd_max) {
+		if (h->flags & TH_ACK && !(h->flags & TH_RST)) {
+			struct peer to = peer_of(f);
+
+			rst_raw(w, &to, f->rport, f->gport, ack, 0, TH_RST);
+		}
+		return;
+	}
+	if (h->flags & TH_RST) {
+		inbound_refused(w, f);
+		return;
+	}
+	if (!(h->flags & TH_SYN))
+		return;
+	take_options(w, f, mss, scale);
+	f->irs = seq;
+	f->rcv_nxt = seq + 1;
+	f->rcv_adv = f->rcv_nxt + 65535;
+	f->flags |= F_OWE_ACK | F_TOLD;
+	go_open(w, f, be16(h->win));
+	vault_inbound_done(w, f, NET_TAKEN, 0);
+}
+
+void tcp_input(struct wire *w, const struct peer *to, const uint8_t *p, size_t n)
+{
+	const struct tcp_hdr *h = (const struct tcp_hdr *)p;
+	struct flow_key k = { .kind = FLOW_TCP, .family = to->family };
+	size_t off = n < TCP_LEN ? 0 : (size_t)(h->off >> 4) * 4;
+	uint16_t mss = 0;
+	uint32_t seq, ack, len;
+	struct flow *f;
+	int scale = -1;
+	uint8_t fl;
+
+	if (off < TCP_LEN || off > n || (off > TCP_LEN && !options(p + TCP_LEN, off - TCP_LEN, &mss, &scale))) {
+		wire_count(w, C_TCP_HEAD);
+		return;
+	}
+	fl = h->flags & (TH_FIN | TH_SYN | TH_RST | TH_ACK);
+	if (!(fl & (TH_SYN | TH_RST | TH_ACK)) || (fl & TH_SYN && fl & (TH_FIN | TH_RST)) || (fl & TH_RST && fl & TH_FIN)) {
+		wire_count(w, C_TCP_HEAD);
+		return;
+	}
+	k.rport = be16(h->dport);
+	k.gport = be16(h->sport);
+	memcpy(k.raddr, to->addr, 16);
+	f = flow_find(w, &k);
+	seq = be32(h->seq);
+	ack = be32(h->ack);
+	len = (uint32_t)(n - off);
+	/* What was gathered is written before anything but its next segment. */
+	if (w->gather && (!f || w->gather != flow_slot(w, f) + 1 || len == 0 || seq != f->rcv_nxt))
+		tcp_gather_end(w);
+	if (f && f->state == ST_DEAD)
+		f = NULL;
+	if (!f) {
+		if (fl == TH_SYN)
+			syn_input(w, &k, to, seq, be16(h->win), mss, scale);
+		else
+			no_flow(w, &k, to, h, len);
+		return;
+	}
+	switch (f->state) {
+	case ST_ASKED:
+		if (fl & TH_RST) {
+			if (seq == f->irs + 1 || seq == f->irs)
+				flow_end(w, f, NET_END_RST_GUEST);
+		} else if (fl == TH_SYN && seq != f->irs) {
+			f->irs = seq;
+			f->snd_wnd = be16(h->win);
+			take_options(w, f, mss, scale);
+		}
+		break;
+	case ST_SYN_RCVD:
+		if (fl & TH_RST) {
+			if (seq == f->rcv_nxt)
+				by_guest(w, f);
+		} else if (fl & TH_SYN) {
+			if (seq != f->irs) {
+				f->irs = seq;
+				f->snd_wnd = be16(h->win);
+				take_options(w, f, mss, scale);
+				syn_rcvd(w, f);
+			} else {
+				f->flags |= F_OWE_SYN;
+				flow_wake(w, f);
+			}
+		} else if (ack == f->snd_max) {
+			go_open(w, f, (uint32_t)be16(h->win) << f->scale);
+			open_input(w, f, h, seq, ack, p + off, len);
+		} else {
+			no_flow(w, &k, to, h, len);
+		}
+		break;
+	case ST_SYN_SENT:
+		syn_sent_input(w, f, h, seq, ack, mss, scale);
+		break;
+	case ST_OPEN:
+		if (!(fl & (TH_ACK | TH_RST | TH_SYN)))
+			break;
+		open_input(w, f, h, seq, fl & TH_ACK ? ack : f->snd_una, p + off, fl & TH_ACK ? len : 0);
+		break;
+	case ST_TIME_WAIT:
+		if (fl == TH_SYN && seq_diff(seq, f->rcv_nxt) > 0) {
+			flow_end(w, f, NET_END_FIN);
+			syn_input(w, &k, to, seq, be16(h->win), mss, scale);
+		} else if (fl & TH_RST) {
+			if (seq == f->rcv_nxt)
+				flow_end(w, f, NET_END_FIN);
+		} else if (len > 0 || fl & (TH_FIN | TH_SYN) || seq != f->rcv_nxt) {
+			f->flags |= F_OWE_ACK;
+			flow_due(w, f, w->now + TIME_WAIT_MS);
+			flow_wake(w, f);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+uint64_t tcp_hold(struct wire *w, struct flow *f)
+{
+	f->flags |= F_HELD;
+	return f->written;
+}
+
+int tcp_handover(struct wire *w, struct flow *f, int fd)
+{
+	flow_close_fd(f, false);
+	f->flags &= ~(uint32_t)(F_INSPECT | F_HELD | F_HOST_FULL | F_FIN_PASSED | F_HOST_IN | F_READ_ON);
+	if (flow_take_fd(w, f, fd) < 0)
+		return -EBADF;
+	if (f->state != ST_OPEN)
+		return 0;
+	store_drain(w, f);
+	if (f->state == ST_OPEN) {
+		f->flags |= F_OWE_ACK; /* the window is larger now */
+		flow_wake(w, f);
+	}
+	return 0;
+}
+
+bool tcp_say(struct wire *w, struct flow *f, const struct iovec *iov, int n)
+{
+	size_t sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += iov[i].iov_len;
+	if (w->pool.n_free[POOL_DOWN] < sum / CHUNK + 2 || f->flags & F_HOST_EOF)
+		return false;
+	if (f->ring.len == 0)
+		f->una_ms = w->now;
+	for (int i = 0; i < n; i++)
+		(void)cq_put(&w->pool, &f->ring, POOL_DOWN, iov[i].iov_base, iov[i].iov_len);
+	f->down += sum;
+	flow_wake(w, f);
+	return true;
+}
+
+void tcp_say_end(struct wire *w, struct flow *f)
+{
+	if (f->flags & F_HOST_EOF)
+		return;
+	f->flags |= F_HOST_EOF | (f->flags & F_GUEST_FIN ? 0 : F_FIN_FIRST);
+	flow_wake(w, f);
+}

@@ -1,0 +1,88 @@
+"""The guest's network in a small world (world.py): the public internet, a LAN, a metadata service, and this host."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+from vmtest import AGENT_VM, BOOT_S, SLOW, Case, alive, children, environment, wait_for
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+# get NAME PORT: the page, or why not, and that it took no time
+HELPERS = r"""
+get() { (exec 3<>/dev/tcp/$1/$2 && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && tail -n 1 <&3) 2>&1 | sed 's/.*: //' | tail -n 1; }
+"""
+
+
+class Network(Case):
+    def world(self, *words, check=0, **kw):
+        p = subprocess.run(["/usr/bin/python3", HERE / "world.py", self.top, "--", AGENT_VM, *map(str, words)], cwd=self.project,
+                           env=environment(AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"]), stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=BOOT_S, **kw)
+        self.assertEqual(p.returncode, check, p.stderr.decode(errors="replace"))
+        self.stderr = p.stderr.decode()
+        return p.stdout.decode()
+
+    def sh(self, script, *options):
+        return self.world("shell", *options, "--", "-c", HELPERS + script)
+
+    def seen(self):
+        return sorted(set((self.top / "seen").read_text().split("\n")) - {""})
+
+    def test_the_public_internet_and_nothing_else(self):
+        out = self.sh("get www.test 80; get 45.0.0.10 5000; get 192.168.77.20 80; get 192.168.77.10 8080; get 10.99.0.1 8080;"
+                      "get 169.254.169.254 80; get 127.0.0.1 8080; get host.agent-vm.internal 8080; get 45.0.0.10 22;"
+                      "getent ahostsv4 rebind.test || echo none; getent ahostsv4 both.test | cut -d' ' -f1 | sort -u;"
+                      "get 2002:c0a8:4d14::1 80; get ::ffff:192.168.77.20 80")
+        refused = "Connection refused"
+        self.assertEqual(out.split("\n")[:9], ["this is public", "this is public", *[refused] * 7])
+        self.assertEqual(out.split("\n")[9:11], ["none", "45.0.0.10"])
+        self.assertNotIn("this is", "".join(out.split("\n")[11:]))
+        self.assertEqual(self.seen(), ["public 45.0.0.10:5000", "public 45.0.0.10:80"])
+        self.assertIn("    network   public internet only\n", self.stderr)
+        denied = self.world("logs", "--denied")
+        self.assertIn("192.168.77.20:80", denied)
+        self.assertIn("--allow-egress 192.168.77.20:80", denied)
+        self.assertIn("169.254.169.254:80", denied)
+
+    def test_flags_open_what_they_say(self):
+        out = self.sh("get 192.168.77.20 80; get 192.168.77.10 8080; get 169.254.169.254 80", "--allow-lan")
+        self.assertEqual(out, "this is lan\nConnection refused\nConnection refused\n")
+        self.assertIn("    network   public internet, LAN\n", self.stderr)
+        out = self.sh("get host.agent-vm.internal 8080; get 192.168.77.10 8080; get 192.168.77.20 80", "--allow-host")
+        self.assertEqual(out, "this is host\nthis is host\nConnection refused\n")
+        out = self.sh("get 192.168.77.20 80; get 192.168.77.20 81; get 45.0.0.10 22", "--allow-egress", "192.168.77.20:80",
+                      "--allow-ssh", "www.test")
+        self.assertEqual(out.split("\n")[0], "this is lan")
+        self.assertEqual(out.split("\n")[1], "Connection refused")
+
+    def test_no_network_is_none(self):
+        out = self.sh("get 45.0.0.10 80; get www.test 80; cat /sys/class/net/eth0/operstate", "--no-network")
+        self.assertNotIn("this is", out)
+        self.assertTrue(out.endswith("down\n"))
+        self.assertEqual(self.seen(), [])
+        self.assertIn("    network   none\n", self.stderr)
+
+    def test_bytes_both_ways_and_half_closes(self):
+        out = self.sh("exec 3<>/dev/tcp/www.test/80; printf 'GET /big HTTP/1.0\\r\\n\\r\\n' >&3; tail -c 8388608 <&3 | tr -d x | wc -c;"
+                      "for i in 1 2 3 4; do (exec 3<>/dev/tcp/www.test/5000; (head -c 2000000 /dev/zero | tr '\\0' y >&3) &"
+                      " head -c 2000000 <&3 | tr -d y | wc -c) & done; wait")
+        self.assertEqual(out.split(), ["0"] * 5)
+
+    def test_a_network_process_that_dies_ends_the_session(self):
+        for role in ("wire", "vault"):
+            with self.subTest(role=role):
+                p = subprocess.Popen([AGENT_VM, "shell", "--", "-c", "echo up; exec sleep 600"], cwd=self.project,
+                                     env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                self.assertEqual(p.stdout.readline(), b"up\n")
+                kids = children(p.pid)
+                victim = [k for k in kids if pathlib.Path(f"/proc/{k}/comm").read_text().strip() == f"agent-vm-{role}"]
+                self.assertEqual(len(victim), 1)
+                start = time.monotonic()
+                os.kill(victim[0], signal.SIGKILL)
+                err = p.communicate(timeout=30 * SLOW)[1].decode()
+                self.assertLess(time.monotonic() - start, 5 * SLOW)
+                self.assertEqual(p.returncode, 1, err)
+                self.assertIn("network process (", err)
+                wait_for(lambda: not any(alive(k) for k in kids), 10, "left behind")
