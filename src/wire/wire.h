@@ -112,10 +112,13 @@ struct flow {
 	uint32_t rst_by;   /* F_HOST_RST: at the latest */
 	uint64_t written;  /* to the socket, ever */
 	struct cq ring, store;
+	struct cq ooo;	  /* one run of bytes behind a gap */
+	uint32_t ooo_seq; /* its first */
 	uint16_t mss, rto;
 	uint8_t scale, dups, tries, drained, end;
 	uint8_t dns;	   /* index of the DNS connection */
 	uint8_t held_dgrams;
+	uint8_t dup_acks;  /* owed besides F_OWE_ACK, for segments out of order: 3 of them start a fast retransmit */
 };
 static_assert(sizeof(struct flow) <= 256, "a slot is at most 256 bytes");
 

@@ -68,7 +68,7 @@ class Lab:
         return f"{self.build}/tests/net/{name}"
 
     def servers(self, *more):
-        self.ready("S", [self.tool("traffic"), "serve", str(PORT), *more], "ready")
+        self.ready("S", [self.tool("traffic"), "serve", str(PORT), SERVER4, *more], "ready")
 
     def guest(self, addr, gw, v6=True, mtu=65520):
         """The guest's side of the link: sysctls and addresses of network page 1."""
