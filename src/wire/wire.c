@@ -377,6 +377,11 @@ void wire_done(struct wire *w)
 	for (unsigned int i = 0; i < FLOWS; i++)
 		if (w->flow[i].gen > 0 && w->flow[i].state != ST_FREE && w->flow[i].state != ST_DEAD)
 			flow_close_fd(&w->flow[i], true);
-	pool_done(&w->pool);
 	ev_close(&w->ev);
+}
+
+void wire_free(struct wire *w)
+{
+	wire_done(w);
+	pool_done(&w->pool);
 }

@@ -263,8 +263,10 @@ struct wire {
  * Return: 0 or a negative errno
  */
 int wire_init(struct wire *w, int link, int vault, int gate, int control, const uint64_t key[2], uint32_t max_flows);
-/* Resets every flow and frees all. */
+/* Resets every flow; makes no call that the sandbox refuses. */
 void wire_done(struct wire *w);
+/* The same, and gives the memory back: for callers that live on. */
+void wire_free(struct wire *w);
 
 /* An event of the loop, then the work that it made: to be called once a batch, also when there were no events. */
 void wire_event(struct wire *w, const struct ev_event *e);
