@@ -315,6 +315,8 @@ void wire_event(struct wire *w, const struct ev_event *e)
 	case EV_LINK:
 		if (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 			w->link_in = true;
+		if (e->events & (EPOLLHUP | EPOLLERR))
+			w->link_hup = true;
 		if (e->events & EPOLLOUT)
 			link_writable(w);
 		break;

@@ -194,7 +194,7 @@ struct wire {
 	uint64_t key[2];
 
 	/* link */
-	bool link_in, link_full;
+	bool link_in, link_hup, link_full;
 	uint32_t link_since; /* ms: since when it takes frames */
 	size_t rx_n, rx_skip;
 	size_t rest_n, rest_at;

@@ -59,13 +59,14 @@ static void host_start(struct host *h)
 /* It must still live; then it is told that the monitor is gone and must end by itself with 0. */
 static void host_end(struct host *h)
 {
-	int status;
+	int status = -1;
 
 	CHECK_INT(waitpid(h->w.pid, &status, WNOHANG), ==, 0);
 	(void)close(h->w.link);
 	for (int i = 0; i < 1000 && waitpid(h->w.pid, &status, WNOHANG) == 0; i++)
 		(void)usleep(10000);
-	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		fail_msg("wire ended with wait status %#x", (unsigned int)status);
 	(void)close(h->w.vault);
 	(void)close(h->w.control);
 	if (h->w.gate >= 0)
@@ -141,8 +142,10 @@ static size_t seg_make(uint8_t *f, const struct seg *s)
 
 	*t = (struct tcp_hdr){ .sport = be16(s->sport), .dport = be16(s->dport), .seq = be32(s->seq), .ack = be32(s->ack),
 			       .off = (uint8_t)((TCP_LEN + s->opts_n) / 4 << 4), .flags = s->flags, .win = be16(s->win) };
-	memcpy(f + at + TCP_LEN, s->opts, s->opts_n);
-	memcpy(f + at + TCP_LEN + s->opts_n, s->data, s->data_n);
+	if (s->opts_n > 0)
+		memcpy(f + at + TCP_LEN, s->opts, s->opts_n);
+	if (s->data_n > 0)
+		memcpy(f + at + TCP_LEN + s->opts_n, s->data, s->data_n);
 	return at + TCP_LEN + s->opts_n + s->data_n;
 }
 
