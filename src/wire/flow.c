@@ -155,6 +155,7 @@ void flow_end(struct wire *w, struct flow *f, enum net_end how)
 	}
 	cq_consume(&w->pool, &f->ring, POOL_DOWN, f->ring.len);
 	cq_consume(&w->pool, &f->store, POOL_UP, f->store.len);
+	cq_consume(&w->pool, &f->ooo, POOL_UP, f->ooo.len);
 	flow_close_fd(f, how != NET_END_FIN);
 	flow_due(w, f, 0);
 	f->end = (uint8_t)how;

@@ -26,8 +26,8 @@ void link_read(struct wire *w)
 		wire_over(w, NULL);
 		return;
 	}
-	/* A stream that gave less than asked for is empty; more makes a new edge. */
-	if ((size_t)n < want)
+	/* A stream that gave less than asked for is empty; more makes a new edge. A hang-up that came with it makes none. */
+	if ((size_t)n < want && !w->link_hup)
 		w->link_in = false;
 	w->rx_n += (size_t)n;
 	while (!w->over) {

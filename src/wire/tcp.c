@@ -44,6 +44,11 @@
 #define PRESSURE_MS 3000u
 #define RST_AFTER_MS 1000u
 #define DRAINED_BATCHES 8
+#define DUP_ACKS 3
+#define ACK_LATER_MS 10
+#define ACK_LATER_BYTES 4096
+#define PINGPONG 3
+#define PINGPONG_OFF 255
 
 static struct peer peer_of(const struct flow *f)
 {
@@ -174,7 +179,7 @@ static bool segment(struct wire *w, struct flow *f, uint8_t flags, uint32_t seq,
 		wnd = window(w, f);
 		f->rcv_adv = f->rcv_nxt + wnd;
 		h->win = be16((uint16_t)(f->flags & F_SCALE ? wnd >> SCALE : wnd));
-		f->flags &= ~(uint32_t)F_OWE_ACK;
+		f->flags &= ~(uint32_t)(F_OWE_ACK | F_ACK_LATER);
 	}
 	memcpy(h + 1, opts, opt);
 	tcp_finish(w, &from, h, opt, len, sum);
@@ -321,8 +326,14 @@ void tcp_gather_end(struct wire *w)
 		return;
 	f = &w->flow[w->gather - 1];
 	w->gather = 0;
-	f->active = w->now;
-	f->flags |= F_OWE_ACK;
+	f->active = f->ack_ms = w->now;
+	/* Where question and answer alternate, the acknowledgement rides on the answer, as Linux does it in its pingpong mode. If
+	 * it waited in vain once (the guest's Nagle may have waited for it), never again on this flow. */
+	if (f->pingpong >= PINGPONG && f->pingpong != PINGPONG_OFF && w->gather_n <= ACK_LATER_BYTES &&
+	    !(f->flags & (F_ACK_LATER | F_OWE_ACK)))
+		f->flags |= F_ACK_LATER;
+	else
+		f->flags |= F_OWE_ACK;
 	flow_wake(w, f);
 	if (!(f->flags & (F_HOST_RST | F_DNS | F_HELD)) && f->store.len == 0) {
 		do
@@ -376,6 +387,51 @@ static void gather(struct wire *w, struct flow *f, const uint8_t *p, size_t n)
 	f->rcv_nxt += (uint32_t)n;
 	if (w->gather_iov == ARRAY_SIZE(w->gather_v))
 		tcp_gather_end(w);
+}
+
+/* The link keeps order, but the guest's kernel may lose a frame. Without a place for what comes behind it everything in flight
+ * is sent again, so that Linux gets no round-trip time (Karn) and doubles its timer with each loss: seconds of standstill
+ * (seen with 1 % of loss). One run is kept, while chunks are plentiful. */
+static void ooo_keep(struct wire *w, struct flow *f, uint32_t seq, const uint8_t *p, uint32_t len)
+{
+	uint32_t ahead = seq - f->rcv_nxt, told = f->rcv_adv - f->rcv_nxt;
+
+	if (len == 0 || ahead + len > told || f->flags & (F_DNS | F_HOST_RST | F_GUEST_FIN) ||
+	    w->pool.n_free[POOL_UP] < POOL_HALF / 2 || (f->ooo.len > 0 && seq != f->ooo_seq + f->ooo.len))
+		return;
+	if (f->ooo.len == 0)
+		f->ooo_seq = seq;
+	(void)cq_put(&w->pool, &f->ooo, POOL_UP, p, len);
+}
+
+/* The gap may be closed. */
+static void ooo_take(struct wire *w, struct flow *f)
+{
+	uint32_t had = f->rcv_nxt - f->ooo_seq, n = 0;
+	struct iovec iov[18];
+	int k;
+
+	if (f->ooo.len == 0 || seq_diff(f->rcv_nxt, f->ooo_seq) < 0 || f->state != ST_OPEN)
+		return;
+	cq_consume(&w->pool, &f->ooo, POOL_UP, MIN(had, f->ooo.len));
+	if (f->store.len == 0) {
+		n = f->ooo.len;
+		f->store = f->ooo;
+		f->ooo = (struct cq){ 0 };
+	} else {
+		(void)cq_get(&w->pool, &f->ooo, 0, f->ooo.len, iov, ARRAY_SIZE(iov), &k);
+		for (int i = 0; i < k; i++) {
+			size_t put = cq_put(&w->pool, &f->store, POOL_UP, iov[i].iov_base, iov[i].iov_len);
+
+			n += (uint32_t)put;
+			if (put < iov[i].iov_len)
+				break;
+		}
+		cq_consume(&w->pool, &f->ooo, POOL_UP, f->ooo.len);
+	}
+	f->rcv_nxt += n;
+	f->up += n;
+	store_drain(w, f);
 }
 
 /* Opening */
@@ -604,6 +660,8 @@ static void open_due(struct wire *w, struct flow *f)
 		due = f->rst_by + DNS_IDLE_MS;
 	else if (f->flags & (F_GUEST_FIN | F_HOST_EOF))
 		due = f->active + HALF_MS;
+	if (f->flags & F_ACK_LATER)
+		due = due == 0 ? f->ack_ms + ACK_LATER_MS : MIN(due, f->ack_ms + ACK_LATER_MS);
 	flow_due(w, f, due == 0 ? 0 : MAX(due, w->now + 1));
 }
 
@@ -626,6 +684,11 @@ static void open_timer(struct wire *w, struct flow *f)
 	if (f->flags & F_HOST_RST && w->now - f->rst_by < UINT32_MAX / 2) {
 		tcp_reset(w, f, NET_END_RST_HOST);
 		return;
+	}
+	if (f->flags & F_ACK_LATER && w->now - f->ack_ms >= ACK_LATER_MS) {
+		f->flags = (f->flags | F_OWE_ACK) & ~(uint32_t)F_ACK_LATER;
+		f->pingpong = PINGPONG_OFF;
+		flow_wake(w, f);
 	}
 	/* A stopped guest is not a lost one. */
 	if ((probe || in_flight(f) > 0) && !w->link_full && w->now - since >= f->rto) {
@@ -749,6 +812,8 @@ static bool pull(struct wire *w, struct flow *f)
 			f->una_ms = w->now;
 		f->down += (uint64_t)n;
 		f->active = w->now;
+		if (f->pingpong < PINGPONG && w->now - f->ack_ms < ACK_LATER_MS)
+			f->pingpong++;
 		if ((size_t)n < want && !(f->flags & F_READ_ON))
 			f->flags &= ~(uint32_t)F_HOST_IN;
 		return f->flags & F_HOST_IN;
@@ -847,9 +912,13 @@ void tcp_serve(struct wire *w, struct flow *f)
 		return;
 	}
 	/* A window that opens is told at once, an acknowledgement in any case. */
-	if (f->flags & F_OWE_ACK && !segment(w, f, TH_ACK, f->snd_nxt, 0, false)) {
-		flow_queue(w, f, Q_LINK);
-		return;
+	while (f->flags & F_OWE_ACK || f->dup_acks > 0) {
+		if (!(f->flags & F_OWE_ACK))
+			f->dup_acks--;
+		if (!segment(w, f, TH_ACK, f->snd_nxt, 0, false)) {
+			flow_queue(w, f, Q_LINK);
+			return;
+		}
 	}
 	open_due(w, f);
 	if (more && f->queue == Q_NONE)
@@ -966,6 +1035,7 @@ static void open_input(struct wire *w, struct flow *f, const struct tcp_hdr *h, 
 	uint32_t wnd = (uint32_t)be16(h->win) << f->scale, told = f->rcv_adv - f->rcv_nxt;
 	bool fin = h->flags & TH_FIN;
 	int32_t early = seq_diff(f->rcv_nxt, seq); /* bytes that we had already */
+	uint32_t seq_end;
 
 	if (h->flags & TH_RST) {
 		if (early == 0)
@@ -978,8 +1048,15 @@ static void open_input(struct wire *w, struct flow *f, const struct tcp_hdr *h, 
 		goto owe;
 	if (seq_diff(ack, f->snd_una) >= 0)
 		take_ack(w, f, ack, wnd, len == 0 && !fin && early == 0);
-	if (early < 0 || (early > 0 && len == 0 && !fin))
-		goto owe; /* out of order; a keep-alive */
+	if (early < 0) {
+		/* Out of order: dropped; the guest counts to three, so each is answered, as far as that matters. */
+		if (f->flags & F_OWE_ACK && f->dup_acks < DUP_ACKS)
+			f->dup_acks++;
+		ooo_keep(w, f, seq, p, len);
+		goto owe;
+	}
+	if (early > 0 && len == 0 && !fin)
+		goto owe; /* a keep-alive */
 	if (len == 0 && !fin) {
 		done(w, f);
 		return;
@@ -997,6 +1074,7 @@ static void open_input(struct wire *w, struct flow *f, const struct tcp_hdr *h, 
 		p += early;
 		len -= (uint32_t)early;
 	}
+	seq_end = f->rcv_nxt + len;
 	if (len > told) {
 		len = told;
 		fin = false;
@@ -1005,6 +1083,13 @@ static void open_input(struct wire *w, struct flow *f, const struct tcp_hdr *h, 
 	}
 	if (len > 0)
 		gather(w, f, p, len);
+	if (f->ooo.len > 0) {
+		tcp_gather_end(w);
+		ooo_take(w, f);
+		if (f->state != ST_OPEN)
+			return;
+		fin = fin && f->rcv_nxt == seq_end;
+	}
 	if (fin) {
 		uint32_t end = f->rcv_nxt;
 

@@ -315,6 +315,8 @@ void wire_event(struct wire *w, const struct ev_event *e)
 	case EV_LINK:
 		if (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 			w->link_in = true;
+		if (e->events & (EPOLLHUP | EPOLLERR))
+			w->link_hup = true;
 		if (e->events & EPOLLOUT)
 			link_writable(w);
 		break;
@@ -377,6 +379,11 @@ void wire_done(struct wire *w)
 	for (unsigned int i = 0; i < FLOWS; i++)
 		if (w->flow[i].gen > 0 && w->flow[i].state != ST_FREE && w->flow[i].state != ST_DEAD)
 			flow_close_fd(&w->flow[i], true);
-	pool_done(&w->pool);
 	ev_close(&w->ev);
+}
+
+void wire_free(struct wire *w)
+{
+	wire_done(w);
+	pool_done(&w->pool);
 }

@@ -86,6 +86,7 @@ enum flow_flag {
 	F_ASKED = 1 << 21,     /* the question went to vault */
 	F_UP = 1 << 22,	       /* UDP: datagrams were seen this way */
 	F_DOWN = 1 << 23,
+	F_ACK_LATER = 1 << 24, /* an acknowledgement waits for an answer to ride on, 10 ms at most */
 };
 
 struct flow {
@@ -112,10 +113,15 @@ struct flow {
 	uint32_t rst_by;   /* F_HOST_RST: at the latest */
 	uint64_t written;  /* to the socket, ever */
 	struct cq ring, store;
+	struct cq ooo;	  /* one run of bytes behind a gap */
+	uint32_t ooo_seq; /* its first */
 	uint16_t mss, rto;
 	uint8_t scale, dups, tries, drained, end;
 	uint8_t dns;	   /* index of the DNS connection */
 	uint8_t held_dgrams;
+	uint8_t pingpong;  /* answers that came soon after what they answer; PINGPONG_OFF: waiting for one was in vain */
+	uint32_t ack_ms;   /* of the last bytes up */
+	uint8_t dup_acks;  /* owed besides F_OWE_ACK, for segments out of order: 3 of them start a fast retransmit */
 };
 static_assert(sizeof(struct flow) <= 256, "a slot is at most 256 bytes");
 
@@ -191,7 +197,7 @@ struct wire {
 	uint64_t key[2];
 
 	/* link */
-	bool link_in, link_full;
+	bool link_in, link_hup, link_full;
 	uint32_t link_since; /* ms: since when it takes frames */
 	size_t rx_n, rx_skip;
 	size_t rest_n, rest_at;
@@ -260,8 +266,10 @@ struct wire {
  * Return: 0 or a negative errno
  */
 int wire_init(struct wire *w, int link, int vault, int gate, int control, const uint64_t key[2], uint32_t max_flows);
-/* Resets every flow and frees all. */
+/* Resets every flow; makes no call that the sandbox refuses. */
 void wire_done(struct wire *w);
+/* The same, and gives the memory back: for callers that live on. */
+void wire_free(struct wire *w);
 
 /* An event of the loop, then the work that it made: to be called once a batch, also when there were no events. */
 void wire_event(struct wire *w, const struct ev_event *e);

@@ -1,6 +1,6 @@
 /* Traffic for the network tests and benchmarks.
  *
- *   traffic serve PORT                        TCP and UDP on every address, until killed
+ *   traffic serve PORT ADDR [bench]           TCP on every address, UDP on the IPv4 address ADDR, until killed
  *   traffic up|down|both ADDR PORT BYTES N    N streams at once; every byte compared; "ok" or what was wrong
  *   traffic slow ADDR PORT BYTES RATE         down at RATE bytes a second
  *   traffic halfclose ADDR PORT BYTES         ask, close, then read BYTES
@@ -199,14 +199,14 @@ static void serve_conn(int ep, int fd, uint32_t events)
 	}
 }
 
-static int listen_on(int type, uint16_t port)
+static int listen_on(uint16_t port)
 {
 	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
-	int s = socket(AF_INET6, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1, no = 0;
+	int s = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1, no = 0;
 
 	(void)setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	(void)setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
-	if (bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || (type == SOCK_STREAM && listen(s, 4096) < 0)) {
+	if (bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 4096) < 0) {
 		perror("listen");
 		exit(1);
 	}
@@ -232,9 +232,22 @@ static void serve_udp(int s, uint64_t *n_up)
 	}
 }
 
-static _Noreturn void serve(uint16_t port)
+/* An answer must come from the address that was asked. */
+static int bind_udp(const char *addr, uint16_t port)
 {
-	int ep = epoll_create1(0), tcp = listen_on(SOCK_STREAM, port), udp = listen_on(SOCK_DGRAM, port), one = 1;
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (inet_pton(AF_INET, addr, &a.sin_addr) != 1 || bind(s, (struct sockaddr *)&a, sizeof(a)) < 0) {
+		perror(addr);
+		exit(1);
+	}
+	return s;
+}
+
+static _Noreturn void serve(uint16_t port, const char *addr)
+{
+	int ep = epoll_create1(0), tcp = listen_on(port), udp = bind_udp(addr, port), one = 1;
 	uint64_t n_up = 0;
 
 	watch(ep, tcp, EPOLLIN, EPOLL_CTL_ADD);
@@ -531,9 +544,9 @@ int main(int argc, char **argv)
 	table_make();
 	conns = calloc(CONNS, sizeof(*conns));
 	verify = m[0] != 'b' || strcmp(m, "both") == 0;
-	if (strcmp(m, "serve") == 0 && argc >= 3) {
-		verify = argc < 4;
-		serve((uint16_t)strtoul(argv[2], NULL, 10));
+	if (strcmp(m, "serve") == 0 && argc >= 4) {
+		verify = argc < 5;
+		serve((uint16_t)strtoul(argv[2], NULL, 10), argv[3]);
 	}
 	if (argc < 4)
 		return 2;
