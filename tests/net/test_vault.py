@@ -19,6 +19,9 @@ from vaulttest import (ALLOW_HOST, ALLOW_LAN, CONNECTED, FAILED, NO_NETWORK, REF
 
 
 class Case(unittest.TestCase):
+    def setUp(self):
+        w.resolvers("127.0.0.1")  # refuses at once; tests of names put theirs in its place
+
     def vault(self, *a, **kw):
         v = Vault(*a, **kw)
         self.addCleanup(v.close)
@@ -119,7 +122,6 @@ class Opens(Case):
         self.assertEqual(l.seen, 200)
 
     def test_out_of_descriptors_costs_this_open_only(self):
-        w.resolvers("127.0.0.1")  # fails at once, so that no question of the start is still open
         l = self.listener(w.PUBLIC, 80)
         v = self.vault()
         v.dns("gateway.agent-vm.internal")
@@ -296,6 +298,7 @@ class Names(Case):
         return (0, zones[name, qtype], [], []) if zones.get((name, qtype)) else (3 if name.startswith("no") else 0, [], [soa], [])
 
     def setUp(self):
+        super().setUp()
         self.r = self.resolver(w.RESOLVER, self.zone)
         w.resolvers(w.RESOLVER)
 
@@ -354,7 +357,9 @@ class Names(Case):
         u = self.listener(w.PUBLIC2, 443, udp=True)
         self.reachable(u)
         v = self.vault(inspected=["api.github.com"])
-        self.assertEqual(v.udp(w.PUBLIC2, 443).outcome, CONNECTED)
+        o = v.udp(w.PUBLIC2, 443)
+        self.assertEqual(o.outcome, CONNECTED)
+        o.close()
         self.assertEqual(v.dns("api.github.com").addrs, [w.PUBLIC2])
         self.assertEqual(v.udp(w.PUBLIC2, 443).step, "quic")
         self.assertEqual(v.tcp(w.PUBLIC2, 22).step, "github-ssh")

@@ -141,10 +141,13 @@ class Listener:
             pass
 
     def echo(self, c):
-        with c:
-            c.sendall(b"hello")
-            while data := c.recv(65536):
-                c.sendall(data)
+        try:
+            with c:
+                c.sendall(b"hello")
+                while data := c.recv(65536):
+                    c.sendall(data)
+        except ConnectionError:
+            pass
 
     def close(self):
         try:
