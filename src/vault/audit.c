@@ -156,7 +156,7 @@ const char *audit_opens(const struct audit_refused *r, char *to)
 			(void)snprintf(to, 400, "--allow-ssh %s", r->name ? r->name : text);
 			break;
 		}
-		/* fall through */
+		__attribute__((fallthrough));
 	case STEP_METADATA:
 	case STEP_LINK_LOCAL:
 	case STEP_PRIVATE:

@@ -201,6 +201,11 @@ class Refusals(Case):
         self.reachable(l)
         o = v.tcp("45.7.7.7", 80)
         self.assertEqual((o.outcome, o.step, l.seen), (REFUSED, "host", 0))
+        # Answers are judged by the interfaces alone.
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, "45.7.7.7")] if t == 1 else [], [], []))
+        w.resolvers(w.RESOLVER)
+        time.sleep(1.1)
+        self.assertEqual(v.dns("me.example").addrs, [])
 
     def test_no_network_refuses_all(self):
         l = self.listener(w.PUBLIC, 80)
@@ -630,8 +635,13 @@ class Proxy(Case):
             self.assertIn(said, v.log())
             self.assertEqual(direct.seen, 0)
             p.close(), direct.close()
+
+    def test_a_dead_proxy_is_not_gone_around(self):
+        direct = self.listener(w.PUBLIC, 80)
+        self.reachable(direct)
         v = self.vault(0, self.records())
-        self.assertEqual(v.tcp(w.PUBLIC, 80).error, errno.ECONNREFUSED)
+        o = v.tcp(w.PUBLIC, 80)
+        self.assertEqual((o.outcome, o.error, direct.seen), (FAILED, errno.ECONNREFUSED, 0))
 
     def test_a_name_that_only_the_proxy_knows(self):
         self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
