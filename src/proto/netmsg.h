@@ -23,6 +23,16 @@
 #define NET_FD_WIRE 5
 #define NET_FD_TO_GATE 6
 
+/* On the control socket, a byte and then text without a NUL. */
+enum net_control {
+	NET_CTL_READY = 1, /* the sandbox is shut and the configuration is in force */
+	NET_CTL_ERROR = 2, /* why it ends; exit status 1 follows */
+};
+
+/* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its
+ * generation. */
+#define NET_SLOT_INBOUND 0x80000000u
+
 enum net_type {
 	/* wire to vault */
 	NET_OPEN_TCP = 0x10, /* struct net_open */

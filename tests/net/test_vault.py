@@ -49,6 +49,10 @@ class Case(unittest.TestCase):
         self.assertEqual(l.seen, before + 1)
         l.seen = 0
 
+    def quick(self, limit, times):
+        """The median: this may be a busy machine."""
+        self.assertLess(sorted(times)[len(times) // 2], limit, times)
+
     def hello(self, o):
         self.assertEqual((o.outcome, o.step), (CONNECTED, o.step))
         self.assertEqual(o.sock.recv(16), b"hello")
@@ -83,10 +87,13 @@ class Opens(Case):
 
     def test_refused_upstream_is_told_and_silence_is_not_an_answer(self):
         v = self.vault()
-        t = time.monotonic()
-        o = v.tcp(w.PUBLIC, 4444)
-        self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
-        self.assertLess(time.monotonic() - t, 0.2)
+        times = []
+        for _ in range(3):
+            t = time.monotonic()
+            o = v.tcp(w.PUBLIC, 4444)
+            self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
+            times.append(time.monotonic() - t)
+        self.quick(0.05, times)
         slot = v.ask(w.OPEN_TCP, w.DEAD, 80)
         with self.assertRaises(TimeoutError):
             v.opened(w.OPEN_TCP, slot, 0.5)
@@ -108,7 +115,7 @@ class Opens(Case):
         for s in slots:
             v.send(w.CANCEL, s, 7)
         v.dns("gateway.agent-vm.internal")
-        self.assertEqual(fds(), before)
+        self.assertLessEqual(fds(), before)
 
     def test_descriptors_under_way_are_bounded(self):
         """200 answers with a descriptor, none read: the kernel holds at most 64 of them, and none is lost."""
@@ -149,7 +156,7 @@ class Refusals(Case):
     ]
 
     def test_nothing_that_listens_sees_what_is_refused(self):
-        v = self.vault()
+        v, times = self.vault(), []
         for what, addr, port, step in self.REFUSED_V4:
             for udp in (False, True):
                 if udp and step in ("github-ssh",) or udp and port in (22, 25, 9418):
@@ -159,12 +166,13 @@ class Refusals(Case):
                     self.reachable(l)
                     t = time.monotonic()
                     o = v.udp(addr, port) if udp else v.tcp(addr, port)
-                    self.assertLess(time.monotonic() - t, 0.05)
+                    times.append(time.monotonic() - t)
                     self.assertEqual((o.outcome, o.step, o.sock), (REFUSED, step, None))
                     self.assertEqual(o.hold > 0, udp)
                     time.sleep(0.01)
                     self.assertEqual(l.seen, 0)
                     l.close()
+        self.quick(0.05, times)
 
     def test_echo_is_judged_too(self):
         v = self.vault()
@@ -417,15 +425,17 @@ class Resolvers(Case):
     def test_first_dead(self):
         self.resolver(w.RESOLVER2, self.GOOD)
         w.resolvers(w.DEAD, w.RESOLVER2)
-        v = self.vault()
-        for i in range(3):
-            t = time.monotonic()
-            self.assertEqual(v.dns(f"a{i}.example").addrs, [w.PUBLIC])
-            self.assertLess(time.monotonic() - t, 0.5)
-        t = time.monotonic()
-        v.dns("late.example")
-        self.assertLess(time.monotonic() - t, 0.15)  # the dead one goes last by now
-        self.assertIn("does not answer", v.log())
+        first, late = [], []
+        for _ in range(3):
+            v = self.vault()
+            for i in range(4):
+                t = time.monotonic()
+                self.assertEqual(v.dns(f"a{i}.example").addrs, [w.PUBLIC])
+                (first if i == 0 else late).append(time.monotonic() - t)
+            self.assertIn("does not answer", v.log())
+            v.close()
+        self.quick(0.5, first)
+        self.quick(0.15, late)  # the dead one goes last by then
 
     def test_all_dead(self):
         w.resolvers(w.DEAD, "45.0.1.2")
@@ -438,7 +448,7 @@ class Resolvers(Case):
         self.assertTrue(3.5 < time.monotonic() - t < 4.5)
         t = time.monotonic()
         self.assertEqual(v.dns("www.example.org").rcode, 2)
-        self.assertLess(time.monotonic() - t, 0.1)
+        self.assertLess(time.monotonic() - t, 1)  # the failure is kept for 2 s
 
     def test_servfail_and_refused_try_the_next(self):
         self.resolver(w.RESOLVER, lambda n, t: (2 if n.startswith("a") else 5, [], [], []))
@@ -448,14 +458,18 @@ class Resolvers(Case):
         t = time.monotonic()
         self.assertEqual(v.dns("a.example").addrs, [w.PUBLIC])
         self.assertEqual(v.dns("b.example").addrs, [w.PUBLIC])
-        self.assertLess(time.monotonic() - t, 0.2)
+        self.assertLess(time.monotonic() - t, 0.6)  # not after the head start of 300 ms each
 
     def test_closed_port_costs_nothing(self):
         self.resolver(w.RESOLVER2, self.GOOD)
         w.resolvers(w.RESOLVER, w.RESOLVER2)  # nobody at port 53 of the first: ICMP
-        t = time.monotonic()
-        self.assertEqual(self.vault().dns("a.example").addrs, [w.PUBLIC])
-        self.assertLess(time.monotonic() - t, 0.45)
+        times = []
+        for i in range(3):
+            v = self.vault()
+            t = time.monotonic()
+            self.assertEqual(v.dns("a.example").addrs, [w.PUBLIC])
+            times.append(time.monotonic() - t)
+        self.quick(0.25, times)
 
     def test_resolv_conf_is_read_again_and_the_cache_dropped(self):
         self.resolver(w.RESOLVER, self.GOOD)
@@ -486,7 +500,7 @@ class Families(Case):
         r = self.resolver(w.RESOLVER, Resolvers.GOOD)
         w.resolvers(w.RESOLVER)
         v = self.vault()
-        self.assertEqual(v.config[-2], 0)
+        self.assertEqual((v.config[-2], v.families), (0, "ipv4"))
         self.assertEqual((v.dns("a.example", "AAAA").rcode, r.asked), (0, []))
         o = v.tcp(w.PUBLIC6, 80)
         self.assertEqual((o.outcome, o.error), (FAILED, errno.ENETUNREACH))
@@ -494,7 +508,7 @@ class Families(Case):
     def test_ipv6_lost_and_found(self):
         l = self.listener(w.PUBLIC6, 80)
         v = self.vault()
-        self.assertEqual(v.config[-2], 1)
+        self.assertEqual((v.config[-2], v.families), (1, "ipv4 ipv6"))
         self.hello(v.tcp(w.PUBLIC6, 80))
         w.sh("ip -6 route del default")
         self.addCleanup(w.sh, "ip -6 route replace default via 2a0e:b107:1::2")
@@ -521,13 +535,12 @@ class Publish(Case):
         c = socket.create_connection(s.getsockname())
         slot, body, fd = v.recv(w.INBOUND)
         self.assertEqual(struct.unpack("<HBB", body), (3000, 4, 0))
-        self.assertTrue(slot & 0x80000000)
         peer = socket.socket(fileno=fd)
         peer.setblocking(True)
         c.sendall(b"to the guest")
         self.assertEqual(peer.recv(64), b"to the guest")
         v.send(w.INBOUND_DONE, slot, 0, struct.pack("<4I", TAKEN, 0, 0, 0))
-        v.send(w.ENDED, slot, 0, struct.pack("<QQII", 120, 4096, 18, 0))
+        v.send(w.ENDED, slot | 0x80000000, 0, struct.pack("<QQII", 120, 4096, 18, 0))
         mine = "%s:%d" % c.getsockname()
         c.close(), peer.close()
         v.close()
@@ -554,6 +567,7 @@ class Publish(Case):
             peers[body[8:]] = number
         v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"], 5000, 8) + b"to b you")
         self.assertEqual(b.recv(64), b"to b you")
+        v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"] + 100, 5000, 4) + b"lost")
         v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"] + 256, 5000, 4) + b"lost")
         v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"], 5001, 4) + b"lost")
         v.dns("gateway.agent-vm.internal")
@@ -708,8 +722,7 @@ class Role(Case):
                 v = self.vault()
                 v.raw(msg)
                 self.assertEqual(v.wait(), 1)
-                kind, = struct.unpack("<I", v.control.recv(4096)[:4])
-                self.assertEqual(kind, 2)
+                self.assertEqual(v.control.recv(4096)[0], 2)
         v = self.vault()
         v.raw(head(0x10, 40) + good, [0])
         self.assertEqual(v.wait(), 1)

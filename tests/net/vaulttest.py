@@ -348,8 +348,9 @@ class Vault:
             m = self.recv(CONFIG)
             self.config = m[1]
             self.send(CONFIGURED, 0, 0)
-            kind, = struct.unpack("<I", self.control.recv(4096)[:4])
-            assert kind == 1, self.log()
+            said = self.control.recv(4096)
+            assert said[0] == 1, self.log()
+            self.families = said[1:].decode()
 
     def close(self):
         self.control.close()
