@@ -79,6 +79,7 @@ def make_world():
     sh("ip addr add 10.99.0.1/30 dev v0; ip addr add 185.12.64.9/24 dev v0; ip addr add 2a0e:b107:1::1/64 dev v0 nodad")
     sh("ip link set v0 up; ip route add local 45.9.9.0/24 dev lo")
     with S:
+        sh("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0 || true")
         sh("ip link set lo up; ip addr add 10.99.0.2/30 dev s0; ip addr add 185.12.64.20/24 dev s0")
         sh("ip addr add 2a0e:b107:1::2/64 dev s0 nodad; ip link set s0 up")
         for a in S4:
