@@ -94,10 +94,10 @@ void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f)
 	put_str(b, "rule", policy_step_str[f->step]);
 	if (f->via)
 		put_str(b, "via", f->via);
-	if (f->ended)
+	if (f->counted)
 		putf(b, ",\"up\":%llu,\"down\":%llu", (unsigned long long)f->up, (unsigned long long)f->down);
 	putf(b, ",\"ms\":%u", f->ms);
-	if (f->ended)
+	if (f->end)
 		put_str(b, "end", f->end);
 	putf(b, "}\n");
 }

@@ -332,6 +332,7 @@ static int run(struct vault *v, struct err *err)
 	send_wire_config(v);
 	tell(NET_CTL_READY, !v->ipv6 ? "ipv4" : v->ipv4 ? "ipv4 ipv6" : "ipv6");
 	r = loop(v, err);
+	opens_end(v);
 	(void)audit_flush(&v->audit, v->now, true);
 	return r;
 }

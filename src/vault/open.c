@@ -157,7 +157,7 @@ static void flow_line(struct vault *v, const struct flow *f, const struct net_en
 	audit_flow(&v->audit, &(struct audit_flow){
 		.proto = f->proto, .id = f->id, .name = name, .dst = f->dst, .port = f->port, .verdict = f->verdict,
 		.step = f->step, .via = f->proto != POLICY_TCP ? NULL : f->proxied ? v->cfg.proxy.text : "direct",
-		.ended = end, .up = e ? e->up : 0, .down = e ? e->down : 0,
+		.counted = e, .up = e ? e->up : 0, .down = e ? e->down : 0,
 		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end });
 }
 
@@ -181,6 +181,13 @@ static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 	f->used = false;
 	f->next = o->free;
 	o->free = i;
+}
+
+void opens_end(struct vault *v)
+{
+	for (uint32_t i = 0; i < v->opens->used_to; i++)
+		if (v->opens->flows[i].used)
+			flow_line(v, &v->opens->flows[i], NULL, "error:session");
 }
 
 /* Opens under way. */

@@ -687,6 +687,7 @@ class Audit(Case):
         for _ in range(3):
             v.tcp(w.LAN, 5432)
         v.tcp(w.PUBLIC, 22)
+        v.tcp(w.PUBLIC, 80).close()  # still open when the session ends
         v.close()
         lines = v.audit()
         for l in lines:
@@ -694,6 +695,8 @@ class Audit(Case):
             l.pop("ms", None)
         self.assertIn({"v": 1, "k": "tcp", "id": 1, "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 80,
                        "verdict": "allow", "rule": "public", "via": "direct", "up": 1834, "down": 90211, "end": "fin"}, lines)
+        self.assertIn({"v": 1, "k": "tcp", "id": 2, "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 80,
+                       "verdict": "allow", "rule": "public", "via": "direct", "end": "error:session"}, lines)
         self.assertIn({"v": 1, "k": "dns", "q": "evil.example", "type": "A", "rcode": "NOERROR", "kept": 0, "dropped": 1,
                        "rule": "rebind", "server": 0, "n": 1}, lines)
         self.assertIn({"v": 1, "k": "refused", "p": "tcp", "dst": w.LAN, "port": 5432, "rule": "private",

@@ -290,14 +290,14 @@ TEST(audit_lines_have_their_form)
 
 	buf_init(&b, 4096);
 	audit_put_flow(&b, T, &(struct audit_flow){ .proto = POLICY_TCP, .id = 812, .name = "www.example.org", .dst = ip("104.16.3.35"),
-		.port = 80, .verdict = POLICY_ALLOW, .step = STEP_PUBLIC, .via = "direct", .ended = true, .up = 1834, .down = 90211,
+		.port = 80, .verdict = POLICY_ALLOW, .step = STEP_PUBLIC, .via = "direct", .counted = true, .up = 1834, .down = 90211,
 		.ms = 412, .end = "fin" });
 	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"tcp\",\"id\":812,\"name\":\"www.example.org\","
 			    "\"by\":\"dns\",\"dst\":\"104.16.3.35\",\"port\":80,\"verdict\":\"allow\",\"rule\":\"public\",\"via\":\"direct\","
 			    "\"up\":1834,\"down\":90211,\"ms\":412,\"end\":\"fin\"}\n");
 	buf_done(&b);
 	audit_put_flow(&b, T, &(struct audit_flow){ .proto = POLICY_UDP, .id = 820, .dst = ip("162.159.200.1"), .port = 123,
-		.verdict = POLICY_ALLOW, .step = STEP_PUBLIC, .ended = true, .up = 48, .down = 48, .ms = 120031, .end = "idle" });
+		.verdict = POLICY_ALLOW, .step = STEP_PUBLIC, .counted = true, .up = 48, .down = 48, .ms = 120031, .end = "idle" });
 	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"udp\",\"id\":820,\"dst\":\"162.159.200.1\","
 			    "\"port\":123,\"verdict\":\"allow\",\"rule\":\"public\",\"up\":48,\"down\":48,\"ms\":120031,"
 			    "\"end\":\"idle\"}\n");
@@ -372,7 +372,7 @@ TEST(equal_refusals_within_ten_seconds_are_one_line)
 
 TEST(the_audit_is_rotated_and_a_full_disk_is_counted)
 {
-	struct audit_flow flow = { .proto = POLICY_TCP, .dst = ip("9.9.9.9"), .port = 1, .via = "direct", .end = "fin", .ended = true };
+	struct audit_flow flow = { .proto = POLICY_TCP, .dst = ip("9.9.9.9"), .port = 1, .via = "direct", .end = "fin", .counted = true };
 	char first[64] = "", path[] = "/tmp/audit.XXXXXX";
 	FILE *old = tmpfile(), *full;
 	int fd = mkstemp(path);
