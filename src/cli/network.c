@@ -133,33 +133,18 @@ static int spawn(struct network_role *role, const char *path, int log_fd, int fd
 	return 0;
 }
 
-/* What a role says of itself, or NULL: wire sends a byte and text, vault a type and records. */
-static char *said(struct network_role *role, bool *ret_ready, uint64_t *ret_families)
+/* What a role says of itself (enum net_control), escaped; NULL: nothing. */
+static char *said(struct network_role *role, uint8_t *ret_what)
 {
-	uint8_t bytes[VAULT_MSG_MAX];
-	struct span in, val;
-	uint32_t type;
-	uint16_t key;
+	uint8_t bytes[1024];
 	ssize_t n;
 
+	*ret_what = 0;
 	n = fd_recv(role->fd, bytes, sizeof(bytes), NULL, 0);
 	if (n <= 0)
 		return NULL;
-	if (strcmp(role->name, "wire") == 0) {
-		*ret_ready = bytes[0] == NET_CTL_READY;
-		return bytes[0] == NET_CTL_ERROR ? str_escape(bytes + 1, (size_t)n - 1) : NULL;
-	}
-	in = SPAN(bytes, (size_t)n);
-	if (span_u32(&in, &type) < 0)
-		return NULL;
-	*ret_ready = type == VAULT_MSG_READY;
-	while (rec_next(&in, &key, &val) == 1) {
-		if (key == VAULT_K_TEXT && type == VAULT_MSG_ERROR)
-			return str_escape(val.p, val.n);
-		if (key == VAULT_K_FAMILIES)
-			(void)rec_u64(val, 10, ret_families);
-	}
-	return NULL;
+	*ret_what = bytes[0];
+	return str_escape(bytes + 1, (size_t)n - 1);
 }
 
 static int64_t now_ms(void)
@@ -167,53 +152,49 @@ static int64_t now_ms(void)
 	return now_ns() / 1000000;
 }
 
-static int wait_ready(struct network_role *role, uint64_t *ret_families, struct err *err)
+/* @ret_text: what came with READY; caller owns. */
+static int wait_ready(struct network_role *role, char **ret_text, struct err *err)
 {
 	int64_t until = now_ms() + READY_MS;
 	struct pollfd p = { role->fd, POLLIN, 0 };
-	bool ready = false;
 
-	while (!ready) {
+	for (;;) {
 		AUTO_FREE(char, text);
 		int64_t left = until - now_ms();
+		uint8_t what = 0;
 
 		if (left <= 0)
 			return err_set(err, -ETIMEDOUT, "network process (%s): did not start within %d s", role->name, READY_MS / 1000);
-		if (poll(&p, 1, (int)left) < 0)
+		if (poll(&p, 1, (int)left) <= 0)
 			continue;
-		if (!(p.revents & POLLIN)) {
-			if (p.revents == 0)
-				continue;
-			text = network_ended(role);
-			return err_set(err, -EPIPE, "%s", text);
+		if (p.revents & POLLIN)
+			text = said(role, &what);
+		if (what == NET_CTL_READY) {
+			*ret_text = TAKE_PTR(text);
+			return 0;
 		}
-		text = said(role, &ready, ret_families);
-		if (text)
+		if (what == NET_CTL_ERROR)
 			return err_set(err, -EIO, "network process (%s): %s", role->name, text);
-		if (!ready && p.revents & POLLHUP) {
-			free(text);
-			text = network_ended(role);
-			return err_set(err, -EPIPE, "%s", text);
-		}
+		free(text);
+		text = network_ended(role);
+		return err_set(err, -EPIPE, "%s", text);
 	}
-	return 0;
 }
 
 char *network_ended(struct network_role *role)
 {
 	const struct timespec moment = { .tv_nsec = 10000000 };
 	AUTO_FREE(char, text);
-	uint64_t families;
 	int status = 0;
 	pid_t pid = 0;
-	bool ready;
+	uint8_t what;
 
-	text = said(role, &ready, &families);
+	text = said(role, &what);
 	for (int i = 0; i < 50 && role->pid > 0 && (pid = waitpid(role->pid, &status, WNOHANG)) == 0; i++)
 		(void)nanosleep(&moment, NULL);
 	if (pid == role->pid)
 		role->pid = -1;
-	if (text)
+	if (text && what == NET_CTL_ERROR)
 		return xasprintf("network process (%s) ended: %s", role->name, text);
 	if (pid > 0 && WIFSIGNALED(status))
 		return xasprintf("network process (%s) ended: signal %d (%s)", role->name, WTERMSIG(status),
@@ -228,7 +209,8 @@ static int start_both(const struct network_plan *plan, int link_fd, int config, 
 			       [AUDIT_FD] = audit_fd[0], [AUDIT_OLD_FD] = audit_fd[1] };
 	int wire[FDS_MAX] = { [NET_FD_LINK] = link_fd, [NET_FD_VAULT] = wire_vault[0], [NET_FD_GATE] = -1,
 			      [AUDIT_FD] = -1, [AUDIT_OLD_FD] = -1 };
-	uint64_t families = 0, none = 0;
+	AUTO_FREE(char, families);
+	AUTO_FREE(char, none);
 	int r;
 
 	r = spawn(&n->vault, plan->vault_path, log_fd[1], vault, err);
@@ -238,8 +220,8 @@ static int start_both(const struct network_plan *plan, int link_fd, int config, 
 		r = wait_ready(&n->vault, &families, err);
 	if (r == 0)
 		r = wait_ready(&n->wire, &none, err);
-	n->ipv4 = families == 4 || families == 10;
-	n->ipv6 = families == 6 || families == 10;
+	n->ipv4 = families && strstr(families, "ipv4");
+	n->ipv6 = families && strstr(families, "ipv6");
 	return r;
 }
 

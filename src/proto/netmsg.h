@@ -110,6 +110,7 @@ struct net_dns_ask {
 	uint8_t name_len;   /* of name, 1..255 */
 	uint8_t name[255];  /* wire form, lower case, no compression, with the root label; zeros behind it */
 	uint8_t edns;	    /* the question had an OPT, so the answer may have one */
+	uint8_t zero[2];
 };
 
 #define NET_DNS_MAX 65535

@@ -2,7 +2,7 @@
  *
  * agent-vm-vault is started with these descriptors and no others:
  *   0 /dev/null  1, 2 the role's log
- *   3 SOCK_SEQPACKET to the launcher: VAULT_MSG_* go up; its end means that the launcher is gone
+ *   3 SOCK_SEQPACKET to the launcher: READY or ERROR go up; its end means that the launcher is gone
  *   4 the role's log
  *   5 SOCK_SEQPACKET to wire, 6 SOCK_SEQPACKET to gate (proto/netmsg.h)
  *   7 sealed memfd with the configuration: records VTC_*
@@ -58,15 +58,5 @@ enum vaultcfg_key {
 	VTC_NO_PROXY,	/* one entry: "*", NAME, IP or CIDR, each with an optional port as in NAME:PORT */
 };
 
-/* Messages on fd 3: u32 type, then records. */
-enum vault_msg {
-	VAULT_MSG_READY = 1, /* VAULT_K_FAMILIES: sandbox on, policy loaded, NET_CONFIG sent */
-	VAULT_MSG_ERROR,     /* VAULT_K_TEXT: OBJECT: CAUSE; WHAT TO DO. The process ends after it */
-};
-
-enum vault_msg_key {
-	VAULT_K_TEXT = 1,
-	VAULT_K_FAMILIES, /* u64: 4, 6 or 10: which of IPv4 and IPv6 the host has; 10 is both */
-};
-
-#define VAULT_MSG_MAX 2048
+/* On fd 3 enum net_control of proto/netmsg.h goes up. The text of NET_CTL_READY says which families the host has, and so the
+ * guest gets: "ipv4", "ipv6", "ipv4 ipv6". */

@@ -94,10 +94,10 @@ void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f)
 	put_str(b, "rule", policy_step_str[f->step]);
 	if (f->via)
 		put_str(b, "via", f->via);
-	if (f->ended)
+	if (f->counted)
 		putf(b, ",\"up\":%llu,\"down\":%llu", (unsigned long long)f->up, (unsigned long long)f->down);
 	putf(b, ",\"ms\":%u", f->ms);
-	if (f->ended)
+	if (f->end)
 		put_str(b, "end", f->end);
 	putf(b, "}\n");
 }
@@ -156,7 +156,7 @@ const char *audit_opens(const struct audit_refused *r, char *to)
 			(void)snprintf(to, 400, "--allow-ssh %s", r->name ? r->name : text);
 			break;
 		}
-		/* fall through */
+		__attribute__((fallthrough));
 	case STEP_METADATA:
 	case STEP_LINK_LOCAL:
 	case STEP_PRIVATE:

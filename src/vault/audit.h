@@ -24,10 +24,10 @@ struct audit_flow {
 	enum policy_verdict verdict;
 	enum policy_step step;
 	const char *via; /* "direct", "proxy"; TCP only, NULL otherwise */
-	bool ended;	 /* else up, down and end are unknown */
+	bool counted;	 /* up and down are known */
 	uint64_t up, down;
 	uint32_t ms;
-	const char *end;
+	const char *end; /* NULL: it lives */
 };
 
 struct audit_published {

@@ -673,7 +673,7 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 	case NAMES_PROBE:
 		(void)dns_name_to_text(&key.name, text);
 		filter(v, text, &r);
-		/* fall through */
+		__attribute__((fallthrough));
 	case NAMES_ANSWER:
 		at_once(v, &a, &key, &r, r.rule);
 		return;

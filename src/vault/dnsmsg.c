@@ -190,7 +190,7 @@ static int take_data(struct span whole, struct span s, struct dns_msg *m, struct
 		case 't':
 		case 's':
 			r = *f == 't' ? check_strings(s) : check_params(s);
-			/* fall through */
+			__attribute__((fallthrough));
 		case '*':
 			if (r == 0)
 				r = keep(m, s.p, s.n);

@@ -18,12 +18,10 @@
 #include <sys/signalfd.h>
 #include <time.h>
 
-#include "base/buf.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
-#include "proto/rec.h"
 #include "vault/vault.h"
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
@@ -34,16 +32,14 @@ static const uint8_t gateway_mac[6] = { 0x02, 0x61, 0x76, 0, 0, 1 }, gateway4[4]
 		     gateway6[16] = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 1 },
 		     guest6[16] = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 2 };
 
-static void send_msg(uint32_t type, uint16_t key, const char *text, uint64_t number)
+static void tell(enum net_control what, const char *text)
 {
-	struct buf b;
+	char msg[1 + ERR_TEXT_MAX] = { (char)what };
+	size_t n = strnlen(text, ERR_TEXT_MAX);
 
-	buf_init(&b, VAULT_MSG_MAX);
-	(void)buf_put_u32(&b, type);
-	(void)(text ? rec_put_str(&b, key, text) : rec_put_u64(&b, key, number));
+	memcpy(msg + 1, text, n);
 	/* If the launcher is gone nobody is left to hear it. */
-	(void)fd_send(NET_FD_CONTROL, b.mem + b.head, b.n, NULL, 0);
-	buf_done(&b);
+	(void)fd_send(NET_FD_CONTROL, msg, 1 + n, NULL, 0);
 }
 
 void vault_end(struct vault *v, const char *why)
@@ -334,8 +330,9 @@ static int run(struct vault *v, struct err *err)
 	if (r < 0)
 		return r;
 	send_wire_config(v);
-	send_msg(VAULT_MSG_READY, VAULT_K_FAMILIES, NULL, (v->ipv4 ? 4u : 0) + (v->ipv6 ? 6u : 0));
+	tell(NET_CTL_READY, !v->ipv6 ? "ipv4" : v->ipv4 ? "ipv4 ipv6" : "ipv6");
 	r = loop(v, err);
+	opens_end(v);
 	(void)audit_flush(&v->audit, v->now, true);
 	return r;
 }
@@ -363,12 +360,12 @@ int main(int argc, char **argv)
 	/* _exit(): nothing is left to do, and exit handlers may want what the sandbox refuses. */
 	if (r < 0) {
 		log_error("%s", err.text);
-		send_msg(VAULT_MSG_ERROR, VAULT_K_TEXT, err.text, 0);
+		tell(NET_CTL_ERROR, err.text);
 		_exit(1);
 	}
 	if (strcmp(vault.ended, "the launcher is gone") != 0 && strcmp(vault.ended, "told to end") != 0) {
 		log_error("session ends: %s", vault.ended);
-		send_msg(VAULT_MSG_ERROR, VAULT_K_TEXT, vault.ended, 0);
+		tell(NET_CTL_ERROR, vault.ended);
 		_exit(1);
 	}
 	log_info("%s", vault.ended);

@@ -41,6 +41,7 @@
 #define LAME_TIMEOUTS 3
 #define LAME_NS (600 * NS)
 #define PROXY_LOG_NS (60 * NS)
+#define ECHO_PORT 1 /* of a ping socket: means nothing, but getpeername() fails on one whose port is 0 */
 
 enum open_state { OPEN_FREE, OPEN_CONNECTING, OPEN_PROXY_HEAD };
 
@@ -156,7 +157,7 @@ static void flow_line(struct vault *v, const struct flow *f, const struct net_en
 	audit_flow(&v->audit, &(struct audit_flow){
 		.proto = f->proto, .id = f->id, .name = name, .dst = f->dst, .port = f->port, .verdict = f->verdict,
 		.step = f->step, .via = f->proto != POLICY_TCP ? NULL : f->proxied ? v->cfg.proxy.text : "direct",
-		.ended = end, .up = e ? e->up : 0, .down = e ? e->down : 0,
+		.counted = e, .up = e ? e->up : 0, .down = e ? e->down : 0,
 		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end });
 }
 
@@ -180,6 +181,13 @@ static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 	f->used = false;
 	f->next = o->free;
 	o->free = i;
+}
+
+void opens_end(struct vault *v)
+{
+	for (uint32_t i = 0; i < v->opens->used_to; i++)
+		if (v->opens->flows[i].used)
+			flow_line(v, &v->opens->flows[i], NULL, "error:session");
 }
 
 /* Opens under way. */
@@ -282,7 +290,7 @@ static bool peer_ok(const struct vault *v, const struct open *p)
 {
 	bool host = p->alias || p->answer.group == GROUP_HOST || p->proxied;
 	struct sockaddr_storage want, is = { 0 };
-	socklen_t n = sizeof(is), len = to_sockaddr(&p->to, p->proto == POLICY_ECHO ? 0 : p->to_port, &want);
+	socklen_t n = sizeof(is), len = to_sockaddr(&p->to, p->to_port, &want);
 
 	if (getpeername(p->fd, (struct sockaddr *)&is, &n) < 0 || n < len || is.ss_family != want.ss_family)
 		return false;
@@ -291,10 +299,10 @@ static bool peer_ok(const struct vault *v, const struct open *p)
 	if (is.ss_family == AF_INET) {
 		struct sockaddr_in *a = (struct sockaddr_in *)&is, *b = (struct sockaddr_in *)&want;
 
-		return a->sin_addr.s_addr == b->sin_addr.s_addr && (p->proto == POLICY_ECHO || a->sin_port == b->sin_port);
+		return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
 	}
 	return memcmp(&((struct sockaddr_in6 *)&is)->sin6_addr, &((struct sockaddr_in6 *)&want)->sin6_addr, 16) == 0 &&
-	       (p->proto == POLICY_ECHO || ((struct sockaddr_in6 *)&is)->sin6_port == ((struct sockaddr_in6 *)&want)->sin6_port);
+	       ((struct sockaddr_in6 *)&is)->sin6_port == ((struct sockaddr_in6 *)&want)->sin6_port;
 }
 
 static void done(struct vault *v, struct open *p)
@@ -368,7 +376,7 @@ static void dial(struct vault *v, struct open *p)
 {
 	int type = p->proto == POLICY_TCP ? SOCK_STREAM : SOCK_DGRAM, proto = 0;
 	struct sockaddr_storage to;
-	socklen_t n = to_sockaddr(&p->to, p->proto == POLICY_ECHO ? 0 : p->to_port, &to);
+	socklen_t n = to_sockaddr(&p->to, p->to_port, &to);
 
 	if (p->proto == POLICY_ECHO)
 		proto = p->to.family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6;
@@ -436,7 +444,7 @@ static void start(struct vault *v, struct open *p)
 		return;
 	}
 	p->to = p->dst;
-	p->to_port = p->port;
+	p->to_port = p->proto == POLICY_ECHO ? ECHO_PORT : p->port;
 	p->alias = p->answer.group == GROUP_GATEWAY;
 	if ((p->alias || p->answer.group == GROUP_HOST) && publish_uses(v, p->proto, p->port)) {
 		p->answer.step = STEP_HOST; /* the guest would be talking to itself */

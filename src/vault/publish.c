@@ -25,9 +25,6 @@
 #define PAUSE_NS (100 * MS)
 #define AT_ONCE 32 /* accepts or datagrams an event */
 
-/* The top bit keeps our slots apart from wire's in ENDED. */
-#define SLOT_INBOUND UINT32_C(0x80000000)
-
 enum inbound_state { INBOUND_FREE, INBOUND_WAITS, INBOUND_OPEN };
 
 struct inbound {
@@ -41,7 +38,6 @@ struct inbound {
 struct peer {
 	bool used;
 	uint16_t publish;
-	uint32_t turn; /* numbers of peers do not come back at once */
 	int64_t seen;
 	struct sockaddr_storage from;
 	socklen_t from_n;
@@ -139,7 +135,7 @@ static bool accept_one(struct vault *v, uint16_t at)
 	in = &p->in[i - 1];
 	*in = (struct inbound){ .state = INBOUND_WAITS, .generation = in->generation, .publish = at, .start = v->now, .peer = peer };
 	p->asked++;
-	m = (struct net_inbound){ .head = net_head(NET_INBOUND, sizeof(m), SLOT_INBOUND | (i - 1), in->generation),
+	m = (struct net_inbound){ .head = net_head(NET_INBOUND, sizeof(m), i - 1, in->generation),
 				  .port = v->cfg.publishes[at].port, .family = NET_V4 };
 	wire_send(v, &m, sizeof(m), fd);
 	if (p->asked < INBOUND_ASKED)
@@ -148,11 +144,9 @@ static bool accept_one(struct vault *v, uint16_t at)
 	return false;
 }
 
-static struct inbound *find(struct publish *p, const struct net_head *h)
+static struct inbound *find(struct publish *p, uint32_t i, uint32_t generation)
 {
-	uint32_t i = h->slot & ~SLOT_INBOUND;
-
-	if (!(h->slot & SLOT_INBOUND) || i >= p->used_to || p->in[i].state == INBOUND_FREE || p->in[i].generation != h->generation)
+	if (i >= p->used_to || p->in[i].state == INBOUND_FREE || p->in[i].generation != generation)
 		return NULL;
 	return &p->in[i];
 }
@@ -193,8 +187,10 @@ bool publish_ended(struct vault *v, const struct net_ended *e)
 		[NET_END_FIN] = "fin", [NET_END_RST_GUEST] = "rst", [NET_END_RST_HOST] = "rst", [NET_END_IDLE] = "idle",
 		[NET_END_EVICTED] = "evicted", [NET_END_ERROR] = "error:io",
 	};
-	struct inbound *in = find(v->publish, &e->head);
+	struct inbound *in = NULL;
 
+	if (e->head.slot & NET_SLOT_INBOUND)
+		in = find(v->publish, e->head.slot & ~NET_SLOT_INBOUND, e->head.generation);
 	if (!in)
 		return false;
 	published_line(v, in, e, ends[e->how]);
@@ -211,7 +207,7 @@ static void udp_out(struct vault *v, const void *msg, size_t n)
 
 	memcpy(&d, msg, sizeof(d));
 	peer = &p->peers[d.peer % PEERS_MAX];
-	if (!peer->used || peer->turn != d.peer / PEERS_MAX || v->cfg.publishes[peer->publish].port != d.port)
+	if (d.peer >= PEERS_MAX || !peer->used || v->cfg.publishes[peer->publish].port != d.port)
 		return; /* forgotten meanwhile */
 	peer->seen = v->now;
 	(void)sendto(v->cfg.publishes[peer->publish].fd, (const char *)msg + sizeof(d), n - sizeof(d), MSG_DONTWAIT | MSG_NOSIGNAL,
@@ -229,7 +225,7 @@ bool publish_message(struct vault *v, int type, const void *msg, size_t n)
 		return true;
 	}
 	memcpy(&done, msg, sizeof(done));
-	in = find(p, &done.head);
+	in = find(p, done.head.slot, done.head.generation);
 	if (!in || in->state != INBOUND_WAITS)
 		return false;
 	if (done.outcome == NET_TAKEN) {
@@ -258,8 +254,7 @@ static size_t peer_of(struct vault *v, uint16_t at, const struct sockaddr_storag
 			oldest = i;
 	}
 	p->n_peers += !p->peers[oldest].used;
-	p->peers[oldest] = (struct peer){ .used = true, .publish = at, .turn = (p->peers[oldest].turn + 1) & 0xffffff,
-					  .from = *from, .from_n = from_n };
+	p->peers[oldest] = (struct peer){ .used = true, .publish = at, .from = *from, .from_n = from_n };
 	return oldest;
 }
 
@@ -282,7 +277,7 @@ static bool datagram_in(struct vault *v, uint16_t at)
 	peer = &v->publish->peers[i];
 	peer->seen = v->now;
 	*d = (struct net_datagram){ .head = net_head(NET_UDP_IN, sizeof(*d) + (size_t)k, 0, 0),
-				    .peer = peer->turn * PEERS_MAX + (uint32_t)i, .port = v->cfg.publishes[at].port,
+				    .peer = (uint32_t)i, .port = v->cfg.publishes[at].port,
 				    .bytes = (uint16_t)k };
 	wire_send(v, msg, sizeof(*d) + (size_t)k, -1);
 	return true;

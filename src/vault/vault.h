@@ -113,6 +113,7 @@ int opens_init(struct vault *v);
 void opens_message(struct vault *v, int type, const void *msg);
 void opens_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events);
 int64_t opens_tick(struct vault *v); /* runs what is due; when to call again, or -1 */
+void opens_end(struct vault *v); /* a line for each flow that the end of the session ends */
 
 /* dns.c: questions. */
 int dns_init(struct vault *v, struct err *err);

@@ -41,7 +41,8 @@ static bool ask_ok(const void *msg)
 	struct net_dns_ask q;
 
 	memcpy(&q, msg, sizeof(q));
-	if (q.size < 512 || q.rd > 1 || q.cd > 1 || q.ad > 1 || q.dnssec_ok > 1 || q.tcp > 1 || q.edns > 1)
+	if (q.size < 512 || q.rd > 1 || q.cd > 1 || q.ad > 1 || q.dnssec_ok > 1 || q.tcp > 1 || q.edns > 1 ||
+	    !all_zero(q.zero, sizeof(q.zero)))
 		return false;
 	if (dns_name_check(SPAN(q.name, q.name_len), &name) < 0 || !all_zero(q.name + q.name_len, sizeof(q.name) - q.name_len))
 		return false;

@@ -291,7 +291,7 @@ class Limits(Case):
 
     def test_no_network_no_vsock(self):
         out = self.sh("ls /sys/class/net | grep -v lo | while read d; do cat /sys/class/net/$d/operstate; done; ip route;"
-                      "ls /dev/vsock 2>/dev/null; python3 -c pass 2>/dev/null; (exec 3<>/dev/tcp/192.0.2.1/80) 2>/dev/null && echo OPEN; echo end")
+                      "ls /dev/vsock 2>/dev/null; python3 -c pass 2>/dev/null; (exec 3<>/dev/tcp/192.0.2.1/80) 2>/dev/null && echo OPEN; echo end", "--no-network")
         self.assertNotIn("up", out.split())
         self.assertNotIn("OPEN", out)
         self.assertTrue(out.endswith("end\n"))

@@ -1,0 +1,775 @@
+#!/usr/bin/env python3
+"""What the vault opens and refuses, with real sockets at the other end of each refusal (network page 5, 7, 8, 9, 11, 14).
+
+A refusal counts only if something listens there that would have seen the connection: each test first reaches its listener
+without the vault, or with the option that opens it.
+"""
+import errno
+import os
+import resource
+import signal
+import socket
+import struct
+import time
+import unittest
+
+import vaulttest as w
+from vaulttest import (ALLOW_HOST, ALLOW_LAN, CONNECTED, FAILED, NO_NETWORK, REFUSED, TAKEN, Listener, Resolver, Vault, addr_rr,
+                       rr, rule, wire_name)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        w.resolvers("127.0.0.1")  # refuses at once; tests of names put theirs in its place
+
+    def vault(self, *a, **kw):
+        v = Vault(*a, **kw)
+        self.addCleanup(v.close)
+        return v
+
+    def listener(self, *a, **kw):
+        l = Listener(*a, **kw)
+        self.addCleanup(l.close)
+        return l
+
+    def resolver(self, *a, **kw):
+        r = Resolver(*a, **kw)
+        self.addCleanup(r.close)
+        return r
+
+    def reachable(self, l):
+        """Without the vault it can be reached: a hole in the vault would be seen."""
+        before = l.seen
+        with socket.socket(w.family(l.addr), socket.SOCK_DGRAM if l.udp else socket.SOCK_STREAM) as s:
+            s.settimeout(3)
+            s.connect((l.addr, l.port))
+            if l.udp:
+                s.send(b"x")
+            s.recv(16)
+        self.assertEqual(l.seen, before + 1)
+        l.seen = 0
+
+    def quick(self, limit, times):
+        """The median: this may be a busy machine."""
+        self.assertLess(sorted(times)[len(times) // 2], limit, times)
+
+    def hello(self, o):
+        self.assertEqual((o.outcome, o.step), (CONNECTED, o.step))
+        self.assertEqual(o.sock.recv(16), b"hello")
+        o.close()
+
+
+class Opens(Case):
+    def test_public_tcp_udp_and_echo(self):
+        tcp, udp = self.listener(w.PUBLIC, 80), self.listener(w.PUBLIC, 123, udp=True)
+        six = self.listener(w.PUBLIC6, 80)
+        v = self.vault()
+        for o in (v.tcp(w.PUBLIC, 80), v.tcp(w.PUBLIC6, 80)):
+            self.assertEqual(o.step, "public")
+            self.assertEqual(o.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
+            self.assertEqual(o.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
+            self.hello(o)
+        o = v.udp(w.PUBLIC, 123)
+        o.sock.send(b"time?")
+        self.assertEqual(o.sock.recv(16), b"time?")
+        o.close()
+        self.assertEqual((tcp.seen, udp.seen, six.seen), (1, 1, 1))
+        o = v.open(w.OPEN_ECHO, w.PUBLIC)
+        self.assertEqual(o.outcome, CONNECTED)
+        o.sock.send(b"\x08\0\0\0\0\0\0\1ping")
+        self.assertEqual(o.sock.recv(64)[8:], b"ping")
+        o.close()
+
+    def test_443_is_connected_until_there_is_a_gate(self):
+        l = self.listener(w.PUBLIC, 443)
+        self.hello(self.vault().tcp(w.PUBLIC, 443))
+        self.assertEqual(l.seen, 1)
+
+    def test_refused_upstream_is_told_and_silence_is_not_an_answer(self):
+        v = self.vault()
+        times = []
+        for _ in range(3):
+            t = time.monotonic()
+            o = v.tcp(w.PUBLIC, 4444)
+            self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
+            times.append(time.monotonic() - t)
+        self.quick(0.05, times)
+        slot = v.ask(w.OPEN_TCP, w.DEAD, 80)
+        with self.assertRaises(TimeoutError):
+            v.opened(w.OPEN_TCP, slot, 0.5)
+        v.send(w.CANCEL, slot, 7)
+        self.hello_after_cancel(v)
+
+    def hello_after_cancel(self, v):
+        l = self.listener(w.PUBLIC2, 80)
+        self.hello(v.tcp(w.PUBLIC2, 80))
+        self.assertEqual(l.seen, 1)
+
+    def test_what_is_cancelled_leaves_no_descriptor(self):
+        v = self.vault()
+        fds = lambda: len(os.listdir(f"/proc/{v.pid}/fd"))
+        before = fds()
+        slots = [v.ask(w.OPEN_TCP, w.DEAD, 80) for _ in range(300)]
+        v.dns("gateway.agent-vm.internal")
+        self.assertGreater(fds(), before + 250)
+        for s in slots:
+            v.send(w.CANCEL, s, 7)
+        v.dns("gateway.agent-vm.internal")
+        self.assertLessEqual(fds(), before)
+
+    def test_descriptors_under_way_are_bounded(self):
+        """200 answers with a descriptor, none read: the kernel holds at most 64 of them, and none is lost."""
+        l = self.listener(w.PUBLIC, 80)
+        v = self.vault()
+        slots = [v.ask(w.OPEN_TCP, w.PUBLIC, 80) for _ in range(200)]
+        time.sleep(0.7)
+        self.assertGreaterEqual(len(os.listdir(f"/proc/{v.pid}/fd")), 200 - 64)
+        for s in slots:
+            self.hello(v.opened(w.OPEN_TCP, s))
+        self.assertEqual(l.seen, 200)
+
+    def test_out_of_descriptors_costs_this_open_only(self):
+        l = self.listener(w.PUBLIC, 80)
+        v = self.vault()
+        v.dns("gateway.agent-vm.internal")
+        used = {int(n) for n in os.listdir(f"/proc/{v.pid}/fd")}
+        n = min(set(range(1000)) - used)
+        resource.prlimit(v.pid, resource.RLIMIT_NOFILE, (n, n))
+        o = v.tcp(w.PUBLIC, 80)
+        self.assertEqual((o.outcome, o.error), (FAILED, errno.EMFILE))
+        self.assertIn("Too many open files", v.log())
+        self.assertEqual(v.dns("gateway.agent-vm.internal").addrs, ["192.0.0.1"])
+        self.assertEqual(l.seen, 0)
+
+
+class Refusals(Case):
+    REFUSED_V4 = [
+        ("LAN", w.LAN, 80, "private"), ("10/8", "10.20.0.5", 80, "private"), ("172.16/12", "172.20.1.1", 80, "private"),
+        ("carrier", "100.64.0.1", 80, "private"), ("on-link", "185.12.64.20", 80, "private"),
+        ("metadata", w.METADATA, 80, "metadata"), ("metadata", "100.100.100.200", 80, "metadata"),
+        ("metadata", "168.63.129.16", 80, "metadata"), ("link-local", w.LINK_LOCAL, 80, "link-local"),
+        ("benchmark", "198.18.0.77", 80, "reserved"), ("test-net", "203.0.113.7", 80, "reserved"),
+        ("class E", "240.1.2.3", 80, "reserved"), ("github ssh", "140.82.112.3", 22, "github-ssh"),
+        ("ssh", w.PUBLIC, 22, "port"), ("mail", w.PUBLIC, 25, "port"), ("dns", w.PUBLIC, 53, "port"),
+        ("dns over tls", w.PUBLIC, 853, "port"), ("git", w.PUBLIC, 9418, "port"),
+        ("ULA", "fd12::5", 80, "private"), ("metadata", "fd00:ec2::254", 80, "metadata"), ("doc", "2001:db8::1", 80, "reserved"),
+    ]
+
+    def test_nothing_that_listens_sees_what_is_refused(self):
+        v, times = self.vault(), []
+        for what, addr, port, step in self.REFUSED_V4:
+            for udp in (False, True):
+                if udp and step in ("github-ssh",) or udp and port in (22, 25, 9418):
+                    continue
+                with self.subTest(what, addr=addr, port=port, udp=udp):
+                    l = self.listener(addr, port, udp=udp)
+                    self.reachable(l)
+                    t = time.monotonic()
+                    o = v.udp(addr, port) if udp else v.tcp(addr, port)
+                    times.append(time.monotonic() - t)
+                    self.assertEqual((o.outcome, o.step, o.sock), (REFUSED, step, None))
+                    self.assertEqual(o.hold > 0, udp)
+                    time.sleep(0.01)
+                    self.assertEqual(l.seen, 0)
+                    l.close()
+        self.quick(0.05, times)
+
+    def test_echo_is_judged_too(self):
+        v = self.vault()
+        for a, step in ((w.LAN, "private"), (w.METADATA, "metadata"), (w.HOST, "host"), ("192.0.0.1", "gateway")):
+            o = v.open(w.OPEN_ECHO, a)
+            self.assertEqual((o.outcome, o.step), (REFUSED, step))
+
+    def test_the_host_by_every_name_of_it(self):
+        """A listener on all addresses of the host: own addresses, the alias, loopback, and each way to write them."""
+        l4, l6 = self.listener("0.0.0.0", 8080, ns=w.V), self.listener("::", 8080, ns=w.V)
+        for a in (w.HOST, w.ON_LINK_HOST, w.ROUTED_HOST, w.HOST6, "127.0.0.1", "::1"):
+            with self.subTest(direct=a), socket.create_connection((a, 8080), 2) as s:
+                self.assertEqual(s.recv(5), b"hello")
+        l4.seen = l6.seen = 0
+        v = self.vault()
+        never = ["127.0.0.1", "127.8.8.8", "0.0.0.0", "::", "::1", "::ffff:10.99.0.1", "::ffff:127.0.0.1", "::7f00:1",
+                 "2002:a63:1::1", "64:ff9b::7f00:1", "fe80::1", "10.99.0.3", "185.12.64.255", "255.255.255.255", "224.0.0.1",
+                 "ff02::1", "::ffff:0:a63:1"]
+        host = [w.HOST, w.ON_LINK_HOST, w.ROUTED_HOST, w.HOST6, "64:ff9b::a63:1", "64:ff9b::2d09:909", "192.0.0.1",
+                "fd6b:91d4:3e07::1"]
+        for a, step in [(a, "never") for a in never] + [(a, "host") for a in host]:
+            for kind in (w.OPEN_TCP, w.OPEN_UDP):
+                with self.subTest(a, kind=kind):
+                    o = v.open(kind, a, 8080)
+                    self.assertEqual((o.outcome, o.step), (REFUSED, step))
+        time.sleep(0.05)
+        self.assertEqual((l4.seen, l6.seen), (0, 0))
+
+    def test_an_address_that_the_host_gets_later_is_the_hosts(self):
+        v = self.vault()
+        w.sh("ip addr add 45.7.7.7/32 dev v0")
+        self.addCleanup(w.sh, "ip addr del 45.7.7.7/32 dev v0")
+        l = self.listener("45.7.7.7", 80, ns=w.V)
+        self.reachable(l)
+        o = v.tcp("45.7.7.7", 80)
+        self.assertEqual((o.outcome, o.step, l.seen), (REFUSED, "host", 0))
+        # Answers are judged by the interfaces alone.
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, "45.7.7.7")] if t == 1 else [], [], []))
+        w.resolvers(w.RESOLVER)
+        time.sleep(1.1)
+        self.assertEqual(v.dns("me.example").addrs, [])
+
+    def test_no_network_refuses_all(self):
+        l = self.listener(w.PUBLIC, 80)
+        r = self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, w.PUBLIC)], [], []))
+        self.reachable(l)
+        v = self.vault(NO_NETWORK)
+        self.assertEqual(v.config[-1], 1)
+        for o in (v.tcp(w.PUBLIC, 80), v.udp(w.PUBLIC, 123), v.open(w.OPEN_ECHO, w.PUBLIC), v.tcp("192.0.0.1", 53)):
+            self.assertEqual((o.outcome, o.step), (REFUSED, "no-network"))
+        self.assertEqual(v.dns("www.example.org").rcode, 5)
+        self.assertEqual((l.seen, r.asked), (0, []))
+
+    def test_the_flag_opens_what_it_names_and_no_more(self):
+        cases = [
+            (ALLOW_LAN, b"", [(w.LAN, 80, "allow-lan"), ("185.12.64.20", 80, "allow-lan"), ("fd12::5", 80, "allow-lan")],
+             [(w.METADATA, 80), (w.LINK_LOCAL, 80), (w.LAN, 22), ("198.18.0.77", 80)]),
+            (0, rule(w.METADATA), [(w.METADATA, 80, "flag")], [("100.100.100.200", 80), (w.LAN, 80)]),
+            (0, rule("192.168.0.0/16", 5432), [(w.LAN, 5432, "flag")], [(w.LAN, 80), ("10.20.0.5", 5432)]),
+            (0, rule(w.PUBLIC, 22), [(w.PUBLIC, 22, "flag")], [(w.PUBLIC2, 22)]),
+            (0, rule("0.0.0.0/0"), [(w.LAN, 80, "flag")], [(w.METADATA, 80), ("198.18.0.77", 80)]),
+        ]
+        for flags, records, opened, closed in cases:
+            v = self.vault(flags, records)
+            for addr, port, step in opened:
+                with self.subTest(addr, port=port, opened=True):
+                    l = self.listener(addr, port)
+                    o = v.tcp(addr, port)
+                    self.assertEqual(o.step, step)
+                    self.hello(o)
+                    self.assertEqual(l.seen, 1)
+                    l.close()
+            for addr, port in closed:
+                with self.subTest(addr, port=port, opened=False):
+                    l = self.listener(addr, port)
+                    self.reachable(l)
+                    self.assertEqual(v.tcp(addr, port).outcome, REFUSED)
+                    self.assertEqual(l.seen, 0)
+                    l.close()
+
+    def test_allow_host_reaches_loopback_by_the_alias(self):
+        l4 = self.listener("127.0.0.1", 3000, ns=w.V)
+        l6 = self.listener("::1", 3001, ns=w.V)
+        u = self.listener("127.0.0.1", 3002, udp=True, ns=w.V)
+        own = self.listener(w.HOST, 3003, ns=w.V)
+        v = self.vault(ALLOW_HOST)
+        self.hello(v.tcp("192.0.0.1", 3000))
+        self.hello(v.tcp("192.0.0.1", 3001))
+        self.hello(v.tcp("fd6b:91d4:3e07::1", 3000))
+        self.hello(v.tcp(w.HOST, 3003))
+        o = v.udp("192.0.0.1", 3002)
+        o.sock.send(b"x")
+        self.assertEqual(o.sock.recv(4), b"x")
+        o.close()
+        self.assertEqual((l4.seen, l6.seen, u.seen, own.seen), (2, 1, 1, 1))
+        self.assertEqual(v.tcp("127.0.0.1", 3000).step, "never")
+        self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
+
+    def test_a_published_port_is_no_way_back_in(self):
+        s = socket.create_server(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+        v = self.vault(ALLOW_HOST, publish=[(s, 3000)])
+        s.close()
+        o = v.tcp("192.0.0.1", port)
+        self.assertEqual((o.outcome, o.step), (REFUSED, "host"))
+        with self.assertRaises(TimeoutError):
+            v.recv(w.INBOUND, timeout=0.2)
+
+
+class Names(Case):
+    def zone(self, name, qtype):
+        zones = {
+            ("www.example.org", 1): [addr_rr("www.example.org", w.PUBLIC)],
+            ("split.example", 1): [addr_rr("split.example", "10.0.0.5"), addr_rr("split.example", "93.184.216.34")],
+            ("local.example", 1): [addr_rr("local.example", "127.0.0.1")],
+            ("lan.example", 1): [addr_rr("lan.example", w.LAN)],
+            ("other.example", 1): [addr_rr("other.example", w.LAN)],
+            ("alias.example", 1): [rr("alias.example", "CNAME", wire_name("www.example.org")),
+                                   addr_rr("www.example.org", w.PUBLIC), addr_rr("stray.example", "9.9.9.9")],
+            ("six.example", 28): [addr_rr("six.example", w.PUBLIC6), addr_rr("six.example", "fd00::5"),
+                                  addr_rr("six.example", "::ffff:10.0.0.5"), addr_rr("six.example", w.HOST6)],
+            ("big.example", 16): [rr("big.example", "TXT", b"\xc8" + bytes([65 + i]) * 200) for i in range(15)],
+            ("srv.example", 33): [rr("srv.example", "SRV", struct.pack("!3H", 1, 2, 443) + wire_name("www.example.org"))],
+            ("svc.example", 65): [rr("svc.example", "HTTPS", b"\0\1\0" + b"\0\1\0\3\2h2" + b"\0\4\0\10" + bytes([10, 0, 0, 5]) +
+                                     bytes([45, 0, 0, 10]))],
+            ("api.github.com", 1): [addr_rr("api.github.com", w.PUBLIC2)],
+            ("api.github.com", 65): [rr("api.github.com", "HTTPS", b"\0\1\0" + b"\0\5\0\4echo")],
+            ("odd.example", 4711): [rr("odd.example", 4711, b"\1\2\3")],
+            ("fail.example", 1): None,
+        }
+        if (name, qtype) == ("fail.example", 1):
+            return 2, [], [], []
+        if name == "evil.example":
+            return bytes.fromhex("8180 0001 0001 0000 0000") + wire_name("evil.example") + b"\0\1\0\1" + b"\xc0\x1a\0\1\0\1"
+        soa = rr("example", "SOA", wire_name("ns.example") + wire_name("root.example") + struct.pack("!5I", 1, 2, 3, 4, 60), 60)
+        return (0, zones[name, qtype], [], []) if zones.get((name, qtype)) else (3 if name.startswith("no") else 0, [], [soa], [])
+
+    def setUp(self):
+        super().setUp()
+        self.r = self.resolver(w.RESOLVER, self.zone)
+        w.resolvers(w.RESOLVER)
+
+    def test_types_and_sizes(self):
+        v = self.vault()
+        self.assertEqual(v.dns("www.example.org").addrs, [w.PUBLIC])
+        self.assertEqual(v.dns("WWW.example.org".lower()).rcode, 0)
+        a = v.dns("alias.example")
+        self.assertEqual(a.addrs, [w.PUBLIC])  # what is not on the way from the question is left out
+        self.assertEqual(len(a.rrs), 2)
+        self.assertEqual(v.dns("nosuch.example").rcode, 3)
+        self.assertEqual(v.dns("srv.example", "SRV").rrs[0][4][6:], wire_name("www.example.org"))
+        self.assertEqual(v.dns("odd.example", 4711).rrs[0][4], b"\1\2\3")
+        a = v.dns("big.example", "TXT", size=1232)
+        self.assertTrue(a.tc)
+        self.assertLess(len(a.raw), 1233)
+        a = v.dns("big.example", "TXT", size=65535, tcp=1)
+        self.assertEqual((a.tc, len(a.rrs)), (False, 15))
+        self.assertEqual(self.r.tcp_asked, 1)
+        a = v.dns("big.example", "TXT", size=512, edns=0)
+        self.assertTrue(a.tc and a.opt is None and len(a.raw) <= 512)
+        self.assertEqual(v.dns("www.example.org", "ANY").rrs[0][2], 13)
+        self.assertEqual(v.dns("www.example.org", "AXFR").rcode, 5)
+
+    def test_rebinding(self):
+        v = self.vault()
+        self.assertEqual(v.dns("split.example").addrs, ["93.184.216.34"])
+        a = v.dns("local.example")
+        self.assertEqual((a.rcode, a.addrs, a.ede), (0, [], 15))
+        a = v.dns("lan.example")
+        self.assertEqual((a.rcode, a.addrs, a.ede), (0, [], 15))
+        self.assertIn("--allow-lan", v.log())
+        self.assertEqual(v.dns("six.example", "AAAA").addrs, [w.PUBLIC6])
+        a = v.dns("svc.example", "HTTPS")
+        self.assertIn(bytes([45, 0, 0, 10]), a.rrs[0][4])
+        self.assertNotIn(bytes([10, 0, 0, 5]), a.rrs[0][4])
+        v = self.vault(ALLOW_LAN)
+        self.assertEqual(v.dns("split.example").addrs, ["10.0.0.5", "93.184.216.34"])
+        self.assertEqual(v.dns("local.example").addrs, [])
+
+    def test_a_rule_by_name_opens_that_name_only(self):
+        l = self.listener(w.LAN, 5432)
+        self.reachable(l)
+        v = self.vault(0, rule("lan.example", 5432))
+        self.assertEqual(v.tcp(w.LAN, 5432).step, "private")  # not before the name was answered
+        self.assertEqual(v.dns("other.example").addrs, [])
+        self.assertEqual(v.tcp(w.LAN, 5432).step, "private")
+        self.assertEqual(l.seen, 0)
+        self.assertEqual(v.dns("lan.example").addrs, [w.LAN])
+        o = v.tcp(w.LAN, 5432)
+        self.assertEqual(o.step, "flag")
+        self.hello(o)
+        self.assertEqual(v.tcp(w.LAN, 5433).step, "private")
+
+    def test_inspected_names(self):
+        u = self.listener(w.PUBLIC2, 443, udp=True)
+        self.reachable(u)
+        v = self.vault(inspected=["api.github.com"])
+        o = v.udp(w.PUBLIC2, 443)
+        self.assertEqual(o.outcome, CONNECTED)
+        o.close()
+        self.assertEqual(v.dns("api.github.com").addrs, [w.PUBLIC2])
+        self.assertEqual(v.udp(w.PUBLIC2, 443).step, "quic")
+        self.assertEqual(v.tcp(w.PUBLIC2, 22).step, "github-ssh")
+        a = v.dns("api.github.com", "HTTPS")
+        self.assertEqual((a.rcode, a.rrs), (0, []))
+        self.assertNotIn(("api.github.com", 65), self.r.asked)
+
+    def test_names_that_stay_here(self):
+        v = self.vault()
+        self.assertEqual(v.dns("host.agent-vm.internal").addrs, ["192.0.0.1"])
+        self.assertEqual(v.dns("host.agent-vm.internal", "AAAA").addrs, ["fd6b:91d4:3e07::1"])
+        self.assertEqual(v.dns("x.localhost").addrs, ["127.0.0.1"])
+        self.assertEqual(v.dns("1.0.0.192.in-addr.arpa", "PTR").rrs[0][4], wire_name("gateway.agent-vm.internal"))
+        for name in ("printer.local", "x.onion", "intranet", "x.agent-vm.internal", "a.invalid", "use-application-dns.net",
+                     "20.1.168.192.in-addr.arpa", "1.0.99.10.in-addr.arpa", "9.64.12.185.in-addr.arpa"):
+            with self.subTest(name):
+                self.assertEqual(v.dns(name, "PTR" if "arpa" in name else "A").rcode, 3)
+        self.assertEqual(v.dns("_dns.resolver.arpa", 64).rcode, 0)
+        self.assertEqual([n for n, _ in self.r.asked if n != "ipv4only.arpa"], [])
+
+    def test_malformed_answers_are_no_answers(self):
+        v = self.vault()
+        t = time.monotonic()
+        a = v.dns("evil.example")
+        self.assertEqual((a.rcode, a.addrs, a.ede), (2, [], 22))
+        self.assertLess(time.monotonic() - t, 4.5)
+        self.assertEqual(v.dns("fail.example").rcode, 2)
+
+    def test_cached_joined_and_counted_down(self):
+        v = self.vault()
+        slots = [v.dns_send("www.example.org") for _ in range(20)]
+        for s in slots:
+            self.assertEqual(v.dns_answer(s).addrs, [w.PUBLIC])
+        time.sleep(1.1)
+        self.assertLess(v.dns("www.example.org").rrs[0][3], 300)
+        self.assertEqual(self.r.asked.count(("www.example.org", 1)), 1)
+
+    def test_too_many_names(self):
+        v = self.vault()
+        codes = [v.dns(f"n{i}.tunnel.example").rcode for i in range(620)]
+        self.assertIn(5, codes)
+        self.assertEqual(codes[:490].count(5), 0)
+        self.assertIn("dns-tunnel?", v.log())
+        self.assertLess(len(self.r.asked), 610)
+
+
+class Resolvers(Case):
+    GOOD = staticmethod(lambda n, t: (0, [addr_rr(n, w.PUBLIC)] if t == 1 else [], [], []))
+
+    def test_first_dead(self):
+        self.resolver(w.RESOLVER2, self.GOOD)
+        w.resolvers(w.DEAD, w.RESOLVER2)
+        first, late = [], []
+        for _ in range(3):
+            v = self.vault()
+            for i in range(4):
+                t = time.monotonic()
+                self.assertEqual(v.dns(f"a{i}.example").addrs, [w.PUBLIC])
+                (first if i == 0 else late).append(time.monotonic() - t)
+            self.assertIn("does not answer", v.log())
+            v.close()
+        self.quick(0.5, first)
+        self.quick(0.15, late)  # the dead one goes last by then
+
+    def test_all_dead(self):
+        w.resolvers(w.DEAD, "45.0.1.2")
+        with w.S:
+            w.sh("ip route add blackhole 45.0.1.2/32 || true")
+        v = self.vault()
+        t = time.monotonic()
+        a = v.dns("www.example.org")
+        self.assertEqual((a.rcode, a.ede), (2, 22))
+        self.assertTrue(3.5 < time.monotonic() - t < 4.5)
+        t = time.monotonic()
+        self.assertEqual(v.dns("www.example.org").rcode, 2)
+        self.assertLess(time.monotonic() - t, 1)  # the failure is kept for 2 s
+
+    def test_servfail_and_refused_try_the_next(self):
+        self.resolver(w.RESOLVER, lambda n, t: (2 if n.startswith("a") else 5, [], [], []))
+        self.resolver(w.RESOLVER2, self.GOOD)
+        w.resolvers(w.RESOLVER, w.RESOLVER2)
+        v = self.vault()
+        t = time.monotonic()
+        self.assertEqual(v.dns("a.example").addrs, [w.PUBLIC])
+        self.assertEqual(v.dns("b.example").addrs, [w.PUBLIC])
+        self.assertLess(time.monotonic() - t, 0.6)  # not after the head start of 300 ms each
+
+    def test_closed_port_costs_nothing(self):
+        self.resolver(w.RESOLVER2, self.GOOD)
+        w.resolvers(w.RESOLVER, w.RESOLVER2)  # nobody at port 53 of the first: ICMP
+        times = []
+        for i in range(3):
+            v = self.vault()
+            t = time.monotonic()
+            self.assertEqual(v.dns("a.example").addrs, [w.PUBLIC])
+            times.append(time.monotonic() - t)
+        self.quick(0.25, times)
+
+    def test_resolv_conf_is_read_again_and_the_cache_dropped(self):
+        self.resolver(w.RESOLVER, self.GOOD)
+        self.resolver(w.RESOLVER2, lambda n, t: (0, [addr_rr(n, w.PUBLIC2)] if t == 1 else [], [], []))
+        w.resolvers(w.RESOLVER)
+        v = self.vault()
+        self.assertEqual(v.dns("www.example.org").addrs, [w.PUBLIC])
+        w.resolvers(w.RESOLVER2)
+        time.sleep(1.1)
+        self.assertEqual(v.dns("www.example.org").addrs, [w.PUBLIC2])
+
+    def test_pre_flight_serves_where_dns_has_none(self):
+        self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
+        w.resolvers(w.RESOLVER)
+        named = w.rec(6, w.rec(32, "db.corp.example") + w.rec(33, w.packed(w.LAN)))
+        v = self.vault(0, named + rule("db.corp.example", 5432))
+        self.assertEqual(v.dns("db.corp.example").addrs, [w.LAN])
+        self.assertEqual(v.dns("x.db.corp.example").rcode, 3)
+        l = self.listener(w.LAN, 5432)
+        self.hello(v.tcp(w.LAN, 5432))
+        self.assertEqual(l.seen, 1)
+
+
+class Families(Case):
+    def test_without_ipv6_there_is_none_in_the_guest(self):
+        w.sh("ip -6 route del default")
+        self.addCleanup(w.sh, "ip -6 route replace default via 2a0e:b107:1::2")
+        r = self.resolver(w.RESOLVER, Resolvers.GOOD)
+        w.resolvers(w.RESOLVER)
+        v = self.vault()
+        self.assertEqual((v.config[-2], v.families), (0, "ipv4"))
+        self.assertEqual((v.dns("a.example", "AAAA").rcode, r.asked), (0, []))
+        o = v.tcp(w.PUBLIC6, 80)
+        self.assertEqual((o.outcome, o.error), (FAILED, errno.ENETUNREACH))
+
+    def test_ipv6_lost_and_found(self):
+        l = self.listener(w.PUBLIC6, 80)
+        v = self.vault()
+        self.assertEqual((v.config[-2], v.families), (1, "ipv4 ipv6"))
+        self.hello(v.tcp(w.PUBLIC6, 80))
+        w.sh("ip -6 route del default")
+        self.addCleanup(w.sh, "ip -6 route replace default via 2a0e:b107:1::2")
+        self.assertEqual(v.recv(w.FAMILY)[1][:2], b"\1\0")
+        self.assertEqual(v.tcp(w.PUBLIC6, 80).error, errno.ENETUNREACH)
+        w.sh("ip -6 route add default via 2a0e:b107:1::2")
+        self.assertEqual(v.recv(w.FAMILY)[1][:2], b"\1\1")
+        self.hello(v.tcp(w.PUBLIC6, 80))
+        self.assertEqual(l.seen, 2)
+
+    def test_ipv4_off_where_ipv6_alone_is(self):
+        w.sh("ip route del default")
+        self.addCleanup(w.sh, "ip route replace default via 10.99.0.2")
+        w.resolvers(w.RESOLVER)
+        v = self.vault()
+        self.assertEqual((v.dns("a.example").rcode, v.dns("a.example").addrs), (0, []))
+        self.assertEqual(v.tcp(w.PUBLIC, 80).error, errno.ENETUNREACH)
+
+
+class Publish(Case):
+    def test_tcp(self):
+        s = socket.create_server(("127.0.0.1", 0))
+        v = self.vault(publish=[(s, 3000)])
+        c = socket.create_connection(s.getsockname())
+        slot, body, fd = v.recv(w.INBOUND)
+        self.assertEqual(struct.unpack("<HBB", body), (3000, 4, 0))
+        peer = socket.socket(fileno=fd)
+        peer.setblocking(True)
+        c.sendall(b"to the guest")
+        self.assertEqual(peer.recv(64), b"to the guest")
+        v.send(w.INBOUND_DONE, slot, 0, struct.pack("<4I", TAKEN, 0, 0, 0))
+        v.send(w.ENDED, slot | 0x80000000, 0, struct.pack("<QQII", 120, 4096, 18, 0))
+        mine = "%s:%d" % c.getsockname()
+        c.close(), peer.close()
+        v.close()
+        line = v.audit()[-1]
+        self.assertEqual((line["k"], line["listen"], line["peer"], line["port"], line["up"], line["down"], line["ms"], line["end"]),
+                         ("published", "%s:%d" % s.getsockname(), mine, 3000, 120, 4096, 18, "fin"))
+        s.close()
+
+    def test_udp_answers_go_to_the_peer_only(self):
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.bind(("127.0.0.1", 0))
+        v = self.vault(publish=[(s, 5000)])
+        a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        for c in (a, b):
+            c.settimeout(2)
+            c.connect(s.getsockname())
+        a.send(b"from a")
+        b.send(b"from b")
+        peers = {}
+        for _ in range(2):
+            _, body, _ = v.recv(w.UDP_IN)
+            number, port, n = struct.unpack("<IHH", body[:8])
+            self.assertEqual((port, n), (5000, 6))
+            peers[body[8:]] = number
+        v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"], 5000, 8) + b"to b you")
+        self.assertEqual(b.recv(64), b"to b you")
+        v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"] + 100, 5000, 4) + b"lost")
+        v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"] + 256, 5000, 4) + b"lost")
+        v.send(w.UDP_OUT, 0, 0, struct.pack("<IHH", peers[b"from b"], 5001, 4) + b"lost")
+        v.dns("gateway.agent-vm.internal")
+        for c in (a, b):
+            c.settimeout(0.1)
+            with self.assertRaises(TimeoutError):
+                c.recv(64)
+            c.close()
+        s.close()
+
+
+class Proxy(Case):
+    def proxy(self, answer, then=b"banner"):
+        self.heads = []
+
+        def serve(c):
+            with c:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += c.recv(1)
+                self.heads.append(head.decode())
+                try:
+                    for piece in answer:
+                        c.sendall(piece)
+                        time.sleep(0.02)
+                    c.sendall(then)
+                    c.recv(1)
+                except ConnectionError:
+                    pass  # it has seen enough
+        return self.listener(w.PROXY, 3128, serve=serve)
+
+    def records(self, *no_proxy, auth=None):
+        body = w.rec(33, w.packed(w.PROXY)) + w.rec(41, 3128) + w.rec(42, "http://proxy.corp:3128")
+        body += w.rec(43, auth) if auth else b""
+        return w.rec(8, body + b"".join(w.rec(44, n) for n in no_proxy))
+
+    def test_connect_by_address_and_not_a_byte_lost(self):
+        p = self.proxy([b"HTTP/1.1 200 OK\r\nVia: x\r", b"\n\r", b"\n" + b"glued "])
+        direct = self.listener(w.PUBLIC, 80)
+        v = self.vault(0, self.records(auth="user:pa:ss"))
+        o = v.tcp(w.PUBLIC, 80)
+        self.assertEqual((o.outcome, o.step), (CONNECTED, "public"))
+        got = b""
+        while len(got) < 12:
+            got += o.sock.recv(64)
+        self.assertEqual(got, b"glued banner")
+        self.assertEqual(self.heads, ["CONNECT 45.0.0.10:80 HTTP/1.1\r\nHost: 45.0.0.10:80\r\n"
+                                      "Proxy-Authorization: Basic dXNlcjpwYTpzcw==\r\n\r\n"])
+        self.assertEqual((p.seen, direct.seen), (1, 0))
+        o.close()
+        v.ended(o.slot, 5, 6, 7)
+        v.close()
+        self.assertEqual(v.audit()[0]["via"], "http://proxy.corp:3128")
+        self.assertNotIn("pa:ss", v.log())
+
+    def test_lan_quic_and_no_proxy(self):
+        p = self.proxy([b"HTTP/1.1 200 OK\r\n\r\n"])
+        direct, lan = self.listener(w.PUBLIC2, 80), self.listener(w.LAN, 80)
+        u = self.listener(w.PUBLIC, 443, udp=True)
+        self.reachable(u)
+        v = self.vault(ALLOW_LAN, self.records("45.0.0.11/32"))
+        self.hello(v.tcp(w.PUBLIC2, 80))
+        self.hello(v.tcp(w.LAN, 80))
+        self.assertEqual(v.udp(w.PUBLIC, 443).step, "quic")
+        self.assertEqual((p.seen, direct.seen, lan.seen, u.seen), (0, 1, 1, 0))
+        self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
+        self.assertEqual(p.seen, 0)
+
+    def test_refusing_dead_and_babbling_proxies(self):
+        for answer, said in (([b"HTTP/1.1 407 No\r\n\r\n"], "407"), ([b"SSH-2.0-x\r\n"], "not HTTP"),
+                             ([b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 17000 + b"\r\n\r\n"], "not HTTP")):
+            p = self.proxy(answer)
+            direct = self.listener(w.PUBLIC, 80)
+            v = self.vault(0, self.records())
+            for _ in range(3):
+                o = v.tcp(w.PUBLIC, 80)
+                self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
+            self.assertEqual(v.log().count("proxy http://proxy.corp:3128"), 1)  # one line a minute
+            self.assertIn(said, v.log())
+            self.assertEqual(direct.seen, 0)
+            p.close(), direct.close()
+
+    def test_a_dead_proxy_is_not_gone_around(self):
+        direct = self.listener(w.PUBLIC, 80)
+        self.reachable(direct)
+        v = self.vault(0, self.records())
+        o = v.tcp(w.PUBLIC, 80)
+        self.assertEqual((o.outcome, o.error, direct.seen), (FAILED, errno.ECONNREFUSED, 0))
+
+    def test_a_name_that_only_the_proxy_knows(self):
+        self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
+        w.resolvers(w.RESOLVER)
+        self.proxy([b"HTTP/1.1 200 OK\r\n\r\n"])
+        v = self.vault(0, self.records("corp.example"))
+        a = v.dns("www.example.org")
+        self.assertEqual((a.rcode, a.addrs[0][:7], a.rrs[0][3]), (0, "198.19.", 60))
+        o = v.tcp(a.addrs[0], 443)
+        self.assertEqual(o.outcome, CONNECTED)
+        self.assertEqual(self.heads[0].split()[1], "www.example.org:443")
+        o.close()
+        self.assertEqual(v.tcp(a.addrs[0], 22).step, "port")
+        self.assertEqual(v.tcp("198.19.200.1", 443).step, "reserved")
+        self.assertEqual(v.dns("intra.corp.example").rcode, 3)
+
+
+class Audit(Case):
+    def test_lines(self):
+        self.listener(w.PUBLIC, 80)
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, w.PUBLIC if n == "www.example.org" else "10.0.0.5")], [], []))
+        w.resolvers(w.RESOLVER)
+        v = self.vault()
+        v.dns("www.example.org")
+        v.dns("evil.example")
+        o = v.tcp(w.PUBLIC, 80)
+        o.close()
+        v.ended(o.slot, 1834, 90211, 412)
+        for _ in range(3):
+            v.tcp(w.LAN, 5432)
+        v.tcp(w.PUBLIC, 22)
+        v.tcp(w.PUBLIC, 80).close()  # still open when the session ends
+        v.close()
+        lines = v.audit()
+        for l in lines:
+            self.assertRegex(l.pop("t"), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+            l.pop("ms", None)
+        self.assertIn({"v": 1, "k": "tcp", "id": 1, "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 80,
+                       "verdict": "allow", "rule": "public", "via": "direct", "up": 1834, "down": 90211, "end": "fin"}, lines)
+        self.assertIn({"v": 1, "k": "tcp", "id": 2, "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 80,
+                       "verdict": "allow", "rule": "public", "via": "direct", "end": "error:session"}, lines)
+        self.assertIn({"v": 1, "k": "dns", "q": "evil.example", "type": "A", "rcode": "NOERROR", "kept": 0, "dropped": 1,
+                       "rule": "rebind", "server": 0, "n": 1}, lines)
+        self.assertIn({"v": 1, "k": "refused", "p": "tcp", "dst": w.LAN, "port": 5432, "rule": "private",
+                       "open": "--allow-egress 192.168.1.20:5432", "n": 3}, lines)
+        self.assertIn({"v": 1, "k": "refused", "p": "tcp", "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 22,
+                       "rule": "port", "open": "--allow-ssh www.example.org", "n": 1}, lines)
+
+
+class Role(Case):
+    def test_broken_wires_end_the_session(self):
+        head = lambda kind, n, version=1: struct.pack("<HHIII", version, kind, n, 1, 7)
+        good = w.net_addr(w.PUBLIC) + struct.pack("<HH", 80, 1)
+        bad = {
+            "short": b"\1\0", "version": head(0x10, 40, 2) + good, "type": head(0x60, 16), "answer": head(0x11, 32) + bytes(16),
+            "length": head(0x10, 41) + good, "too long": head(0x18, 20) + bytes(4),
+            "family": head(0x10, 40) + b"\5" + good[1:], "hole": head(0x10, 40) + b"\4\0\0\1" + good[4:],
+            "v4 tail": head(0x10, 40) + good[:12] + b"\1" + good[13:],
+            "name": head(0x14 + 2, 284) + struct.pack("<HH6B", 1, 512, 1, 0, 0, 0, 0, 3) + b"\2a\0" + bytes(255),
+            "upper case": head(0x16, 284) + struct.pack("<HH6B", 1, 512, 1, 0, 0, 0, 0, 3) + b"\1A\0" + bytes(255),
+            "size": head(0x16, 284) + struct.pack("<HH6B", 1, 511, 1, 0, 0, 0, 0, 3) + b"\1a\0" + bytes(255),
+            "end": head(0x1a, 40) + struct.pack("<QQII", 1, 2, 3, 6), "done": head(0x21, 32) + struct.pack("<4I", TAKEN, 0, 0, 0),
+            "datagram": head(0x24, 24) + struct.pack("<IHH", 0, 1, 5),
+        }
+        for what, msg in bad.items():
+            with self.subTest(what):
+                v = self.vault()
+                v.raw(msg)
+                self.assertEqual(v.wait(), 1)
+                self.assertEqual(v.control.recv(4096)[0], 2)
+        v = self.vault()
+        v.raw(head(0x10, 40) + good, [0])
+        self.assertEqual(v.wait(), 1)
+
+    def test_more_than_it_may(self):
+        v = self.vault()
+        try:
+            for _ in range(513):
+                v.ask(w.OPEN_TCP, w.DEAD, 80)
+        except BrokenPipeError:
+            pass
+        self.assertEqual(v.wait(), 1)
+        self.assertIn("more opens than it may", v.log())
+
+    def test_ends_with_wire_launcher_and_sigterm(self):
+        v = self.vault()
+        v.wire.close()
+        self.assertEqual(v.wait(2), 1)
+        v = self.vault()
+        v.control.close()
+        self.assertEqual(v.wait(2), 0)
+        v = self.vault()
+        os.kill(v.pid, signal.SIGTERM)
+        self.assertEqual(v.wait(2), 0)
+        v = self.vault()
+        v.gate.close()
+        self.assertEqual(v.wait(2), 1)
+
+    def test_walls(self):
+        """Of a running vault: no capability, no new privileges, seccomp, not dumpable."""
+        v = self.vault()
+        with open(f"/proc/{v.pid}/status") as f:
+            status = dict(l.split(":\t") for l in f.read().splitlines() if ":\t" in l)
+        self.assertEqual((int(status["CapEff"], 16), int(status["CapPrm"], 16)), (0, 0))
+        self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+
+    def test_configurations_of_another_build_are_refused(self):
+        for records in (w.rec(99, 1), w.rec(1, 0), w.rec(4, w.rec(32, "Upper.example")), rule("10.0.0.0/8", 10, 9), w.rec(3, 1400),
+                        w.rec(4, w.rec(33, b"\4\1\2\3") + w.rec(34, 8)), b"\1\2\3"):
+            v = self.vault(0, records, ready=False)
+            self.assertEqual(v.wait(), 1)
+            self.assertIn("configuration of the vault", v.log())
+
+
+if __name__ == "__main__":
+    w.make_world()
+    unittest.main(verbosity=2)
