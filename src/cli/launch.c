@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/macros.h"
+#include "cli/debug_config.h"
 #include "cli/guest_env.h"
 #include "cli/images.h"
 #include "cli/monitor.h"
@@ -116,6 +117,7 @@ static int start_log(struct launch *l)
 	if (fd < 0)
 		return err_set(&l->err, fd, "%s/launcher.log: %s", l->session.log_path, strerror(-fd));
 	log_open("launcher", fd, LOG_LV_DEBUG);
+	log_stderr(l->args->log_level);
 	log_info("agent-vm %s, %s in %s", AGENT_VM_VERSION, l->args->verb, l->session.info.project);
 	return 0;
 }
@@ -315,6 +317,7 @@ static void image_beside(struct launch *l)
 
 static void launch_greet(struct launch *l)
 {
+	AUTO_FREE(char, config);
 	struct strv others = { 0 };
 
 	if (!l->quiet)
@@ -331,6 +334,10 @@ static void launch_greet(struct launch *l)
 	if (l->plan.monitor == VMM_QEMU_TCG)
 		say(l, "/dev/kvm cannot run a guest here (%s); using QEMU emulation, which is slow and a weaker wall than KVM",
 		    l->plan.kvm_reason);
+	if (debug_config_wanted()) {
+		config = debug_config_text(&l->plan, l->session.info.name);
+		(void)fprintf(stderr, "%s\n", config);
+	}
 	if (!l->args->no_hook && faccessat(l->plan.project.fd, HOOK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		(void)fprintf(stderr, "agent-vm: note: " HOOK_FILE ": this version does not run it\n");
 }
@@ -386,6 +393,7 @@ static void launch_run_guest(struct launch *l)
 		walls_tell(l);
 		table_rows(&l->plan, &l->session, l->quiet);
 		(void)session_write_json(&l->session);
+		log_stderr(-1); /* from here on the terminal is the agent's */
 		end = run_agent(l->run, &l->err);
 	}
 	take_end(l, end);

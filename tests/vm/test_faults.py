@@ -295,6 +295,24 @@ class Limits(Case):
         self.assertNotIn("OPEN", out)
         self.assertTrue(out.endswith("end\n"))
 
+    def test_log_and_debug_config(self):
+        p = self.vm("shell", "--quiet", "--env", "A=secret", "--", "echo", "out",
+                    env={"AGENT_VM_LOG": "info", "AGENT_VM_DEBUG_CONFIG": ""}, check=0)
+        err = p.stderr.decode()
+        self.assertEqual(p.stdout, b"out\n")
+        self.assertIn("agent-vm: guest said hello, kernel ", err)
+        self.assertNotIn("secret", err)
+        config = json.loads(next(line for line in err.splitlines() if line.startswith("{")))
+        self.assertEqual(config["env"], {"A": "***"})
+        self.assertEqual(config["project"], str(self.project))
+        self.assertEqual({m["kind"] for m in config["mounts"]}, {"project", "state"})
+        self.assertEqual(config["policy"]["network"], "none")
+        self.assertGreater(config["resources"]["memory_mib"], 255)
+        p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_LOG": "error", "AGENT_VM_DEBUG_CONFIG": "off"}, check=0)
+        self.assertEqual(p.stderr, b"")
+        p = self.vm("shell", "true", env={"AGENT_VM_LOG": "loud"}, check=2)
+        self.assertIn(b"AGENT_VM_LOG=loud: no such level", p.stderr)
+
     def test_profile(self):
         p = self.vm("shell", "true", env={"AGENT_VM_PROFILE": "1"}, check=0)
         lines = [line.split() for line in p.stderr.decode().splitlines() if line.startswith("profile")]
