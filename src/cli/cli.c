@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "cli/cmd.h"
 #include "cli/help.h"
 #include "cli/launch_args.h"
@@ -77,7 +78,7 @@ static int before_command(char **argv)
 
 static int run(const struct cmd *cmd, char **argv, unsigned first)
 {
-	struct cli cli = { .cmd = cmd, .argv = argv };
+	struct cli cli = { .started = now_ns(), .cmd = cmd, .argv = argv };
 	AUTO_FREE(void, args);
 	AUTO_FREE(char *, words);
 	char **rest;

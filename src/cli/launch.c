@@ -481,7 +481,8 @@ int launch_run(struct cli *cli, void *args, char **rest)
 	sigset_t old;
 	int status, profile_mode = profile_wanted();
 
-	l.profile.start = now_ns();
+	l.profile.start = cli->started;
+	l.profile.parsed = now_ns();
 	l.args->agent_part = rest;
 	l.quiet = l.args->quiet;
 	buf_init(&l.config, 0);
@@ -491,7 +492,6 @@ int launch_run(struct cli *cli, void *args, char **rest)
 		plan_done(&l.plan);
 		return status;
 	}
-	l.profile.parsed = l.profile.start;
 	l.profile.preflight = now_ns();
 	launch_warnings(l.args, &l.plan.warnings);
 	launch_hints(l.args, &hints);
