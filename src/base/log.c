@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +25,14 @@ static struct {
 	int max;
 	int err_max;
 } the_log = { .role = "agent-vm", .fd = -1, .max = LOG_LV_INFO, .err_max = -1 };
+
+int log_level_parse(const char *name)
+{
+	for (int i = 0; i < LOG_LV_N; i++)
+		if (strcmp(name, level_str[i]) == 0)
+			return i;
+	return -EINVAL;
+}
 
 void log_open(const char *role, int fd, enum log_level max)
 {

@@ -4,9 +4,12 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -104,8 +107,43 @@ void prog_env(struct strv *ret)
 	}
 }
 
+#define FOLLOW_GRACE_S 30 /* mmdebstrap removes a tree of some 20,000 files first */
+
+static void group_end(int sig)
+{
+	int e = errno;
+
+	(void)kill(0, sig == SIGUSR1 ? SIGTERM : SIGKILL);
+	(void)alarm(FOLLOW_GRACE_S); /* then SIGKILL, to ourselves as well */
+	errno = e;
+}
+
+/* A death signal reaches one process, and programs such as mmdebstrap expect it in the whole group. So one of ours leads
+ * the group, does nothing but wait, and passes on that its parent died. Returns in the child, which is the program. */
+static void fork_follower(pid_t parent)
+{
+	struct sigaction end = { .sa_handler = group_end };
+	int status = 0;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		return;
+	(void)close_range(0, ~0U, 0); /* the program's pipes end with it */
+	if (pid < 0)
+		_exit(127);
+	(void)signal(SIGTERM, SIG_IGN); /* it is for the group, and ours is to wait */
+	(void)sigaction(SIGUSR1, &end, NULL);
+	(void)sigaction(SIGALRM, &end, NULL);
+	(void)prctl(PR_SET_PDEATHSIG, SIGUSR1);
+	if (getppid() != parent)
+		group_end(SIGUSR1);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
 /* In the child: only calls that are safe after a fork; ends by exec or by writing errno into @report. */
-static void child(const struct prog *p, char *const *env, int report, int null)
+static void child(const struct prog *p, char *const *env, int report, int null, pid_t parent)
 {
 	int want[] = { p->in, p->out, p->errfd, p->fd3, p->fd4, p->fd5 };
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
@@ -113,6 +151,11 @@ static void child(const struct prog *p, char *const *env, int report, int null)
 	int e, high[ARRAY_SIZE(want)];
 
 	(void)setpgid(0, 0);
+	/* A host that refuses the namespace to root refuses mounts as well. */
+	if (p->own_mounts && unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		goto out;
+	if (p->follows)
+		fork_follower(parent);
 	for (int s = 1; s < NSIG; s++)
 		(void)sigaction(s, &dfl, NULL);
 	(void)sigemptyset(&none);
@@ -163,8 +206,8 @@ int prog_start(const struct prog *p, pid_t *ret, struct err *err)
 	struct strv env = { 0 };
 	AUTO_FD(null);
 	int report[2], e = 0;
+	pid_t pid, parent = getpid();
 	ssize_t n;
-	pid_t pid;
 
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0)
@@ -175,7 +218,7 @@ int prog_start(const struct prog *p, pid_t *ret, struct err *err)
 	env_merge(&env, &p->env);
 	pid = fork();
 	if (pid == 0)
-		child(p, env.v, report[1], null);
+		child(p, env.v, report[1], null, parent);
 	e = pid < 0 ? errno : 0;
 	(void)close(report[1]);
 	if (pid > 0) {

@@ -2,6 +2,7 @@
  * in "/", in a process group of their own, with no descriptor but those that are named. */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -32,6 +33,9 @@ struct prog {
 	struct strv env;	/* in addition to prog_env(), "NAME=VALUE"; later ones win */
 	int in, out, errfd;	/* borrowed; -1: /dev/null */
 	int fd3, fd4, fd5;	/* borrowed; -1: closed */
+	bool follows;		/* when we die its process group gets SIGTERM, and 30 s later SIGKILL; its wait status is 128 + n
+				 * for a signal, as in a shell */
+	bool own_mounts;	/* in a mount namespace of its own, where we may make one: what it mounts ends with it */
 };
 
 #define PROG_INIT { NULL, NULL, { NULL, 0 }, -1, -1, -1, -1, -1, -1 }

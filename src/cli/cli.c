@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/prog.h"
 #include "cli/cmd.h"
 #include "cli/help.h"
@@ -48,14 +49,28 @@ int cmd_unknown(const char *name)
 }
 
 /* A word that begins with a dash where a command must stand. */
-static int before_command(const char *word)
+static int before_command(char **argv)
 {
-	AUTO_FREE(char, shown);
+	const char *word = argv[1], *verb = "shell";
 	size_t n = strcspn(word, "=");
+	const struct opt *opt = n > 2 && str_starts(word, "--") ? opt_find(launch_opts, word + 2, n - 2) : NULL;
+	bool value = opt && opt->kind != OPT_FLAG && word[n] == '\0' && argv[2];
+	AUTO_FREE(char, shown);
+	AUTO_FREE(char, shown_value);
 
 	shown = str_escape(word, strlen(word));
-	if (n > 2 && str_starts(word, "--") && opt_find(launch_opts, word + 2, n - 2))
-		fprintf(stderr, "agent-vm: %s: options come after the command; write agent-vm claude %s\n", shown, shown);
+	shown_value = str_escape(value ? argv[2] : "", value ? strlen(argv[2]) : 0);
+	for (char **w = argv + 2 + value; *w; w++) {
+		const struct cmd *cmd = cmd_find(*w);
+
+		if (cmd && cmd->launch_verb) {
+			verb = cmd->name;
+			break;
+		}
+	}
+	if (opt)
+		fprintf(stderr, "agent-vm: %s: options come after the command; write agent-vm %s %s%s%s\n", shown, verb, shown,
+			value ? " " : "", shown_value);
 	else
 		fprintf(stderr, "agent-vm: %s: no such option; before the command there are only --help and --version\n",
 			shown);
@@ -64,7 +79,7 @@ static int before_command(const char *word)
 
 static int run(const struct cmd *cmd, char **argv, unsigned first)
 {
-	struct cli cli = { .cmd = cmd, .argv = argv };
+	struct cli cli = { .started = now_ns(), .cmd = cmd, .argv = argv };
 	AUTO_FREE(void, args);
 	AUTO_FREE(char *, words);
 	char **rest;
@@ -142,5 +157,5 @@ int cmd_main(char **argv)
 	cmd = cmd_find(word);
 	if (cmd)
 		return run(cmd, argv, 2);
-	return word[0] == '-' ? before_command(word) : cmd_unknown(word);
+	return word[0] == '-' ? before_command(argv) : cmd_unknown(word);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stddef.h>
 
 #include "cli/opt.h"
@@ -16,6 +17,7 @@ enum cmd_words {
 };
 
 struct cli {
+	int64_t started; /* now_ns() before the words were read */
 	const struct cmd *cmd;
 	char **argv; /* all words, [0] is the program */
 	struct opt_parsed parsed;

@@ -17,8 +17,8 @@ const char help_about[] =
 	"Options of agent-vm come after the command and before the words for the agent. From the first word on that is no "
 	"option of agent-vm everything is passed on as it is; a -- before it is removed.";
 
-const char help_examples[] = "agent-vm claude\trun an agent in the current folder\n"
-			     "agent-vm claude --memory 8 -p 'say hi'\toptions first, then the agent's words\n"
+const char help_examples[] = "agent-vm shell\ta shell in the current folder\n"
+			     "agent-vm claude --memory 8 -p 'say hi'\toptions first, then the agent's words (not in this version)\n"
 			     "agent-vm shell --mount ../lib:ro make\tone command, one more folder\n"
 			     "agent-vm ps\tsee what runs\n";
 
@@ -72,5 +72,6 @@ char *help_opt_text(const struct opt *o)
 	if (o->example)
 		example = xasprintf(" Example: --%s %s.", o->name, o->example);
 	return xasprintf("%c%s.%s%s%s%s", toupper((unsigned char)*o->help), o->help + 1, o->more ? " " : "",
-			 o->more ? o->more : "", example ? example : "", why ? " Not in this version." : "");
+			 o->more ? o->more : "", example ? example : "", why ? " Not in this version." :
+			 not_yet_held(o->name) ? " Always so in this version." : "");
 }

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/macros.h"
+#include "cli/debug_config.h"
 #include "cli/guest_env.h"
 #include "cli/images.h"
 #include "cli/monitor.h"
@@ -121,6 +122,7 @@ static int start_log(struct launch *l)
 	if (fd < 0)
 		return err_set(&l->err, fd, "%s/launcher.log: %s", l->session.log_path, strerror(-fd));
 	log_open("launcher", fd, LOG_LV_DEBUG);
+	log_stderr(l->args->log_level);
 	log_info("agent-vm %s, %s in %s", AGENT_VM_VERSION, l->args->verb, l->session.info.project);
 	return 0;
 }
@@ -350,6 +352,7 @@ static void image_beside(struct launch *l)
 
 static void launch_greet(struct launch *l)
 {
+	AUTO_FREE(char, config);
 	struct strv others = { 0 };
 
 	if (!l->quiet)
@@ -366,6 +369,10 @@ static void launch_greet(struct launch *l)
 	if (l->plan.monitor == VMM_QEMU_TCG)
 		say(l, "/dev/kvm cannot run a guest here (%s); using QEMU emulation, which is slow and a weaker wall than KVM",
 		    l->plan.kvm_reason);
+	if (debug_config_wanted()) {
+		config = debug_config_text(&l->plan, l->session.info.name);
+		(void)fprintf(stderr, "%s\n", config);
+	}
 	if (!l->args->no_hook && faccessat(l->plan.project.fd, HOOK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		(void)fprintf(stderr, "agent-vm: note: " HOOK_FILE ": this version does not run it\n");
 }
@@ -466,6 +473,7 @@ static void launch_run_guest(struct launch *l)
 		walls_tell(l);
 		table_rows(&l->plan, &l->session, l->quiet);
 		(void)session_write_json(&l->session);
+		log_stderr(-1); /* from here on the terminal is the agent's */
 		end = run_agent(l->run, &l->err);
 	}
 	take_end(l, end);
@@ -556,7 +564,8 @@ int launch_run(struct cli *cli, void *args, char **rest)
 	sigset_t old;
 	int status, profile_mode = profile_wanted();
 
-	l.profile.start = now_ns();
+	l.profile.start = cli->started;
+	l.profile.parsed = now_ns();
 	l.args->agent_part = rest;
 	l.quiet = l.args->quiet;
 	buf_init(&l.config, 0);
@@ -566,7 +575,6 @@ int launch_run(struct cli *cli, void *args, char **rest)
 		plan_done(&l.plan);
 		return status;
 	}
-	l.profile.parsed = l.profile.start;
 	l.profile.preflight = now_ns();
 	launch_warnings(l.args, &l.plan.warnings);
 	launch_hints(l.args, &hints);

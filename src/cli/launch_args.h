@@ -43,6 +43,7 @@ struct launch_args {
 
 	/* guest and the rest */
 	struct strv env; /* as typed; launch_check() turns NAME into NAME=VALUE of the host's */
+	int log_level; /* AGENT_VM_LOG: what is also shown before the agent starts, enum log_level */
 	bool no_update_check, no_host_settings, no_hook, quiet;
 };
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "cli/launch_args.h"
 #include "cli/not_yet.h"
 #include "cli/size.h"
@@ -308,8 +309,8 @@ static void check_variables(struct check *c)
 	if (value)
 		c->args->image = value;
 	value = variable(c, "AGENT_VM_LOG", NULL);
-	if (value && strcmp(value, "error") != 0 && strcmp(value, "warn") != 0 && strcmp(value, "info") != 0 &&
-	    strcmp(value, "debug") != 0) {
+	c->args->log_level = value ? log_level_parse(value) : LOG_LV_WARN;
+	if (c->args->log_level < 0) {
 		level = object("AGENT_VM_LOG", "=", value);
 		problem_text(p, "%s: no such level; set it to error, warn, info or debug", level);
 	}

@@ -48,6 +48,18 @@ static struct line guest_phase(const struct run *r, const char *name, int64_t en
 	return (struct line){ name, 0, 0 };
 }
 
+/* The last phase of the report in HELLO ends with that frame. */
+static struct line hello_phase(const struct run *r, int64_t at)
+{
+	size_t n;
+	const struct run_phase *ph = run_phases(r, &n);
+
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(ph[i].name, "hello") == 0)
+			return (struct line){ "hello", at - ph[i].duration_ns, at };
+	return (struct line){ "hello", 0, 0 };
+}
+
 static int64_t guest_end(const struct run *r)
 {
 	int64_t end = 0;
@@ -64,15 +76,18 @@ void profile_print(const struct profile *p, const struct run *r, int mode)
 	static const struct run_times none;
 	const struct run_times *t = r ? run_times(r) : &none;
 	int64_t end = r ? guest_end(r) : 0;
+	struct line hello = r ? hello_phase(r, t->hello) : (struct line){ "hello", 0, 0 };
 	const struct line lines[] = {
 		{ "parse", p->start, p->parsed },
 		{ "preflight", p->parsed, p->preflight },
 		{ "image", p->preflight, p->image },
 		{ "spawn", p->image, p->spawned },
 		{ "vmm", p->spawned, t->running },
-		{ "kernel", t->running, t->hello },
+		{ "kernel", t->running, hello.from > t->running ? hello.from : t->hello },
+		hello,
 		{ "config", t->hello, t->ready },
 		r ? guest_phase(r, "mounts", t->ready, end) : (struct line){ "mounts", 0, 0 },
+		r ? guest_phase(r, "network", t->ready, end) : (struct line){ "network", 0, 0 },
 		r ? guest_phase(r, "files", t->ready, end) : (struct line){ "files", 0, 0 },
 		{ "agent-first-byte", t->exec, t->first_byte },
 		{ "agent", t->exec, t->exit },

@@ -43,6 +43,7 @@ void run_fail(struct run *r, enum run_end end, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(r->err.text, sizeof(r->err.text), fmt, ap);
 	va_end(ap);
+	log_stderr(-1); /* the launch prints it, at its end */
 	log_error("%s", r->err.text);
 }
 
@@ -110,7 +111,7 @@ static void on_control(struct run *r)
 			continue;
 		text = str_escape(val.p, val.n);
 		if (r->vmm_lines++ < VMM_LINES)
-			log_error("vmm: %s", text);
+			log_info("vmm: %s", text); /* what matters of it is told by run_fail() */
 		(void)snprintf(r->vmm_text, sizeof(r->vmm_text), "%s", text);
 	}
 }

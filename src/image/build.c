@@ -297,6 +297,10 @@ static int start_debstrap(struct build *b, int tar, uint64_t epoch, struct err *
 	p.argv = argv.v;
 	p.out = tar;
 	p.errfd = log[1];
+	/* As root it mounts the host's /dev/shm and more into its tree. Should we be killed it is ended, and what it mounted
+	 * ends with it. */
+	p.follows = true;
+	p.own_mounts = geteuid() == 0;
 	b->from_debstrap.fd = log[0];
 	r = prog_start(&p, &b->debstrap, err);
 	(void)close(log[1]);

@@ -200,3 +200,104 @@ TEST(what_cannot_be_executed_is_an_error_of_the_start)
 	free(sh);
 	free(path);
 }
+
+/* A parent that starts a program and dies without a word. Returns the program's pid, from what it wrote. */
+static pid_t orphan(const struct prog *p, int out)
+{
+	char text[32] = "";
+	ssize_t n;
+	pid_t parent = fork(), pid;
+	struct err err;
+
+	if (parent == 0) {
+		if (prog_start(p, &pid, &err) < 0)
+			_exit(1);
+		(void)kill(getpid(), SIGKILL);
+	}
+	CHECK(parent > 0);
+	(void)waitpid(parent, NULL, 0);
+	n = read(out, text, sizeof(text) - 1);
+	CHECK(n > 0);
+	return (pid_t)strtol(text, NULL, 10);
+}
+
+TEST(a_program_hears_of_its_parents_death_when_it_should)
+{
+	char *argv[] = { (char *)"sh", (char *)"-c", (char *)"trap 'echo told; exit' TERM; echo $$; while :; do sleep 0.1; done",
+			 NULL };
+	struct prog p = PROG_INIT;
+	char text[32] = "";
+	int fds[2];
+	ssize_t n;
+
+	CHECK_INT(pipe2(fds, O_CLOEXEC), ==, 0);
+	p.path = "/bin/sh";
+	p.argv = argv;
+	p.out = fds[1];
+	p.follows = true;
+	(void)orphan(&p, fds[0]);
+	n = read(fds[0], text, sizeof(text) - 1);
+	CHECK_INT(n, >, 0);
+	CHECK_STR(text, "told\n");
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+}
+
+TEST(a_program_that_follows_is_stopped_and_waited_for_like_any_other)
+{
+	static const struct {
+		const char *line;
+		int want;
+	} cases[] = { { "exit 7", 7 << 8 }, { "kill -9 $$", 137 << 8 }, { "cat", 0 } };
+
+	for (size_t i = 0; i < 3; i++) {
+		char *argv[] = { (char *)"sh", (char *)"-c", (char *)cases[i].line, NULL };
+		struct prog p = PROG_INIT;
+		struct err err;
+		char *out;
+		int status;
+
+		p.path = "/bin/sh";
+		p.argv = argv;
+		p.follows = true;
+		CHECK_INT(prog_capture(&p, 4096, 5000, &out, &status, &err), ==, 0);
+		CHECK_INT(status, ==, cases[i].want);
+		free(out);
+	}
+	{
+		char *argv[] = { (char *)"sleep", (char *)"100", NULL };
+		struct prog p = PROG_INIT;
+		struct err err;
+		pid_t pid;
+
+		p.path = "/bin/sleep";
+		p.argv = argv;
+		p.follows = true;
+		CHECK_INT(prog_start(&p, &pid, &err), ==, 0);
+		CHECK_INT(prog_stop(pid, 3000), ==, 143 << 8);
+		p.path = "/nowhere/x";
+		CHECK_INT(prog_start(&p, &pid, &err), ==, -ENOENT);
+	}
+}
+
+TEST(what_a_program_mounts_is_its_own)
+{
+	char *argv[] = { (char *)"sh", (char *)"-c",
+			 (char *)"mkdir -p /tmp/t-base-prog.mnt && mount -t tmpfs none /tmp/t-base-prog.mnt && >/tmp/t-base-prog.mnt/x",
+			 NULL };
+	struct prog p = PROG_INIT;
+	struct err err;
+	char *out;
+	int status;
+
+	p.path = "/bin/sh";
+	p.argv = argv;
+	p.own_mounts = true;
+	CHECK_INT(prog_capture(&p, 4096, 5000, &out, &status, &err), ==, 0);
+	free(out);
+	/* Who may not mount is no less stopped from it; the flag is no error. */
+	if (geteuid() == 0)
+		CHECK_INT(status, ==, 0);
+	CHECK(access("/tmp/t-base-prog.mnt/x", F_OK) < 0);
+	(void)rmdir("/tmp/t-base-prog.mnt");
+}

@@ -87,7 +87,11 @@ TEST(an_unknown_command_gets_the_nearest)
 TEST(options_come_after_the_command)
 {
 	CHECK_INT(run(WORDS(W "--memory", W "4", W "claude")), ==, 2);
-	CHECK_STR(errs, "agent-vm: --memory: options come after the command; write agent-vm claude --memory\n");
+	CHECK_STR(errs, "agent-vm: --memory: options come after the command; write agent-vm claude --memory 4\n");
+	CHECK_INT(run(WORDS(W "--memory", W "3", W "shell")), ==, 2);
+	CHECK_STR(errs, "agent-vm: --memory: options come after the command; write agent-vm shell --memory 3\n");
+	CHECK_INT(run(WORDS(W "--quiet", W "exec")), ==, 2);
+	CHECK_STR(errs, "agent-vm: --quiet: options come after the command; write agent-vm shell --quiet\n");
 	CHECK_INT(run(WORDS(W "--quiet", W "claude")), ==, 2);
 	CHECK(strstr(errs, "options come after the command"));
 	CHECK_INT(run(WORDS(W "-p", W "claude")), ==, 2);
@@ -118,6 +122,20 @@ TEST(help_of_a_command_in_all_its_forms)
 	CHECK_STR(out, text);
 	CHECK_INT(run(WORDS(W "version", W "-h")), ==, 0);
 	CHECK_INT(run(WORDS(W "help", W "--help")), ==, 0);
+}
+
+TEST(help_marks_what_this_version_does_not_do)
+{
+	CHECK_INT(run(WORDS(W "-h")), ==, 0);
+	CHECK(strstr(out, "run Claude Code in a VM made for this folder *\n"));
+	CHECK(strstr(out, "run a shell or one command in such a VM\n"));
+	CHECK(strstr(out, "do not run .agent-vm.runtime.sh **\n"));
+	CHECK(strstr(out, "do not look for a newer image\n"));
+	CHECK(strstr(out, "\n* not in this version   ** always so in this version\n"));
+	CHECK_INT(run(WORDS(W "--help")), ==, 0);
+	CHECK(strstr(out, "folder *\n") && strstr(out, "\n* not in this version\n"));
+	CHECK_INT(run(WORDS(W "shell", W "--help")), ==, 0);
+	CHECK(strstr(out, "Always so in this version."));
 }
 
 TEST(words_too_many_are_a_mistake)

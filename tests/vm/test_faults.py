@@ -296,12 +296,47 @@ class Limits(Case):
         self.assertNotIn("OPEN", out)
         self.assertTrue(out.endswith("end\n"))
 
+    def test_log_and_debug_config(self):
+        p = self.vm("shell", "--quiet", "--env", "A=secret", "--", "echo", "out",
+                    env={"AGENT_VM_LOG": "info", "AGENT_VM_DEBUG_CONFIG": ""}, check=0)
+        err = p.stderr.decode()
+        self.assertEqual(p.stdout, b"out\n")
+        self.assertIn("agent-vm: guest said hello, kernel ", err)
+        self.assertNotIn("secret", err)
+        config = json.loads(next(line for line in err.splitlines() if line.startswith("{")))
+        self.assertEqual(config["env"], {"A": "***"})
+        self.assertEqual(config["project"], str(self.project))
+        self.assertEqual({m["kind"] for m in config["mounts"]}, {"project", "state"})
+        self.assertEqual(config["policy"]["network"], "none")
+        self.assertGreater(config["resources"]["memory_mib"], 255)
+        p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_LOG": "error", "AGENT_VM_DEBUG_CONFIG": "off"}, check=0)
+        self.assertEqual(p.stderr, b"")
+        p = self.vm("shell", "true", env={"AGENT_VM_LOG": "loud"}, check=2)
+        self.assertIn(b"AGENT_VM_LOG=loud: no such level", p.stderr)
+
     def test_profile(self):
         p = self.vm("shell", "true", env={"AGENT_VM_PROFILE": "1"}, check=0)
         lines = [line.split() for line in p.stderr.decode().splitlines() if line.startswith("profile")]
-        names = [line[1] for line in lines]
-        for want in ("preflight", "kernel", "config", "agent", "shutdown", "total", "launcher-before-vmm"):
-            self.assertIn(want, names)
+        for line in lines:
+            self.assertRegex(" ".join(line), r"^(profile [a-z-]+ -?[0-9]+\.[0-9] [0-9]+\.[0-9]|profile-cpu launcher-before-vmm [0-9]+\.[0-9])$")
+        # Everything that happens in a launch that prints nothing, in the page's order.
+        silent = ["parse", "preflight", "image", "spawn", "vmm", "kernel", "hello", "config", "mounts", "files", "agent",
+                  "shutdown", "report", "cleanup", "total", "launcher-before-vmm"]
+        self.assertEqual([line[1] for line in lines], silent)
+        start = {line[1]: float(line[2]) for line in lines[:-1]}
+        length = {line[1]: float(line[3]) for line in lines[:-1]}
+        self.assertEqual(start["parse"], 0.0)
+        self.assertAlmostEqual(start["kernel"] + length["kernel"], start["hello"], delta=0.3)
+        self.assertAlmostEqual(start["hello"] + length["hello"], start["config"], delta=0.3)
+        self.assertLessEqual(start["shutdown"] + length["shutdown"], length["total"])
+        p = self.vm("shell", "--quiet", "echo", "x", env={"AGENT_VM_PROFILE": "json"}, check=0)
+        whole = json.loads(p.stderr.decode())
+        loud = silent[:-1]
+        loud.insert(loud.index("agent"), "agent-first-byte")
+        self.assertEqual([ph["phase"] for ph in whole["phases"]], loud)
+        self.assertGreater(whole["launcher_cpu_before_vmm_ms"], 0)
+        p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_PROFILE": "off"}, check=0)
+        self.assertEqual(p.stderr, b"")
 
 
 if __name__ == "__main__":
