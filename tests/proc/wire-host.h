@@ -106,7 +106,7 @@ static size_t ip4_make(uint8_t *p, const uint8_t dst[4], uint8_t proto, size_t n
 	return ETH_LEN + IP4_LEN;
 }
 
-static size_t ip6_make(uint8_t *p, const uint8_t dst[16], uint8_t next, size_t n)
+__attribute__((unused)) static size_t ip6_make(uint8_t *p, const uint8_t dst[16], uint8_t next, size_t n)
 {
 	struct ip6_hdr *i = (struct ip6_hdr *)(p + eth_make(p, ETH_IP6));
 
@@ -116,7 +116,7 @@ static size_t ip6_make(uint8_t *p, const uint8_t dst[16], uint8_t next, size_t n
 	return ETH_LEN + IP6_LEN;
 }
 
-static void ip4_sum(uint8_t *p)
+__attribute__((unused)) static void ip4_sum(uint8_t *p)
 {
 	struct ip4_hdr *i = (struct ip4_hdr *)(p + ETH_LEN);
 
@@ -325,7 +325,7 @@ static struct conn connect_port(struct host *h, uint16_t sport, uint16_t dport, 
 	return c;
 }
 
-static struct conn connect_ok(struct host *h, uint16_t sport)
+__attribute__((unused)) static struct conn connect_ok(struct host *h, uint16_t sport)
 {
 	return connect_port(h, sport, 80, NET_CONNECTED, 0);
 }
@@ -338,7 +338,7 @@ static void put_data(struct host *h, struct conn *c, const void *p, size_t n, ui
 }
 
 /* The flow works both ways. */
-static void check_alive(struct host *h, struct conn *c)
+__attribute__((unused)) static void check_alive(struct host *h, struct conn *c)
 {
 	struct pollfd p = { c->fd, POLLIN, 0 };
 	struct frame f;
