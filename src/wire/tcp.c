@@ -45,6 +45,10 @@
 #define RST_AFTER_MS 1000u
 #define DRAINED_BATCHES 8
 #define DUP_ACKS 3
+#define ACK_LATER_MS 10
+#define ACK_LATER_BYTES 4096
+#define PINGPONG 3
+#define PINGPONG_OFF 255
 
 static struct peer peer_of(const struct flow *f)
 {
@@ -175,7 +179,7 @@ static bool segment(struct wire *w, struct flow *f, uint8_t flags, uint32_t seq,
 		wnd = window(w, f);
 		f->rcv_adv = f->rcv_nxt + wnd;
 		h->win = be16((uint16_t)(f->flags & F_SCALE ? wnd >> SCALE : wnd));
-		f->flags &= ~(uint32_t)F_OWE_ACK;
+		f->flags &= ~(uint32_t)(F_OWE_ACK | F_ACK_LATER);
 	}
 	memcpy(h + 1, opts, opt);
 	tcp_finish(w, &from, h, opt, len, sum);
@@ -322,8 +326,14 @@ void tcp_gather_end(struct wire *w)
 		return;
 	f = &w->flow[w->gather - 1];
 	w->gather = 0;
-	f->active = w->now;
-	f->flags |= F_OWE_ACK;
+	f->active = f->ack_ms = w->now;
+	/* Where question and answer alternate, the acknowledgement rides on the answer, as Linux does it in its pingpong mode. If
+	 * it waited in vain once (the guest's Nagle may have waited for it), never again on this flow. */
+	if (f->pingpong >= PINGPONG && f->pingpong != PINGPONG_OFF && w->gather_n <= ACK_LATER_BYTES &&
+	    !(f->flags & (F_ACK_LATER | F_OWE_ACK)))
+		f->flags |= F_ACK_LATER;
+	else
+		f->flags |= F_OWE_ACK;
 	flow_wake(w, f);
 	if (!(f->flags & (F_HOST_RST | F_DNS | F_HELD)) && f->store.len == 0) {
 		do
@@ -650,6 +660,8 @@ static void open_due(struct wire *w, struct flow *f)
 		due = f->rst_by + DNS_IDLE_MS;
 	else if (f->flags & (F_GUEST_FIN | F_HOST_EOF))
 		due = f->active + HALF_MS;
+	if (f->flags & F_ACK_LATER)
+		due = due == 0 ? f->ack_ms + ACK_LATER_MS : MIN(due, f->ack_ms + ACK_LATER_MS);
 	flow_due(w, f, due == 0 ? 0 : MAX(due, w->now + 1));
 }
 
@@ -672,6 +684,11 @@ static void open_timer(struct wire *w, struct flow *f)
 	if (f->flags & F_HOST_RST && w->now - f->rst_by < UINT32_MAX / 2) {
 		tcp_reset(w, f, NET_END_RST_HOST);
 		return;
+	}
+	if (f->flags & F_ACK_LATER && w->now - f->ack_ms >= ACK_LATER_MS) {
+		f->flags = (f->flags | F_OWE_ACK) & ~(uint32_t)F_ACK_LATER;
+		f->pingpong = PINGPONG_OFF;
+		flow_wake(w, f);
 	}
 	/* A stopped guest is not a lost one. */
 	if ((probe || in_flight(f) > 0) && !w->link_full && w->now - since >= f->rto) {
@@ -795,6 +812,8 @@ static bool pull(struct wire *w, struct flow *f)
 			f->una_ms = w->now;
 		f->down += (uint64_t)n;
 		f->active = w->now;
+		if (f->pingpong < PINGPONG && w->now - f->ack_ms < ACK_LATER_MS)
+			f->pingpong++;
 		if ((size_t)n < want && !(f->flags & F_READ_ON))
 			f->flags &= ~(uint32_t)F_HOST_IN;
 		return f->flags & F_HOST_IN;

@@ -86,6 +86,7 @@ enum flow_flag {
 	F_ASKED = 1 << 21,     /* the question went to vault */
 	F_UP = 1 << 22,	       /* UDP: datagrams were seen this way */
 	F_DOWN = 1 << 23,
+	F_ACK_LATER = 1 << 24, /* an acknowledgement waits for an answer to ride on, 10 ms at most */
 };
 
 struct flow {
@@ -118,6 +119,8 @@ struct flow {
 	uint8_t scale, dups, tries, drained, end;
 	uint8_t dns;	   /* index of the DNS connection */
 	uint8_t held_dgrams;
+	uint8_t pingpong;  /* answers that came soon after what they answer; PINGPONG_OFF: waiting for one was in vain */
+	uint32_t ack_ms;   /* of the last bytes up */
 	uint8_t dup_acks;  /* owed besides F_OWE_ACK, for segments out of order: 3 of them start a fast retransmit */
 };
 static_assert(sizeof(struct flow) <= 256, "a slot is at most 256 bytes");
