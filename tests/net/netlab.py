@@ -18,6 +18,16 @@ def enter(argv):
     os.execvpe(cmd[0], cmd + [sys.executable] + argv, {**os.environ, "NETLAB_IN": "1"})
 
 
+def missing():
+    """What this host refuses that the lab needs, or None."""
+    if os.environ.get("NETLAB_IN"):
+        return None
+    cmd = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-Urn"]
+    tap = cmd + ["ip", "tuntap", "add", "dev", "tap0", "mode", "tap"]
+    p = subprocess.run(tap, capture_output=True, text=True)
+    return f"{' '.join(tap)}: {p.stderr.strip()}" if p.returncode else None
+
+
 class Lab:
     def __init__(self, build):
         self.build = build
