@@ -32,6 +32,7 @@
 #define TABLE 1048573u
 #define PIECE (256u << 10)
 #define CONNS 70000
+#define STREAMS 1024
 
 enum what { SINK = 1, SOURCE, BOTH, ECHO, RESET };
 
@@ -316,9 +317,9 @@ static void read_report(int s, uint64_t r[4])
 /* N streams; up, down or both; to @bytes each, or until @until (nanoseconds). */
 static int streams(enum what what, const char *addr, uint16_t port, uint64_t bytes, int n, int64_t until)
 {
-	struct { int fd; bool out_done, done; struct conn c; uint64_t r[4]; } *s = calloc((size_t)n, sizeof(*s));
+	static struct { int fd; bool out_done, done; struct conn c; uint64_t r[4]; } s[STREAMS];
+	static struct pollfd p[STREAMS];
 	struct head h = { what, what == SINK ? 0 : bytes };
-	struct pollfd *p = calloc((size_t)n, sizeof(*p));
 	uint64_t sum = 0, least = UINT64_MAX, got;
 	double rate = 0;
 	int left = n;
@@ -446,8 +447,8 @@ static int64_t samples[SAMPLES];
 /* N at once, each in turn by poll: connect (if @fresh), a byte, a byte back, close. */
 static int pingpong(const char *addr, uint16_t port, int seconds, int n, bool fresh, bool udp)
 {
-	struct { int fd; int64_t t0; } *s = calloc((size_t)n, sizeof(*s));
-	struct pollfd *p = calloc((size_t)n, sizeof(*p));
+	static struct { int fd; int64_t t0; } s[STREAMS];
+	static struct pollfd p[STREAMS];
 	struct head h = { ECHO, 0 };
 	const struct linger l = { 1, 0 };
 	struct sockaddr_in6 a6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
@@ -540,6 +541,8 @@ int main(int argc, char **argv)
 	uint64_t a = argc > 4 ? strtoull(argv[4], NULL, 10) : 0, b = argc > 5 ? strtoull(argv[5], NULL, 10) : 1;
 	int64_t until = now() + (int64_t)a * 1000000000;
 
+	if (b > STREAMS && strcmp(m, "slow") != 0)
+		return 2;
 	(void)signal(SIGPIPE, SIG_IGN);
 	table_make();
 	conns = calloc(CONNS, sizeof(*conns));
