@@ -17,7 +17,8 @@
 #define ACCESS_REFER (1ULL << 13)
 #define ACCESS_TRUNCATE (1ULL << 14)
 #define ACCESS_IOCTL_DEV (1ULL << 15)
-#define NET_ALL 3ULL   /* bind and connect of TCP */
+#define NET_BIND 1ULL  /* of TCP */
+#define NET_ALL 3ULL   /* bind and connect */
 #define SCOPE_ALL 3ULL /* abstract unix sockets and signals */
 
 struct attr {
@@ -44,7 +45,7 @@ static uint64_t fs_handled(void)
 	return FS_V1 | (abi >= 2 ? ACCESS_REFER : 0) | (abi >= 3 ? ACCESS_TRUNCATE : 0) | (abi >= 5 ? ACCESS_IOCTL_DEV : 0);
 }
 
-static int new_set(bool connecting, int *ret_fd, struct err *err)
+static int new_set(uint64_t net, int *ret_fd, struct err *err)
 {
 	int abi = landlock_abi();
 	struct attr a = { .fs = fs_handled() };
@@ -54,7 +55,7 @@ static int new_set(bool connecting, int *ret_fd, struct err *err)
 	if (abi < 2)
 		return err_set(err, -EOPNOTSUPP, "Landlock: this kernel has ABI %d; Linux 5.19 and later have what is needed", abi);
 	if (abi >= 4) {
-		a.net = connecting ? 0 : NET_ALL;
+		a.net = net;
 		n += sizeof(a.net);
 	}
 	if (abi >= 6) {
@@ -70,12 +71,12 @@ static int new_set(bool connecting, int *ret_fd, struct err *err)
 
 int landlock_new(int *ret_fd, struct err *err)
 {
-	return new_set(false, ret_fd, err);
+	return new_set(NET_ALL, ret_fd, err);
 }
 
-int landlock_new_connecting(int *ret_fd, struct err *err)
+int landlock_new_client(int *ret_fd, struct err *err)
 {
-	return new_set(true, ret_fd, err);
+	return new_set(NET_BIND, ret_fd, err);
 }
 
 static uint64_t rights_to_access(uint32_t rights)

@@ -27,8 +27,8 @@ int landlock_abi(void);
  */
 int landlock_new(int *ret_fd, struct err *err);
 
-/* The same, but TCP stays allowed: for the one role whose work it is to connect. */
-int landlock_new_connecting(int *ret_fd, struct err *err);
+/* The same for a role that makes connections: TCP can be connected, and not bound. */
+int landlock_new_client(int *ret_fd, struct err *err);
 
 /**
  * landlock_allow() - Allow @rights at and below @path (for a file: on it)

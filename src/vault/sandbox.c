@@ -89,7 +89,7 @@ int vault_sandbox(struct err *err)
 		limit(RLIMIT_NOFILE, files.rlim_max);
 	limit(RLIMIT_CORE, 0);
 	limit(RLIMIT_NPROC, 0);
-	r = landlock_new_connecting(&set, err);
+	r = landlock_new_client(&set, err);
 	if (r == -EOPNOTSUPP) {
 		log_warn("%s; seccomp stands alone", err->text);
 	} else {
