@@ -31,6 +31,8 @@ class Both(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         build = os.environ["AGENT_VM_BUILD"]
+        if not os.access("/dev/net/tun", os.W_OK):
+            raise unittest.SkipTest("/dev/net/tun is not open to this user")
         cls.servers = [Listener(w.PUBLIC, 80), Listener(w.PUBLIC6, 80), Listener(w.PUBLIC, 123, udp=True)]
         cls.lan = Listener(w.LAN, 80)
         cls.resolver = Resolver(w.RESOLVER, cls.zone)
