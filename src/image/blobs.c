@@ -300,8 +300,8 @@ int blob_finish(struct blob *b, struct err *err)
 		(void)snprintf(got, sizeof(got), "sha256:%s", hex);
 		return blob_refuse(b, got, err);
 	}
-	if (fchmod(b->fd, 0400) < 0 || fsync(b->fd) < 0 ||
-	    renameat(b->at->partial, b->want.hex, b->at->dir, b->want.hex) < 0)
+	/* The mode last: a partial file that could not be opened for writing could not be taken up after a kill. */
+	if (fsync(b->fd) < 0 || renameat(b->at->partial, b->want.hex, b->at->dir, b->want.hex) < 0 || fchmod(b->fd, 0400) < 0)
 		return failed(err, -errno, b->want.hex, "cannot be stored");
 	return 0;
 }

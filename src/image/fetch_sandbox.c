@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/macros.h"
@@ -94,6 +95,8 @@ int fetch_sandbox(int store_fd, int source_fd, struct err *err)
 	static const struct seccomp_table t = {
 		.role = "agent-vm-image fetch", .otherwise = SECCOMP_EPERM, .rows = rows, .n_rows = ARRAY_SIZE(rows),
 	};
+	/* The process may signal itself: that is how abort(3) ends it. */
+	const struct seccomp_row self[] = { OK_IF("tgkill", 0, U32, (uint64_t)getpid()) };
 	int r;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -108,5 +111,5 @@ int fetch_sandbox(int store_fd, int source_fd, struct err *err)
 	/* After Landlock: a process that is not dumpable cannot open its own /proc/self/fd. */
 	if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		r = err_set(err, -errno, "dumpable: %s", strerror(errno));
-	return r < 0 ? r : seccomp_apply(&t, NULL, 0, err);
+	return r < 0 ? r : seccomp_apply(&t, self, ARRAY_SIZE(self), err);
 }

@@ -743,11 +743,14 @@ void registry_step(struct registry *r, struct pollfd *fds, unsigned int n_fds, i
 	int64_t now = now_ns(), next = now + (int64_t)timeout_ms * 1000000;
 	struct op *after;
 
+	if (r->deadline_ns != 0)
+		next = MIN(next, r->deadline_ns);
 	for (struct op *op = r->ops; op; op = after) {
 		after = op->next;
-		if (r->deadline_ns != 0 && now >= r->deadline_ns)
+		if (r->deadline_ns != 0 && now >= r->deadline_ns) {
+			http_req_done(&op->req);
 			op_end(op, err_set(&op->err, -ETIMEDOUT, "%s: no answer in time", r->ref->domain));
-		else if (op->state == OP_READY && op->due_ns <= now)
+		} else if (op->state == OP_READY && op->due_ns <= now)
 			op_start(op);
 		else if (op->state == OP_READY)
 			next = MIN(next, op->due_ns);
