@@ -63,10 +63,11 @@ struct layers {
 	unsigned int current;
 	uint64_t consumed;
 	struct layer_end end;
+	uint64_t taken; /* bytes of tar, of all layers so far */
 	/* the thread */
 	EVP_MD_CTX *blob_sha, *tar_sha;
 	uint8_t *in;
-	uint64_t total;
+	uint64_t total, bytes_max;
 };
 
 /* One layer being decompressed. */
@@ -80,11 +81,12 @@ struct work {
 	struct slot *slot; /* being filled */
 };
 
-struct layers *layers_new(unsigned int n)
+struct layers *layers_new(unsigned int n, uint64_t bytes_max)
 {
 	struct layers *l = xcalloc(1, sizeof(*l));
 
 	l->n = n;
+	l->bytes_max = bytes_max;
 	l->layers = xcalloc(n, sizeof(*l->layers));
 	for (unsigned int i = 0; i < n; i++) {
 		l->layers[i].spec.fd = -1;
@@ -314,8 +316,9 @@ static int out_grew(struct work *w, size_t n, struct err *err)
 	w->slot->n += n;
 	w->made += n;
 	l->total += n;
-	if (l->total > LAYERS_BYTES_MAX)
-		return err_set(err, -EBADMSG, "more than 64 GiB unpacked");
+	if (l->total > l->bytes_max)
+		return err_set(err, -EBADMSG, "more than %llu GiB unpacked; this image cannot be used",
+			       (unsigned long long)l->bytes_max >> 30);
 	if (w->slot->n == SLOT_BYTES) {
 		w->slot->consumed = w->read;
 		w->slot = NULL;
@@ -571,6 +574,7 @@ ssize_t layers_read(struct layers *l, const uint8_t **ret, struct err *err)
 		return s->r;
 	}
 	l->consumed = s->consumed;
+	l->taken += s->n;
 	*ret = s->mem;
 	if (s->n == 0) {
 		l->over = true;
@@ -582,6 +586,11 @@ ssize_t layers_read(struct layers *l, const uint8_t **ret, struct err *err)
 const struct layer_end *layers_ended(const struct layers *l)
 {
 	return &l->end;
+}
+
+uint64_t layers_left(const struct layers *l)
+{
+	return l->bytes_max - MIN(l->taken, l->bytes_max);
 }
 
 uint64_t layers_consumed(const struct layers *l)

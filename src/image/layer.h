@@ -24,10 +24,10 @@ struct layer_spec {
 
 struct layers;
 
-/* For @n layers. Starts nothing. */
-struct layers *layers_new(unsigned int n);
+/* For @n layers of at most @bytes_max uncompressed bytes together. Starts nothing. */
+struct layers *layers_new(unsigned int n, uint64_t bytes_max);
 
-/* Start the thread. @log_fd is not used; messages go to the log. 0 or -errno. */
+/* Start the thread. 0 or -errno. */
 int layers_start(struct layers *l);
 
 /* Ends the thread and frees. */
@@ -60,6 +60,9 @@ struct layer_end {
 
 /* Of the layer that ended last. */
 const struct layer_end *layers_ended(const struct layers *l);
+
+/* Bytes of tar that may still come before there are too many. */
+uint64_t layers_left(const struct layers *l);
 
 /* Bytes of the blob behind what layers_read() returned last. */
 uint64_t layers_consumed(const struct layers *l);

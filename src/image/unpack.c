@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -277,6 +278,9 @@ static int warm_up(struct err *err)
 	uint8_t sum[EVP_MAX_MD_SIZE];
 	unsigned int n;
 
+	/* Without TZ the C library looks at /etc/localtime for each line of the log. */
+	(void)setenv("TZ", "UTC0", 1);
+	tzset();
 	if (!setlocale(LC_CTYPE, "C.UTF-8"))
 		return err_set(err, -ENOENT, "locale C.UTF-8: not there; it is part of the C library's package");
 	if (EVP_Digest("", 0, sum, &n, EVP_sha256(), NULL) != 1)
@@ -294,7 +298,7 @@ static int close_up(struct unpack *u, struct err *err)
 		r = unpack_confine(u->disk_bytes, err);
 	if (r < 0)
 		return r;
-	u->layers = layers_new(u->n);
+	u->layers = layers_new(u->n, LAYERS_BYTES_MAX);
 	r = layers_start(u->layers);
 	if (r == 0)
 		r = -pthread_create(&thread, NULL, control, u);

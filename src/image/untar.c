@@ -34,6 +34,7 @@
 /* ext4: 92 bytes for attributes behind the inode's fields, 32 + 4 of a block are its own. */
 #define XATTR_ROOM (92 + EXT4_BLOCK - 36)
 #define XATTR_HEAD 16
+#define CANNOT_BE_USED "; this image cannot be used"
 #define VERSION_PATH "etc/agent-vm-image-version"
 
 struct untar {
@@ -65,7 +66,7 @@ struct untar {
 static int refuse(struct untar *u, int r, struct err *err)
 {
 	struct err cause = *err;
-	const char *what = r == -EBADMSG && u->stream_r == 0 ? "; this image cannot be used" : "";
+	const char *what = r == -EBADMSG && u->stream_r == 0 ? CANNOT_BE_USED : "";
 
 	return err_set(err, r, "%s: %s%s%.700s%s", layers_name(u->layers), u->path, *u->path ? ": " : "", cause.text, what);
 }
@@ -318,6 +319,9 @@ static int read_attributes(struct untar *u, struct archive_entry *ent, struct ex
 	case S_IFREG:
 		if (!archive_entry_size_is_set(ent) || size < 0 || (uint64_t)size > EXT4_FILE_MAX)
 			return bad(err, "a file without a possible size");
+		/* The piece at hand may hold all of a small one. */
+		if (archive_entry_sparse_count(ent) == 0 && (uint64_t)size > layers_left(u->layers) + u->n_piece)
+			return bad(err, "more than 64 GiB unpacked");
 		x->size = (uint64_t)size;
 		break;
 	case S_IFLNK:
@@ -504,10 +508,12 @@ static int at_node(const struct tree_node *n, int r, struct err *err)
 {
 	char path[SHOWN_MAX] = "";
 	AUTO_FREE(char, shown);
+	struct err cause;
 
 	node_path(n, path, sizeof(path));
 	shown = str_escape(path, strlen(path));
-	return err_ctx(err, r, "layer %u: %s", n->layer, shown);
+	cause = *err;
+	return err_set(err, r, "layer %u: %s: %.700s%s", n->layer, shown, cause.text, r == -EBADMSG ? CANNOT_BE_USED : "");
 }
 
 /* Inodes of what is no folder, numbers for those that are, then the folder itself, then what lies deeper. */
