@@ -156,6 +156,8 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return once(val, &c->root);
 	case GC_ROOT_FS:
 		return once(val, &c->root_fs);
+	case GC_ROOT_BYTES:
+		return rec_u64(val, INT64_MAX, &c->root_bytes);
 	case GC_SHARE_TAG:
 		return once(val, &c->share_tag);
 	case GC_BIND:

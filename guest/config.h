@@ -31,6 +31,7 @@ struct config_dir {
 struct config {
 	uint64_t clock_ns; /* 0: not said */
 	uint64_t flags;
+	uint64_t root_bytes; /* 0: not said */
 	char *hostname, *root, *root_fs, *share_tag;
 	struct config_bind *binds;
 	struct config_link *links;

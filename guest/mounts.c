@@ -141,6 +141,31 @@ static int le_at(int fd, off_t at, size_t n, uint64_t *ret)
 	return 0;
 }
 
+/* Blocks beyond @bytes become reserved, which not even root can use: the disk of a session is smaller than its image's
+ * file system. Source: Documentation/ABI/testing/sysfs-fs-ext4, reserved_clusters (a cluster is a block here). */
+static int limit_ext4(const char *node, uint64_t bytes, struct err *err)
+{
+	const char *name = strrchr(node, '/') ? strrchr(node, '/') + 1 : node;
+	AUTO_FREE(char, path);
+	AUTO_FREE(char, value);
+	struct statfs st;
+	uint64_t size;
+	AUTO_FD(fd);
+
+	if (statfs(NEWROOT, &st) < 0)
+		return err_set(err, -errno, "root disk %s: %s", node, strerror(errno));
+	size = (uint64_t)st.f_blocks * (uint64_t)st.f_bsize;
+	if (bytes == 0 || bytes >= size)
+		return 0;
+	path = xasprintf("/sys/fs/ext4/%s/reserved_clusters", name);
+	value = xasprintf("%llu", (unsigned long long)((size - bytes) / (uint64_t)st.f_bsize));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		return err_set(err, -errno, "root disk %s: cannot be limited to %llu MiB: %s", node,
+			       (unsigned long long)(bytes >> 20), strerror(errno));
+	return 0;
+}
+
 /* The disk of a session is larger than its image. Fields of the ext4 super block: Documentation/filesystems/ext4. */
 static int grow_ext4(const char *dev, uint64_t *ret_from, uint64_t *ret_to)
 {
@@ -203,7 +228,7 @@ static int enter_newroot(struct err *err)
 	return chdir("/") < 0 ? err_set(err, -errno, "root disk: cannot be entered: %s", strerror(errno)) : 0;
 }
 
-int mounts_root(const char *dev, const char *fs, char **ret_note, struct err *err)
+int mounts_root(const char *dev, const char *fs, uint64_t bytes, char **ret_note, struct err *err)
 {
 	uint64_t from = 0, to = 0;
 	char node[300];
@@ -230,7 +255,9 @@ int mounts_root(const char *dev, const char *fs, char **ret_note, struct err *er
 					      (unsigned long long)to) :
 				    xasprintf("root disk of %llu MiB cannot be grown to %llu MiB: %s",
 					      (unsigned long long)from, (unsigned long long)to, strerror(-r));
-	r = mount_pseudos(err);
+	r = strcmp(fs, "ext4") == 0 ? limit_ext4(node, bytes, err) : 0;
+	if (r == 0)
+		r = mount_pseudos(err);
 	return r < 0 ? r : enter_newroot(err);
 }
 

@@ -10,11 +10,12 @@ void mounts_early(void);
 /**
  * mounts_root() - Mount the root disk, give it the file systems that programs expect, and make it "/"
  * @dev:	"/dev/NAME", or the serial number of a virtio block device
+ * @bytes:	What of an ext4 disk may be used; 0: all
  * @ret_note:	Heap text for the log, or NULL; caller owns
  *
  * Return: 0 or a negative errno with @err set
  */
-int mounts_root(const char *dev, const char *fs, char **ret_note, struct err *err);
+int mounts_root(const char *dev, const char *fs, uint64_t bytes, char **ret_note, struct err *err);
 
 /* Binds and shares of @c; afterwards each target is on virtio-fs and the share itself is out of reach. */
 int mounts_shares(const struct config *c, struct err *err);

@@ -194,7 +194,7 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 		return err_set(err, -errno, "host name %s: cannot be set in the guest: %s", c->hostname, strerror(errno));
 	loopback_up();
 	if (c->root) {
-		r = mounts_root(c->root, c->root_fs ? c->root_fs : "ext4", &note, err);
+		r = mounts_root(c->root, c->root_fs ? c->root_fs : "ext4", c->root_bytes, &note, err);
 		if (r < 0)
 			return r;
 	}

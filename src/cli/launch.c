@@ -141,9 +141,11 @@ static int prepare_state(struct launch *l)
 static int prepare_disk(struct launch *l)
 {
 	const struct session *s = &l->session;
+	uint64_t asked = l->plan.res.disk_mib << 20;
 	int r;
 
-	r = qcow2_create(s->dir_fd, SESSION_DISK, l->plan.res.disk_mib << 20, "base.ext4", &l->err);
+	/* ext4 cannot be mounted on a device that is smaller; the guest takes the difference out of use (GC_ROOT_BYTES). */
+	r = qcow2_create(s->dir_fd, SESSION_DISK, MAX(asked, l->plan.image.size_bytes), "base.ext4", &l->err);
 	if (r < 0)
 		return r;
 	/* What "base.ext4" means where the cage cannot mount it there. */

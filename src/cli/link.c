@@ -27,11 +27,12 @@ int link_open(struct link *l, int fd, enum ctl_side side, struct ev *ev, uint8_t
 
 void link_close(struct link *l)
 {
-	if (l->fd < 0)
-		return;
-	ev_unwatch(l->ev, l->fd);
-	(void)close(l->fd);
-	l->fd = -1;
+	if (l->fd >= 0) {
+		ev_unwatch(l->ev, l->fd);
+		(void)close(l->fd);
+		l->fd = -1;
+	}
+	/* Also when it was closed before: frames may have been queued since, towards nobody. */
 	buf_done(&l->in);
 	buf_done(&l->out);
 }

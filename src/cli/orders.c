@@ -163,6 +163,7 @@ int orders_guest(const struct plan *p, const struct session *s, struct buf *out)
 	TRY(rec_put_str(out, GC_HOSTNAME, s->info.name));
 	TRY(rec_put_str(out, GC_ROOT, p->monitor == VMM_KRUN ? VMM_DISK_DEV_KRUN : VMM_DISK_DEV_QEMU));
 	TRY(rec_put_str(out, GC_ROOT_FS, "ext4"));
+	TRY(rec_put_u64(out, GC_ROOT_BYTES, p->res.disk_mib << 20));
 	if (p->namespaces)
 		TRY(rec_put_str(out, GC_SHARE_TAG, VMM_SHARE_TAG));
 	for (size_t i = 0; i < p->layout.n_shares; i++)

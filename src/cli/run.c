@@ -215,6 +215,15 @@ static void on_signal(struct run *r)
 	}
 }
 
+/* The monitor closed its end: SIGCHLD says why, in a moment, or it is stuck. */
+static void port_lost(struct run *r)
+{
+	link_close(&r->port);
+	if (r->vmm_pid == 0 && !r->local.exited)
+		run_fail(r, RUN_LOST, "session: it ended while the program ran");
+	r->port_lost = now_ns();
+}
+
 static void on_port(struct run *r, uint32_t events)
 {
 	ssize_t n = 0;
@@ -223,13 +232,8 @@ static void on_port(struct run *r, uint32_t events)
 		return;
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		n = link_fill(&r->port);
-	if (n >= 0)
-		return;
-	link_close(&r->port);
-	if (r->vmm_pid == 0 && !r->local.exited)
-		run_fail(r, RUN_LOST, "session: it ended while the program ran");
-	/* The monitor closed its end: SIGCHLD says why, in a moment, or it is stuck. */
-	r->port_lost = now_ns();
+	if (n < 0)
+		port_lost(r);
 }
 
 static void dispatch(struct run *r, const struct ev_event *e)
@@ -325,7 +329,7 @@ static void step(struct run *r, bool *more)
 	local_pump(r);
 	clients_pump(r);
 	if (r->port.fd >= 0 && link_flush(&r->port) < 0)
-		link_close(&r->port);
+		port_lost(r);
 	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
 		(void)kill(r->vmm_pid, SIGKILL);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
@@ -441,8 +445,10 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
 	if (k == 0 && r->listen_fd >= 0)
 		k = ev_watch(&r->ev, r->listen_fd, EPOLLIN, EV_LISTEN, 0, 0);
-	if (k == 0)
+	if (k == 0) {
+		reap(r); /* it may have ended before SIGCHLD was blocked */
 		return r;
+	}
 	run_free(r);
 	(void)err_set(err, k, "event loop: %s", strerror(-k));
 	return NULL;

@@ -7,6 +7,7 @@ enum guestcfg_key {
 	GC_HOSTNAME,	 /* string */
 	GC_ROOT,	 /* string: virtio-blk serial or device node of the root disk, such as "/dev/vdb" */
 	GC_ROOT_FS,	 /* string: "ext4" */
+	GC_ROOT_BYTES,	 /* u64: what of an ext4 root disk may be used; the device is at least that large */
 	GC_SHARE_TAG,	 /* string: virtio-fs tag whose root holds the folders that GC_SUB names; mounted at GC_SHARE_AT */
 	GC_BIND,	 /* records GC_TARGET, GC_RO, and GC_SUB or GC_TAG; afterwards TARGET must be on virtio-fs, else FAIL */
 	GC_SUB,		 /* string: folder of the share that is bound onto TARGET */

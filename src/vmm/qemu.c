@@ -325,7 +325,8 @@ static void device_argv(struct strv *a, const struct vmm_config *cfg)
 		     "file.discard=unmap,file.cache.no-flush=on,backing.driver=raw,backing.read-only=on,"
 		     "backing.file.driver=file,backing.file.filename=%s", disk, base);
 	strv_add(a, "-device");
-	strv_add(a, "virtio-blk-device,drive=disk");
+	/* The default stops the guest when the host's disk is full, and nobody would start it again. */
+	strv_add(a, "virtio-blk-device,drive=disk,werror=report,rerror=report");
 
 	strv_add(a, "-device");
 	strv_add(a, "virtio-serial-device,max_ports=2");

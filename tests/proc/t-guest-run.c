@@ -43,9 +43,11 @@ TEST(a_program_begins_clean)
 	struct hs *s;
 
 	host_start(&h);
-	s = host_run(&h, 1, 0, SH("umask; ls /proc/self/fd | wc -l; grep -E '^Sig(Blk|Ign)' /proc/self/status; pwd; "
+	s = host_run(&h, 1, 0, SH("umask; ls /proc/self/fd | wc -l; grep '^SigBlk' /proc/self/status; "
+				  /* 32 and 33 are the C library's own: nobody can set them, and some starters ignore them. */
+				  "echo $((0x$(sed -n 's/^SigIgn:\t//p' /proc/self/status) & ~0x180000000)); pwd; "
 				  "ps -o sid= -p $$ | grep -qw $$ && echo leader; readlink /proc/self/fd/0"));
-	CHECK_STR(s->out[0], "0022\n4\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n/\nleader\n/dev/null\n");
+	CHECK_STR(s->out[0], "0022\n4\nSigBlk:\t0000000000000000\n0\n/\nleader\n/dev/null\n");
 	s = host_exec(&h, 2, 0, "/usr", ARGV("pwd"));
 	HOST_UNTIL(&h, s->exited, 10);
 	CHECK_STR(s->out[0], "/usr\n");

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -27,6 +28,7 @@ struct state {
 
 static inline void state_begin(struct state *t)
 {
+	AUTO_FREE(char, root_path);
 	struct err err;
 
 	*t = (struct state){ .dir = "/tmp/agent-vm-test.XXXXXX", .root = STATE_ROOT_INIT, .project = PROJECT_INIT };
@@ -38,7 +40,8 @@ static inline void state_begin(struct state *t)
 	CHECK_INT(project_open_cwd(&t->project, &err), ==, 0);
 	CHECK_INT(setenv("AGENT_VM_STATE_DIR", "", 1), ==, 0);
 	CHECK_INT(setenv("XDG_STATE_HOME", t->dir, 1), ==, 0);
-	if (state_root_open(xasprintf("%s/agent-vm", t->dir), true, &t->root, &err) < 0)
+	root_path = xasprintf("%s/agent-vm", t->dir);
+	if (state_root_open(root_path, true, &t->root, &err) < 0)
 		fail_msg("%s", err.text);
 }
 
@@ -71,6 +74,9 @@ static inline pid_t sleeper(void)
 	if (pid == 0) {
 		sigset_t none;
 
+		/* It outlives its launcher, that is its purpose; it must not keep open what collects the test's output. */
+		(void)dup2(open("/dev/null", O_RDWR | O_CLOEXEC), STDOUT_FILENO);
+		(void)dup2(STDOUT_FILENO, STDERR_FILENO);
 		(void)sigemptyset(&none);
 		(void)sigprocmask(SIG_SETMASK, &none, NULL);
 		(void)execl("/bin/sleep", "sleep", "600", (char *)NULL);
@@ -94,6 +100,7 @@ static inline struct launcher launcher_start(struct state *t, const char *verb, 
 		sigset_t none, term;
 		struct err err;
 
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* it does not outlive a test that failed */
 		(void)sigemptyset(&none);
 		(void)sigemptyset(&term);
 		(void)sigaddset(&term, SIGTERM);
