@@ -128,6 +128,7 @@ int ext4_new(int fd, uint64_t bytes, struct ext4 **ret, struct err *err)
 	struct ext2_super_block param = { 0 };
 	struct ext4 *e;
 	char name[16];
+	int own;
 	errcode_t r;
 
 	add_features(&param);
@@ -140,7 +141,10 @@ int ext4_new(int fd, uint64_t bytes, struct ext4 **ret, struct err *err)
 	if (ftruncate(fd, (off_t)bytes) < 0)
 		return err_set(err, -errno, "disk image: cannot be made %llu bytes long: %s", (unsigned long long)bytes,
 			       strerror(errno));
-	(void)snprintf(name, sizeof(name), "%d", fd);
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (own < 0)
+		return err_set(err, -errno, "disk image: %s", strerror(errno));
+	(void)snprintf(name, sizeof(name), "%d", own); /* libext2fs closes it */
 	e = xcalloc(1, sizeof(*e));
 	e->fd = fd;
 	e->out = xmalloc(OUT_BYTES);

@@ -79,6 +79,7 @@ static const struct seccomp_row rows[] = {
 	/* Bytes of what is open. */
 	OK("read"), OK("pread64"), OK("write"), OK("pwrite64"), OK("lseek"), OK("close"), OK("fstat"), OK("ftruncate"),
 	OK("fallocate"), OK("fsync"), OK("recvmsg"), OK("sendmsg"), OK_IF("fcntl", 1, U32, F_GETFL), OK_IF("fcntl", 1, U32, F_GETFD),
+	OK_IF("fcntl", 1, U32, F_DUPFD_CLOEXEC),
 	OK_IF("newfstatat", 3, 0x1000, 0x1000 /* AT_EMPTY_PATH: how the C library calls fstat() */),
 	/* Time for progress and the log; qsort() asks how much memory there is. */
 	OK("clock_gettime"), OK("gettimeofday"), OK("getrandom"), OK("sysinfo"),
