@@ -133,14 +133,11 @@ static int entry_read(const json_t *j, struct auth_entry *e)
 	if (r == 0 && !e->user) {
 		e->user = string_dup(j, "username");
 		e->password = string_dup(j, "password");
-		if (e->user && !e->password)
-			wipe(&e->user);
 	}
-	if (r < 0) {
-		auth_entry_done(e);
-		return r;
-	}
-	return e->identity || (e->user && e->password) ? 1 : 0;
+	if (r == 0 && (e->identity || (e->user && e->password)))
+		return 1;
+	auth_entry_done(e);
+	return r;
 }
 
 static int try_key(const json_t *auths, const char *key, struct auth_entry *e)

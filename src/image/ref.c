@@ -135,6 +135,23 @@ static void split(char *copy, struct parts *ret)
 		*ret->tag++ = '\0';
 }
 
+static bool is_hub(const struct parts *p)
+{
+	return !p->domain || strcmp(p->domain, REF_HUB) == 0 || strcmp(p->domain, "index." REF_HUB) == 0;
+}
+
+/* Docker Hub's names of one component lie below this. */
+static const char *hub_prefix(const struct parts *p)
+{
+	return is_hub(p) && !strchr(p->path, '/') ? "library/" : "";
+}
+
+/* Of domain and path in the full form. */
+static size_t full_len(const struct parts *p)
+{
+	return strlen(is_hub(p) ? REF_HUB : p->domain) + 1 + strlen(hub_prefix(p)) + strlen(p->path);
+}
+
 /* What is wrong with it, NULL if nothing is. */
 static const char *fault(const struct parts *p)
 {
@@ -142,7 +159,7 @@ static const char *fault(const struct parts *p)
 		return "its part before the first / is no host[:port]";
 	if (!path_is_good(p->path))
 		return "not [HOST/]NAME[:TAG][@sha256:DIGEST] with a name in lower case";
-	if ((p->domain ? strlen(p->domain) + 1 : 0) + strlen(p->path) > REF_NAME_MAX)
+	if (full_len(p) > REF_NAME_MAX)
 		return "name longer than 255 bytes";
 	if (p->tag && !ref_tag_is_good(p->tag))
 		return "its tag is not 1 to 128 letters, digits, '_', '.', '-'";
@@ -197,7 +214,6 @@ int ref_parse(const char *text, struct ref *ret, struct err *err)
 	AUTO_FREE(char, copy);
 	const char *why;
 	struct parts p;
-	bool hub;
 
 	if (strlen(text) > REF_MAX)
 		return bad(text, "longer than 4096 bytes", err);
@@ -208,10 +224,9 @@ int ref_parse(const char *text, struct ref *ret, struct err *err)
 	why = fault(&p);
 	if (why)
 		return bad(text, why, err);
-	hub = !p.domain || strcmp(p.domain, REF_HUB) == 0 || strcmp(p.domain, "index." REF_HUB) == 0;
 	*ret = (struct ref){
-		.domain = xstrdup(hub ? REF_HUB : p.domain),
-		.path = xasprintf("%s%s", hub && !strchr(p.path, '/') ? "library/" : "", p.path),
+		.domain = xstrdup(is_hub(&p) ? REF_HUB : p.domain),
+		.path = xasprintf("%s%s", hub_prefix(&p), p.path),
 		.tag = p.tag ? xstrdup(p.tag) : p.digest ? NULL : xstrdup("latest"),
 		.digest = p.digest ? xstrdup(p.digest) : NULL,
 	};

@@ -54,6 +54,15 @@ TEST(what_is_no_reference_is_refused)
 	longer[300] = '\0';
 	CHECK_INT(ref_normalise(longer, &s, &err), ==, -EINVAL);
 	CHECK(!s);
+	/* The limit is that of the full form: docker.io/library/ goes in front. */
+	longer[REF_NAME_MAX - strlen("docker.io/library/")] = '\0';
+	CHECK_INT(ref_normalise(longer, &s, &err), ==, 0);
+	free(s);
+	s = NULL;
+	longer[REF_NAME_MAX - strlen("docker.io/library/")] = 'a';
+	longer[REF_NAME_MAX - strlen("docker.io/library/") + 1] = '\0';
+	CHECK_INT(ref_normalise(longer, &s, &err), ==, -EINVAL);
+	CHECK(!s);
 }
 
 TEST(a_reference_comes_in_parts)
