@@ -141,7 +141,7 @@ static void check_state(struct doctor *d)
 	if (r < 0) {
 		line(d, r == -ENOENT ? LEVEL_OK : LEVEL_FAIL, "state", "%s: %s", path,
 		     r == -ENOENT ? "not made yet" : err.text);
-		line(d, LEVEL_WARN, "image", "none is stored; make one with: agent-vm build --minimal");
+		line(d, LEVEL_WARN, "image", "none is stored; get one with: agent-vm setup, or make one here with: agent-vm build");
 		return;
 	}
 	line(d, LEVEL_OK, "state", "%s", path);

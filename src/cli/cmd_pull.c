@@ -25,11 +25,12 @@ static const struct opt pull_opts[] = {
 
 static int full_reference(const char *given, char **ret, struct err *err)
 {
-	if (given && strcmp(given, "-") == 0) {
-		*ret = xstrdup(given);
-		return 0;
-	}
-	return store_ref_full(given, ret, err);
+	if (!given || strcmp(given, "-") != 0)
+		return images_full(given, ret, err);
+	if (isatty(STDIN_FILENO))
+		return err_set(err, -EINVAL, "--image -: standard input is a terminal; pipe an archive into it, as docker save writes one");
+	*ret = xstrdup(given);
+	return 0;
 }
 
 static int pull_it(const struct pull_cmd_args *a, struct pull_view *view, int stop_fd, struct err *err)
@@ -40,7 +41,7 @@ static int pull_it(const struct pull_cmd_args *a, struct pull_view *view, int st
 	struct store store;
 	int r;
 
-	r = full_reference(images_reference(a->image), &full, err);
+	r = full_reference(a->image, &full, err);
 	if (r == 0)
 		r = images_open(true, &root, &store, err);
 	if (r < 0)

@@ -19,6 +19,7 @@
 #include "cli/images.h"
 #include "cli/monitor.h"
 #include "cli/stop.h"
+#include "session/project.h"
 
 #define AGENT_S 20
 #define AGENT_EMULATED_S 120
@@ -64,6 +65,7 @@ struct proof {
 	char mem[LINE_MAX_BYTES];
 	bool up, failed;
 	int works; /* agents that run */
+	uint32_t api_version; /* as recorded in the store */
 };
 
 static void say(const char *fmt, ...) PRINTF_LIKE(1, 2);
@@ -147,11 +149,17 @@ static void agent_line(struct proof *p, const char *name, const char *rest)
 static void on_line(struct proof *p, const char *line)
 {
 	if (!p->up && str_starts(line, "up ")) {
+		char found[IMAGE_API_FOUND];
 		AUTO_FREE(char, shown);
 
 		p->up = true;
 		shown = str_escape(line + 3, MIN(strlen(line + 3), (size_t)16));
 		say("%-9s in %.1f s, image API version %s", "boots", (double)(now_ns() - p->began) / 1e9, shown);
+		/* The disk is what runs: it must say what was recorded beside it. */
+		if (image_api_parse(line + 3, strlen(line + 3), found) != p->api_version) {
+			say("%-9s of the store says version %u; the image must be pulled again", "record", p->api_version);
+			p->failed = true;
+		}
 		p->deadline = now_ns() + (p->agent_s + p->boot_s) * INT64_C(1000000000);
 	}
 	for (size_t i = 0; p->up && i < AGENTS; i++) {
@@ -215,11 +223,11 @@ static int stop_session(struct proof *p, bool early)
 	return status;
 }
 
-static int prove_in(const char *dir, const char *image, int stop_fd, const sigset_t *mask, struct err *err)
+static int prove_in(const char *dir, const char *image, uint32_t api_version, int stop_fd, const sigset_t *mask, struct err *err)
 {
 	AUTO_FREE(char, vmm);
 	AUTO_FREE(char, no_kvm);
-	struct proof p = { .out = -1, .stop_fd = stop_fd };
+	struct proof p = { .out = -1, .stop_fd = stop_fd, .api_version = api_version };
 	int r, status;
 
 	no_kvm = find_role("agent-vm-vmm", &vmm, NULL) == 0 ? monitor_probe_kvm(vmm) : NULL;
@@ -239,12 +247,31 @@ static int prove_in(const char *dir, const char *image, int stop_fd, const sigse
 		return err_set(err, -EIO, "image %s: the check VM %s; see above, and agent-vm doctor", image,
 			       p.up ? "ended before all agents were tried" : "did not start");
 	if (p.failed)
-		return err_set(err, -EIO, "image %s: an agent in it does not start; agent-vm pull, or another --image", image);
+		return err_set(err, -EIO, "image %s: not all of it works, see above; agent-vm pull, or another --image", image);
 	say("ready: agent-vm %s", p.works > 0 ? "claude, codex, opencode or copilot in a project's folder" : "shell in a project's folder; this image has no agents");
 	return 0;
 }
 
-static int prove(const char *image, int stop_fd, const sigset_t *mask, struct err *err)
+/* The session's project is gone for good: no history of it is wanted. */
+static void forget_project(const char *dir)
+{
+	struct state_root root = STATE_ROOT_INIT;
+	char hash[PROJECT_HASH_LEN + 1];
+	AUTO_FREE(char, real);
+	struct store store;
+
+	real = realpath(dir, NULL);
+	if (!real || images_open(false, &root, &store, NULL) <= 0)
+		return;
+	project_hash(real, strlen(real), hash);
+	(void)file_remove_tree_at(root.fd, hash);
+	(void)unlinkat(root.projects_fd, hash, 0);
+	(void)unlinkat(root.locks_fd, hash, 0);
+	store_close(&store);
+	state_root_close(&root);
+}
+
+static int prove(const char *image, uint32_t api_version, int stop_fd, const sigset_t *mask, struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
 	AUTO_FREE(char, dir);
@@ -254,7 +281,8 @@ static int prove(const char *image, int stop_fd, const sigset_t *mask, struct er
 	if (!mkdtemp(dir))
 		return err_set(err, -errno, "%s: cannot be made: %s; set TMPDIR to a folder that can be written", dir,
 			       strerror(errno));
-	r = prove_in(dir, image, stop_fd, mask, err);
+	r = prove_in(dir, image, api_version, stop_fd, mask, err);
+	forget_project(dir);
 	(void)file_remove_tree_at(AT_FDCWD, dir);
 	return r;
 }
@@ -267,15 +295,21 @@ static void no_registry(const struct err *why)
 	say("%.*s; an equal image can be built here: agent-vm build", (int)strcspn(why->text, ";"), why->text);
 }
 
-static bool wants_build(void)
+/* 0: yes; -ENETUNREACH: no, or nobody to ask; -EINTR with @err set. */
+static int wants_build(int stop_fd, struct err *err)
 {
+	struct pollfd pfd[] = { { .fd = stop_fd, .events = POLLIN }, { .fd = STDIN_FILENO, .events = POLLIN } };
 	char line[16];
 
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
-		return false;
+		return -ENETUNREACH;
 	(void)printf("    build it now? [y/N] ");
 	(void)fflush(stdout);
-	return fgets(line, sizeof(line), stdin) && (*line == 'y' || *line == 'Y');
+	while (poll(pfd, ARRAY_SIZE(pfd), -1) < 0 && errno == EINTR)
+		;
+	if (pfd[0].revents)
+		return err_set(err, -EINTR, "stopped; nothing was built");
+	return fgets(line, sizeof(line), stdin) && (*line == 'y' || *line == 'Y') ? 0 : -ENETUNREACH;
 }
 
 /* As if the user had typed it: its own progress, its own messages, its own Ctrl-C. */
@@ -293,13 +327,13 @@ static int build_now(const sigset_t *mask)
 	}
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return pid > 0 && status == 0 ? 0 : -EIO;
+	/* It has said why. */
+	return pid > 0 && status == 0 ? 0 : -ENETUNREACH;
 }
 
 static int get_image(const struct setup_args *a, const sigset_t *mask, int stop_fd, struct pull_view *view, char **ret_ref,
 		     bool *ret_told, struct err *err)
 {
-	const char *given = images_reference(a->image);
 	struct state_root root = STATE_ROOT_INIT;
 	struct pull_result res;
 	AUTO_FREE(char, full);
@@ -307,7 +341,7 @@ static int get_image(const struct setup_args *a, const sigset_t *mask, int stop_
 	struct store store;
 	int r;
 
-	r = store_ref_full(given, &full, err);
+	r = images_full(a->image, &full, err);
 	if (r == 0)
 		r = images_open(true, &root, &store, err);
 	if (r < 0)
@@ -330,10 +364,30 @@ static int get_image(const struct setup_args *a, const sigset_t *mask, int stop_
 	progress_clear(&view->p);
 	no_registry(err);
 	*ret_told = true;
-	if (given || !wants_build() || build_now(mask) < 0)
+	if (images_reference(a->image) || (r = wants_build(stop_fd, err)) < 0 || (r = build_now(mask)) < 0)
 		return r;
 	*ret_ref = xstrdup(IMAGE_REF_LOCAL "default");
 	return 0;
+}
+
+static int stored_api(const char *ref, uint32_t *ret, struct err *err)
+{
+	struct state_root root = STATE_ROOT_INIT;
+	struct store store;
+	struct image img;
+	int r;
+
+	r = images_open(true, &root, &store, err);
+	if (r < 0)
+		return r;
+	r = store_find(&store, ref, &img, err);
+	if (r == 0) {
+		*ret = img.api_version;
+		image_done(&img);
+	}
+	store_close(&store);
+	state_root_close(&root);
+	return r;
 }
 
 static int setup_run(struct cli *cli, void *args, char **rest)
@@ -343,6 +397,7 @@ static int setup_run(struct cli *cli, void *args, char **rest)
 	struct err err = { "" };
 	AUTO_FREE(char, ref);
 	bool told = false;
+	uint32_t api = 0;
 	AUTO_FD(stop_fd);
 	sigset_t old;
 	int r;
@@ -353,8 +408,10 @@ static int setup_run(struct cli *cli, void *args, char **rest)
 	if (r == 0 && a->no_verify)
 		say("stored; not tried, as --no-verify asks");
 	else if (r == 0)
-		r = prove(ref, stop_fd, &old, &err);
-	if (r < 0 && !told)
+		r = stored_api(ref, &api, &err);
+	if (r == 0 && !a->no_verify)
+		r = prove(ref, api, stop_fd, &old, &err);
+	if (r < 0 && (!told || r != -ENETUNREACH))
 		progress_error(&view.p, err.text);
 	pull_view_done(&view);
 	if (r == -EINTR)

@@ -1,10 +1,12 @@
 #include <stdio.h>
 
 #include "cli/cmd.h"
+#include "image/store.h"
 
 static int version_run(struct cli *cli, void *args, char **rest)
 {
 	puts("agent-vm " AGENT_VM_VERSION);
+	(void)printf("image API version %d to %d\n", IMAGE_API_MIN, IMAGE_API_MAX);
 	return 0;
 }
 

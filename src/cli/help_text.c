@@ -38,7 +38,8 @@ const struct help_direction help_directions[] = {
 const struct help_row help_variables[] = {
 	{ "AGENT_VM_MEMORY_GIB", "as --memory" },
 	{ "AGENT_VM_CPUS", "as --cpus" },
-	{ "AGENT_VM_IMAGE_TAG", "as --image" },
+	{ "AGENT_VM_IMAGE_TAG", "as --image, also for pull and setup" },
+	{ "AGENT_VM_INSECURE_REGISTRY", "1, true, yes or on: registries are asked by plain HTTP; always so on this host itself" },
 	{ "AGENT_VM_STATE_DIR", "where state, logs and images are, an absolute path; default: $XDG_STATE_HOME/agent-vm, else "
 				"~/.local/state/agent-vm" },
 	{ "AGENT_VM_LIBKRUN", "file of libkrun" },

@@ -15,6 +15,14 @@ const char *images_reference(const char *given)
 	return given ? given : tag && *tag ? tag : NULL;
 }
 
+int images_full(const char *given, char **ret, struct err *err)
+{
+	const char *ref = images_reference(given);
+	int r = store_ref_full(ref, ret, err);
+
+	return r < 0 ? err_ctx(err, r, "%s", given ? "--image" : "AGENT_VM_IMAGE_TAG") : 0;
+}
+
 int images_open(bool make, struct state_root *root, struct store *store, struct err *err)
 {
 	AUTO_FREE(char, path);

@@ -8,6 +8,13 @@
 const char *images_reference(const char *given);
 
 /**
+ * images_full() - The full form of what images_reference() found
+ *
+ * Return: as store_ref_full(); the text of an error names the option or the variable
+ */
+int images_full(const char *given, char **ret, struct err *err);
+
+/**
  * images_open() - The state root and the store in it
  * @make:	Make what is missing; without it a store that is not there is 0
  *

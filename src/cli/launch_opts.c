@@ -19,7 +19,9 @@ const struct opt launch_opts[] = {
 	{ "disk", OPT_MIB, AT(disk_mib), "SIZE", "size of the root disk, which ends with the session", 0,
 	  "As --memory. Room is taken on the host only for what is written. Default: 16 GiB.", "32" },
 	{ "image", OPT_STRING, AT(image), "REF", "image to start from", 0,
-	  "Default: the standard image if it is stored, else the one that agent-vm build made.", "agent-vm:local" },
+	  "[HOST[:PORT]/]NAME[:TAG][@DIGEST], or a source that agent-vm pull takes. One that is not stored is pulled first. "
+	  "Default: AGENT_VM_IMAGE_TAG, else the standard image, or the one that agent-vm build made while that is not "
+	  "stored.", "ghcr.io/me/mine:1" },
 	{ "vmm", OPT_CHOICE, AT(vmm), "krun|qemu", "virtual machine monitor to use", 0,
 	  "Default: krun where /dev/kvm and libkrun work, else qemu, with emulation if it must be.", "qemu",
 	  vmm_choices },

@@ -308,6 +308,8 @@ static void plan_image(struct cli *cli, const struct launch_args *args, struct p
 	if (r == 0)
 		return;
 	problems_at(&cli->problems, opt_at(&cli->parsed, opt, 0));
+	if (r == -EINVAL && strcmp(opt, "image") == 0)
+		(void)err_ctx(&err, r, "%s", opt_given(&cli->parsed, "image") ? "--image" : "AGENT_VM_IMAGE_TAG");
 	if (r == -EINVAL)
 		problem_text(&cli->problems, "%s", err.text);
 	else

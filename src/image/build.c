@@ -79,7 +79,9 @@ struct build {
 	char *role_text;
 	char *diff_id;
 	uint64_t used;
+	uint64_t has;
 	uint32_t api_version;
+	char api_found[IMAGE_API_FOUND];
 };
 
 static void tell(struct build *b, const char *what, bool ends)
@@ -125,9 +127,7 @@ static void on_debstrap_line(struct build *b, char *line)
 static void on_role_message(struct build *b, const struct im *m)
 {
 	AUTO_FREE(char, name);
-	AUTO_FREE(char, text);
 	struct span version;
-	uint64_t api;
 
 	switch (m->type) {
 	case IM_PROGRESS:
@@ -142,11 +142,9 @@ static void on_role_message(struct build *b, const struct im *m)
 		break;
 	case IM_DONE:
 		b->used = im_u64(m, IM_K_USED);
+		b->has = im_u64(m, IM_K_HAS);
 		version = im_bytes(m, IM_K_VERSION);
-		text = xstrndup((const char *)version.p, version.n);
-		text[strcspn(text, "\n")] = '\0';
-		if (str_u64(text, UINT16_MAX, &api) == 0)
-			b->api_version = (uint32_t)api;
+		b->api_version = image_api_parse(version.p, version.n, b->api_found);
 		break;
 	default:
 		break;
@@ -380,7 +378,8 @@ static int run(struct build *b, int disk, uint64_t disk_bytes, struct err *err)
 static int store_it(struct build *b, const char *ref, const char *tmp_name, int disk, uint64_t disk_bytes,
 		    struct build_result *ret, struct err *err)
 {
-	struct image_meta meta = { .reference = ref, .api_version = b->api_version, .architecture = ARCHITECTURE };
+	struct image_meta meta = { .reference = ref, .api_version = b->api_version, .api_found = b->api_found,
+				   .has_known = true, .has = b->has, .architecture = ARCHITECTURE };
 	char diff_ids[1][IM_DIGEST + 1];
 	struct stat st;
 	int r;

@@ -21,6 +21,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -63,6 +65,8 @@ struct pull {
 	char *tmp_name;
 	int disk;
 	int64_t next_tick;
+	int refused; /* what unpack said of a layer that is not verified yet; 0: nothing */
+	struct err refusal;
 	/* what unpack found */
 	uint64_t used, has;
 	uint32_t api_version;
@@ -611,6 +615,23 @@ static int judge(int r)
 	}
 }
 
+/* What unpack cannot read may be the image's fault, or what came over the network: fetch knows when it has all of the layer,
+ * and then also deletes what it has of it. */
+static int on_refusal(struct pull *p, int r, struct err *err)
+{
+	if (r != -EBADMSG || p->st.unpacking >= p->st.n_layers || p->st.layers[p->st.unpacking].loaded || p->fetch.fd < 0)
+		return r;
+	p->refused = r;
+	p->refusal = *err;
+	role_end(&p->unpack);
+	return 0;
+}
+
+static int stopped(struct err *err)
+{
+	return err_set(err, -EINTR, "stopped; what was loaded is kept for the next pull");
+}
+
 static int watch(struct pull *p, struct err *err)
 {
 	int r = 0;
@@ -625,12 +646,15 @@ static int watch(struct pull *p, struct err *err)
 		if (poll(pfd, ARRAY_SIZE(pfd), TICK_MS) < 0 && errno != EINTR)
 			return err_set(err, -errno, "poll: %s", strerror(errno));
 		if (pfd[0].revents)
-			return err_set(err, -EINTR, "stopped; what was loaded is kept for the next pull");
-		/* unpack first: when it refuses a layer, that is the cause and what fetch says is not */
+			return stopped(err);
 		if (pfd[2].revents)
-			r = judge(on_unpack(p, err));
+			r = on_refusal(p, judge(on_unpack(p, err)), err);
 		if (r >= 0 && !is_over(p) && pfd[1].revents)
 			r = judge(on_fetch(p, err));
+		if (r >= 0 && p->refused && p->st.layers[p->st.unpacking].loaded) {
+			*err = p->refusal;
+			r = p->refused;
+		}
 		if (r >= 0)
 			r = feed(p, err);
 		if (r >= 0 && now_ns() >= p->next_tick)
@@ -656,6 +680,35 @@ static int start_fetch(struct pull *p, struct err *err)
 	return role_send(&p->fetch, &b, p->args->archive_fd, err);
 }
 
+/* Seconds on a slow disk, in which Ctrl-C must be heard: a child waits for them. */
+static int write_out(struct pull *p, struct err *err)
+{
+	struct pollfd pfd[2];
+	int ends[2], status = 0;
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_set(err, -errno, "pipe: %s", strerror(errno));
+	pid = fork();
+	if (pid == 0)
+		_exit(fsync(p->disk) < 0 ? errno : 0);
+	(void)close(ends[1]);
+	pfd[0] = (struct pollfd){ .fd = p->args->stop_fd, .events = POLLIN };
+	pfd[1] = (struct pollfd){ .fd = ends[0], .events = POLLIN };
+	while (pid > 0 && poll(pfd, 2, TICK_MS) >= 0 && !pfd[0].revents && !pfd[1].revents)
+		tell(p, PULL_TICK, 0);
+	(void)close(ends[0]);
+	/* One that is in the middle of it cannot be ended; it ends by itself. */
+	if (pid > 0 && pfd[0].revents)
+		return stopped(err);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) != 0)
+		return err_set(err, -WEXITSTATUS(status), "%s/tmp/%s: cannot be written out: %s", p->s->path, p->tmp_name,
+			       strerror(WEXITSTATUS(status)));
+	return 0; /* store_add() makes sure of it in any case */
+}
+
 static int store_it(struct pull *p, struct err *err)
 {
 	AUTO_FREE(struct image_blob, blobs);
@@ -664,6 +717,9 @@ static int store_it(struct pull *p, struct err *err)
 	int r;
 
 	r = image_api_check(p->reference, p->api_version, p->api_found, err);
+	if (r < 0)
+		return r;
+	r = write_out(p, err);
 	if (r < 0)
 		return r;
 	blobs = xcalloc(p->st.n_layers + 1, sizeof(*blobs));

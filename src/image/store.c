@@ -1,7 +1,7 @@
 /* The image store: opening it and finding an image in it. What is in it is written once and replaced whole, so a reader
  * needs no lock for consistency; locks say what is in use:
  *
- *	lock			shared by who looks up, exclusive by who adds or deletes. Held for milliseconds
+ *	lock			shared by who looks up, exclusive by who adds, deletes or lists. Held for milliseconds
  *	pulls			shared by a pull from its start to its end: the blobs that it has loaded have no name yet
  *	a disk's descriptor	shared for the life of a session, exclusive for the moment of its deletion
  *	a file in tmp/		exclusive by its maker for as long as he lives

@@ -8,7 +8,7 @@
  *	checks/HEX16		its mtime: when the registry was last asked for something newer
  *	default.json		the reference that a local build recorded as default
  *	tmp/			a disk being made; whoever makes it holds an exclusive flock on it
- *	lock			flock: shared while the store is read, exclusive to add or delete
+ *	lock			flock: shared to look up, exclusive to add, delete or list
  *	pulls			flock: shared by each pull for as long as it lasts, exclusive to delete blobs
  *
  * Blobs and partials are the business of agent-vm-image's fetching half; here they are only counted and deleted. */

@@ -67,7 +67,7 @@ static void entry_facts(const struct store *s, int blobs, const char *file, stru
 		e->layer_bytes += blob_allocated(blobs, e->ref.layers[i].digest);
 }
 
-/* All references; the caller holds the store's lock in one way or the other. */
+/* All references; the caller holds the store's lock exclusively. */
 static int list_locked(const struct store *s, struct image_list *l, struct err *err)
 {
 	struct dirent *e;
@@ -110,7 +110,8 @@ int store_list(const struct store *s, struct image_list *ret, struct err *err)
 	AUTO_FD(lock);
 	int r;
 
-	r = store_lock(s, "lock", LOCK_SH, &lock);
+	/* Exclusive: whether a disk is in use shows by locking it for a moment, and a launch must not meet that lock. */
+	r = store_lock(s, "lock", LOCK_EX, &lock);
 	if (r < 0)
 		return err_set(err, r, "%s/lock: cannot be locked: %s", s->path, strerror(-r));
 	r = list_locked(s, &l, err);

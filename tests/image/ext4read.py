@@ -21,7 +21,8 @@ class Ext4:
         self.desc_size = struct.unpack_from("<H", sb, 0xFE)[0]
         self.uuid = sb[0x68:0x78]
         self.incompat = struct.unpack_from("<I", sb, 0x60)[0]
-        self.times = struct.unpack_from("<I", sb, 0x2C)[0], struct.unpack_from("<I", sb, 0x108)[0]
+        # mounted, written, checked, made
+        self.times = [struct.unpack_from("<I", sb, at)[0] for at in (0x2C, 0x30, 0x40, 0x108)]
 
     def inode(self, ino):
         group, index = divmod(ino - 1, self.inodes_per_group)

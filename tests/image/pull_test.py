@@ -72,11 +72,11 @@ class Pull(Case):
 
     def test_a_layout_and_an_archive(self):
         image = old()
-        image.write(self.state / "layout")
+        image.write(self.work / "layout")
         out, _ = self.run_it("pull", "--image", "oci:layout:x")
-        self.assertRegex(out, rf"^oci:{self.state}/layout:x [0-9a-f]{{12}} \(new; 3 of 3 layers new")
-        subprocess.run(["tar", "-C", self.state / "layout", "-cf", self.state / "a.tar", "."], check=True)
-        out, _ = self.run_it("pull", "--image", f"oci-archive:{self.state}/a.tar")
+        self.assertRegex(out, rf"^oci:{self.work}/layout:x [0-9a-f]{{12}} \(new; 3 of 3 layers new")
+        subprocess.run(["tar", "-C", self.work / "layout", "-cf", self.work / "a.tar", "."], check=True)
+        out, _ = self.run_it("pull", "--image", f"oci-archive:{self.work}/a.tar")
         self.assertIn("(new; its disk was there)", out)
         self.assertEqual(len(self.images()), 2)
 
@@ -157,6 +157,70 @@ class Refused(Case):
         out, err = self.run_it("setup", "--image", f"127.0.0.1:{free_port()}/x/y:z", check=1)
         self.assertRegex(out, r"^==> 127\.0\.0\.1:\d+: cannot be reached \(.*\); an equal image can be built here: agent-vm build\n$")
         self.assertNotIn("agent-vm: ", err)
+
+
+class Verbs(Case):
+    """images and prune, and pull by what stands in variables."""
+
+    def test_nothing_is_there_and_nothing_is_made(self):
+        self.state.rmdir()
+        self.assertEqual(self.run_it("images")[0].split(), "REFERENCE DIGEST API PULLED DISK LAYERS IN USE".split())
+        self.assertEqual(self.run_it("images", "--json")[0], "[]\n")
+        self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
+        self.assertFalse(self.state.exists())
+        self.state.mkdir()
+
+    def test_the_table(self):
+        self.push(old())
+        self.run_it("pull")
+        Image(base_layer(), agent_layer("codex")).write(self.work / "two")
+        self.run_it("pull", "--image", "oci:two:x")
+        head, one, two = self.run_it("images")[0].splitlines()
+        self.assertRegex(one, rf"^{self.ref()}  +[0-9a-f]{{12}}  1    \d+s ago  \d+\.\d MB  \d+\.\d MB  -$")
+        self.assertRegex(two, rf"^oci:{self.work}/two:x  +[0-9a-f]{{12}}  1 ")
+        for column in ("DIGEST", "PULLED", "IN USE"):
+            self.assertEqual(one[head.index(column) - 1], " ")
+            self.assertNotEqual(one[head.index(column)], " ")
+        got = self.images()[self.ref()]
+        # blocks that are there, not the 16 GiB that the disk is long
+        disk = self.store / f"disks/{got['disk']}.ext4"
+        self.assertEqual(got["disk_bytes"], disk.stat().st_blocks * 512)
+        self.assertLess(got["disk_bytes"], 64 * MB)
+        self.assertGreater(got["layer_bytes"], old().bytes)
+
+    def test_by_age(self):
+        self.push(old())
+        self.run_it("pull")
+        Image(base_layer(), agent_layer("codex")).write(self.work / "two")
+        self.run_it("pull", "--image", "oci:two:x")
+        self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
+        # the one of the variable is kept like the default
+        out, _ = self.run_it("prune", "--older-than", "0m")
+        self.assertRegex(out, rf"^removed reference  oci:{self.work}/two:x \(unused for \d+s\)\nremoved disk       [0-9a-f]{{12}}  ")
+        self.assertEqual(list(self.images()), [self.ref()])
+        self.usable()
+
+    def test_layers(self):
+        image = self.push(old())
+        self.run_it("pull")
+        import json
+        got = json.loads(self.run_it("prune", "--layers", "--json")[0])
+        self.assertEqual({i["name"] for i in got["items"]}, set(image.layers))
+        self.assertEqual(got["bytes"], sum(i["bytes"] for i in got["items"]))
+        self.usable()
+        self.assertRegex(self.run_it("pull")[0], "is up to date\n$")
+        self.push(new())
+        self.assertRegex(self.run_it("pull")[0], "3 of 3 layers new")
+
+    def test_wrong_words(self):
+        for word in ("30", "d", "-1d", "1y", "1.5d", "999999999999d"):
+            _, err = self.run_it("prune", f"--older-than={word}", check=2)
+            self.assertEqual(err, f"agent-vm: --older-than {word}: not a number with m, h, d or w; for thirty days write "
+                                  "--older-than 30d\n")
+        _, err = self.run_it("pull", check=2, AGENT_VM_IMAGE_TAG="Not/Right")
+        self.assertRegex(err, "^agent-vm: AGENT_VM_IMAGE_TAG: image Not/Right: ")
+        _, err = self.run_it("shell", "--", "true", check=2, AGENT_VM_IMAGE_TAG="Not/Right")
+        self.assertIn("agent-vm: AGENT_VM_IMAGE_TAG: image Not/Right: ", err)
 
 
 class Interrupted(Case):

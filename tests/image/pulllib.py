@@ -250,6 +250,7 @@ class Case(unittest.TestCase):
         self.addCleanup(self.relay.stop)
         self.state = pathlib.Path(tempfile.mkdtemp(dir=self.top))
         self.store = self.state / "images"
+        self.work = pathlib.Path(tempfile.mkdtemp(dir=self.top))
         self.name = f"t/{self.id().rpartition('.')[2].replace('_', '-')}"
 
     def ref(self, tag="latest"):
@@ -265,7 +266,7 @@ class Case(unittest.TestCase):
             "AGENT_VM_STATE_DIR": str(self.state), "AGENT_VM_IMAGE_TAG": self.ref()} | more
 
     def start(self, *words, **more):
-        return subprocess.Popen([AGENT_VM, *map(str, words)], env=self.env(**more), cwd=self.state, text=True,
+        return subprocess.Popen([AGENT_VM, *map(str, words)], env=self.env(**more), cwd=self.work, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def end(self, p, check=None, seconds=60):

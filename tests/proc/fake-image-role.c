@@ -222,6 +222,11 @@ static void load(int layer, const char *hex)
 				report(EINTR, "interrupted");
 		}
 	}
+	if (layer == 1 && starts("broken-")) {
+		if (is("broken-by-the-network"))
+			report(EBADMSG, "layer 2: not what its digest says; it was deleted, pull again");
+		(void)usleep(100000);
+	}
 	if (is("progress-beyond"))
 		send_number(IM_PROGRESS, layer, LAYER_BYTES + 1, -1);
 	if (is("done-early"))
@@ -308,7 +313,12 @@ static void unpack_layer(struct in *in, int layer)
 	static char mem[LAYER_BYTES + 1];
 	char diff[IM_DIGEST + 1];
 	struct buf b;
+	struct im m;
 
+	if (layer == 1 && starts("broken-")) {
+		take(IM_TO_UNPACK, &m);
+		report(EBADMSG, "layer 2: no gzip data; use another image");
+	}
 	wait_for(in, layer);
 	/* What was announced is there, and it is read-only. */
 	if (pread(in->fd[layer], mem, sizeof(mem), 0) != LAYER_BYTES || write(in->fd[layer], mem, 1) >= 0)

@@ -211,6 +211,8 @@ TEST(whatever_a_half_says_the_old_image_stays_and_nothing_else_does)
 		{ "unpack-dies", -EIO, "signal 9" },
 		{ "unpack-leaves", -EIO, "without a word" },
 		{ "unpack-refuses", -EBADMSG, "leads out of the image" },
+		{ "broken-by-the-network", -EBADMSG, "it was deleted, pull again" },
+		{ "broken-by-its-maker", -EBADMSG, "no gzip data" },
 		{ "unpack-done-early", -EPROTO, "before all layers" },
 		{ "layer-done-order", -EPROTO, "out of order" },
 		{ "diff-wrong", -EBADMSG, "the image is broken" },

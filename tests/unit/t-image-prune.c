@@ -222,6 +222,38 @@ TEST(by_age_goes_what_was_not_used_but_not_the_default_and_not_what_a_session_ho
 	teardown(&s);
 }
 
+TEST(a_look_at_the_store_never_disturbs_a_launch)
+{
+	struct store s = setup();
+	struct image img;
+	struct err err;
+	int status;
+	pid_t pid;
+
+	add_pulled(&s, REF, 'a', "12", 'c');
+	pid = fork();
+	if (pid == 0) {
+		struct image_list list;
+
+		for (int i = 0; i < 3000; i++) {
+			if (store_list(&s, &list, &err) < 0)
+				_exit(1);
+			image_list_done(&list);
+		}
+		_exit(0);
+	}
+	do {
+		if (store_find(&s, REF, &img, &err) < 0) {
+			(void)kill(pid, SIGKILL);
+			(void)waitpid(pid, &status, 0);
+			fail_msg("%s", err.text);
+		}
+		image_done(&img);
+	} while (waitpid(pid, &status, WNOHANG) == 0);
+	CHECK_INT(status, ==, 0);
+	teardown(&s);
+}
+
 TEST(layers_go_when_that_is_asked_and_the_image_stays)
 {
 	struct prune_rule rule = { .unused_s = -1, .layers = true };
