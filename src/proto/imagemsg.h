@@ -52,6 +52,12 @@ enum im_msg {
 	IM_GROWN, /* IM_K_LAYER, IM_K_BYTES that may be read now; not sent for a layer whose descriptor is a pipe */
 	/* from unpack */
 	IM_LAYER_DONE, /* IM_K_LAYER, IM_K_DIFF_ID as found, IM_K_BYTES of the uncompressed layer */
+	/* both ways, or from both */
+	IM_LAYER,    /* IM_K_LAYER, IM_K_COMPRESSION, IM_K_BLOB, IM_K_BYTES of the blob, IM_K_DIFF_ID; to unpack with a
+		      * descriptor. A pipe or a locally made tar has no IM_K_BLOB, IM_K_BYTES and IM_K_DIFF_ID. */
+	IM_PROGRESS, /* IM_K_LAYER, IM_K_BYTES of the blob loaded or consumed; unpack: IM_K_NAME of the entry, escaped */
+	IM_DONE,     /* unpack: IM_K_ENTRIES, IM_K_USED, IM_K_VERSION?, IM_K_HAS* */
+	IM_ERROR,    /* IM_K_ERRNO, IM_K_TEXT: OBJECT: CAUSE; WHAT TO DO */
 	/* builds */
 	IM_PACKAGE, /* IM_K_PACKAGE as it was resolved, IM_K_INTEGRITY, IM_K_BYTES of its tarball */
 	IM_RELEASE, /* IM_K_EPOCH: date of the newest; IM_K_BLOB: digest of all that was asked for */
@@ -59,12 +65,6 @@ enum im_msg {
 		     * empty file, O_RDWR. Without rules the tar is taken as it is. */
 	IM_SCRATCH, /* descriptor: an empty file, O_RDWR */
 	IM_PACKED,  /* IM_K_BLOB, IM_K_DIFF_ID, IM_K_BYTES of the blob, IM_K_USED: bytes of the tar */
-	/* both ways, or from both */
-	IM_LAYER,    /* IM_K_LAYER, IM_K_COMPRESSION, IM_K_BLOB, IM_K_BYTES of the blob, IM_K_DIFF_ID; to unpack with a
-		      * descriptor. A pipe or a locally made tar has no IM_K_BLOB, IM_K_BYTES and IM_K_DIFF_ID. */
-	IM_PROGRESS, /* IM_K_LAYER, IM_K_BYTES of the blob loaded or consumed; unpack: IM_K_NAME of the entry, escaped */
-	IM_DONE,     /* unpack: IM_K_ENTRIES, IM_K_USED, IM_K_VERSION?, IM_K_HAS* */
-	IM_ERROR,    /* IM_K_ERRNO, IM_K_TEXT: OBJECT: CAUSE; WHAT TO DO */
 	IM_MSGS,
 };
 
