@@ -152,7 +152,8 @@ static int find_state(struct build *b, struct debstrap *d, struct made *ret, str
 		return r;
 	if (r < 0) {
 		if (d->mirrors.main && made_find(b->s, d->key, NULL, ret) == 0) {
-			b->note = xasprintf("%s; Debian's packages are those of the build before", err->text);
+			b->note = xasprintf("Debian's mirror cannot be asked (%.*s); its packages are those of the build before",
+					    (int)strcspn(err->text, ";"), err->text);
 			return 1;
 		}
 		by_day(d);

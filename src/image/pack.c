@@ -172,6 +172,14 @@ static int copy_stream(struct pack *p, struct err *err)
 
 /* --- a package --- */
 
+/* What layers_read() says of the bytes, with what can be done. */
+static int bad_stream(struct err *err)
+{
+	struct err cause = *err;
+
+	return err_set(err, -EBADMSG, "%.700s; the package cannot be used", cause.text);
+}
+
 static int spool(struct pack *p, uint64_t *ret_bytes, struct err *err)
 {
 	const uint8_t *piece;
@@ -187,6 +195,8 @@ static int spool(struct pack *p, uint64_t *ret_bytes, struct err *err)
 		r = say_progress(p, layers_consumed(p->layers), NULL);
 	}
 	*ret_bytes = bytes;
+	if (n == -EBADMSG)
+		return bad_stream(err);
 	return n < 0 ? (int)n : r;
 }
 
