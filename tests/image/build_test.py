@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -304,6 +305,71 @@ class Image(Base):
     def test_wrong_words(self):
         self.build("--base", "--full", code=2)
         self.build("--output", "dir", code=2)
+
+
+class Dockerfile(Base):
+    """There is no Docker here: what its steps do is run without it, and its text compared."""
+
+    def test_programs_have_the_same_paths_modes_and_content(self):
+        lock = json.loads(json.dumps(LOCK))
+        for p in lock["programs"]:
+            pin = p["platforms"][ARCH]
+            pin["integrity"] = integrity(self.registry.packages[pin["package"], pin["version"]][0])
+        (self.tmp / "lock").write_text(json.dumps(lock))
+        text = (TOP / "images/Dockerfile").read_text()
+        steps = re.findall(r"^RUN case \$SET in ([a-z |]+)\) ;; \*\) \S+/install-program \S+/agents.lock (\S+) / ;; esac$", text, re.M)
+        for kind in ("base", "minimal", "default", "full"):
+            root = self.tmp / kind
+            root.mkdir()
+            order = [name for without, name in steps if kind not in without.split(" | ")]
+            for name in order:
+                subprocess.run([TOP / "images/install-program", self.tmp / "lock", name, root], env=self.env, check=True)
+            config, layers = self.layout("--latest", *([] if kind == "default" else ["--" + kind]))
+            self.assertEqual([h["created_by"].split(": ")[1].split()[0] for h in config["history"][1:]], order)
+            ours = {n: self.entry_of(m, data) for layer in layers[1:] for n, (m, data) in layer.items() if not m.isdir()}
+            docker = {}
+            for path in root.rglob("*"):
+                if path.is_symlink():
+                    docker[str(path.relative_to(root))] = os.readlink(path)
+                elif path.is_file():
+                    docker[str(path.relative_to(root))] = (bool(path.stat().st_mode & 0o111), path.read_bytes())
+            self.assertEqual(docker, ours)
+
+    @staticmethod
+    def entry_of(m, data):
+        return m.linkname if m.issym() else (bool(m.mode & 0o111), data)
+
+    def test_wrong_content_is_refused(self):
+        run = subprocess.run([TOP / "images/install-program", TOP / "images/agents.lock", "opencode", self.tmp], env=self.env,
+                             capture_output=True, text=True)
+        self.assertEqual(run.returncode, 1)
+        self.assertRegex(run.stderr, "opencode.*pinned is sha512-")
+        self.assertFalse((self.tmp / "usr").exists())
+
+    def test_packages_are_the_same(self):
+        text = (TOP / "images/Dockerfile").read_text().replace("\\\n", " ")
+        sets = {name: words.split() for name, words in re.findall(r'\b(minimal|default|full)="([a-z0-9 .\t-]+)"', text)}
+        expected = {"base": sets["minimal"], "minimal": sets["minimal"], "default": sets["minimal"] + sets["default"],
+                    "full": sets["minimal"] + sets["default"] + sets["full"]}
+        for kind, packages in expected.items():
+            self.build("--latest", *([] if kind == "default" else ["--" + kind]), "--include", "make")
+            # base and minimal have one base, so the second is not made again
+            include = re.findall(r"^--include=(.*)$", self.runs.read_text(), re.M)[-1]
+            self.assertEqual(include.split(","), packages + ["make"], kind)
+
+    def test_browser_is_set_up_the_same(self):
+        self.build("--full", "--latest")
+        hooks = self.runs.read_text()
+        text = (TOP / "images/Dockerfile").read_text()
+        for line in ("chrome:x:9999:9999::/home/chrome:/bin/bash", "chrome:x:9999:", "chrome:!::", "chrome:*:19700:0:99999:7:::"):
+            self.assertIn(f"echo '{line}' >>", hooks)
+            self.assertIn(f"echo '{line}' >>", text)
+        self.assertIn((TOP / "images/agent-vm-chrome-mcp").read_text(), hooks)
+        for link in re.findall(r"ln -s (\S+) /(\S+?)[;\s]", text):
+            self.assertIn("ln -s {} {}".format(*link), hooks)
+
+    def test_lock_is_as_its_tool_writes_it(self):
+        subprocess.run([TOP / "tools/agents-lock", "--check"], check=True)
 
 
 class Cache(Base):
