@@ -75,7 +75,7 @@ def main():
     again, disk_again = image.build(**NO_NETWORK)
     assert disk == disk_again, "two builds, two disks"
     assert again["new"] == 0 and again["digest"] == first["digest"], again
-    script = "\n".join(f'printf "%s: " {a}; timeout 120 {a} --version 2>&1 | head -n 1' for a in AGENTS[kind])
+    script = "\n".join(f'printf "%s: " {a}; timeout 120 {a} --version 2>&1 | head -n 20 | tr "\\n" " "; echo' for a in AGENTS[kind])
     run = image.run(script, 900)
     print(run.stdout, end="", flush=True)
     assert run.returncode == 0, f"exit status {run.returncode}"
