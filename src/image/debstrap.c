@@ -44,7 +44,7 @@ static const char hook[] =
 	"var/lib/apt/lists/*_*";
 
 static const char chrome_mcp[] =
-#include "agent-vm-chrome-mcp.inc"
+#include "image/agent-vm-chrome-mcp.inc"
 	;
 
 /* Image page 7: chromium runs as a user of its own, whom PAM knows (shadow); the DevTools server looks for Chrome by its own

@@ -14,7 +14,7 @@
 #define URL_MAX_BYTES 1500
 
 const char pins_lock[] =
-#include "agents.lock.inc"
+#include "image/agents.lock.inc"
 	;
 
 static char *text_of(const json_t *j, const char *key)
