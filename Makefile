@@ -3,7 +3,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 SAN = build-san
 
-.PHONY: all demo check bench fuzz lab install clean deps
+.PHONY: all demo check bench fuzz lab agents agents-lock install clean deps
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -39,6 +39,17 @@ lab:
 	@tools/deps lab
 	@$(MAKE) --no-print-directory all
 	@tests/lab/suite
+
+# The image with the agents, built twice and booted: each prints its version. AGENTS=default or full for more.
+AGENTS = minimal
+agents:
+	@tools/deps run
+	@$(MAKE) --no-print-directory all
+	@tests/image/agents_test.py $(BUILD) $(AGENTS)
+
+# The newest versions of the agents into images/agents.lock.
+agents-lock:
+	@tools/agents-lock
 
 # Each fuzz target for FUZZ_SECONDS.
 FUZZ_SECONDS ?= 60

@@ -46,20 +46,25 @@ void build_view_progress(void *ctx, const struct build_progress *p)
 
 void build_view_done(struct build_view *v, const struct build_result *r)
 {
-	double mb = (double)r->disk_allocated / 1e6, s = (double)r->elapsed_ms / 1e3;
+	double mb = (double)r->layer_bytes / 1e6, s = (double)r->elapsed_ms / 1e3;
 
 	progress_clear(&v->p);
 	progress_event(&v->p, "done",
-		       json_pack("{s:s, s:s, s:I, s:I}", "digest", r->digest, "was", r->was, "size",
-				 (json_int_t)r->disk_allocated, "elapsed_ms", (json_int_t)r->elapsed_ms));
+		       json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "digest", r->digest, "was", r->was, "size",
+				 (json_int_t)r->disk_allocated, "layer_bytes", (json_int_t)r->layer_bytes, "layers",
+				 (json_int_t)r->n_layers, "new", (json_int_t)r->n_new, "elapsed_ms",
+				 (json_int_t)r->elapsed_ms));
 	if (!v->p.json) {
 		if (strcmp(r->was, r->digest) == 0)
 			(void)printf("%s %.12s is up to date\n", r->reference, r->digest);
 		else if (r->was[0])
-			(void)printf("%s %.12s (was %.12s; %.1f MB in %.1f s)\n", r->reference, r->digest, r->was, mb, s);
+			(void)printf("%s %.12s (was %.12s; %zu of %zu layers new, %.1f MB in %.1f s)\n", r->reference, r->digest, r->was,
+				     r->n_new, r->n_layers, mb, s);
 		else
 			(void)printf("%s %.12s (new; %.1f MB in %.1f s)\n", r->reference, r->digest, mb, s);
 	}
+	if (r->note)
+		progress_line(&v->p, "==> %s", r->note);
 	if (r->now_default)
 		progress_line(&v->p, "==> it is the default image now");
 }

@@ -16,18 +16,25 @@
 #include "session/root.h"
 
 struct build_cmd_args {
-	bool minimal, full, if_missing, json, quiet;
-	const char *tag;
+	bool base, minimal, full, latest, if_missing, json, quiet;
+	const char *tag, *output;
 	struct strv include;
 };
 
 static const struct opt build_opts[] = {
-	{ "minimal", OPT_FLAG, offsetof(struct build_cmd_args, minimal), NULL, "git, curl and a few tools only" },
-	{ "full", OPT_FLAG, offsetof(struct build_cmd_args, full), NULL, "with browser and Docker; not in this version" },
+	{ "minimal", OPT_FLAG, offsetof(struct build_cmd_args, minimal), NULL,
+	  "claude, codex and opencode, with git, curl and a few tools; 450 MB of layers" },
+	{ "full", OPT_FLAG, offsetof(struct build_cmd_args, full), NULL,
+	  "also Docker's packages, chromium and its DevTools server; 1.1 GB" },
+	{ "base", OPT_FLAG, offsetof(struct build_cmd_args, base), NULL, "the packages of --minimal, without any agent; 65 MB" },
+	{ "latest", OPT_FLAG, offsetof(struct build_cmd_args, latest), NULL,
+	  "the newest agents that npm has, not those that this version was tested with" },
 	{ "tag", OPT_STRING, offsetof(struct build_cmd_args, tag), "NAME",
 	  "name of the image: localhost/agent-vm:NAME, or a whole reference", 0, NULL, "work" },
 	{ "include", OPT_STRV, offsetof(struct build_cmd_args, include), "PACKAGE[,PACKAGE]",
 	  "more Debian packages; may be given several times", 0, NULL, "golang,make" },
+	{ "output", OPT_STRING, offsetof(struct build_cmd_args, output), "oci:DIR",
+	  "also write the image as an OCI layout into a new folder, to copy it to a registry", 0, NULL, "oci:agent-vm" },
 	{ "if-missing", OPT_FLAG, offsetof(struct build_cmd_args, if_missing), NULL,
 	  "do nothing when an image of that name is stored" },
 	{ "json", OPT_FLAG, offsetof(struct build_cmd_args, json), NULL, "print events as JSON, one object a line" },
@@ -56,10 +63,19 @@ static void read_args(struct cli *cli, const struct build_cmd_args *args, struct
 {
 	struct err err;
 
-	*ret = (struct build_args){ .set = args->minimal ? BUILD_MINIMAL : BUILD_DEFAULT };
-	if (args->full) {
-		problems_at(&cli->problems, opt_at(&cli->parsed, "full", 0));
-		problem_text(&cli->problems, "--full: not in this version; leave it out and add packages with --include");
+	*ret = (struct build_args){
+		.set = args->base ? BUILD_BASE : args->minimal ? BUILD_MINIMAL : args->full ? BUILD_FULL : BUILD_DEFAULT,
+		.latest = args->latest,
+	};
+	if (args->base + args->minimal + args->full > 1) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, args->full ? "full" : "minimal", 0));
+		problem_text(&cli->problems, "--base, --minimal, --full: only one of them");
+	}
+	if (args->output && (!str_starts(args->output, "oci:") || strlen(args->output) == strlen("oci:"))) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, "output", 0));
+		problem_text(&cli->problems, "--output: not oci:DIR; name a folder to make, such as oci:agent-vm");
+	} else if (args->output) {
+		ret->output = args->output + strlen("oci:");
 	}
 	split(&args->include, &ret->include);
 	for (size_t i = 0; i < ret->include.n; i++)
@@ -129,6 +145,7 @@ static int build_it(struct build_args *args, const struct build_cmd_args *cmd, s
 		return r;
 	build_view_done(view, &res);
 	free(res.reference);
+	free(res.note);
 	return 0;
 }
 
@@ -167,11 +184,16 @@ const struct cmd cmd_build = {
 	.name = "build",
 	.summary = "make the built-in image on this machine, without a registry or Docker",
 	.usage = "[OPTIONS]",
-	.about = "Makes a Debian 13 root disk with mmdebstrap from the Debian mirror that this machine's apt uses. No root is "
-		 "needed: mmdebstrap works in a user namespace, with the package uidmap and a range of sub-ids.\n\n"
-		 "This version makes the image without the agents' programs. The first image becomes the default one.",
+	.about = "Makes an image of Debian 13 and the agents' programs: packages by mmdebstrap from the Debian mirror that this "
+		 "machine's apt uses, programs from their npm packages, in the versions and with the hashes that this version of "
+		 "agent-vm knows. No root is needed: mmdebstrap works in a user namespace, with the package uidmap and a range of "
+		 "sub-ids. Nothing from npm is run on this machine.\n\n"
+		 "The programs are claude, codex, opencode and copilot; see the options for less and for more. What was made before "
+		 "from the same is used again. The registry is npm_config_registry, else that of ~/.npmrc, else npm's own. The "
+		 "first image becomes the default one.",
 	.examples = "agent-vm build\tthe default image\n"
-		    "agent-vm build --minimal --include golang\ta small one with Go\n",
+		    "agent-vm build --minimal --include golang\ta small one with Go\n"
+		    "agent-vm build --full --output oci:agent-vm\tall of it, also as a folder for skopeo\n",
 	.opts = build_opts,
 	.args_size = sizeof(struct build_cmd_args),
 	.words = CMD_WORDS_NONE,

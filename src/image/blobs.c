@@ -22,7 +22,9 @@
 
 struct blob {
 	const struct blobs *at;
-	struct descriptor want;
+	char hex[2 * 64 + 1]; /* of SHA-256, or of a tarball's SHA-512 */
+	const EVP_MD *md;
+	uint64_t bytes;
 	int fd; /* holds the flock */
 	uint64_t pos, flushed;
 	EVP_MD_CTX *sha;
@@ -30,29 +32,35 @@ struct blob {
 
 /* --- digest --- */
 
-static EVP_MD_CTX *sha_new(void)
+static EVP_MD_CTX *sha_new(const EVP_MD *md)
 {
 	EVP_MD_CTX *c = EVP_MD_CTX_new();
 
-	if (!c || EVP_DigestInit_ex(c, EVP_sha256(), NULL) != 1)
+	if (!c || EVP_DigestInit_ex(c, md, NULL) != 1)
 		abort(); /* out of memory */
 	return c;
 }
 
-static void sha_end(EVP_MD_CTX *c, char ret[IM_DIGEST + 1])
+static void hex_of(const uint8_t *p, size_t n, char *ret)
+{
+	for (size_t i = 0; i < n; i++)
+		(void)snprintf(ret + 2 * i, 3, "%02x", p[i]);
+}
+
+/* @ret has room for twice the digest's bytes and the end. */
+static void sha_end(EVP_MD_CTX *c, char *ret)
 {
 	uint8_t md[EVP_MAX_MD_SIZE];
 	unsigned int n = 0;
 
 	(void)EVP_DigestFinal_ex(c, md, &n);
-	assert(2 * n == IM_DIGEST);
-	for (unsigned int i = 0; i < n; i++)
-		(void)snprintf(ret + 2 * (size_t)i, 3, "%02x", md[i]);
+	assert(n > 0);
+	hex_of(md, n, ret);
 }
 
 void sha256_hex(const void *p, size_t n, char ret[IM_DIGEST + 1])
 {
-	EVP_MD_CTX *c = sha_new();
+	EVP_MD_CTX *c = sha_new(EVP_sha256());
 
 	(void)EVP_DigestUpdate(c, p, n);
 	sha_end(c, ret);
@@ -93,12 +101,17 @@ void blobs_close(struct blobs *b)
 	*b = (struct blobs){ -1, -1 };
 }
 
+static const char *algorithm(const char *hex)
+{
+	return strlen(hex) == IM_DIGEST ? "sha256" : "sha512";
+}
+
 static int failed(struct err *err, int r, const char *hex, const char *what)
 {
 	if (r == -ENOSPC || r == -EDQUOT || r == -EFBIG)
-		return err_set(err, r, "image store: no room for sha256:%.12s: %s; make room (agent-vm prune --dry-run lists "
-			       "what can go), then pull again: what was loaded is kept", hex, strerror(-r));
-	return err_set(err, r, "image store: sha256:%.12s: %s: %s", hex, what, strerror(-r));
+		return err_set(err, r, "image store: no room for %s:%.12s: %s; make room (agent-vm prune --dry-run lists "
+			       "what can go), then try again: what was loaded is kept", algorithm(hex), hex, strerror(-r));
+	return err_set(err, r, "image store: %s:%.12s: %s: %s", algorithm(hex), hex, what, strerror(-r));
 }
 
 int blobs_have(const struct blobs *b, const struct descriptor *d)
@@ -141,7 +154,7 @@ static int take_up(struct blob *b, uint64_t size)
 {
 	AUTO_FREE(uint8_t, mem);
 
-	if (size > b->want.bytes) {
+	if (size > b->bytes) {
 		if (ftruncate(b->fd, 0) < 0)
 			return -errno;
 		return 0;
@@ -182,9 +195,26 @@ static int lock_partial(const struct blobs *b, const char *hex, int *ret_fd, uin
 	return 0;
 }
 
+/* @fd is taken. */
+static int blob_new(const struct blobs *b, const char *hex, const EVP_MD *md, uint64_t bytes, int fd, uint64_t size,
+		    struct blob **ret, struct err *err)
+{
+	struct blob *blob = xcalloc(1, sizeof(*blob));
+	int r;
+
+	*blob = (struct blob){ .at = b, .md = md, .bytes = bytes, .fd = fd, .sha = sha_new(md) };
+	(void)snprintf(blob->hex, sizeof(blob->hex), "%s", hex);
+	r = take_up(blob, size);
+	if (r < 0) {
+		blob_close(blob);
+		return failed(err, r, hex, "what was loaded before cannot be read");
+	}
+	*ret = blob;
+	return 0;
+}
+
 int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **ret, struct err *err)
 {
-	struct blob *blob;
 	AUTO_FD(fd);
 	uint64_t size;
 	int r, have;
@@ -210,15 +240,24 @@ int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **
 		(void)unlinkat(b->partial, d->hex, 0);
 		return 1;
 	}
-	blob = xcalloc(1, sizeof(*blob));
-	*blob = (struct blob){ .at = b, .want = *d, .fd = TAKE_FD(fd), .sha = sha_new() };
-	r = take_up(blob, size);
-	if (r < 0) {
-		blob_close(blob);
-		return failed(err, r, d->hex, "what was loaded before cannot be read");
-	}
-	*ret = blob;
-	return 0;
+	return blob_new(b, d->hex, EVP_sha256(), d->bytes, TAKE_FD(fd), size, ret, err);
+}
+
+int blob_begin_tarball(const struct blobs *b, const uint8_t sha512[64], uint64_t bytes, struct blob **ret, struct err *err)
+{
+	char hex[2 * 64 + 1];
+	uint64_t size;
+	int fd, r;
+
+	hex_of(sha512, 64, hex);
+	do
+		r = lock_partial(b, hex, &fd, &size);
+	while (r == -ESTALE);
+	if (r == -EAGAIN)
+		return err_set(err, r, "image store: sha512:%.12s: another build is loading it", hex);
+	if (r < 0)
+		return failed(err, r, hex, "cannot be begun");
+	return blob_new(b, hex, EVP_sha512(), bytes, fd, size, ret, err);
 }
 
 void blob_close(struct blob *b)
@@ -237,28 +276,28 @@ uint64_t blob_pos(const struct blob *b)
 
 uint64_t blob_size(const struct blob *b)
 {
-	return b->want.bytes;
+	return b->bytes;
 }
 
 const char *blob_hex(const struct blob *b)
 {
-	return b->want.hex;
+	return b->hex;
 }
 
 int blob_reader(const struct blob *b, struct err *err)
 {
-	int fd = openat(b->at->partial, b->want.hex, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = openat(b->at->partial, b->hex, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 
-	return fd < 0 ? failed(err, -errno, b->want.hex, "cannot be opened") : fd;
+	return fd < 0 ? failed(err, -errno, b->hex, "cannot be opened") : fd;
 }
 
 /* Not what the manifest says: it must not be taken up again. */
 int blob_refuse(struct blob *b, const char *got, struct err *err)
 {
-	(void)unlinkat(b->at->partial, b->want.hex, 0);
-	return err_set(err, -EBADMSG, "sha256:%s: expected %llu bytes of this digest, got %s; deleted; the registry or "
-		       "something between changed it: pull again, or from elsewhere", b->want.hex,
-		       (unsigned long long)b->want.bytes, got);
+	(void)unlinkat(b->at->partial, b->hex, 0);
+	return err_set(err, -EBADMSG, "%s:%s: expected %llu bytes of this digest, got %s; deleted; the registry or "
+		       "something between changed it: try again, or from elsewhere", algorithm(b->hex), b->hex,
+		       (unsigned long long)b->bytes, got);
 }
 
 int blob_write(struct blob *b, const void *p, size_t n, struct err *err)
@@ -266,8 +305,8 @@ int blob_write(struct blob *b, const void *p, size_t n, struct err *err)
 	const uint8_t *at = p;
 	char got[64];
 
-	if (n > b->want.bytes - b->pos) {
-		(void)snprintf(got, sizeof(got), "more than %llu bytes", (unsigned long long)b->want.bytes);
+	if (n > b->bytes - b->pos) {
+		(void)snprintf(got, sizeof(got), "more than %llu bytes", (unsigned long long)b->bytes);
 		return blob_refuse(b, got, err);
 	}
 	(void)EVP_DigestUpdate(b->sha, p, n);
@@ -277,7 +316,7 @@ int blob_write(struct blob *b, const void *p, size_t n, struct err *err)
 		if (k < 0 && errno == EINTR)
 			continue;
 		if (k < 0)
-			return failed(err, -errno, b->want.hex, "cannot be written");
+			return failed(err, -errno, b->hex, "cannot be written");
 		at += k;
 		n -= (size_t)k;
 		b->pos += (uint64_t)k;
@@ -292,26 +331,28 @@ int blob_write(struct blob *b, const void *p, size_t n, struct err *err)
 void blob_rewind(struct blob *b)
 {
 	b->pos = b->flushed = 0;
-	if (EVP_DigestInit_ex(b->sha, EVP_sha256(), NULL) != 1)
+	if (EVP_DigestInit_ex(b->sha, b->md, NULL) != 1)
 		abort();
 }
 
 int blob_finish(struct blob *b, struct err *err)
 {
-	char hex[IM_DIGEST + 1], got[IM_DIGEST + 16];
+	char hex[2 * EVP_MAX_MD_SIZE + 1], got[sizeof(hex) + 16];
 
-	if (b->pos != b->want.bytes) {
+	if (b->pos != b->bytes) {
 		(void)snprintf(got, sizeof(got), "%llu bytes", (unsigned long long)b->pos);
 		return blob_refuse(b, got, err);
 	}
 	sha_end(b->sha, hex);
-	if (strcmp(hex, b->want.hex) != 0) {
-		(void)snprintf(got, sizeof(got), "sha256:%s", hex);
+	if (strcmp(hex, b->hex) != 0) {
+		(void)snprintf(got, sizeof(got), "%s:%s", algorithm(hex), hex);
 		return blob_refuse(b, got, err);
 	}
+	if (b->md != EVP_sha256())
+		return 0;
 	/* The mode last: a partial file that could not be opened for writing could not be taken up after a kill. */
-	if (fsync(b->fd) < 0 || renameat(b->at->partial, b->want.hex, b->at->dir, b->want.hex) < 0 || fchmod(b->fd, 0400) < 0)
-		return failed(err, -errno, b->want.hex, "cannot be stored");
+	if (fsync(b->fd) < 0 || renameat(b->at->partial, b->hex, b->at->dir, b->hex) < 0 || fchmod(b->fd, 0400) < 0)
+		return failed(err, -errno, b->hex, "cannot be stored");
 	return 0;
 }
 

@@ -44,6 +44,17 @@ struct blob; /* one that is being written */
  */
 int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **ret, struct err *err);
 
+/**
+ * blob_begin_tarball() - Take up or begin the download of a package
+ * @sha512:	That it must have
+ *
+ * It stays in partial/, by the hex digits of that digest, when it is finished: it is turned into a layer and then deleted
+ * by who wanted it. A finished one is taken up like any other.
+ *
+ * Return: 0 and @ret; -EAGAIN; another negative errno; @err set
+ */
+int blob_begin_tarball(const struct blobs *b, const uint8_t sha512[64], uint64_t bytes, struct blob **ret, struct err *err);
+
 /* Give it up; what was loaded stays for the next. */
 void blob_close(struct blob *b);
 

@@ -1,14 +1,13 @@
-/* mmdebstrap | agent-vm-image unpack, and what is around them.
+/* An image is made as an ordinary OCI image in the store's blobs, a layer for Debian's packages and one for each program, and
+ * its disk is made from it in the way in which a registry's is (pull.c):
  *
- *	mmdebstrap --tar--> pipe --> agent-vm-image unpack --> a file in the store's tmp/ --> store_add()
- *	     stderr --> build.log and the progress shown        messages --> progress, diff_id, API version
+ *	build_base.c	mmdebstrap | pack --> layer ─┐
+ *	build_program.c	fetch, pack --> layer ──────┼─> config, manifest (build_oci.c) --> pull --> disk, reference
+ *	                fetch, pack --> layer ──────┘                                 └--> a layout, with --output
  *
- * Both write at the same time: when the tar ends, the disk is all but done. mmdebstrap keeps its tree in TMPDIR and takes
- * it away when it is ended by SIGTERM; it is given a few seconds for that, because for an ordinary user the files in it
- * belong to sub-ids, which only it can remove.
- *
- * A failure has one cause and two processes that notice: a full disk is the unpacker's to tell, a tar that just ends is
- * mmdebstrap's. */
+ * The first two work at the same time; this file waits for both. A lock on the store's blobs keeps prune away from layers that
+ * have no reference yet. Ended in any way, the store has whole layers and no more; what was loaded in part goes on the next
+ * time. */
 #include "image/build.h"
 
 #include <assert.h>
@@ -17,388 +16,300 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/distro.h"
 #include "base/fd.h"
-#include "base/file.h"
 #include "base/macros.h"
-#include "base/prog.h"
+#include "image/build_priv.h"
 #include "image/debstrap.h"
-#include "image/disk.h"
-#include "image/role.h"
+#include "image/pull.h"
 #include "proto/rec.h"
 
-#define DISK_SLACK (256ULL << 20) /* least room that a guest gets besides the content */
-#ifdef __aarch64__
-#define ARCHITECTURE "arm64"
-#else
-#define ARCHITECTURE "amd64"
-#endif
-#define LINE_BYTES 4096
-#define STOP_GRACE_MS 5000
 #define PROGRESS_NS 100000000
-#define APT_TIMEOUT_MS 10000
+#define TICK_MS 200
+#define LAYER_MAX (16ULL << 30)
+#define LAYERS_MAX (BUILD_PROGRAMS_MAX + 1)
+#define TAR_PER_TARBALL 3 /* of a program: its tar is at most so many times its tarball */
 
-const char *const build_set_str[] = { [BUILD_MINIMAL] = "minimal", [BUILD_DEFAULT] = "default" };
+const char *const build_set_str[] = {
+	[BUILD_BASE] = "base", [BUILD_MINIMAL] = "minimal", [BUILD_DEFAULT] = "default", [BUILD_FULL] = "full",
+};
 static_assert(ARRAY_SIZE(build_set_str) == BUILD_SETS, "build_set_str[] is incomplete");
 
-const char *const build_phase_str[] = { [BUILD_PACKAGES] = "packages", [BUILD_DISK] = "disk" };
+const char *const build_phase_str[] = {
+	[BUILD_PACKAGES] = "packages", [BUILD_PROGRAMS] = "programs", [BUILD_LAYERS] = "layers", [BUILD_DISK] = "disk",
+};
 static_assert(ARRAY_SIZE(build_phase_str) == BUILD_PHASES, "build_phase_str[] is incomplete");
 
-/* Bytes of content, a little above what was measured; checked before anything is downloaded. */
-static const uint64_t set_bytes[] = { [BUILD_MINIMAL] = 300000000, [BUILD_DEFAULT] = 800000000 };
-
-/* Lines of a stream; one that is longer comes in pieces. */
-struct lines {
-	int fd; /* -1 at the end */
-	size_t n;
-	char mem[LINE_BYTES + 1];
+/* Bytes of the base's layer, a little above what was measured; checked before anything is downloaded. */
+static const uint64_t base_bytes[] = {
+	[BUILD_BASE] = 80000000, [BUILD_MINIMAL] = 80000000, [BUILD_DEFAULT] = 250000000, [BUILD_FULL] = 600000000,
 };
 
-struct build {
-	const struct store *s;
-	const struct build_args *args;
-	void (*progress)(void *ctx, const struct build_progress *p);
-	void *ctx;
-	int stop_fd;
-	int log_fd;
-	struct debstrap_mirrors mirrors;
-	pid_t debstrap;
-	struct role role;
-	struct lines from_debstrap;
-	enum build_phase phase;
-	int64_t phase_began, next_progress;
-	uint64_t bytes; /* on the disk so far */
-	char *last_error; /* of mmdebstrap, escaped */
-	/* the role's last word */
-	int role_errno;
-	char *role_text;
-	char *diff_id;
-	uint64_t used;
-	uint64_t has;
-	uint32_t api_version;
-	char api_found[IMAGE_API_FOUND];
-};
-
-static void tell(struct build *b, const char *what, bool ends)
+static void tell(struct build *b, uint64_t bytes, const char *what, bool ends)
 {
 	int64_t now = now_ns();
 
 	if (!b->progress || (!ends && now < b->next_progress))
 		return;
 	b->next_progress = now + PROGRESS_NS;
-	b->progress(b->ctx, &(struct build_progress){ b->phase, ends, b->bytes, what, (now - b->phase_began) / 1000000 });
+	b->progress(b->ctx, &(struct build_progress){ b->phase, ends, bytes, what, (now - b->phase_began) / 1000000 });
 }
 
-static void phase_next(struct build *b)
+void build_tell(struct build *b, enum build_phase phase, uint64_t bytes, const char *what)
 {
-	if (b->phase == BUILD_DISK)
-		return;
-	tell(b, NULL, true);
-	b->phase = BUILD_DISK;
+	if (phase == b->phase)
+		tell(b, bytes, what, false);
+}
+
+static void phase_next(struct build *b, uint64_t bytes)
+{
+	tell(b, bytes, NULL, true);
+	if (b->phase + 1 < BUILD_PHASES)
+		b->phase++;
 	b->phase_began = now_ns();
 }
 
-/* "I: ..." is what it does, "E: ..." why it stops; the rest is for the log. */
-static void on_debstrap_line(struct build *b, char *line)
-{
-	size_t n = strlen(line);
-	AUTO_FREE(char, shown);
+/* --- a layer being written --- */
 
-	if (b->log_fd >= 0) {
-		(void)fd_write_all(b->log_fd, line, n);
-		(void)fd_write_all(b->log_fd, "\n", 1);
-	}
-	if (n < 3 || (memcmp(line, "I: ", 3) != 0 && memcmp(line, "E: ", 3) != 0))
-		return;
-	shown = str_escape(line + 3, n - 3);
-	if (*line == 'I') {
-		if (b->phase == BUILD_PACKAGES)
-			tell(b, shown, false);
-	} else if (!b->last_error) {
-		b->last_error = TAKE_PTR(shown);
-	}
+static int send_layer(struct packer *p, int in, const uint64_t *in_bytes, enum im_compression compression, struct err *err)
+{
+	struct buf m;
+
+	im_begin(&m, IM_LAYER);
+	(void)rec_put_u64(&m, IM_K_LAYER, 0);
+	(void)rec_put_u64(&m, IM_K_COMPRESSION, compression);
+	if (in_bytes)
+		(void)rec_put_u64(&m, IM_K_BYTES, *in_bytes);
+	return role_send(&p->role, &m, in, err);
 }
 
-static void on_role_message(struct build *b, const struct im *m)
+/* A file that has no name any more. */
+static int send_scratch(struct build *b, struct packer *p, struct err *err)
 {
 	AUTO_FREE(char, name);
-	struct span version;
-
-	switch (m->type) {
-	case IM_PROGRESS:
-		name = im_str(m, IM_K_NAME);
-		phase_next(b);
-		b->bytes = im_u64(m, IM_K_BYTES);
-		tell(b, name, false);
-		break;
-	case IM_LAYER_DONE:
-		free(b->diff_id);
-		b->diff_id = im_str(m, IM_K_DIFF_ID);
-		break;
-	case IM_DONE:
-		b->used = im_u64(m, IM_K_USED);
-		b->has = im_u64(m, IM_K_HAS);
-		version = im_bytes(m, IM_K_VERSION);
-		b->api_version = image_api_parse(version.p, version.n, b->api_found);
-		break;
-	default:
-		break;
-	}
-}
-
-/* One message of the role, or its end. */
-static void role_read(struct build *b)
-{
-	static struct im m;
-	struct err err = { 0 };
+	AUTO_FD(fd);
+	struct buf m;
 	int r;
 
-	r = role_recv(&b->role, &m, &err);
-	if (r == 1) {
-		close_p(&m.fd);
-		on_role_message(b, &m);
-	} else if (r < 0) {
-		b->role_errno = -r;
-		b->role_text = xstrdup(err.text);
-		role_end(&b->role);
-	}
+	r = store_tmp(b->s, 0, &name, &fd, err);
+	if (r < 0)
+		return r;
+	store_tmp_drop(b->s, name);
+	im_begin(&m, IM_SCRATCH);
+	return role_send(&p->role, &m, fd, err);
 }
 
-/* Read what mmdebstrap prints and hand whole lines on; at the end of the stream close it. */
-static void lines_read(struct build *b, struct lines *l)
-{
-	char *from = l->mem, *nl;
-	ssize_t k;
-
-	k = read(l->fd, l->mem + l->n, LINE_BYTES - l->n);
-	if (k < 0 && (errno == EINTR || errno == EAGAIN))
-		return;
-	if (k > 0)
-		l->n += (size_t)k;
-	l->mem[l->n] = '\0';
-	while ((nl = memchr(from, '\n', l->n - (size_t)(from - l->mem)))) {
-		*nl = '\0';
-		on_debstrap_line(b, from);
-		from = nl + 1;
-	}
-	l->n -= (size_t)(from - l->mem);
-	memmove(l->mem, from, l->n + 1);
-	if (l->n == LINE_BYTES || (k <= 0 && l->n > 0)) {
-		on_debstrap_line(b, l->mem);
-		l->n = 0;
-	}
-	if (k <= 0) {
-		(void)close(l->fd);
-		l->fd = -1;
-	}
-}
-
-static void find_mirrors(struct build *b)
-{
-	char *argv[] = { (char *)"apt-get", (char *)"indextargets", (char *)"--format", (char *)"$(SITE) $(RELEASE)", NULL };
-	AUTO_FREE(char, path);
-	AUTO_FREE(char, text);
-	struct prog p = PROG_INIT;
-
-	if (prog_find("apt-get", &path) < 0)
-		return;
-	p.path = path;
-	p.argv = argv;
-	if (prog_output(&p, 1 << 20, APT_TIMEOUT_MS, &text, NULL) == 0)
-		debstrap_mirrors_parse(text, &b->mirrors);
-}
-
-/* Room that a folder's file system has for this user. */
-static uint64_t room_in(const char *path)
-{
-	struct statvfs vfs;
-
-	return statvfs(path, &vfs) == 0 && access(path, W_OK | X_OK) == 0 ? (uint64_t)vfs.f_bavail * vfs.f_frsize : 0;
-}
-
-/* Where mmdebstrap makes its tree: sub-ids must be able to enter it, so never below the state root. */
-static int choose_tmp(struct prog *p, uint64_t need, struct err *err)
-{
-	const char *dirs[] = { getenv("TMPDIR"), "/tmp", "/var/tmp" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
-		if (dirs[i] && *dirs[i] == '/' && room_in(dirs[i]) >= need) {
-			strv_addf(&p->env, "TMPDIR=%s", dirs[i]);
-			return 0;
-		}
-	return err_set(err, -ENOSPC, "/tmp and /var/tmp: %llu MB are needed while the image is made and neither has them; free some, or set TMPDIR to a folder that all may enter",
-		       (unsigned long long)need / 1000000);
-}
-
-/* Files made during the build get this time at most: with the same packages a second build on the same day gives the
- * same bytes. */
-static uint64_t build_epoch(void)
-{
-	const char *given = getenv("SOURCE_DATE_EPOCH");
-	uint64_t t;
-
-	if (given && str_u64(given, INT32_MAX, &t) == 0)
-		return t;
-	t = (uint64_t)time(NULL);
-	return t - t % 86400;
-}
-
-/* The tar is a layer without a size and without digests. */
-static int start_role(struct build *b, int tar, int disk, uint64_t disk_bytes, struct err *err)
+int packer_start(struct build *b, int in, const uint64_t *in_bytes, enum im_compression compression, const struct strv *rules,
+		 uint64_t epoch, struct packer *p, struct err *err)
 {
 	struct buf m;
 	int r;
 
-	r = role_start(b->args->image_role, "unpack", b->log_fd, -1, NULL, &b->role, err);
+	*p = (struct packer)PACKER_INIT;
+	r = store_tmp(b->s, 0, &p->tmp_name, &p->fd, err);
+	if (r == 0)
+		r = role_start(b->args->image_role, "pack", b->log_fd, -1, NULL, &p->role, err);
 	if (r < 0)
 		return r;
-	im_begin(&m, IM_DISK);
-	(void)rec_put_u64(&m, IM_K_BYTES, disk_bytes);
-	(void)rec_put_u64(&m, IM_K_LAYERS, 1);
-	(void)rec_put_u64(&m, IM_K_EPOCH, 0);
-	r = role_send(&b->role, &m, disk, err);
-	if (r < 0)
-		return r;
-	im_begin(&m, IM_LAYER);
-	(void)rec_put_u64(&m, IM_K_LAYER, 0);
-	(void)rec_put_u64(&m, IM_K_COMPRESSION, IM_PLAIN);
-	return role_send(&b->role, &m, tar, err);
+	im_begin(&m, IM_PACK);
+	(void)rec_put_u64(&m, IM_K_BYTES, LAYER_MAX);
+	(void)rec_put_u64(&m, IM_K_EPOCH, epoch);
+	for (size_t i = 0; rules && i < rules->n; i++)
+		(void)rec_put_str(&m, IM_K_RULE, rules->v[i]);
+	r = role_send(&p->role, &m, p->fd, err);
+	if (r == 0 && rules)
+		r = send_scratch(b, p, err);
+	return r < 0 ? r : send_layer(p, in, in_bytes, compression, err);
 }
 
-static int start_debstrap(struct build *b, int tar, uint64_t epoch, struct err *err)
+static void take_digest(const struct im *m, enum im_key key, char ret[IMAGE_HEX + 1])
 {
-	AUTO_FREE(char, path);
-	struct strv argv = { 0 };
-	struct prog p = PROG_INIT;
-	int log[2], r;
+	struct span v = im_bytes(m, key);
 
-	r = prog_find("mmdebstrap", &path);
-	if (r < 0) {
-		AUTO_FREE(char, how);
+	memcpy(ret, v.p, MIN(v.n, (size_t)IMAGE_HEX));
+	ret[MIN(v.n, (size_t)IMAGE_HEX)] = '\0';
+}
 
-		how = distro_install("mmdebstrap", "mmdebstrap", "mmdebstrap");
-		return err_set(err, r, "mmdebstrap: %s; %s", r == -EPERM ? PROG_SHUNNED : "not installed", how);
-	}
-	r = choose_tmp(&p, set_bytes[b->args->set] * 3 / 2, err);
-	if (r == 0 && pipe2(log, O_CLOEXEC) < 0)
-		r = err_set(err, -errno, "pipe: %s", strerror(errno));
-	if (r < 0) {
-		strv_done(&p.env);
+int packer_read(struct packer *p, uint64_t *ret_bytes, char **ret_name, struct err *err)
+{
+	static struct im m;
+	int r;
+
+	*ret_bytes = 0;
+	r = role_recv(&p->role, &m, err);
+	if (r < 0)
 		return r;
+	if (r == 0 && !p->packed)
+		return err_set(err, -EPROTO, "agent-vm-image pack: it ended without a layer; nothing was stored");
+	if (r == 0)
+		return 0;
+	close_p(&m.fd);
+	if (m.type == IM_PROGRESS) {
+		*ret_bytes = im_u64(&m, IM_K_BYTES);
+		*ret_name = im_str(&m, IM_K_NAME);
+	} else if (m.type == IM_PACKED) {
+		take_digest(&m, IM_K_BLOB, p->made.blob);
+		take_digest(&m, IM_K_DIFF_ID, p->made.diff_id);
+		p->made.bytes = im_u64(&m, IM_K_BYTES);
+		p->packed = true;
 	}
-	debstrap_argv(b->args->set, &b->args->include, &b->mirrors, geteuid() == 0, &argv);
-	strv_addf(&p.env, "SOURCE_DATE_EPOCH=%llu", (unsigned long long)epoch);
-	p.path = path;
-	p.argv = argv.v;
-	p.out = tar;
-	p.errfd = log[1];
-	/* As root it mounts the host's /dev/shm and more into its tree. Should we be killed it is ended, and what it mounted
-	 * ends with it. */
-	p.follows = true;
-	p.own_mounts = geteuid() == 0;
-	b->from_debstrap.fd = log[0];
-	r = prog_start(&p, &b->debstrap, err);
-	(void)close(log[1]);
-	strv_done(&argv);
-	strv_done(&p.env);
+	return 0;
+}
+
+bool packer_is_through(const struct packer *p)
+{
+	return p->packed && p->role.fd < 0;
+}
+
+int packer_place(struct build *b, struct packer *p, const char *key, const char *state, struct err *err)
+{
+	int r = blob_place(b->s, p->tmp_name, p->fd, &p->made, b->stop_fd, err);
+
+	free(p->tmp_name);
+	p->tmp_name = NULL;
+	return r < 0 ? r : made_put(b->s, key, state, &p->made, err);
+}
+
+void packer_end(struct build *b, struct packer *p)
+{
+	role_end(&p->role);
+	if (p->tmp_name)
+		store_tmp_drop(b->s, p->tmp_name);
+	free(p->tmp_name);
+	close_p(&p->fd);
+	*p = (struct packer)PACKER_INIT;
+}
+
+/* --- the whole --- */
+
+/* Room for layers and scratch; pull looks again when the sizes are known, and then for the disk's. */
+static int check_room(struct build *b, bool has_base, struct err *err)
+{
+	uint64_t have = store_free_bytes(b->s), need = 2 * programs_bytes(b) + (has_base ? 0 : base_bytes[b->args->set]);
+	uint64_t disk = programs_bytes(b) * TAR_PER_TARBALL + 3 * base_bytes[b->args->set];
+
+	if (have >= need + disk)
+		return 0;
+	return err_set(err, -ENOSPC, "%s: %llu MB are free and image %s needs about %llu MB; free some (agent-vm prune --dry-run lists what can go), or set AGENT_VM_STATE_DIR to another disk",
+		       b->s->path, (unsigned long long)have / 1000000, build_set_str[b->args->set],
+		       (unsigned long long)(need + disk) / 1000000);
+}
+
+static int wait_for(struct build *b, struct err *err)
+{
+	struct pollfd pfd[5] = { { .fd = b->stop_fd, .events = POLLIN } };
+	size_t n = 1;
+
+	n += base_poll(b, pfd + n);
+	n += programs_poll(b, pfd + n);
+	if (poll(pfd, n, TICK_MS) < 0 && errno != EINTR)
+		return err_set(err, -errno, "poll: %s", strerror(errno));
+	if (pfd[0].revents)
+		return err_set(err, -EINTR, "stopped; what was loaded is kept for the next build");
+	return 0;
+}
+
+/* All layers, bottom first. */
+static int make_layers(struct build *b, struct made *base, struct err *err)
+{
+	bool has_base, has_programs = false;
+	int r;
+
+	r = programs_begin(b, err);
+	if (r < 0)
+		return r;
+	r = base_begin(b, base, err);
+	if (r < 0)
+		return r;
+	has_base = r == 1;
+	r = check_room(b, has_base, err);
+	while (r == 0 && !(has_base && has_programs)) {
+		if (has_base && b->phase == BUILD_PACKAGES)
+			phase_next(b, 0);
+		if (b->phase == BUILD_PROGRAMS && programs_loaded(b))
+			phase_next(b, b->loaded);
+		r = has_programs ? 0 : programs_step(b, err);
+		has_programs |= r == 1;
+		if (r >= 0)
+			r = has_base ? 0 : base_step(b, base, err);
+		has_base |= r == 1;
+		if (r >= 0 && !(has_base && has_programs))
+			r = wait_for(b, err);
+	}
+	return r < 0 ? r : 0;
+}
+
+static void on_pull(void *ctx, const struct pull_state *p, enum pull_event e, size_t layer)
+{
+	struct build *b = ctx;
+	AUTO_FREE(char, what);
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < p->n_layers; i++)
+		bytes += p->layers[i].unpacked;
+	if (p->unpacking < p->n_layers)
+		what = xasprintf("layer %zu of %zu, %s", p->unpacking + 1, p->n_layers, p->entry);
+	build_tell(b, BUILD_DISK, bytes, what);
+}
+
+/* The disk, from blobs that are all there. The lock of the build ends with it, so that what the reference named before can
+ * go. */
+static int make_disk(struct build *b, const char *ref, const struct oci *image, int *lock, struct pull_result *res, struct err *err)
+{
+	struct image_ref former = { NULL };
+	AUTO_FREE(char, source);
+	struct pull_args args;
+	int r;
+
+	(void)store_ref_read(b->s, ref, &former, NULL);
+	source = xasprintf("store:%s:%llu", image->manifest, (unsigned long long)image->manifest_bytes);
+	args = (struct pull_args){ .reference = ref, .source = source, .local = true, .image_role = b->args->image_role,
+				   .archive_fd = -1, .log_fd = b->log_fd, .stop_fd = b->stop_fd, .progress = on_pull, .ctx = b };
+	r = image_pull(b->s, &args, res, err);
+	close_p(lock);
+	*lock = -1;
+	if (r == 0 && former.reference)
+		store_blobs_drop(b->s, &former);
+	image_ref_done(&former);
 	return r;
 }
 
-/* Until both have closed their streams. 0, or -EINTR. */
-static int watch(struct build *b)
+static int make_image(struct build *b, const char *ref, int *lock, struct build_result *ret, struct err *err)
 {
-	while (b->from_debstrap.fd >= 0 || b->role.fd >= 0) {
-		struct pollfd pfd[] = {
-			{ .fd = b->stop_fd, .events = POLLIN },
-			{ .fd = b->from_debstrap.fd, .events = POLLIN },
-			{ .fd = b->role.fd, .events = POLLIN },
-		};
-
-		if (poll(pfd, ARRAY_SIZE(pfd), 1000) < 0 && errno != EINTR)
-			return -errno;
-		if (pfd[0].revents)
-			return -EINTR;
-		if (pfd[1].revents)
-			lines_read(b, &b->from_debstrap);
-		if (pfd[2].revents)
-			role_read(b);
-		/* With its reader gone mmdebstrap would go on for nothing. */
-		if (b->from_debstrap.fd >= 0 && b->role_text) {
-			(void)prog_stop(b->debstrap, STOP_GRACE_MS);
-			b->debstrap = 0;
-			(void)close(b->from_debstrap.fd);
-			b->from_debstrap.fd = -1;
-		}
-		tell(b, NULL, false);
-	}
-	return 0;
-}
-
-static int judge(struct build *b, int debstrap_status, struct err *err)
-{
-	bool stream_broke = b->role_text && b->role_errno == EBADMSG;
-
-	if (b->role_text && !(stream_broke && debstrap_status != 0))
-		return err_set(err, -b->role_errno, "%s", b->role_text);
-	if (debstrap_status != 0)
-		return err_set(err, -EIO, "mmdebstrap: %s; all it said is in %s/build.log",
-			       b->last_error ? b->last_error : "failed without a word", b->s->path);
-	if (!b->diff_id || b->api_version < IMAGE_API_MIN || b->api_version > IMAGE_API_MAX)
-		return err_set(err, -EPROTO, "the image that was made has no API version; see %s/build.log", b->s->path);
-	return 0;
-}
-
-/* Run both to their end; no child lives afterwards. */
-static int run(struct build *b, int disk, uint64_t disk_bytes, struct err *err)
-{
-	uint64_t epoch = build_epoch();
-	int tar[2], r, debstrap_status = 0;
-
-	if (pipe2(tar, O_CLOEXEC) < 0)
-		return err_set(err, -errno, "pipe: %s", strerror(errno));
-	(void)fcntl(tar[1], F_SETPIPE_SZ, 1 << 20); /* fewer turns between the two; a refusal costs little */
-	b->phase_began = now_ns();
-	r = start_role(b, tar[0], disk, disk_bytes, err);
-	if (r == 0)
-		r = start_debstrap(b, tar[1], epoch, err);
-	(void)close(tar[0]);
-	(void)close(tar[1]);
-	if (r == 0) {
-		r = watch(b);
-		if (r < 0)
-			(void)err_set(err, r, "%s", r == -EINTR ? "stopped; nothing was stored" : strerror(-r));
-	}
-	if (b->debstrap > 0)
-		debstrap_status = r < 0 ? prog_stop(b->debstrap, STOP_GRACE_MS) : prog_wait(b->debstrap);
-	role_end(&b->role);
-	close_p(&b->from_debstrap.fd);
-	return r < 0 ? r : judge(b, debstrap_status, err);
-}
-
-static int store_it(struct build *b, const char *ref, const char *tmp_name, int disk, uint64_t disk_bytes,
-		    struct build_result *ret, struct err *err)
-{
-	struct image_meta meta = { .reference = ref, .api_version = b->api_version, .api_found = b->api_found,
-				   .has_known = true, .has = b->has, .architecture = ARCHITECTURE };
-	char diff_ids[1][IM_DIGEST + 1];
-	struct stat st;
+	struct made layers[LAYERS_MAX];
+	const char *names[LAYERS_MAX] = { "Debian packages" };
+	struct pull_result res = { NULL };
+	struct oci image;
+	size_t n = 1;
 	int r;
 
-	memcpy(diff_ids[0], b->diff_id, sizeof(diff_ids[0]));
-	disk_key(disk_bytes, (const char(*)[IM_DIGEST + 1])diff_ids, 1, meta.key);
-	meta.min_bytes = MIN(b->used + DISK_SLACK, disk_bytes);
-	if (fstat(disk, &st) < 0)
-		return err_set(err, -errno, "disk image: %s", strerror(errno));
-	r = store_add(b->s, tmp_name, disk, &meta, ret->was, err);
+	r = make_layers(b, &layers[0], err);
 	if (r < 0)
 		return r;
-	memcpy(ret->digest, meta.key, sizeof(ret->digest));
-	ret->disk_allocated = (uint64_t)st.st_blocks * 512;
+	for (size_t i = 0; i < programs_count(b); i++, n++) {
+		layers[n] = *programs_made(b, i);
+		names[n] = programs_name(b, i);
+	}
+	while (b->phase < BUILD_DISK)
+		phase_next(b, b->phase == BUILD_PROGRAMS ? b->loaded : b->packed);
+	r = oci_put(b->s, layers, names, n, &image, err);
+	/* Before the disk: until then the lock keeps the blobs. */
+	if (r == 0 && b->args->output)
+		r = oci_export(b->s, &image, layers, n, b->args->output, build_set_str[b->args->set], b->stop_fd, err);
+	if (r == 0)
+		r = make_disk(b, ref, &image, lock, &res, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++)
+		ret->layer_bytes += layers[i].bytes;
+	ret->n_layers = n;
+	ret->n_new = b->n_new;
+	ret->disk_allocated = res.disk_allocated;
+	memcpy(ret->digest, res.digest, sizeof(ret->digest));
+	memcpy(ret->was, res.was, sizeof(ret->was));
+	free(res.reference);
+	tell(b, ret->layer_bytes, NULL, true);
 	if (store_has(b->s, NULL))
 		return 0;
 	ret->now_default = true;
@@ -409,15 +320,13 @@ int image_build(const struct store *s, const struct build_args *args,
 		void (*progress)(void *ctx, const struct build_progress *p), void *ctx, int stop_fd,
 		struct build_result *ret, struct err *err)
 {
-	uint64_t disk_bytes = args->disk_bytes ? args->disk_bytes : DISK_BYTES;
-	struct build b = { .s = s, .args = args, .progress = progress, .ctx = ctx, .stop_fd = stop_fd,
-			   .log_fd = -1, .from_debstrap.fd = -1, .role = ROLE_INIT };
-	struct build_result res = { 0 };
+	struct build b = { .s = s, .args = args, .progress = progress, .ctx = ctx, .stop_fd = stop_fd, .log_fd = -1,
+			   .phase_began = now_ns() };
+	struct build_result res = { NULL };
 	AUTO_FREE(char, ref);
 	AUTO_FREE(char, given);
-	AUTO_FREE(char, tmp_name);
-	AUTO_FD(disk);
 	int64_t began = now_ns();
+	AUTO_FD(lock);
 	int r;
 
 	for (size_t i = 0; i < args->include.n; i++) {
@@ -429,28 +338,20 @@ int image_build(const struct store *s, const struct build_args *args,
 	r = ref_normalise(given, &ref, err);
 	if (r < 0)
 		return r;
-	r = store_tmp(s, set_bytes[args->set] + DISK_SLACK, &tmp_name, &disk, err);
-	if (r < 0)
-		return r;
+	lock = store_pull_lock(s);
+	if (lock < 0)
+		return err_set(err, lock, "%s/pulls: cannot be locked: %s", s->path, strerror(-lock));
 	b.log_fd = openat(s->fd, "build.log", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	find_mirrors(&b);
-	r = run(&b, disk, disk_bytes, err);
-	if (r == 0) {
-		phase_next(&b);
-		r = store_it(&b, ref, tmp_name, disk, disk_bytes, &res, err);
-		b.bytes = res.disk_allocated;
-		tell(&b, NULL, true);
-	} else {
-		store_tmp_drop(s, tmp_name);
-	}
-	debstrap_mirrors_done(&b.mirrors);
+	r = make_image(&b, ref, &lock, &res, err);
+	base_end(&b);
+	programs_end(&b);
 	close_p(&b.log_fd);
-	free(b.last_error);
-	free(b.role_text);
-	free(b.diff_id);
-	if (r < 0)
+	if (r < 0) {
+		free(b.note);
 		return r;
+	}
 	res.reference = TAKE_PTR(ref);
+	res.note = b.note;
 	res.elapsed_ms = (now_ns() - began) / 1000000;
 	*ret = res;
 	return 0;

@@ -1,4 +1,4 @@
-/* The built-in image: a Debian 13 root disk made on this host without root, Docker or a registry. */
+/* The built-in image: Debian 13 and the agents' programs, made on this host without root, Docker or an image registry. */
 #pragma once
 
 #include <stdbool.h>
@@ -8,18 +8,20 @@
 #include "base/str.h"
 #include "image/store.h"
 
-enum build_set { BUILD_MINIMAL, BUILD_DEFAULT, BUILD_SETS };
+/* By size; each holds what the one before it holds. BUILD_BASE has no agents: for tests, and for agents that a project brings. */
+enum build_set { BUILD_BASE, BUILD_MINIMAL, BUILD_DEFAULT, BUILD_FULL, BUILD_SETS };
 
 extern const char *const build_set_str[];
 
-enum build_phase { BUILD_PACKAGES, BUILD_DISK, BUILD_PHASES };
+/* Packages and programs are got at the same time; a phase is what is waited for. */
+enum build_phase { BUILD_PACKAGES, BUILD_PROGRAMS, BUILD_LAYERS, BUILD_DISK, BUILD_PHASES };
 
 extern const char *const build_phase_str[];
 
 struct build_progress {
 	enum build_phase phase;
 	bool ends;	     /* the phase is done */
-	uint64_t bytes;	     /* written to the disk so far; 0 during BUILD_PACKAGES */
+	uint64_t bytes;	     /* loaded, of layers made, or gone into the disk; 0 during BUILD_PACKAGES */
 	const char *what;    /* what is being done, escaped; NULL: nothing to say */
 	int64_t elapsed_ms;  /* of the phase */
 };
@@ -27,9 +29,10 @@ struct build_progress {
 struct build_args {
 	enum build_set set;
 	struct strv include;	/* more packages; checked here */
+	bool latest;		/* the newest programs, not the pinned ones */
+	const char *output;	/* also write a layout into this folder; NULL: no */
 	const char *reference;	/* NULL: localhost/agent-vm:SET */
 	const char *image_role; /* path of agent-vm-image */
-	uint64_t disk_bytes;	/* 0: 16 GiB */
 };
 
 struct build_result {
@@ -37,6 +40,9 @@ struct build_result {
 	char digest[IMAGE_HEX + 1];
 	char was[IMAGE_HEX + 1]; /* "" when the reference is new */
 	uint64_t disk_allocated; /* bytes that the disk takes on the host */
+	uint64_t layer_bytes;	 /* of all layers */
+	size_t n_layers, n_new;	 /* new: made now */
+	char *note;		 /* a line for the user; NULL: none; caller owns */
 	int64_t elapsed_ms;
 	bool now_default; /* recorded as the default, because there was none */
 };
@@ -46,7 +52,9 @@ struct build_result {
  * @progress:	Called at most ten times a second and when a phase ends
  * @stop_fd:	Readable when the user wants to stop; -1: none
  *
- * What mmdebstrap prints goes to build.log in the store, which is named when it fails.
+ * Layers that were made before from the same (packages of Debian: by the date and content of its Release files; programs: by
+ * their hash) are taken from the store; then nothing is loaded. A mirror that cannot be reached is no error when there is a
+ * layer of the same packages. What mmdebstrap prints goes to build.log in the store, which is named when it fails.
  *
  * Return: 0; -EINTR when stopped; -EINVAL for a package name or reference; another negative errno; each with @err set. In
  * all of these nothing half-made is left and no child lives

@@ -28,6 +28,11 @@ static const char *const set_default[] = {
 	"lsof",	 "strace",	 "tmux",	"fd-find",	  "xz-utils",
 };
 
+static const char *const set_full[] = {
+	"chromium", "fonts-liberation", "docker.io", "docker-cli", "containerd", "runc", "fuse-overlayfs",
+	"iptables", "tcpdump",		"mtr-tiny",  "net-tools",  "traceroute", "sshpass",
+};
+
 /* $1 is the tree. mmdebstrap copies the host's name and resolver into it (mode 0755) and removes its own traces after us.
  * The suite is checked by apt's signatures; nothing here comes from the network. */
 static const char hook[] =
@@ -37,6 +42,41 @@ static const char hook[] =
 	"chmod 0644 etc/hostname etc/resolv.conf etc/agent-vm-image-version; "
 	"rm -rf var/log/*.log var/log/apt var/lib/dpkg/*-old var/cache/debconf/*-old var/cache/ldconfig/aux-cache "
 	"var/lib/apt/lists/*_*";
+
+static const char chrome_mcp[] =
+#include "image/agent-vm-chrome-mcp.inc"
+	;
+
+/* Image page 7: chromium runs as a user of its own, whom PAM knows (shadow); the DevTools server looks for Chrome by its own
+ * name; the wrapper starts both. The program itself is a layer above. */
+static char *chrome_hook(void)
+{
+	return xasprintf("set -eu; cd \"$1\"; "
+			 "echo 'chrome:x:9999:9999::/home/chrome:/bin/bash' >> etc/passwd; "
+			 "echo 'chrome:x:9999:' >> etc/group; echo 'chrome:!::' >> etc/gshadow; "
+			 "echo 'chrome:*:19700:0:99999:7:::' >> etc/shadow; "
+			 "mkdir -p home/chrome opt/google/chrome; chmod 0755 home/chrome opt/google opt/google/chrome; "
+			 "chown 9999:9999 home/chrome; "
+			 "ln -s chromium usr/bin/google-chrome; ln -s chromium usr/bin/google-chrome-stable; "
+			 "ln -s /usr/bin/chromium opt/google/chrome/chrome\n"
+			 "cat > usr/local/bin/agent-vm-chrome-mcp <<'END_OF_FILE'\n%sEND_OF_FILE\n"
+			 "chmod 0755 usr/local/bin/agent-vm-chrome-mcp\n",
+			 chrome_mcp);
+}
+
+static void include_add(char **list, const char *name)
+{
+	char *more = *list ? xasprintf("%s,%s", *list, name) : xstrdup(name);
+
+	free(*list);
+	*list = more;
+}
+
+static void set_add(char **list, const char *const *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		include_add(list, names[i]);
+}
 
 void debstrap_mirrors_done(struct debstrap_mirrors *m)
 {
@@ -95,14 +135,6 @@ int debstrap_package_check(const char *name, struct err *err)
 	return 0;
 }
 
-static void include_add(char **list, const char *name)
-{
-	char *more = *list ? xasprintf("%s,%s", *list, name) : xstrdup(name);
-
-	free(*list);
-	*list = more;
-}
-
 static void options_add(struct strv *ret)
 {
 	static const char *const options[] = {
@@ -123,21 +155,36 @@ static void options_add(struct strv *ret)
 		strv_add(ret, options[i]);
 }
 
+void debstrap_release_urls(const struct debstrap_mirrors *m, struct strv *ret)
+{
+	if (!m->main)
+		return;
+	strv_addf(ret, "%s/dists/" DEBSTRAP_SUITE "/InRelease", m->main);
+	strv_addf(ret, "%s/dists/" DEBSTRAP_SUITE "-updates/InRelease", m->main);
+	strv_addf(ret, "%s/dists/" DEBSTRAP_SUITE "-security/InRelease", m->security);
+}
+
 void debstrap_argv(enum build_set set, const struct strv *include, const struct debstrap_mirrors *mirrors, bool root,
 		   struct strv *ret)
 {
 	AUTO_FREE(char, list);
 
-	for (size_t i = 0; i < ARRAY_SIZE(set_minimal); i++)
-		include_add(&list, set_minimal[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(set_default) && set == BUILD_DEFAULT; i++)
-		include_add(&list, set_default[i]);
-	for (size_t i = 0; i < include->n; i++)
-		include_add(&list, include->v[i]);
+	set_add(&list, set_minimal, ARRAY_SIZE(set_minimal));
+	if (set >= BUILD_DEFAULT)
+		set_add(&list, set_default, ARRAY_SIZE(set_default));
+	if (set >= BUILD_FULL)
+		set_add(&list, set_full, ARRAY_SIZE(set_full));
+	set_add(&list, (const char *const *)include->v, include->n);
 	strv_add(ret, "mmdebstrap");
 	strv_add(ret, root ? "--mode=root" : "--mode=unshare");
 	options_add(ret);
 	strv_addf(ret, "--include=%s", list);
+	if (set >= BUILD_FULL) {
+		AUTO_FREE(char, chrome);
+
+		chrome = chrome_hook();
+		strv_addf(ret, "--customize-hook=%s", chrome);
+	}
 	strv_addf(ret, "--customize-hook=%s", hook);
 	strv_add(ret, "--format=tar");
 	strv_add(ret, DEBSTRAP_SUITE);

@@ -26,6 +26,9 @@ void debstrap_mirrors_done(struct debstrap_mirrors *m);
  */
 void debstrap_mirrors_parse(const char *text, struct debstrap_mirrors *ret);
 
+/* Where the three suites' Release files are; empty when the mirrors are mmdebstrap's own choice. */
+void debstrap_release_urls(const struct debstrap_mirrors *m, struct strv *ret);
+
 /**
  * debstrap_package_check() - Whether a name can be a Debian package
  *

@@ -27,14 +27,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
-#include "image/auth.h"
-#include "image/blobs.h"
-#include "image/http.h"
-#include "image/plan.h"
-#include "image/registry.h"
-#include "image/source.h"
-#include "image/trust.h"
-#include "proto/imagemsg.h"
+#include "image/fetch_priv.h"
 #include "proto/rec.h"
 
 #define AT_ONCE 4
@@ -62,30 +55,13 @@ struct load {
 	int64_t next_ns;
 };
 
-struct fetch {
-	bool head;
-	char *source_text, *arch, *known; /* known: hex, NULL */
-	int input;
-	struct source source;
-	struct blobs blobs;
-	struct auth auth;
-	struct trust *trust;
-	struct http *http;
-	struct registry *reg;
-	struct plan plan;
-	bool told; /* the error names its object already */
-	struct load *loads;
-	size_t n_loads;
-	bool wanted[IM_LAYERS_MAX];
-};
-
 /* The launcher is gone: nobody is left to tell. */
 static _Noreturn void gone(void)
 {
 	_exit(1);
 }
 
-static void say(struct buf *b, int pass)
+void fetch_say(struct buf *b, int pass)
 {
 	int r = im_send(IM_FD_CONTROL, b, pass);
 
@@ -97,7 +73,7 @@ static void say(struct buf *b, int pass)
 	}
 }
 
-static _Noreturn void fail(int code, const struct err *err)
+_Noreturn void fetch_fail(int code, const struct err *err)
 {
 	AUTO_FREE(char, text);
 	struct buf b;
@@ -107,7 +83,7 @@ static _Noreturn void fail(int code, const struct err *err)
 	im_begin(&b, IM_ERROR);
 	(void)rec_put_u64(&b, IM_K_ERRNO, (uint64_t)-code);
 	(void)rec_put_str(&b, IM_K_TEXT, text);
-	say(&b, -1);
+	fetch_say(&b, -1);
 	_exit(1);
 }
 
@@ -126,6 +102,14 @@ static int take_order(struct fetch *f, struct err *err)
 	f->source_text = im_str(&m, IM_K_SOURCE);
 	f->arch = im_str(&m, IM_K_ARCH);
 	f->known = im_str(&m, IM_K_SERVED);
+	f->npm_registry = im_str(&m, IM_K_REGISTRY);
+	f->integrity = im_str(&m, IM_K_INTEGRITY);
+	f->dependency = im_str(&m, IM_K_DEPENDENCY);
+	f->bytes = im_u64(&m, IM_K_BYTES);
+	if (str_starts(f->source_text, "npm:"))
+		f->kind = FETCH_NPM;
+	else if (str_starts(f->source_text, "debian:"))
+		f->kind = FETCH_DEBIAN;
 	f->input = m.fd;
 	return 0;
 }
@@ -156,11 +140,11 @@ static int open_network(struct fetch *f, struct err *err)
 
 static int prepare(struct fetch *f, struct err *err)
 {
-	int r = source_open(f->source_text, f->input, &f->source, err);
+	int r = f->kind != FETCH_IMAGE ? fetch_urls_open(f, err) : source_open(f->source_text, f->input, &f->source, err);
 
 	if (r == 0 && f->head && f->source.kind != SOURCE_REGISTRY)
 		r = err_set(err, -EINVAL, "%s: only a registry can be asked for news", source_name(&f->source));
-	if (r == 0 && f->source.kind == SOURCE_REGISTRY)
+	if (r == 0 && f->kind == FETCH_IMAGE && f->source.kind == SOURCE_REGISTRY)
 		r = open_network(f, err);
 	if (r == 0 && !f->head)
 		r = blobs_open(IM_FD_STORE, &f->blobs, err);
@@ -180,7 +164,7 @@ static void watch(short revents)
 		gone();
 }
 
-static void step(struct fetch *f, int timeout_ms)
+void fetch_step(struct fetch *f, int timeout_ms)
 {
 	struct pollfd ctl = { .fd = IM_FD_CONTROL, .events = POLLIN };
 
@@ -236,11 +220,11 @@ static int spool(struct fetch *f, struct err *err)
 
 /* --- documents of a registry --- */
 
-static int run_op(struct fetch *f, struct op *op, struct err *err)
+int fetch_run(struct fetch *f, struct op *op, struct err *err)
 {
 	registry_submit(f->reg, op);
 	while (op->state != OP_DONE)
-		step(f, 1000);
+		fetch_step(f, 1000);
 	if (op->error < 0) {
 		*err = op->err;
 		f->told = true;
@@ -258,7 +242,7 @@ static int get_document(void *ctx, const struct descriptor *d, const char *what,
 
 	path = xasprintf("%s/sha256:%s", config ? "blobs" : "manifests", d->hex);
 	op.path = path;
-	r = run_op(f, &op, err);
+	r = fetch_run(f, &op, err);
 	if (r == 0) {
 		*ret = TAKE_PTR(op.body);
 		*ret_n = op.n_body;
@@ -289,7 +273,7 @@ static int plan_registry(struct fetch *f, struct plan_source *where, struct err 
 	full = ref_full(ref);
 	path = xasprintf("manifests/%s", ref->digest ? ref->digest : ref->tag);
 	op.path = path;
-	r = run_op(f, &op, err);
+	r = fetch_run(f, &op, err);
 	if (r == 0)
 		r = plan_find(where, op.body, op.n_body, op.type, wanted_digest(f, &op, want), &f->plan, err);
 	op_done(&op);
@@ -316,7 +300,7 @@ static void say_manifest(const struct fetch *f)
 		if (strlen(shown) <= NAME_BYTES_MAX)
 			(void)rec_put_str(&b, IM_K_NAME, shown);
 	}
-	say(&b, -1);
+	fetch_say(&b, -1);
 }
 
 static void say_layers(const struct fetch *f)
@@ -332,7 +316,7 @@ static void say_layers(const struct fetch *f)
 		(void)rec_put_str(&b, IM_K_BLOB, m->layers[i].blob.hex);
 		(void)rec_put_u64(&b, IM_K_BYTES, m->layers[i].blob.bytes);
 		(void)rec_put_str(&b, IM_K_DIFF_ID, f->plan.config.diff_ids[i]);
-		say(&b, -1);
+		fetch_say(&b, -1);
 	}
 }
 
@@ -350,9 +334,9 @@ static void head(struct fetch *f)
 
 	path = xasprintf("manifests/%s", ref->digest ? ref->digest : ref->tag);
 	op.path = path;
-	r = run_op(f, &op, &err);
+	r = fetch_run(f, &op, &err);
 	if (r < 0)
-		fail(r, &err);
+		fetch_fail(r, &err);
 	/* The digest is optional; a body, after a HEAD that was not allowed, is worth more. */
 	if (op.n_body == 0 && op.digest[0] && digest_parse(op.digest, served) == 0 && f->known &&
 	    strcmp(served, f->known) == 0) {
@@ -361,7 +345,7 @@ static void head(struct fetch *f)
 	} else {
 		r = plan_registry(f, &where, &err);
 		if (r < 0)
-			fail(r, &err);
+			fetch_fail(r, &err);
 	}
 	op_done(&op);
 	say_manifest(f);
@@ -369,7 +353,7 @@ static void head(struct fetch *f)
 
 /* --- layers --- */
 
-static void take_go(struct fetch *f)
+void fetch_take_go(struct fetch *f)
 {
 	struct span body, v;
 	bool all = true;
@@ -383,7 +367,7 @@ static void take_go(struct fetch *f)
 		gone();
 	if (r < 0 || m.type != IM_GO) {
 		r = err_set(&err, -EPROTO, "agent-vm-image fetch: was told something else than to go on");
-		fail(r, &err);
+		fetch_fail(r, &err);
 	}
 	body = m.body;
 	while (rec_next(&body, &key, &v) == 1)
@@ -442,7 +426,7 @@ static void say_part(struct fetch *f, const struct load *l, uint64_t bytes, int 
 		im_begin(&b, IM_PART);
 		(void)rec_put_u64(&b, IM_K_LAYER, i);
 		(void)rec_put_u64(&b, IM_K_BYTES, bytes);
-		say(&b, fd);
+		fetch_say(&b, fd);
 	}
 }
 
@@ -455,7 +439,7 @@ static void say_blob(struct fetch *f, const struct load *l)
 			continue;
 		im_begin(&b, IM_BLOB);
 		(void)rec_put_u64(&b, IM_K_LAYER, i);
-		say(&b, -1);
+		fetch_say(&b, -1);
 	}
 }
 
@@ -476,7 +460,7 @@ static void say_progress(struct fetch *f, struct load *l, uint64_t bytes)
 		im_begin(&b, IM_PROGRESS);
 		(void)rec_put_u64(&b, IM_K_LAYER, i);
 		(void)rec_put_u64(&b, IM_K_BYTES, bytes);
-		say(&b, -1);
+		fetch_say(&b, -1);
 	}
 }
 
@@ -612,7 +596,7 @@ static int load_all(struct fetch *f, struct err *err)
 			copying |= f->loads[i].state == LOAD_COPY;
 		}
 		if (left > 0)
-			step(f, copying ? 0 : TICK_MS);
+			fetch_step(f, copying ? 0 : TICK_MS);
 	} while (left > 0);
 	return 0;
 }
@@ -631,18 +615,18 @@ static void fetch(struct fetch *f)
 	if (r == 0)
 		r = f->reg ? plan_registry(f, &where, &err) : source_plan(&f->source, &where, &f->plan, &err);
 	if (r < 0)
-		fail(r, &err);
+		fetch_fail(r, &err);
 	if (f->plan.config.user && strcmp(f->plan.config.user, "root") != 0 && strcmp(f->plan.config.user, "0") != 0)
 		log_info("the image wants another user than root; everything in the guest runs as root");
 	say_manifest(f);
 	say_layers(f);
-	take_go(f);
+	fetch_take_go(f);
 	make_loads(f);
 	r = load_all(f, &err);
 	if (r < 0)
-		fail(r, &err);
+		fetch_fail(r, &err);
 	im_begin(&b, IM_DONE);
-	say(&b, -1);
+	fetch_say(&b, -1);
 }
 
 static void fetch_done(struct fetch *f)
@@ -662,6 +646,9 @@ static void fetch_done(struct fetch *f)
 	free(f->source_text);
 	free(f->arch);
 	free(f->known);
+	free(f->npm_registry);
+	free(f->integrity);
+	free(f->dependency);
 }
 
 static void limit(int what, rlim_t to)
@@ -692,9 +679,13 @@ int fetch_main(void)
 	if (r == 0)
 		r = prepare(&f, &err);
 	if (r < 0)
-		fail(r, &err);
+		fetch_fail(r, &err);
 	if (f.head)
 		head(&f);
+	else if (f.kind == FETCH_NPM)
+		fetch_npm(&f);
+	else if (f.kind == FETCH_DEBIAN)
+		fetch_debian(&f);
 	else
 		fetch(&f);
 	fetch_done(&f);

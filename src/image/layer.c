@@ -51,7 +51,7 @@ struct layers {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	pthread_t thread;
-	bool started, stop;
+	bool started, runs, stop;
 	unsigned int n;
 	struct layer *layers;
 	/* filled slots are [tail, head), counted without end */
@@ -517,6 +517,9 @@ static void *fill(void *arg)
 	struct slot *s;
 	int r = 0;
 
+	lock(l);
+	l->runs = true;
+	unlock(l);
 	for (unsigned int i = 0; i < l->n && r == 0; i++) {
 		struct layer *y = &l->layers[i];
 
@@ -546,6 +549,11 @@ int layers_start(struct layers *l)
 	int r = pthread_create(&l->thread, NULL, fill, l);
 
 	l->started = r == 0;
+	/* What a library does at a thread's start must be over before the sandbox closes. */
+	lock(l);
+	while (l->started && !l->runs)
+		(void)pthread_cond_wait(&l->changed, &l->lock);
+	(void)pthread_mutex_unlock(&l->lock);
 	return -r;
 }
 

@@ -226,8 +226,8 @@ static void fill_meta(const struct pull *p, struct image_blob *blobs, struct ima
 		.min_bytes = MIN(p->used + DISK_SLACK, p->disk_bytes),
 		.env = &p->image.env,
 		.architecture = IMAGE_ARCH,
-		.served = p->st.served,
-		.platform = p->st.platform,
+		.served = p->args->local ? NULL : p->st.served,
+		.platform = p->args->local ? NULL : p->st.platform,
 		.config = p->config,
 		.layers = blobs,
 		.n_layers = p->st.n_layers,
@@ -675,7 +675,7 @@ static int start_fetch(struct pull *p, struct err *err)
 	if (r < 0)
 		return r;
 	im_begin(&b, IM_FETCH);
-	(void)rec_put_str(&b, IM_K_SOURCE, p->args->reference);
+	(void)rec_put_str(&b, IM_K_SOURCE, p->args->source ? p->args->source : p->args->reference);
 	(void)rec_put_str(&b, IM_K_ARCH, IMAGE_ARCH);
 	return role_send(&p->fetch, &b, p->args->archive_fd, err);
 }
@@ -734,7 +734,7 @@ static void fill_result(struct pull *p, struct pull_result *ret)
 {
 	*ret = (struct pull_result){ .reference = TAKE_PTR(p->reference), .n_layers = p->st.n_layers,
 				     .made = p->stage == STAGE_LOAD };
-	memcpy(ret->digest, p->st.served, sizeof(ret->digest));
+	memcpy(ret->digest, p->args->local ? p->key : p->st.served, sizeof(ret->digest));
 	if (p->former.reference)
 		memcpy(ret->was, p->former.served[0] ? p->former.served : p->former.disk, sizeof(ret->was));
 	for (size_t i = 0; ret->made && i < p->st.n_layers; i++)

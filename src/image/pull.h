@@ -49,6 +49,8 @@ struct pull_state {
 
 struct pull_args {
 	const char *reference;	/* in full form, or a source of image page 2 in its stored form */
+	const char *source;	/* where it comes from; NULL: the reference says */
+	bool local;		/* built here: no registry is ever asked for something newer */
 	const char *image_role; /* path of agent-vm-image */
 	int archive_fd;		/* for the source "-", else -1; borrowed */
 	int log_fd;		/* of the roles, -1: none; borrowed */

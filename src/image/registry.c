@@ -144,6 +144,12 @@ void op_fail(struct op *op)
 	struct registry *r = op->reg;
 	int code;
 
+	if (op->url) {
+		op_end(op, err_set(&op->err, a->status == 404 ? -ENOENT : a->status >= 500 ? -EIO : -EPROTO,
+				   "%s: %s: answers %ld; check its name, or try again later", r->ref->domain, op->what,
+				   a->status));
+		return;
+	}
 	switch (a->status) {
 	case 401:
 	case 403:
@@ -259,6 +265,7 @@ static void document_over(struct op *op)
 
 	memcpy(op->type, a->type, sizeof(op->type));
 	memcpy(op->digest, a->digest, sizeof(op->digest));
+	op->length = a->has_length ? a->length : UINT64_MAX;
 	op->body = TAKE_PTR(a->body);
 	op->n_body = a->n_body;
 	if (!op->body)
@@ -286,7 +293,7 @@ static void on_fault(struct op *op)
 	switch (q->fault) {
 	case HTTP_NOT_TLS:
 	case HTTP_REFUSED:
-		if (!r->settled && !r->plain && http_plain_ok(r->http, r->host) &&
+		if (!op->url && !r->settled && !r->plain && http_plain_ok(r->http, r->host) &&
 		    (q->fault == HTTP_NOT_TLS || !r->has_port)) {
 			log_info("%s: speaks no TLS, and plain http is allowed there", r->ref->domain);
 			r->plain = true;
@@ -333,7 +340,7 @@ static void on_op(struct http_req *req)
 			blob_over(op);
 		else
 			document_over(op);
-	} else if (a->status == 401 && !req->elsewhere) {
+	} else if (a->status == 401 && !req->elsewhere && !op->url) {
 		login_asked(op);
 	} else if (a->status == 405 && op->head) {
 		op->head = false;
@@ -368,14 +375,14 @@ static void op_start(struct op *op)
 		login_wipe(&r->login); /* ended: the known realm is asked again at once */
 		r->login_gen++;
 	}
-	if (!r->login && r->ask.realm) {
+	if (!op->url && !r->login && r->ask.realm) {
 		login_wait(op);
 		return;
 	}
 	http_req_done(q);
 	q->method = op->head ? "HEAD" : "GET";
-	q->url = xasprintf("%s://%s/v2/%s/%s", r->plain ? "http" : "https", ref_api_host(r->ref), r->ref->path, op->path);
-	q->auth = r->login ? xstrdup(r->login) : NULL;
+	q->url = op->url ? xstrdup(op->url) : xasprintf("%s://%s/v2/%s/%s", r->plain ? "http" : "https", ref_api_host(r->ref), r->ref->path, op->path);
+	q->auth = r->login && !op->url ? xstrdup(r->login) : NULL;
 	q->accept = op->manifest ? manifest_accept : NULL;
 	q->from = op->blob && !op->no_range ? blob_pos(op->blob) : 0;
 	q->body_max = MANIFEST_MAX;

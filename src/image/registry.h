@@ -24,6 +24,7 @@ enum op_state { OP_READY, OP_FLYING, OP_LOGIN, OP_DONE };
 struct op {
 	/* set by the caller, borrowed until the end */
 	const char *path; /* after /v2/NAME/ */
+	const char *url;  /* in place of a path: a whole URL, without any login; NULL: none */
 	const char *what; /* for messages: "manifest", "layer 3" */
 	bool manifest;	  /* the four types are asked for */
 	bool head;	  /* only the digest is wanted: HEAD, GET where that is not allowed */
@@ -33,6 +34,7 @@ struct op {
 	int error;
 	struct err err;
 	char type[128], digest[128]; /* Content-Type, Docker-Content-Digest */
+	uint64_t length;	     /* Content-Length; UINT64_MAX: not said */
 	char *body;		     /* op_done() frees it */
 	size_t n_body;
 	/* private */

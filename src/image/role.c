@@ -16,8 +16,8 @@ int role_start(const char *path, const char *half, int log_fd, int store_fd, con
 	       struct err *err)
 {
 	char *argv[] = { (char *)"agent-vm-image", (char *)half, NULL };
-	bool fetch = strcmp(half, "fetch") == 0;
-	struct role role = { .half = half, .from = fetch ? IM_FROM_FETCH : IM_FROM_UNPACK, .fd = -1 };
+	enum im_way from = strcmp(half, "fetch") == 0 ? IM_FROM_FETCH : strcmp(half, "pack") == 0 ? IM_FROM_PACK : IM_FROM_UNPACK;
+	struct role role = { .half = half, .from = from, .fd = -1 };
 	struct prog p = PROG_INIT;
 	int ends[2], r;
 

@@ -10,7 +10,7 @@
 #include "proto/imagemsg.h"
 
 struct role {
-	const char *half; /* "fetch" or "unpack" */
+	const char *half; /* "fetch", "unpack" or "pack" */
 	enum im_way from;
 	pid_t pid; /* 0: not running */
 	int fd;	   /* control socket, to poll for reading; -1 once it was closed */
@@ -22,9 +22,9 @@ struct role {
 /**
  * role_start() - Start a half of agent-vm-image
  * @path:	Of the program, absolute
- * @half:	"fetch" or "unpack"; kept
+ * @half:	"fetch", "unpack" or "pack"; kept
  * @log_fd:	Its log; borrowed; -1: none
- * @store_fd:	fetch: the folder <root>/images; borrowed; unpack: -1
+ * @store_fd:	fetch: the folder <root>/images; borrowed; otherwise -1
  * @env:	Variables besides those of prog_env(), may be NULL
  *
  * Return: 0, then @ret ends with role_end(); negative errno with @err set

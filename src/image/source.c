@@ -55,6 +55,19 @@ static int open_named(struct source *s, const char *rest, struct err *err)
 	return 0;
 }
 
+static int open_store(struct source *s, const char *rest, struct err *err)
+{
+	AUTO_FREE(char, digest);
+
+	digest = xasprintf("sha256:%.*s", IM_DIGEST, rest);
+	if (strlen(rest) <= IM_DIGEST + 1 || rest[IM_DIGEST] != ':' || digest_parse(digest, s->manifest.hex) < 0 ||
+	    str_u64(rest + IM_DIGEST + 1, MANIFEST_MAX, &s->manifest.bytes) < 0)
+		return err_set(err, -EINVAL, "image store: not the digest of a manifest");
+	s->kind = SOURCE_STORE;
+	s->path = xstrdup("image store");
+	return 0;
+}
+
 int source_open(const char *text, int input, struct source *ret, struct err *err)
 {
 	struct source s = { .kind = SOURCE_REGISTRY, .fd = -1 };
@@ -71,7 +84,9 @@ int source_open(const char *text, int input, struct source *ret, struct err *err
 			s.kind = prefixes[i].kind;
 			r = open_named(&s, text + strlen(prefixes[i].prefix), err);
 		}
-	if (s.kind == SOURCE_REGISTRY)
+	if (str_starts(text, "store:"))
+		r = open_store(&s, text + strlen("store:"), err);
+	else if (s.kind == SOURCE_REGISTRY)
 		r = ref_parse(text, &s.ref, err);
 	if (r < 0) {
 		source_done(&s);
@@ -133,7 +148,7 @@ int source_part(const struct source *s, const char *name, struct part *ret, stru
 		*ret = (struct part){ TAKE_FD(fd), 0, (uint64_t)st.st_size };
 		return 0;
 	}
-	e = tar_find(&s->tar, name);
+	e = s->kind == SOURCE_STORE ? NULL : tar_find(&s->tar, name);
 	if (!e)
 		return none(name, err);
 	fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
@@ -220,11 +235,37 @@ static int index_archive(struct source *s, struct err *err)
 	return tar_index_build(read_at, s, (uint64_t)st.st_size, &s->tar, err);
 }
 
+/* What is not in the store is nowhere. */
+static int get_nothing(void *ctx, const struct descriptor *d, const char *what, char **ret, size_t *ret_n, struct err *err)
+{
+	return none(what, err);
+}
+
+static int plan_store(struct source *s, struct plan_source *where, struct plan *ret, struct err *err)
+{
+	AUTO_FREE(char, text);
+	int r;
+
+	where->get = get_nothing;
+	r = blobs_read(where->blobs, &s->manifest, &text, err);
+	if (r == -ENOENT)
+		r = none("manifest", err);
+	if (r == 0)
+		r = plan_find(where, text, s->manifest.bytes, NULL, s->manifest.hex, ret, err);
+	for (size_t i = 0; r == 0 && i < ret->manifest.n_layers; i++)
+		strv_add(&s->parts, ret->manifest.layers[i].blob.hex);
+	return r;
+}
+
 int source_plan(struct source *s, struct plan_source *where, struct plan *ret, struct err *err)
 {
 	bool docker = s->kind == SOURCE_DOCKER_ARCHIVE;
 	int r = 0;
 
+	if (s->kind == SOURCE_STORE) {
+		r = plan_store(s, where, ret, err);
+		return r < 0 ? source_bad(s, r, err) : 0;
+	}
 	if (s->kind != SOURCE_OCI_DIR)
 		r = index_archive(s, err);
 	/* docker save writes both tables since its version 25; the OCI one has digests of everything. */

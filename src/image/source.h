@@ -11,21 +11,23 @@
 #include "image/ref.h"
 #include "image/tarindex.h"
 
-enum source_kind { SOURCE_REGISTRY, SOURCE_OCI_DIR, SOURCE_OCI_ARCHIVE, SOURCE_DOCKER_ARCHIVE, SOURCE_STDIN };
+enum source_kind { SOURCE_REGISTRY, SOURCE_OCI_DIR, SOURCE_OCI_ARCHIVE, SOURCE_DOCKER_ARCHIVE, SOURCE_STDIN, SOURCE_STORE };
 
 struct source {
 	enum source_kind kind;
 	struct ref ref; /* SOURCE_REGISTRY */
 	char *path;	/* of a folder or file; NULL otherwise */
 	char *name;	/* tag or name in it; NULL: the only image */
-	int fd;		/* folder, archive, or standard input; -1 for a registry */
+	struct descriptor manifest; /* SOURCE_STORE */
+	int fd;		/* folder, archive, or standard input; -1 for a registry and the store */
 	struct tar_index tar;
 	struct strv parts; /* archive or folder names of the layers, once the plan is found */
 };
 
 /**
  * source_open() - Take a source's text apart and open it
- * @text:	"oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME]", "-", or a reference; paths absolute
+ * @text:	"oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME]", "-", "store:HEX:BYTES" (a manifest that a
+ *		build put into blobs/), or a reference; paths absolute
  * @input:	Standard input for "-", taken; else -1
  *
  * A path may hold colons: the whole is tried first, then the shortest that is there.

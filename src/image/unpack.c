@@ -86,6 +86,8 @@ static const struct seccomp_row rows[] = {
 	OK_IF("newfstatat", 3, 0x1000, 0x1000 /* AT_EMPTY_PATH: how the C library calls fstat() */),
 	/* Time for progress and the log; qsort() asks how much memory there is. */
 	OK("clock_gettime"), OK("gettimeofday"), OK("getrandom"), OK("sysinfo"),
+	/* Only asked, by the address sanitizer when a thread begins (the control thread may still do so) and a process ends. */
+	OK("sched_getaffinity"), OK_IF("sigaltstack", 0, UINT64_MAX, 0),
 	/* libext2fs looks who runs it, on what, and whether its file is a device. */
 	OK("getuid"), OK("geteuid"), OK("getgid"), OK("getegid"), OK("uname"), OK_IF("prctl", 0, U32, PR_GET_DUMPABLE), NO("ioctl"),
 #ifdef SANITIZED

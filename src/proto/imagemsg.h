@@ -8,9 +8,13 @@
  *
  *	agent-vm-image fetch	network, registry login; writes blobs; parses manifests, never layers
  *	agent-vm-image unpack	no network, no login, no path; reads layers, writes the disk
+ *	agent-vm-image pack	the same for a tar of a build: writes a layer
  *
  * fetch:   > FETCH (or HEAD)    < MANIFEST, LAYER × n    > GO    < PART, PROGRESS, BLOB …    < DONE
  * unpack:  > DISK, LAYER × n (bottom first)    > GROWN …    < PROGRESS …, LAYER_DONE × n    < DONE
+ * pack:    > PACK, SCRATCH (with rules only), LAYER    < PROGRESS …    < PACKED, DONE
+ * fetch of a build, "npm:…":     > FETCH    < PACKAGE    > GO    < PART, PROGRESS …, BLOB    < DONE   (one layer, number 0)
+ *                   "debian:…":  > FETCH    < RELEASE    < DONE
  * At any time  < ERROR, after which the process ends. The launcher ends either by closing its end of 3 and a kill.
  *
  * The launcher checks what comes up as hostile: fetch has parsed what a registry sent, unpack what an image holds. */
@@ -32,7 +36,8 @@
 
 enum im_msg {
 	/* to fetch */
-	IM_FETCH = 1, /* IM_K_SOURCE, IM_K_ARCH; with a descriptor when the source is "-" */
+	IM_FETCH = 1, /* IM_K_SOURCE, IM_K_ARCH; with a descriptor when the source is "-"; npm: IM_K_REGISTRY, IM_K_INTEGRITY?,
+		       * IM_K_BYTES? (a pin), IM_K_DEPENDENCY? (that optional dependency is meant, not the package) */
 	IM_HEAD,      /* the same, of a registry: only MANIFEST is wanted, without CONFIG and layers; nothing is written, and
 		       * it takes 5 s at most. IM_K_SERVED?: what is known; if that is still served, it is not asked what
 		       * it holds (that would count as a pull), and PLATFORM repeats it. */
@@ -53,11 +58,19 @@ enum im_msg {
 	IM_PROGRESS, /* IM_K_LAYER, IM_K_BYTES of the blob loaded or consumed; unpack: IM_K_NAME of the entry, escaped */
 	IM_DONE,     /* unpack: IM_K_ENTRIES, IM_K_USED, IM_K_VERSION?, IM_K_HAS* */
 	IM_ERROR,    /* IM_K_ERRNO, IM_K_TEXT: OBJECT: CAUSE; WHAT TO DO */
+	/* builds */
+	IM_PACKAGE, /* IM_K_PACKAGE as it was resolved, IM_K_INTEGRITY, IM_K_BYTES of its tarball */
+	IM_RELEASE, /* IM_K_EPOCH: date of the newest; IM_K_BLOB: digest of all that was asked for */
+	IM_PACK,    /* IM_K_BYTES: most that the layer may have, IM_K_EPOCH: time of all entries, IM_K_RULE*; descriptor: an
+		     * empty file, O_RDWR. Without rules the tar is taken as it is. */
+	IM_SCRATCH, /* descriptor: an empty file, O_RDWR */
+	IM_PACKED,  /* IM_K_BLOB, IM_K_DIFF_ID, IM_K_BYTES of the blob, IM_K_USED: bytes of the tar */
 	IM_MSGS,
 };
 
 enum im_key {
-	IM_K_SOURCE = 1,  /* string: reference in full form, "oci:DIR[:TAG]", "oci-archive:…", "docker-archive:…", "-" */
+	IM_K_SOURCE = 1,  /* string: reference in full form, "oci:DIR[:TAG]", "oci-archive:…", "docker-archive:…", "-";
+			   * "store:HEX:BYTES": a manifest in blobs/; "npm:NAME@VERSION"; "debian:URL URL …": Release files */
 	IM_K_ARCH,	  /* string: GOARCH name, "amd64" */
 	IM_K_SERVED,	  /* digest of what the reference names: an index or a manifest */
 	IM_K_PLATFORM,	  /* digest of the manifest of our platform */
@@ -76,6 +89,11 @@ enum im_key {
 	IM_K_HAS,	  /* u64 of enum im_has, or'ed */
 	IM_K_ERRNO,	  /* u64, positive */
 	IM_K_TEXT,	  /* string, escaped */
+	IM_K_REGISTRY,	  /* string: URL without a slash at its end */
+	IM_K_PACKAGE,	  /* string: NAME@VERSION */
+	IM_K_INTEGRITY,	  /* string: "sha512-" and base64 (W3C Subresource Integrity) */
+	IM_K_DEPENDENCY,  /* string: name of a package */
+	IM_K_RULE,	  /* string: see pack.h */
 	IM_KEYS,
 };
 
@@ -92,7 +110,8 @@ enum im_has {
 };
 
 /* Which way a message goes. */
-enum im_way { IM_TO_FETCH = 1 << 0, IM_FROM_FETCH = 1 << 1, IM_TO_UNPACK = 1 << 2, IM_FROM_UNPACK = 1 << 3 };
+enum im_way { IM_TO_FETCH = 1 << 0, IM_FROM_FETCH = 1 << 1, IM_TO_UNPACK = 1 << 2, IM_FROM_UNPACK = 1 << 3,
+	      IM_TO_PACK = 1 << 4, IM_FROM_PACK = 1 << 5 };
 
 /* A message that was checked: its type goes that way, it has each key that the type must have and none that it must not,
  * each value is of the key's kind and within its bounds, a key stands once unless the type says that it repeats. */

@@ -1,0 +1,538 @@
+"""`agent-vm build` whole, in seconds: the real launcher and agent-vm-image, a registry of npm packages on loopback that can be
+told to do everything wrong, and a stand-in for mmdebstrap and its mirror. usage: build_test.py BUILD [CLASS]"""
+import base64
+import contextlib
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import unittest
+import urllib.parse
+
+AGENT_VM = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+LOCK = json.loads((TOP / "images/agents.lock").read_text())
+ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+DATE = "Sat, 14 Nov 2026 09:41:07 UTC"
+NPM_EPOCH = 499162500
+
+MMDEBSTRAP = """#!{python}
+import io, os, sys, tarfile
+if os.path.exists({fail!r}):
+    print("E: the mirror has gone", file=sys.stderr)
+    sys.exit(1)
+open({runs!r}, "a").write(os.environ["SOURCE_DATE_EPOCH"] + "\\n" + "\\n".join(sys.argv) + "\\n")
+print("I: downloading packages with apt...", file=sys.stderr)
+with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as t:
+    def add(name, data=b"", mode=0o644, kind=tarfile.REGTYPE):
+        i = tarfile.TarInfo(name)
+        i.size, i.mode, i.type, i.mtime = len(data), mode, kind, int(os.environ["SOURCE_DATE_EPOCH"])
+        t.addfile(i, io.BytesIO(data))
+    for d in ("etc", "usr", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib"):
+        add(d, mode=0o755, kind=tarfile.DIRTYPE)
+    add("usr/bin/bash", b"#!/bin/sh\\n", 0o755)
+    add("etc/agent-vm-image-version", b"1\\n")
+print("I: success", file=sys.stderr)
+"""
+
+
+def tarball(files, fmt=tarfile.USTAR_FORMAT):
+    """An npm package; a value is bytes, or (bytes, mode), or a TarInfo."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=fmt) as t:
+        for name, what in files:
+            if isinstance(what, tarfile.TarInfo):
+                what.name = name
+                t.addfile(what)
+                continue
+            data, mode = what if isinstance(what, tuple) else (what, 0o644)
+            i = tarfile.TarInfo(name)
+            i.size, i.mode, i.mtime = len(data), mode, NPM_EPOCH
+            t.addfile(i, io.BytesIO(data))
+    return gzip.compress(raw.getvalue(), 1, mtime=0)
+
+
+def integrity(data):
+    return "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
+
+
+class Registry(http.server.ThreadingHTTPServer):
+    """npm packages at /npm, Release files at /debian and /debian-security."""
+    daemon_threads = True
+
+    def __init__(self):
+        self.packages, self.asked, self.date = {}, [], DATE
+        self.cut = None  # of a tarball, send so many bytes and stand still
+        self.lie = {}  # name -> members that replace those of its metadata
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def add(self, name, version, data, **more):
+        self.packages[name, version] = (data, more)
+        self.packages[name, "latest"] = self.packages[name, version]
+        more["version"] = version
+
+    def metadata(self, name, version):
+        data, more = self.packages[name, version]
+        return {"name": name, "version": more["version"], "optionalDependencies": more.get("optional", {}),
+                "dist": {"tarball": f"{self.url}/npm/{name}/-/{more['version']}.tgz", "integrity": integrity(data)},
+                **self.lie.get(name, {})}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *words):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def answer(self, code, data, kind="application/json"):
+        start, total = 0, len(data)
+        span = self.headers.get("Range")
+        if span and code == 200:
+            start = int(span.removeprefix("bytes=").rstrip("-"))
+            code = 206
+        self.send_response(code)
+        if code == 206:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(total - start))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        cut = self.server.cut
+        if kind == "application/octet-stream" and cut is not None and start < cut:
+            self.wfile.write(data[start:cut])
+            self.wfile.flush()
+            time.sleep(30)
+        with contextlib.suppress(OSError):
+            self.wfile.write(data[start:])
+
+    def do_GET(self):
+        path = urllib.parse.urlparse(self.path).path
+        self.server.asked.append((self.command, path, self.headers.get("Range"), self.headers.get("Authorization")))
+        if path.endswith("/InRelease"):
+            return self.answer(200, f"Origin: Debian\nSuite: {path}\nDate: {self.server.date}\n".encode(), "text/plain")
+        if "/-/" in path:
+            name, version = path.removeprefix("/npm/").removesuffix(".tgz").split("/-/")
+            return self.answer(200, self.server.packages[name, version][0], "application/octet-stream")
+        name, _, version = path.removeprefix("/npm/").rpartition("/")
+        if "/" in name or (urllib.parse.unquote(name), version) not in self.server.packages:
+            return self.answer(404, b"{}")
+        return self.answer(200, json.dumps(self.server.metadata(urllib.parse.unquote(name), version)).encode())
+
+
+def program(name):
+    return next(p for p in LOCK["programs"] if p["program"] == name)
+
+
+class Base(unittest.TestCase):
+    def setUp(self):
+        self.tmp = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="build-test-")))
+        self.state = self.tmp / "state"
+        self.state.mkdir(mode=0o700)
+        self.registry = Registry()
+        self.addCleanup(self.registry.server_close)
+        self.addCleanup(self.registry.shutdown)
+        self.runs, self.broken = self.tmp / "runs", self.tmp / "fail"
+        tools = self.tmp / "bin"
+        tools.mkdir()
+        (tools / "mmdebstrap").write_text(MMDEBSTRAP.format(python=sys.executable, runs=str(self.runs), fail=str(self.broken)))
+        (tools / "apt-get").write_text(f"#!/bin/sh\necho {self.registry.url}/debian x\necho {self.registry.url}/debian-security x\n")
+        for tool in tools.iterdir():
+            tool.chmod(0o755)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_VM_") and not k.lower().endswith("_proxy")}
+        self.env.update(AGENT_VM_STATE_DIR=str(self.state), PATH=f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin", HOME=str(self.tmp),
+                        npm_config_registry=self.registry.url + "/npm/")
+        self.env.pop("SOURCE_DATE_EPOCH", None)
+        self.publish()
+
+    def publish(self, **content):
+        """Every program in a version of its own; content: program -> files of its platform package."""
+        for p in LOCK["programs"]:
+            name, platform = p["program"], p["platforms"][ARCH]
+            files = content.get(name) or self.files(name)
+            package, version = platform["package"], platform["version"]
+            umbrella = tarball([("package/package.json", b"{}")])
+            dependency = platform.get("dependency")
+            if not dependency:
+                self.registry.add(package, version, tarball(files))
+                continue
+            self.registry.add(package, version, tarball(files))
+            plain = version.split("-")[0]
+            value = version if dependency == package else f"npm:{package}@{version}"
+            self.registry.add(p["umbrella"], plain, umbrella, optional={dependency: value})
+
+    @staticmethod
+    def files(name):
+        vendor = "package/vendor/" + {"amd64": "x86_64", "arm64": "aarch64"}[ARCH] + "-unknown-linux-musl"
+        return {
+            "codex": [(f"{vendor}/codex-resources/voice/lib/libvoice.so", b"voice"), (f"{vendor}/bin/codex", (b"codex", 0o4755)),
+                      (f"{vendor}/codex-path/rg", (b"rg", 0o755)), (f"{vendor}/codex-package.json", b"{}"),
+                      ("package/README.md", b"read")],
+            "claude": [("package/claude", (random.Random(1).randbytes(3 << 20), 0o755)), ("package/package.json", b"{}")],
+            "opencode": [("package/package.json", b"{}"), ("package/bin/opencode", (b"opencode", 0o755))],
+            "copilot": [("package/copilot", (b"copilot", 0o755))],
+            "chrome-devtools-mcp": [("package/build/src/bin/chrome-devtools-mcp.js", b"// js"), ("package/LICENSE", b"l")],
+        }[name]
+
+    def build(self, *words, code=0, **env):
+        run = subprocess.run([AGENT_VM, "build", "--json", *words], env={**self.env, **env}, capture_output=True, text=True,
+                             timeout=120)
+        self.assertEqual(run.returncode, code, run.stderr)
+        self.err = run.stderr
+        events = [json.loads(line) for line in run.stdout.splitlines()]
+        return events[-1] if events else None
+
+    def refused(self, *words, says, **env):
+        last = self.build(*words, code=1, **env)
+        self.assertEqual(last["event"], "error")
+        self.assertRegex(last["reason"], says)
+        self.assertIn("; ", last["reason"], "says what to do")
+        self.assertEqual(list((self.state / "images/refs").iterdir()), [], "an image was stored")
+        self.assertEqual(list((self.state / "images/tmp").iterdir()), [], "something half-made was left")
+        return last["reason"]
+
+    def tarballs(self):
+        return [path for method, path, *_ in self.registry.asked if method == "GET" and "/-/" in path]
+
+    def layout(self, *words):
+        """Build and take the image apart: (config, [(names of a layer's entries, its members)])"""
+        out = self.tmp / f"out{random.randrange(1 << 30)}"
+        self.build(*words, "--output", f"oci:{out}")
+        blob = lambda d: (out / "blobs/sha256" / d.removeprefix("sha256:")).read_bytes()
+        index = json.loads((out / "index.json").read_text())
+        manifest = json.loads(blob(index["manifests"][0]["digest"]))
+        config = json.loads(blob(manifest["config"]["digest"]))
+        layers = []
+        for d, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True):
+            data = blob(d["digest"])
+            self.assertEqual(hashlib.sha256(data).hexdigest(), d["digest"].removeprefix("sha256:"))
+            raw = subprocess.run(["zstd", "-dc"], input=data, stdout=subprocess.PIPE, check=True).stdout
+            self.assertEqual("sha256:" + hashlib.sha256(raw).hexdigest(), diff_id)
+            with tarfile.open(fileobj=io.BytesIO(raw)) as t:
+                layers.append({m.name: (m, t.extractfile(m).read() if m.isreg() else None) for m in t})
+        return config, layers
+
+
+class Image(Base):
+    def test_layers_hold_what_is_wanted_in_one_form(self):
+        config, layers = self.layout("--minimal", "--latest")
+        self.assertEqual([h["created_by"].split(": ")[1].split()[0] for h in config["history"]],
+                         ["Debian", "codex", "claude", "opencode"])
+        base, codex, claude, opencode = layers
+        self.assertIn("etc/agent-vm-image-version", base)
+        self.assertEqual(list(codex), sorted(codex), "sorted by name")
+        self.assertEqual(set(codex), {"usr/local/bin/codex", "usr/local/lib/codex", "usr/local/lib/codex/bin",
+                                      "usr/local/lib/codex/bin/codex", "usr/local/lib/codex/codex-package.json",
+                                      "usr/local/lib/codex/codex-path", "usr/local/lib/codex/codex-path/rg"})
+        self.assertEqual(codex["usr/local/bin/codex"][0].linkname, "../lib/codex/bin/codex")
+        self.assertEqual(codex["usr/local/lib/codex/bin/codex"][0].mode, 0o755, "no setuid")
+        self.assertEqual(codex["usr/local/lib/codex/codex-package.json"][0].mode, 0o644)
+        self.assertEqual(list(claude), ["usr/local/bin/claude"])
+        self.assertEqual(claude["usr/local/bin/claude"][1], dict(self.files("claude"))["package/claude"][0])
+        self.assertEqual(list(opencode), ["usr/local/bin/opencode"])
+        for layer in layers[1:]:
+            for m, _ in layer.values():
+                self.assertEqual((m.uid, m.gid, m.uname, m.gname, m.mtime, m.pax_headers), (0, 0, "", "", NPM_EPOCH, {}))
+
+    def test_sets_have_their_programs(self):
+        for words, names in ((["--base"], []), ([], ["codex", "claude", "opencode", "copilot"]),
+                             (["--full"], ["codex", "claude", "opencode", "copilot", "chrome-devtools-mcp"])):
+            with self.subTest(words=words):
+                config, layers = self.layout(*words, "--latest")
+                self.assertEqual([h["created_by"].split(": ")[1].split()[0] for h in config["history"]], ["Debian", *names])
+        self.assertIn("usr/local/lib/chrome-devtools-mcp/build/src/bin/chrome-devtools-mcp.js", layers[-1])
+        words = self.runs.read_text()
+        self.assertIn("chromium", words)
+        self.assertIn("END_OF_FILE", words)
+
+    def test_time_is_that_of_the_newest_release(self):
+        self.build("--base")
+        self.assertEqual(self.runs.read_text().splitlines()[0], "1794649267")
+        self.assertEqual(sorted(p for _, p, *_ in self.registry.asked if p.endswith("InRelease")),
+                         ["/debian-security/dists/trixie-security/InRelease", "/debian/dists/trixie-updates/InRelease",
+                          "/debian/dists/trixie/InRelease"])
+
+    def test_equal_input_gives_one_disk(self):
+        first = self.build("--minimal", "--latest")
+        other = self.tmp / "other"
+        other.mkdir(mode=0o700)
+        again = self.build("--minimal", "--latest", AGENT_VM_STATE_DIR=str(other), TZ="Asia/Tokyo")
+        self.assertEqual((first["digest"], first["new"], again["new"]), (again["digest"], 4, 4))
+        disks = [root / "images/disks" / f"{first['digest']}.ext4" for root in (self.state, other)]
+        sums = []
+        for disk in disks:  # what has content; the rest is a hole
+            with disk.open("rb") as f:
+                sums.append(hashlib.sha256(f.read(64 << 20)).hexdigest())
+        self.assertEqual(*sums)
+
+    def test_registry_line_of_npmrc(self):
+        (self.tmp / ".npmrc").write_text(f"//x/:_authToken=secret\nregistry = {self.registry.url}/npm/\n")
+        self.env.pop("npm_config_registry")
+        self.build("--minimal", "--latest")
+        self.assertTrue(self.tarballs())
+        self.assertEqual({auth for *_, auth in self.registry.asked}, {None}, "a login was sent")
+
+    def test_output_is_not_written_over(self):
+        out = self.tmp / "there"
+        out.mkdir()
+        (out / "mine").write_text("mine")
+        last = self.build("--base", "--output", f"oci:{out}", code=1)
+        self.assertRegex(last["reason"], "is there already")
+        self.assertEqual([p.name for p in out.iterdir()], ["mine"])
+        self.assertEqual([p.name for p in self.tmp.iterdir() if p.name.endswith(".new")], [])
+
+    def test_wrong_words(self):
+        self.build("--base", "--full", code=2)
+        self.build("--output", "dir", code=2)
+
+
+class Dockerfile(Base):
+    """There is no Docker here: what its steps do is run without it, and its text compared."""
+
+    def test_programs_have_the_same_paths_modes_and_content(self):
+        lock = json.loads(json.dumps(LOCK))
+        for p in lock["programs"]:
+            pin = p["platforms"][ARCH]
+            pin["integrity"] = integrity(self.registry.packages[pin["package"], pin["version"]][0])
+        (self.tmp / "lock").write_text(json.dumps(lock))
+        text = (TOP / "images/Dockerfile").read_text()
+        steps = re.findall(r"^RUN case \$SET in ([a-z |]+)\) ;; \*\) \S+/install-program \S+/agents.lock (\S+) / ;; esac$", text, re.M)
+        for kind in ("base", "minimal", "default", "full"):
+            root = self.tmp / kind
+            root.mkdir()
+            order = [name for without, name in steps if kind not in without.split(" | ")]
+            for name in order:
+                subprocess.run([TOP / "images/install-program", self.tmp / "lock", name, root], env=self.env, check=True)
+            config, layers = self.layout("--latest", *([] if kind == "default" else ["--" + kind]))
+            self.assertEqual([h["created_by"].split(": ")[1].split()[0] for h in config["history"][1:]], order)
+            ours = {n: self.entry_of(m, data) for layer in layers[1:] for n, (m, data) in layer.items() if not m.isdir()}
+            docker = {}
+            for path in root.rglob("*"):
+                if path.is_symlink():
+                    docker[str(path.relative_to(root))] = os.readlink(path)
+                elif path.is_file():
+                    docker[str(path.relative_to(root))] = (bool(path.stat().st_mode & 0o111), path.read_bytes())
+            self.assertEqual(docker, ours)
+
+    @staticmethod
+    def entry_of(m, data):
+        return m.linkname if m.issym() else (bool(m.mode & 0o111), data)
+
+    def test_wrong_content_is_refused(self):
+        run = subprocess.run([TOP / "images/install-program", TOP / "images/agents.lock", "opencode", self.tmp], env=self.env,
+                             capture_output=True, text=True)
+        self.assertEqual(run.returncode, 1)
+        self.assertRegex(run.stderr, "opencode.*pinned is sha512-")
+        self.assertFalse((self.tmp / "usr").exists())
+
+    def test_packages_are_the_same(self):
+        text = (TOP / "images/Dockerfile").read_text().replace("\\\n", " ")
+        sets = {name: words.split() for name, words in re.findall(r'\b(minimal|default|full)="([a-z0-9 .\t-]+)"', text)}
+        expected = {"base": sets["minimal"], "minimal": sets["minimal"], "default": sets["minimal"] + sets["default"],
+                    "full": sets["minimal"] + sets["default"] + sets["full"]}
+        for kind, packages in expected.items():
+            self.build("--latest", *([] if kind == "default" else ["--" + kind]), "--include", "make")
+            # base and minimal have one base, so the second is not made again
+            include = re.findall(r"^--include=(.*)$", self.runs.read_text(), re.M)[-1]
+            self.assertEqual(include.split(","), packages + ["make"], kind)
+
+    def test_browser_is_set_up_the_same(self):
+        self.build("--full", "--latest")
+        hooks = self.runs.read_text()
+        text = (TOP / "images/Dockerfile").read_text()
+        for line in ("chrome:x:9999:9999::/home/chrome:/bin/bash", "chrome:x:9999:", "chrome:!::", "chrome:*:19700:0:99999:7:::"):
+            self.assertIn(f"echo '{line}' >>", hooks)
+            self.assertIn(f"echo '{line}' >>", text)
+        self.assertIn((TOP / "images/agent-vm-chrome-mcp").read_text(), hooks)
+        for link in re.findall(r"ln -s (\S+) /(\S+?)[;\s]", text):
+            self.assertIn("ln -s {} {}".format(*link), hooks)
+
+    def test_lock_is_as_its_tool_writes_it(self):
+        subprocess.run([TOP / "tools/agents-lock", "--check"], check=True)
+
+
+class Cache(Base):
+    def test_second_build_loads_nothing(self):
+        first = self.build("--minimal", "--latest")
+        self.registry.asked.clear()
+        again = self.build("--minimal", "--latest")
+        self.assertEqual((again["digest"], again["new"], self.tarballs()), (first["digest"], 0, []))
+        self.assertEqual(self.runs.read_text().count("mmdebstrap\n"), 1)
+        self.assertEqual(list((self.state / "images/partial").iterdir()), [], "a tarball was kept beside its layer")
+
+    def test_without_network_the_former_packages_do(self):
+        first = self.build("--base")
+        self.registry.shutdown()
+        self.registry.server_close()
+        again = self.build("--base")
+        self.assertEqual(again["digest"], first["digest"])
+        self.assertIn("its packages are those of the build before", self.err)
+
+    def test_new_version_of_one_changes_one_layer(self):
+        first = self.build("--minimal", "--latest")
+        self.registry.asked.clear()
+        self.publish(opencode=[("package/bin/opencode", (b"newer", 0o755))])
+        again = self.build("--minimal", "--latest")
+        self.assertNotEqual(again["digest"], first["digest"])
+        self.assertEqual((again["was"], again["new"], len(self.tarballs())), (first["digest"], 1, 1))
+
+    def test_newer_packages_change_the_base_only(self):
+        self.build("--minimal", "--latest")
+        self.registry.date = "Sun, 15 Nov 2026 09:41:07 UTC"
+        self.assertEqual(self.build("--minimal", "--latest")["new"], 1)
+
+    def test_sets_share_layers_and_prune_keeps_them(self):
+        self.build("--minimal", "--latest")
+        subprocess.run([AGENT_VM, "prune"], env=self.env, check=True, capture_output=True)
+        self.registry.asked.clear()
+        self.assertEqual(self.build("--latest")["new"], 2, "base and copilot")
+        self.assertEqual(len(self.tarballs()), 1)
+
+    def test_damaged_record_is_none(self):
+        first = self.build("--base")
+        for record in (self.state / "images/made").iterdir():
+            record.write_text('{"version": 1, "key": 3}')
+        again = self.build("--base")
+        self.assertEqual((again["new"], again["digest"]), (1, first["digest"]))
+
+
+class Refused(Base):
+    def test_another_content_than_is_pinned(self):
+        self.refused("--minimal", says="@openai/codex@.*: the registry offers other content than is pinned")
+        self.assertEqual(self.tarballs(), [])
+
+    def test_content_that_is_not_its_hash(self):
+        real = self.registry.metadata
+        self.registry.metadata = lambda n, v: {**(m := real(n, v)), "dist": {**m["dist"], "integrity": integrity(b"else")}}
+        self.refused("--minimal", "--latest", says="sha512:[0-9a-f]+: expected .* got")
+        self.assertEqual(list((self.state / "images/partial").iterdir()), [])
+
+    def test_answer_for_another_package(self):
+        self.registry.lie["@openai/codex"] = {"name": "evil"}
+        self.refused("--minimal", "--latest", says="answers with another package")
+
+    def test_tarball_from_an_unprotected_place(self):
+        self.registry.lie["opencode-ai"] = {"optionalDependencies": {}}
+        self.refused("--minimal", "--latest", says="without the optional dependency")
+
+    def test_no_such_package(self):
+        self.registry.packages.clear()
+        self.refused("--minimal", "--latest", says="@openai/codex@latest: answers 404")
+
+    def test_no_registry(self):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        self.refused("--minimal", says="127.0.0.1", npm_config_registry=f"http://127.0.0.1:{port}")
+
+    def test_address_that_is_none(self):
+        for url in ("ftp://x", "https://user@x", "https://x/${TOKEN}?", "x"):
+            with self.subTest(url=url):
+                last = self.build("--minimal", code=2, npm_config_registry=url)
+                self.assertRegex(last["reason"], "npm registry")
+
+    def hostile(self, files, says, fmt=tarfile.PAX_FORMAT, data=None):
+        name = program("opencode")["platforms"][ARCH]["package"]
+        self.publish()
+        self.registry.add(name, program("opencode")["platforms"][ARCH]["version"], data or tarball(files, fmt))
+        return self.refused("--minimal", "--latest", says=says)
+
+    def test_hostile_tarballs(self):
+        good = ("package/bin/opencode", (b"x", 0o755))
+        link = tarfile.TarInfo()
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        hard = tarfile.TarInfo()
+        hard.type, hard.linkname = tarfile.LNKTYPE, "package/bin/opencode"
+        device = tarfile.TarInfo()
+        device.type = tarfile.CHRTYPE
+        for what, files, says in (
+                ("absolute", [("/etc/passwd", b"x"), good], "/etc/passwd: an absolute name"),
+                ("dotdot", [("package/../../x", b"x"), good], r"package/\.\./\.\./x: an absolute name, one with"),
+                ("link", [("package/bin", link), good], "package/bin: not a plain file"),
+                ("hard link", [good, ("package/y", hard)], "package/y: not a plain file"),
+                ("device", [good, ("package/null", device)], "package/null: not a plain file"),
+                ("long component", [("package/" + 300 * "a", b"x"), good], "too long"),
+                ("other layout", [("package/opencode", b"x")], "package/bin/opencode: not in the package"),
+        ):
+            with self.subTest(what):
+                self.assertIn("opencode", self.hostile(files, says))
+
+    def test_broken_tarballs(self):
+        whole = tarball([("package/bin/opencode", (b"x" * 5000, 0o755))])
+        raw = gzip.decompress(whole)
+        broken = bytearray(raw)
+        broken[0] ^= 1
+        for what, data, says in (
+                ("cut gzip", whole[:-20], "opencode.*gzip stream is cut off"),
+                ("cut tar", gzip.compress(raw[:3000]), "runs past the end"),
+                ("checksum", gzip.compress(bytes(broken)), "not a tarball"),
+                ("tail", gzip.compress(raw + b"x" * 512), "more after the tarball's end"),
+                ("no tar", gzip.compress(b"x" * 2000), "not a tarball"),
+        ):
+            with self.subTest(what):
+                self.hostile(None, says, data=data)
+
+    def test_failing_mmdebstrap(self):
+        self.broken.touch()
+        self.refused("--base", says="mmdebstrap: the mirror has gone; all it said is in")
+
+
+class Stopped(Base):
+    def test_ctrl_c_then_the_download_goes_on(self):
+        self.registry.cut = 1 << 20
+        run = subprocess.Popen([AGENT_VM, "build", "--minimal", "--latest"], env=self.env, stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+        partial, end = self.state / "images/partial", time.monotonic() + 60
+        while not (partial.is_dir() and any(p.stat().st_size == 1 << 20 for p in partial.iterdir())):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, err = run.communicate(timeout=20)
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertIn(run.returncode, (-signal.SIGINT, 130), err)
+        self.assertEqual(list((self.state / "images/tmp").iterdir()), [])
+        self.registry.cut = None
+        self.registry.asked.clear()
+        self.build("--minimal", "--latest")
+        ranges = [r for _, p, r, _ in self.registry.asked if "/-/" in p and r]
+        self.assertEqual(ranges, [f"bytes={1 << 20}-"])
+
+    def test_kill_9_leaves_nothing_that_stays(self):
+        for seconds in (0.05, 0.15, 0.3, 0.6, 1.0):
+            run = subprocess.Popen([AGENT_VM, "build", "--minimal", "--latest"], env=self.env, stderr=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL)
+            time.sleep(seconds)
+            run.kill()
+            run.wait()
+        self.build("--minimal", "--latest")
+        time.sleep(0.5)
+        subprocess.run([AGENT_VM, "prune"], env=self.env, check=True, capture_output=True)
+        self.assertEqual(list((self.state / "images/tmp").iterdir()), [])
+        for blob in (self.state / "images/blobs/sha256").iterdir():
+            self.assertEqual(hashlib.sha256(blob.read_bytes()).hexdigest(), blob.name)
+
+
+if __name__ == "__main__":
+    unittest.main()

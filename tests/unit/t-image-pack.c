@@ -1,0 +1,263 @@
+#include "test.h"
+
+#include <errno.h>
+
+#include "base/macros.h"
+#include "image/pack.h"
+
+#define BLOCK 512
+
+/* A tar under construction. */
+struct tar {
+	uint8_t mem[64 * BLOCK];
+	size_t n;
+};
+
+static void put(struct tar *t, char type, const char *name, const char *mode, const void *p, size_t n)
+{
+	struct npmtar_entry file = { NULL, false, 0, n };
+	struct pack_entry e = { (char *)"x", &file, NULL };
+	uint8_t *h = t->mem + t->n;
+	unsigned int sum = 0;
+	struct err err;
+
+	CHECK_INT(pack_header(&e, 0, h, &err), ==, 0);
+	memset(h, 0, 100);
+	memcpy(h, name, MIN(strlen(name), (size_t)100));
+	if (mode)
+		memcpy(h + 100, mode, 8);
+	h[156] = (uint8_t)type;
+	memset(h + 148, ' ', 8);
+	for (int i = 0; i < BLOCK; i++)
+		sum += h[i];
+	(void)snprintf((char *)h + 148, 8, "%06o", sum);
+	if (n > 0)
+		memcpy(h + BLOCK, p, n);
+	t->n += BLOCK + (n + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+static void file(struct tar *t, const char *name)
+{
+	put(t, '0', name, NULL, "content", 7);
+}
+
+static ssize_t read_at(void *ctx, uint64_t at, void *p, size_t n)
+{
+	const struct tar *t = ctx;
+
+	n = MIN(n, t->n - (size_t)at);
+	n = MIN(n, (size_t)300); /* short reads */
+	memcpy(p, t->mem + at, n);
+	return (ssize_t)n;
+}
+
+static int index_of(struct tar *t, struct npmtar *ret, struct err *err)
+{
+	t->n += 2 * (size_t)BLOCK;
+	return npmtar_index(read_at, t, t->n, ret, err);
+}
+
+static void refused(struct tar *t, const char *why)
+{
+	struct npmtar out;
+	struct err err;
+
+	CHECK_INT(index_of(t, &out, &err), ==, -EBADMSG);
+	if (!strstr(err.text, why))
+		fail_msg("says %s, not %s", err.text, why);
+}
+
+TEST(files_are_found_and_folders_left_out)
+{
+	struct tar t = { { 0 }, 0 };
+	struct npmtar out;
+	struct err err;
+
+	put(&t, '5', "package/", NULL, NULL, 0);
+	put(&t, 'g', "pax", NULL, "13 comment=x\n", 13);
+	put(&t, '0', "./package//bin", "0000755", "content", 7);
+	put(&t, 'x', "pax", NULL, "26 path=package/long/name\n", 26);
+	put(&t, '\0', "cut", "0000644", "content", 7);
+	CHECK_INT(index_of(&t, &out, &err), ==, 0);
+	CHECK_INT(out.n, ==, 2);
+	CHECK_STR(out.files[0].name, "package/bin");
+	CHECK(out.files[0].executable && !out.files[1].executable);
+	CHECK_STR(out.files[1].name, "package/long/name");
+	CHECK_INT(out.files[1].bytes, ==, 7);
+	assert_memory_equal(t.mem + out.files[1].at, "content", 7);
+	npmtar_done(&out);
+}
+
+TEST(names_that_lead_elsewhere_are_refused)
+{
+	static const char *const names[] = { "/a", "..", "../a", "a/../b", "a/..", "" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		struct tar t = { { 0 }, 0 };
+
+		file(&t, names[i]);
+		refused(&t, "an absolute name");
+	}
+}
+
+TEST(what_is_no_plain_file_is_refused)
+{
+	static const char types[] = "123467SLKVAX";
+
+	for (size_t i = 0; i < sizeof(types) - 1; i++) {
+		struct tar t = { { 0 }, 0 };
+
+		put(&t, types[i], "package/x", NULL, NULL, 0);
+		refused(&t, "package/x: not a plain file");
+	}
+}
+
+TEST(records_that_are_none_are_refused)
+{
+	static const char *const records[] = {
+		"x", "9 path=ab", "8 path=ab\n", "99 path=ab\n", "0 path=ab\n", "-9 path=ab\n", "9 path=a\n9", "20 linkpath=/etc/x\n",
+		"21 GNU.sparse.major=1\n", "13 size=-100\n", "5 =a\nx",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(records); i++) {
+		struct tar t = { { 0 }, 0 };
+
+		put(&t, 'x', "pax", NULL, records[i], strlen(records[i]));
+		file(&t, "package/x");
+		refused(&t, "PAX header");
+	}
+	{
+		struct tar t = { { 0 }, 0 };
+
+		put(&t, 'x', "pax", NULL, "11 path=a\0b\n", 12);
+		file(&t, "package/x");
+		refused(&t, "PAX header");
+	}
+}
+
+TEST(an_entry_past_the_end_is_refused)
+{
+	struct tar t = { { 0 }, 0 };
+
+	put(&t, 'x', "pax", NULL, "17 size=99999999\n", 17);
+	file(&t, "package/x");
+	refused(&t, "runs past the end");
+}
+
+static char *names_of(const struct pack_list *l)
+{
+	char *all = xstrdup("");
+
+	for (size_t i = 0; i < l->n; i++) {
+		char *more = xasprintf("%s%s%s%s", all, i ? " " : "", l->v[i].name, l->v[i].target ? "@" : l->v[i].file ? "" : "/");
+
+		free(all);
+		all = more;
+	}
+	return all;
+}
+
+static int select_from(const struct npmtar *tar, const char *const *rules, size_t n, char **ret, struct err *err)
+{
+	struct strv v = { NULL, 0 };
+	struct pack_list l;
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		strv_add(&v, rules[i]);
+	r = pack_select(tar, &v, &l, err);
+	if (r == 0) {
+		*ret = names_of(&l);
+		pack_list_done(&l);
+	}
+	strv_done(&v);
+	return r;
+}
+
+static struct npmtar_entry entries[] = {
+	{ (char *)"package/b/z", false, 512, 1 },     { (char *)"package/a", true, 1536, 1 },
+	{ (char *)"package/b/c/y", false, 2560, 1 },  { (char *)"package/b/left/x", false, 3584, 1 },
+	{ (char *)"package/b.txt", false, 4608, 1 },  { (char *)"package/a", false, 5632, 2 },
+};
+static const struct npmtar tar_of_entries = { entries, ARRAY_SIZE(entries) };
+
+TEST(rules_select_and_place)
+{
+	static const char *const rules[] = { "take package/b/ lib/b/", "leave package/b/left/", "take package/a bin/a", "link bin/l ../lib/b/z" };
+	AUTO_FREE(char, names);
+	struct err err;
+
+	CHECK_INT(select_from(&tar_of_entries, rules, ARRAY_SIZE(rules), &names, &err), ==, 0);
+	CHECK_STR(names, "bin/a bin/l@ lib/b/ lib/b/c/ lib/b/c/y lib/b/z");
+}
+
+TEST(of_two_entries_the_later_counts)
+{
+	struct strv v = { NULL, 0 };
+	struct pack_list l;
+	struct err err;
+
+	strv_add(&v, "take package/a x");
+	CHECK_INT(pack_select(&tar_of_entries, &v, &l, &err), ==, 0);
+	CHECK_INT(l.n, ==, 1);
+	CHECK_INT(l.v[0].file->bytes, ==, 2);
+	pack_list_done(&l);
+	strv_done(&v);
+}
+
+TEST(a_rule_that_finds_nothing_is_refused)
+{
+	static const char *const none[] = { "take package/absent x" }, *const broken[] = { "take package/a" }, *const word[] = { "take" };
+	char *names;
+	struct err err;
+
+	CHECK_INT(select_from(&tar_of_entries, none, 1, &names, &err), ==, -ENOENT);
+	CHECK(strstr(err.text, "package/absent"));
+	CHECK_INT(select_from(&tar_of_entries, broken, 1, &names, &err), ==, -EINVAL);
+	CHECK_INT(select_from(&tar_of_entries, word, 1, &names, &err), ==, -EINVAL);
+}
+
+TEST(a_file_where_a_folder_is_is_refused)
+{
+	struct npmtar_entry both[] = { { (char *)"package/x", false, 512, 1 }, { (char *)"package/x/y", false, 1536, 1 },
+				       { (char *)"package/z", false, 2560, 1 } };
+	const struct npmtar tar = { both, 3 };
+	static const char *const rules[] = { "take package/ lib/" };
+	char *names;
+	struct err err;
+
+	CHECK_INT(select_from(&tar, rules, 1, &names, &err), ==, -EBADMSG);
+	CHECK(strstr(err.text, "lib/x: a file and something else"));
+}
+
+TEST(headers_take_long_names_by_prefix_or_not_at_all)
+{
+	struct npmtar_entry f = { NULL, true, 0, 8 };
+	char name[400];
+	struct pack_entry e = { name, &f, NULL };
+	uint8_t h[PACK_HEADER];
+	struct err err;
+
+	memset(name, 'a', sizeof(name));
+	name[100] = '\0';
+	CHECK_INT(pack_header(&e, 1, h, &err), ==, 0);
+	CHECK_INT(h[345], ==, 0);
+	name[100] = 'a';
+	name[101] = '\0';
+	CHECK_INT(pack_header(&e, 1, h, &err), ==, -EBADMSG);
+	name[150] = '/';
+	name[101] = 'a';
+	name[251] = '\0';
+	CHECK_INT(pack_header(&e, 1, h, &err), ==, 0);
+	CHECK_INT(h[345], ==, 'a');
+	CHECK_INT(h[345 + 149], ==, 'a');
+	CHECK_INT(h[345 + 150], ==, 0);
+	assert_memory_equal(h + 124, "00000000010", 12);
+	assert_memory_equal(h + 100, "0000755", 8);
+	name[251] = 'a';
+	name[252] = '\0';
+	CHECK_INT(pack_header(&e, 1, h, &err), ==, -EBADMSG);
+	name[3] = '\0';
+	f.bytes = 1ULL << 33;
+	CHECK_INT(pack_header(&e, 1, h, &err), ==, -EBADMSG);
+}
