@@ -47,6 +47,34 @@ void prog_shun(const char *dir)
 	free(real);
 }
 
+/* One folder a line. A name with a newline cannot be told so; then the user's PATH is not used at all. */
+void prog_shun_env(struct strv *ret)
+{
+	char *all = xstrdup(PROG_SHUN_ENV "=");
+
+	for (size_t i = 0; i < shunned.n; i++) {
+		char *more = xasprintf("%s%s\n", all, shunned.v[i]);
+
+		free(all);
+		all = more;
+		if (strchr(shunned.v[i], '\n'))
+			strv_add(ret, "PATH=" PROG_PATH);
+	}
+	strv_take(ret, all);
+}
+
+void prog_shun_from_env(void)
+{
+	const char *v = getenv(PROG_SHUN_ENV);
+	AUTO_FREE(char, copy);
+	char *at, *line;
+
+	copy = xstrdup(v ? v : "");
+	for (at = copy; (line = strsep(&at, "\n"));)
+		if (*line == '/')
+			prog_shun(line);
+}
+
 static bool is_shunned(const char *real)
 {
 	for (size_t i = 0; i < shunned.n; i++) {

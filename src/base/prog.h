@@ -21,6 +21,10 @@ int prog_find(const char *name, char **ret);
 /* From now on run nothing from @dir or below: a guest can write there, or could have (command line page, section 4). "/"
  * and what is not there change nothing. */
 void prog_shun(const char *dir);
+/* For a role that looks for programs itself: the variable that tells it, and its taking over in that role. */
+#define PROG_SHUN_ENV "AGENT_VM_SHUN"
+void prog_shun_env(struct strv *ret);
+void prog_shun_from_env(void);
 #define PROG_SHUNNED "is only in a folder that a guest can write, whose programs are not run on the host"
 
 /* The environment that they get: HOME, USER, LOGNAME, LANG=C.UTF-8, a fixed PATH, TMPDIR, XDG_RUNTIME_DIR, the proxy and

@@ -25,6 +25,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/prog.h"
 #include "base/macros.h"
 #include "base/str.h"
 #include "image/fetch_priv.h"
@@ -674,6 +675,7 @@ int fetch_main(void)
 	}
 	for (int fd = IM_FD_CONTROL; fd <= IM_FD_STORE; fd++)
 		(void)fd_cloexec(fd, true);
+	prog_shun_from_env();
 	log_open("fetch", fcntl(IM_FD_LOG, F_GETFD) < 0 ? -1 : IM_FD_LOG, LOG_LV_INFO);
 	r = take_order(&f, &err);
 	if (r == 0)

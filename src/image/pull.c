@@ -26,6 +26,7 @@
 
 #include "base/fd.h"
 #include "base/macros.h"
+#include "base/prog.h"
 #include "image/disk.h"
 #include "image/manifest.h"
 #include "image/role.h"
@@ -102,6 +103,7 @@ void pull_env(struct strv *ret)
 		if (v && *v)
 			strv_addf(ret, "%s=%s", names[i], v);
 	}
+	prog_shun_env(ret); /* fetch starts credential helpers, which it looks for itself */
 }
 
 /* --- what is to be done, once the manifest is known --- */

@@ -301,3 +301,53 @@ TEST(what_a_program_mounts_is_its_own)
 	CHECK(access("/tmp/t-base-prog.mnt/x", F_OK) < 0);
 	(void)rmdir("/tmp/t-base-prog.mnt");
 }
+
+/* What a role inherits: the project's programs stay out of reach there as well. */
+TEST(shunned_folders_are_passed_on)
+{
+	char dir[] = "/tmp/agent-vm-test-XXXXXX";
+	AUTO_FREE(char, file);
+	AUTO_FREE(char, path);
+	char *found = NULL;
+	struct strv env = { 0 };
+	const char *old = getenv("PATH");
+	pid_t pid;
+	int status;
+
+	CHECK(mkdtemp(dir));
+	file = xasprintf("%s/agent-vm-test-helper", dir);
+	path = xasprintf("%s:%s", dir, old ? old : "/usr/bin");
+	CHECK_INT(close(open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0755)), ==, 0);
+	pid = fork();
+	if (pid == 0) {
+		(void)setenv("PATH", path, 1);
+		if (prog_find("agent-vm-test-helper", &found) != 0)
+			_exit(1);
+		prog_shun(dir);
+		prog_shun_env(&env);
+		(void)putenv(env.v[env.n - 1]);
+		_exit(execl("/proc/self/exe", "t-base-prog", "--find", (char *)NULL));
+	}
+	CHECK_INT(waitpid(pid, &status, 0), ==, pid);
+	CHECK(WIFEXITED(status));
+	CHECK_INT(WEXITSTATUS(status), ==, 77);
+	CHECK_INT(unlink(file), ==, 0);
+	CHECK_INT(rmdir(dir), ==, 0);
+}
+
+__attribute__((constructor)) static void as_a_role(void)
+{
+	char *found = NULL;
+	char cmdline[256] = "";
+	int fd;
+
+	fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		(void)!read(fd, cmdline, sizeof(cmdline) - 1);
+		(void)close(fd);
+	}
+	if (strcmp(cmdline + strlen(cmdline) + 1, "--find") != 0)
+		return;
+	prog_shun_from_env();
+	_exit(prog_find("agent-vm-test-helper", &found) == -EPERM ? 77 : 1);
+}
