@@ -282,6 +282,11 @@ void wire_turn(struct wire *w, int64_t now_ns)
 	if (w->configured && w->link_in && !w->over)
 		link_read(w);
 	timers(w);
+	if (w->q[Q_POOL].n > 0) {
+		tcp_pressure(w);
+		if (w->q[Q_POOL].n > 0 && w->pool.n_free[POOL_DOWN] > 0 && !w->link_full)
+			flow_queue(w, &w->flow[w->q[Q_POOL].head - 1], Q_READY);
+	}
 	serve(w);
 	link_flush(w);
 	if (w->q[Q_DEAD].n > 0 && !w->vault_full)
@@ -291,7 +296,7 @@ void wire_turn(struct wire *w, int64_t now_ns)
 
 int64_t wire_until(const struct wire *w)
 {
-	uint32_t next = 0, trim_at = w->trim_ms + TRIM_MS + 1;
+	uint32_t next = 0, trim_at = w->trim_ms + TRIM_MS + 1, press_at = MAX(w->pressure_ms + TCP_PRESSURE_EACH_MS, w->now + 1);
 
 	if (w->q[Q_READY].n > 0 || (w->link_in && w->configured) || (w->vault_in && (!w->link_full || !w->configured)) ||
 	    (w->gate_in && w->configured))
@@ -300,6 +305,8 @@ int64_t wire_until(const struct wire *w)
 		next = wheel_next(w);
 	if (w->pool.n_dirty > 0)
 		next = next ? MIN(next, trim_at) : trim_at;
+	if (w->q[Q_POOL].n > 0 && !w->link_full)
+		next = next ? MIN(next, press_at) : press_at;
 	return next ? w->base_ns + (int64_t)next * 1000000 : -1;
 }
 
