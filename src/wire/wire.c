@@ -330,8 +330,10 @@ void wire_event(struct wire *w, const struct ev_event *e)
 	case EV_VAULT:
 		if (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 			w->vault_in = true;
-		if (e->events & EPOLLOUT)
+		if (e->events & EPOLLOUT && w->vault_full) {
 			w->vault_full = false;
+			(void)ev_watch(&w->ev, w->vault, WIRE_WATCH_IN, EV_VAULT, 0, 0);
+		}
 		break;
 	case EV_GATE:
 		if (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
@@ -355,7 +357,6 @@ void wire_event(struct wire *w, const struct ev_event *e)
 
 int wire_init(struct wire *w, int link, int vault, int gate, int control, const uint64_t key[2], uint32_t max_flows)
 {
-	const uint32_t both = EPOLLIN | EPOLLOUT | EPOLLET;
 	int r;
 
 	w->link = link;
@@ -371,11 +372,11 @@ int wire_init(struct wire *w, int link, int vault, int gate, int control, const 
 	if (r == 0)
 		r = ev_open(&w->ev);
 	if (r == 0)
-		r = ev_watch(&w->ev, link, both, EV_LINK, 0, 0);
+		r = ev_watch(&w->ev, link, WIRE_WATCH_IN, EV_LINK, 0, 0);
 	if (r == 0)
-		r = ev_watch(&w->ev, vault, both, EV_VAULT, 0, 0);
+		r = ev_watch(&w->ev, vault, WIRE_WATCH_IN, EV_VAULT, 0, 0);
 	if (r == 0 && gate >= 0)
-		r = ev_watch(&w->ev, gate, EPOLLIN | EPOLLET, EV_GATE, 0, 0);
+		r = ev_watch(&w->ev, gate, WIRE_WATCH_IN, EV_GATE, 0, 0);
 	if (r == 0 && control >= 0)
 		r = ev_watch(&w->ev, control, EPOLLRDHUP, EV_CONTROL, 0, 0);
 	return r;
