@@ -141,6 +141,7 @@ void link_flush(struct wire *w)
 	done = n < 0 ? 0 : (size_t)n;
 	if (done < w->tx_bytes) {
 		w->link_full = true;
+		(void)ev_watch(&w->ev, w->link, WIRE_WATCH_OUT, EV_LINK, 0, 0);
 		while (done >= w->tx[k].bytes)
 			done -= w->tx[k++].bytes;
 		if (done > 0)
@@ -170,6 +171,7 @@ void link_writable(struct wire *w)
 	if (!w->link_full)
 		return;
 	w->link_full = false;
+	(void)ev_watch(&w->ev, w->link, WIRE_WATCH_IN, EV_LINK, 0, 0);
 	w->link_since = w->now;
 	while (w->q[Q_LINK].head)
 		flow_queue(w, &w->flow[w->q[Q_LINK].head - 1], Q_READY);

@@ -756,12 +756,12 @@ void tcp_timer(struct wire *w, struct flow *f)
 
 /* Half of the chunks for this direction are taken: the flow whose bytes wait longest for an acknowledgement, above 3 s, is
  * reset, so that readers who never read cannot stop the others. */
-static void pressure(struct wire *w)
+void tcp_pressure(struct wire *w)
 {
 	struct flow *worst = NULL;
 	uint32_t longest = PRESSURE_MS;
 
-	if (w->pool.n_free[POOL_DOWN] >= POOL_HALF / 2 || w->now - w->pressure_ms < 100 || w->link_full)
+	if (w->pool.n_free[POOL_DOWN] >= POOL_HALF / 2 || w->now - w->pressure_ms < TCP_PRESSURE_EACH_MS || w->link_full)
 		return;
 	w->pressure_ms = w->now;
 	for (unsigned int i = 0; i < w->n_fresh[FLOW_TCP]; i++) {
@@ -789,7 +789,7 @@ static bool pull(struct wire *w, struct flow *f)
 
 	if (!(f->flags & F_HOST_IN) || f->flags & (F_HOST_EOF | F_RECOVER) || f->ring.len >= limit)
 		return false;
-	pressure(w);
+	tcp_pressure(w);
 	if (f->state != ST_OPEN)
 		return false;
 	share = MAX(w->pool.n_free[POOL_DOWN] / 8u, 1u) * CHUNK;

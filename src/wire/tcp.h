@@ -18,6 +18,9 @@ void tcp_serve(struct wire *w, struct flow *f);
 void tcp_timer(struct wire *w, struct flow *f);
 /* A frame of the batch was not begun. */
 void tcp_unsent(struct wire *w, const struct tx_frame *t);
+/* While flows wait for chunks: to be called now and then, for time alone makes the one that must go. */
+#define TCP_PRESSURE_EACH_MS 100u
+void tcp_pressure(struct wire *w);
 /* Reset both sides. */
 void tcp_reset(struct wire *w, struct flow *f, enum net_end how);
 

@@ -24,10 +24,12 @@ static bool vault_sendv(struct wire *w, const struct iovec *iov, int n)
 	while (r < 0 && errno == EINTR);
 	if (r >= 0)
 		return true;
-	if (errno == EAGAIN)
+	if (errno == EAGAIN) {
 		w->vault_full = true;
-	else
+		(void)ev_watch(&w->ev, w->vault, WIRE_WATCH_OUT, EV_VAULT, 0, 0);
+	} else {
 		wire_over(w, "vault is gone");
+	}
 	return false;
 }
 

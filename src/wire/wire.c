@@ -282,6 +282,11 @@ void wire_turn(struct wire *w, int64_t now_ns)
 	if (w->configured && w->link_in && !w->over)
 		link_read(w);
 	timers(w);
+	if (w->q[Q_POOL].n > 0) {
+		tcp_pressure(w);
+		if (w->q[Q_POOL].n > 0 && w->pool.n_free[POOL_DOWN] > 0 && !w->link_full)
+			flow_queue(w, &w->flow[w->q[Q_POOL].head - 1], Q_READY);
+	}
 	serve(w);
 	link_flush(w);
 	if (w->q[Q_DEAD].n > 0 && !w->vault_full)
@@ -291,7 +296,7 @@ void wire_turn(struct wire *w, int64_t now_ns)
 
 int64_t wire_until(const struct wire *w)
 {
-	uint32_t next = 0, trim_at = w->trim_ms + TRIM_MS + 1;
+	uint32_t next = 0, trim_at = w->trim_ms + TRIM_MS + 1, press_at = MAX(w->pressure_ms + TCP_PRESSURE_EACH_MS, w->now + 1);
 
 	if (w->q[Q_READY].n > 0 || (w->link_in && w->configured) || (w->vault_in && (!w->link_full || !w->configured)) ||
 	    (w->gate_in && w->configured))
@@ -300,6 +305,8 @@ int64_t wire_until(const struct wire *w)
 		next = wheel_next(w);
 	if (w->pool.n_dirty > 0)
 		next = next ? MIN(next, trim_at) : trim_at;
+	if (w->q[Q_POOL].n > 0 && !w->link_full)
+		next = next ? MIN(next, press_at) : press_at;
 	return next ? w->base_ns + (int64_t)next * 1000000 : -1;
 }
 
@@ -323,8 +330,10 @@ void wire_event(struct wire *w, const struct ev_event *e)
 	case EV_VAULT:
 		if (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 			w->vault_in = true;
-		if (e->events & EPOLLOUT)
+		if (e->events & EPOLLOUT && w->vault_full) {
 			w->vault_full = false;
+			(void)ev_watch(&w->ev, w->vault, WIRE_WATCH_IN, EV_VAULT, 0, 0);
+		}
 		break;
 	case EV_GATE:
 		if (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
@@ -348,7 +357,6 @@ void wire_event(struct wire *w, const struct ev_event *e)
 
 int wire_init(struct wire *w, int link, int vault, int gate, int control, const uint64_t key[2], uint32_t max_flows)
 {
-	const uint32_t both = EPOLLIN | EPOLLOUT | EPOLLET;
 	int r;
 
 	w->link = link;
@@ -364,11 +372,11 @@ int wire_init(struct wire *w, int link, int vault, int gate, int control, const 
 	if (r == 0)
 		r = ev_open(&w->ev);
 	if (r == 0)
-		r = ev_watch(&w->ev, link, both, EV_LINK, 0, 0);
+		r = ev_watch(&w->ev, link, WIRE_WATCH_IN, EV_LINK, 0, 0);
 	if (r == 0)
-		r = ev_watch(&w->ev, vault, both, EV_VAULT, 0, 0);
+		r = ev_watch(&w->ev, vault, WIRE_WATCH_IN, EV_VAULT, 0, 0);
 	if (r == 0 && gate >= 0)
-		r = ev_watch(&w->ev, gate, EPOLLIN | EPOLLET, EV_GATE, 0, 0);
+		r = ev_watch(&w->ev, gate, WIRE_WATCH_IN, EV_GATE, 0, 0);
 	if (r == 0 && control >= 0)
 		r = ev_watch(&w->ev, control, EPOLLRDHUP, EV_CONTROL, 0, 0);
 	return r;

@@ -43,6 +43,10 @@
 #define SMALL_N 256u
 #define SMALL_LEN 224u
 
+/* A unix socket is "writable again" each time that its peer reads: that is waited for only when a write was refused. */
+#define WIRE_WATCH_IN (EPOLLIN | EPOLLET)
+#define WIRE_WATCH_OUT (EPOLLIN | EPOLLOUT | EPOLLET)
+
 enum ev_kind { EV_CONTROL, EV_LINK, EV_VAULT, EV_GATE, EV_FLOW, EV_KINDS };
 
 enum flow_kind { FLOW_NONE, FLOW_TCP, FLOW_UDP, FLOW_ECHO };

@@ -1,6 +1,8 @@
 /* A hostile guest: the rows of network page 13 against a real wire with its sandbox on. The number of a row is in the name. */
 #include "wire-host.h"
 
+#include <sys/resource.h>
+
 static struct host h;
 
 static void put_udp(struct host *x, const uint8_t dst[4], uint16_t sport, uint16_t dport, const void *p, size_t n)
@@ -487,6 +489,55 @@ TEST(row_25_urgent_and_garbage_options_are_ignored)
 	CHECK_INT(read(c.fd, b, 8), ==, 3);
 	c.seq += 3;
 	check_alive(&h, &c);
+	host_end(&h);
+}
+
+TEST(row_26_readers_that_never_acknowledge_are_reset_when_buffers_are_short)
+{
+	enum { N = 540 };
+	static struct conn c[N];
+	struct rlimit lim;
+	struct frame f;
+	int resets = 0;
+
+	CHECK_INT(getrlimit(RLIMIT_NOFILE, &lim), ==, 0);
+	lim.rlim_cur = lim.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &lim);
+	host_start(&h);
+	for (int i = 0; i < N; i++)
+		c[i] = connect_ok(&h, (uint16_t)(1000 + i));
+	for (int i = 0; i < N; i++)
+		CHECK_INT(write(c[i].fd, "x", 1), ==, 1);
+	/* Each holds a chunk of 512, nothing is ever acknowledged; retransmissions come meanwhile. */
+	for (int i = 0; i < 100000 && resets == 0; i++)
+		if (get_frame(&h, &f, 10000) && f.tcp && f.tcp->flags & TH_RST)
+			resets++;
+	CHECK_INT(resets, ==, 1);
+	want_msg(&h, NET_ENDED);
+	CHECK_INT(vm.ended.how, ==, NET_END_ERROR);
+	/* A new one finds its way. */
+	struct conn good = { .sport = 5, .dport = 80, .seq = 1 };
+	int sv[2];
+	put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = good.seq++, .flags = TH_SYN, .win = 65535 });
+	do
+		CHECK(get_msg_of(h.w.vault, 5000));
+	while (vm.head.type != NET_OPEN_TCP);
+	CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), ==, 0);
+	fake_answer(h.w.vault, &vm.head, NET_CONNECTED, 0, sv[1]);
+	(void)close(sv[1]);
+	do
+		CHECK(get_frame(&h, &f, 5000));
+	while (!f.tcp || be16(f.tcp->dport) != 5);
+	good.ack = be32(f.tcp->seq) + 1;
+	put_data(&h, &good, "up", 2, 0);
+	CHECK_INT(write(sv[0], "down", 4), ==, 4);
+	do
+		CHECK(get_frame(&h, &f, 10000));
+	while (!f.tcp || be16(f.tcp->dport) != 5 || f.data_n == 0);
+	CHECK_INT(f.data_n, ==, 4);
+	for (int i = 0; i < N; i++)
+		(void)close(c[i].fd);
+	(void)close(sv[0]);
 	host_end(&h);
 }
 
