@@ -284,7 +284,7 @@ static bool equal_refused(const struct audit_refused *x, const struct audit_refu
 static bool equal_dns(const struct audit_dns *x, const struct audit_dns *y)
 {
 	return strcmp(x->q, y->q) == 0 && strcmp(x->type, y->type) == 0 && strcmp(x->rcode, y->rcode) == 0 &&
-	       x->dropped == y->dropped && (x->rule ? x->rule : "") == (y->rule ? y->rule : "");
+	       x->dropped == y->dropped && x->rule == y->rule /* of our own tables */;
 }
 
 /* A free place; the one that waits longest makes room. */

@@ -46,6 +46,7 @@
 #define TRIES 3
 #define UDP_MAX 4096
 #define STANDIN_TTL_S 60
+#define TTL_MAX_S 3600
 
 #define KEY_DO 1
 #define KEY_CD 2
@@ -212,12 +213,14 @@ static bool without_dns(struct vault *v, const struct dns_name *name, uint16_t t
 		filter(v, text, r);
 		return true;
 	}
-	if (!proxy_can_reach(v, text, plain))
+	/* A name that exists without this type may have an address of the other family, and that one may be private. */
+	if (m->rcode == DNS_NOERROR || !proxy_can_reach(v, text, plain))
 		return false;
 	dns_begin(m, name, type);
-	a = standins_get(&v->standins, text, v->now);
-	if (type == DNS_A)
+	if (type == DNS_A) {
+		a = standins_get(&v->standins, text, v->now);
 		(void)dns_add(m, DNS_ANSWER, name, DNS_A, STANDIN_TTL_S, a.b, 4);
+	}
 	r->rule = "proxy";
 	return true;
 }
@@ -248,8 +251,9 @@ static void make(struct vault *v, const struct dns_key *key, struct span said, u
 		r->ede = r->kept > 0 || r->dropped == 0 ? EDE_NONE : r->ede;
 		return;
 	}
+	/* Nothing outlives its tie. */
 	for (size_t i = 0; i < m->n_rr; i++)
-		m->rr[i].ttl -= MIN(m->rr[i].ttl, age_s);
+		m->rr[i].ttl = MIN(m->rr[i].ttl, (uint32_t)TTL_MAX_S) - MIN(MIN(m->rr[i].ttl, (uint32_t)TTL_MAX_S), age_s);
 	/* RFC 4035 section 4.9.3: the bit is worth what the way to the resolver is worth. */
 	m->ad = m->ad && r->server >= 0 && (v->dns->servers[r->server].r.addr.family == AF_INET ?
 		v->dns->servers[r->server].r.addr.b[0] == 127 : addr_equal(&v->dns->servers[r->server].r.addr,

@@ -253,7 +253,7 @@ static int loop(struct vault *v, struct err *err)
 		/* At most once a second, however often the routes change. */
 		if (v->routes.stale) {
 			routes_refresh(&v->routes, &v->policy);
-			family_at = family_at < 0 ? v->now + FAMILY_LOOK_NS : family_at;
+			family_at = sooner(family_at, v->now + FAMILY_LOOK_NS);
 		}
 		if (v->ipv6_off_until != lame) {
 			lame = v->ipv6_off_until;

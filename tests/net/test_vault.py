@@ -286,6 +286,7 @@ class Names(Case):
     def zone(self, name, qtype):
         zones = {
             ("www.example.org", 1): [addr_rr("www.example.org", w.PUBLIC)],
+            ("long.example", 1): [addr_rr("long.example", w.PUBLIC, 1000000)],
             ("split.example", 1): [addr_rr("split.example", "10.0.0.5"), addr_rr("split.example", "93.184.216.34")],
             ("local.example", 1): [addr_rr("local.example", "127.0.0.1")],
             ("lan.example", 1): [addr_rr("lan.example", w.LAN)],
@@ -408,6 +409,7 @@ class Names(Case):
             self.assertEqual(v.dns_answer(s).addrs, [w.PUBLIC])
         time.sleep(1.1)
         self.assertLess(v.dns("www.example.org").rrs[0][3], 300)
+        self.assertLessEqual(v.dns("long.example").rrs[0][3], 3600)
         self.assertEqual(self.r.asked.count(("www.example.org", 1)), 1)
 
     def test_too_many_names(self):
@@ -658,7 +660,8 @@ class Proxy(Case):
         self.assertEqual((o.outcome, o.error, direct.seen), (FAILED, errno.ECONNREFUSED, 0))
 
     def test_a_name_that_only_the_proxy_knows(self):
-        self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, "fd00::5")] if t == 28 else [], [], [])
+                      if n == "inside.example.org" else (3, [], [], []))
         w.resolvers(w.RESOLVER)
         self.proxy([b"HTTP/1.1 200 OK\r\n\r\n"])
         v = self.vault(0, self.records("corp.example"))
@@ -671,6 +674,9 @@ class Proxy(Case):
         self.assertEqual(v.tcp(a.addrs[0], 22).step, "port")
         self.assertEqual(v.tcp("198.19.200.1", 443).step, "reserved")
         self.assertEqual(v.dns("intra.corp.example").rcode, 3)
+        self.assertEqual((v.dns("www.example.org", "AAAA").rcode, v.dns("www.example.org", "AAAA").addrs), (0, []))
+        # Known here, and private: the proxy is not asked for it.
+        self.assertEqual((v.dns("inside.example.org").addrs, v.dns("inside.example.org", "AAAA").addrs), ([], []))
 
 
 class Audit(Case):
