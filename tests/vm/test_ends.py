@@ -111,6 +111,73 @@ class Signals(Case):
         self.assertEqual(p.returncode, 0)
 
 
+class Together(Case):
+    def test_two_sessions_in_one_project(self):
+        with self.session() as first:
+            p = subprocess.Popen(command(["shell", "--", "-c", "echo up; echo two >two; exec sleep 600"]), cwd=self.project,
+                                 env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            try:
+                self.assertEqual(p.stdout.readline(), b"up\n")
+                here = [s["pid"] for s in json.loads(self.vm("ps", "--json", check=0).stdout)
+                        if s["project"] == str(self.project)]
+                self.assertEqual(sorted(here), sorted([first.pid, p.pid]))
+                # exec does not guess, and names both.
+                got = self.vm("exec", "true", check=1).stderr.decode()
+                self.assertIn(f"-{first.pid}", got)
+                self.assertIn(f"-{p.pid}", got)
+                name = next(s["name"] for s in json.loads(self.vm("ps", "--json").stdout) if s["pid"] == p.pid)
+                self.assertEqual(self.vm("exec", "--session", name, "cat", "two", check=0).stdout, b"two\n")
+                p.terminate()
+                err = p.communicate(timeout=60 * SLOW)[1].decode()
+                self.assertRegex(err, rf"==> another session runs in this project: shell, pid {first.pid}, .*; history and settings are shared")
+            finally:
+                p.kill()
+                p.wait()
+            # The first goes on undisturbed.
+            self.assertEqual(self.exec("cat two"), "two\n")
+
+    def test_two_reapers_at_once(self):
+        with self.session() as s:
+            kids = children(s.pid)
+            s.kill()
+            s.wait()
+        many = [subprocess.Popen([AGENT_VM, "ps", "--json"], cwd="/", env=environment(), stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(6)]
+        for p in many:
+            out, err = p.communicate(timeout=60 * SLOW)
+            self.assertEqual((p.returncode, json.loads(out), err), (0, [], b""))
+        self.nothing_left(kids, 1)
+        self.assertEqual([d for d in (pathlib.Path(STATE) / "run/sessions").iterdir() if not d.name.startswith(".")], [])
+        logs = pathlib.Path(STATE) / "run/logs"
+        last = sorted(logs.iterdir(), key=lambda f: f.stat().st_mtime)[-1]
+        self.assertEqual(json.loads((last / "session.json").read_text())["result"], "lost")
+
+
+class Hints(Case):
+    def test_a_hint_changes_neither_words_nor_status(self):
+        p = self.vm("shell", "--memroy", "8", check=2)  # bash's own mistake
+        self.assertIn("agent-vm: note: '--memroy' is not an option of agent-vm and was passed to bash; did you mean --memory?",
+                      p.stderr.decode())
+        p = self.vm("shell", "printf", "[%s]", "a", "--memory", "9", check=0)
+        self.assertEqual(p.stdout, b"[a][--memory][9]")
+        self.assertIn("'--memory' comes after 'printf' and was passed to the command; options of agent-vm go first",
+                      p.stderr.decode())
+
+    def test_quiet_leaves_hints_out_and_keeps_warnings(self):
+        p = self.vm("shell", "--quiet", "printf", "[%s]", "--memory", check=0)
+        self.assertEqual((p.stdout, p.stderr), (b"[--memory]", b""))
+        exposed = self.top / "home" / ".ssh"
+        exposed.mkdir(parents=True)
+        p = self.vm("shell", "--quiet", "--mount", f"{exposed}:/ssh", "true", env={"HOME": self.top / "home"}, check=0)
+        lines = p.stderr.decode().splitlines()
+        self.assertEqual(len(lines), 1, lines)
+        self.assertTrue(lines[0].startswith("agent-vm: warning: ") and ".ssh" in lines[0], lines)
+
+    def test_a_word_with_operators_gets_a_note(self):
+        p = self.vm("shell", "echo a && echo b", check=127)
+        self.assertIn("to run a shell line write: agent-vm shell -c 'a && b'", p.stderr.decode())
+
+
 class Flood(Case):
     def last_logs(self):
         return sorted((pathlib.Path(STATE) / "run/logs").iterdir(), key=lambda f: f.stat().st_mtime)[-1]
