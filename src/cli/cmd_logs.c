@@ -59,7 +59,7 @@ static void emit_json(struct out *out, json_t *line)
 {
 	AUTO_FREE(char, text);
 
-	text = json_dumps(line, JSON_COMPACT);
+	text = json_dumps(line, 0);
 	(void)printf("%s\n %s", out->n++ == 0 ? "[" : ",", text ? text : "null");
 	json_decref(line);
 }

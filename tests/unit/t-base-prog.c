@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -212,6 +213,7 @@ static pid_t orphan(const struct prog *p, int out)
 	if (parent == 0) {
 		if (prog_start(p, &pid, &err) < 0)
 			_exit(1);
+		(void)poll(&(struct pollfd){ .fd = out, .events = POLLIN }, 1, 10000); /* its trap is set */
 		(void)kill(getpid(), SIGKILL);
 	}
 	CHECK(parent > 0);
