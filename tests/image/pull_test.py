@@ -340,11 +340,14 @@ class AtOnce(Case):
         self.relay.hold_after(image.bytes // 2)
         p = self.start("pull")
         wait_for(lambda: self.relay.passed >= image.bytes // 2 and len(halves(p.pid)) == 2, 20, "nothing came")
+        roles = halves(p.pid)
         p.kill()
         self.end(p)
+        # What has arrived is still written down by fetch, and would be newer than the time that is set below.
+        wait_for(lambda: not any(alive(r) for r in roles.values()), 20, "its halves live on")
         wait_for(lambda: "temporary" in self.run_it("prune", "--dry-run")[0], 10, "the disk that was being made")
-        partial = next((self.store / "partial").glob("[0-9a-f]*"))
-        os.utime(partial, (time.time() - 8 * 86400,) * 2)
+        for partial in (self.store / "partial").glob("[0-9a-f]*"):
+            os.utime(partial, (time.time() - 8 * 86400,) * 2)
         dry, _ = self.run_it("prune", "--dry-run")
         wet, _ = self.run_it("prune")
         self.assertEqual(dry.replace("would remove", "removed").replace("would be free", "free now"), wet)
