@@ -138,7 +138,7 @@ class Kill(Case):
                 os.kill(kids[i], signal.SIGKILL)
                 err = p.communicate(timeout=30 * SLOW)[1].decode()
                 self.assertEqual(p.returncode, 1, err)
-                self.assertRegex(err, r"agent-vm: .*(monitor|virtiofsd|VM)")
+                self.assertRegex(err, r"agent-vm: .*(monitor|virtiofsd|VM|network process)")
                 self.nothing_left(kids)
                 self.assertEqual(session_folders(), [])
             i += 1
