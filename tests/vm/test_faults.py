@@ -320,7 +320,7 @@ class Limits(Case):
         for line in lines:
             self.assertRegex(" ".join(line), r"^(profile [a-z-]+ -?[0-9]+\.[0-9] [0-9]+\.[0-9]|profile-cpu launcher-before-vmm [0-9]+\.[0-9])$")
         # Everything that happens in a launch that prints nothing, in the page's order.
-        silent = ["parse", "preflight", "image", "spawn", "vmm", "kernel", "hello", "config", "mounts", "files", "agent",
+        silent = ["parse", "preflight", "image", "spawn", "vmm", "kernel", "hello", "config", "mounts", "network", "files", "agent",
                   "shutdown", "report", "cleanup", "total", "launcher-before-vmm"]
         self.assertEqual([line[1] for line in lines], silent)
         start = {line[1]: float(line[2]) for line in lines[:-1]}
