@@ -14,7 +14,7 @@ class Run(Case):
         p = self.vm("shell", "true", check=0)
         self.assertEqual(p.stdout, b"")
         err = p.stderr.decode()
-        for row in ("project", "login     none", "network   none", "github    none"):
+        for row in ("project", "login     none", "network   public internet only", "github    none"):
             self.assertIn(row, err)
 
     def test_quiet_prints_nothing(self):
