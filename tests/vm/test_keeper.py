@@ -66,9 +66,7 @@ class Keeper(Case):
 
     def test_the_end_of_the_keeper_is_the_end_of_the_vm(self):
         with self.session() as s:
-            keeper = wait_for(lambda: subprocess.run(["pgrep", "-f", "-x", "vmm-keeper"], stdout=subprocess.PIPE,
-                                                     text=True).stdout.split() or
-                              [p for p in os.listdir("/proc") if p.isdigit() and self.comm(p) == "vmm-keeper"],
+            keeper = wait_for(lambda: [p for p in os.listdir("/proc") if p.isdigit() and self.comm(p) == "vmm-keeper"],
                               10, "no keeper")
             mine = [k for k in keeper if self.descends(int(k), s.pid)]
             self.assertEqual(len(mine), 1)
