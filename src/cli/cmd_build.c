@@ -173,11 +173,7 @@ static int build_run(struct cli *cli, void *cmd_args, char **rest)
 	if (r < 0)
 		progress_error(&view.p, err.text);
 	progress_done(&view.p);
-	if (r == -EINTR)
-		return stop_end(stop_fd, &old);
-	if (r < 0)
-		return r == -EINVAL ? 2 : 1;
-	return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
+	return stop_status(r, stop_fd, &old);
 }
 
 const struct cmd cmd_build = {

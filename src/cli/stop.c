@@ -1,5 +1,7 @@
 #include "cli/stop.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -31,4 +33,13 @@ int stop_end(int fd, const sigset_t *old)
 	(void)raise(sig);
 	(void)sigprocmask(SIG_SETMASK, old, NULL);
 	return 128 + sig;
+}
+
+int stop_status(int r, int fd, const sigset_t *old)
+{
+	if (r == -EINTR)
+		return stop_end(fd, old);
+	if (r < 0)
+		return r == -EINVAL ? 2 : 1;
+	return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
 }

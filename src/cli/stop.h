@@ -11,3 +11,7 @@ int stop_signal(int fd);
 
 /* End by the signal that made @fd readable, as the shell that waits for us expects. Returns 128 + it if that fails. */
 int stop_end(int fd, const sigset_t *old);
+
+/* The exit status of a command that ended with @r: 0 if all of stdout could be written, 2 for -EINVAL, 1 for another error;
+ * -EINTR ends by the signal, as stop_end(). */
+int stop_status(int r, int fd, const sigset_t *old);
