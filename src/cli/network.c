@@ -2,12 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -16,6 +14,7 @@
 #include "base/fd.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "cli/spawn.h"
 #include "proto/guestcfg.h"
 #include "proto/netmsg.h"
 #include "proto/rec.h"
@@ -64,54 +63,11 @@ static int put_config(const struct network_plan *p, const uint8_t mac[6], struct
 	return k < 0 ? -ENOBUFS : 0;
 }
 
-static int sealed(const struct buf *config)
-{
-	struct span s = buf_span(config);
-	AUTO_FD(fd);
-	int r;
-
-	fd = memfd_create("agent-vm-vault config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return -errno;
-	r = fd_write_all(fd, s.p, s.n);
-	if (r < 0)
-		return r;
-	if (lseek(fd, 0, SEEK_SET) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
-		return -errno;
-	return TAKE_FD(fd);
-}
-
-/* Between fork and exec: only async-signal-safe calls. fds[i] becomes descriptor i; -1: none. */
-static void child(const char *path, const char *name, int fds[FDS_MAX])
-{
-	char *const env[] = { (char *)"PATH=/usr/bin:/bin", (char *)"LC_ALL=C", NULL };
-	char *const argv[] = { (char *)(uintptr_t)name, NULL };
-	sigset_t none;
-
-	(void)setsid();
-	for (int i = 0; i < FDS_MAX; i++)
-		if (fds[i] >= 0 && (fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, FDS_MAX)) < 0)
-			_exit(125);
-	for (int i = 0; i < FDS_MAX; i++) {
-		if (fds[i] >= 0 && dup2(fds[i], i) < 0)
-			_exit(125);
-		if (fds[i] < 0)
-			(void)close(i);
-	}
-	(void)close_range(FDS_MAX, ~0u, 0);
-	for (int sig = 1; sig < NSIG; sig++)
-		(void)signal(sig, SIG_DFL);
-	(void)sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	(void)execve(path, argv, env);
-	_exit(errno == ENOENT ? 127 : 126);
-}
-
 /* @fds: without 0 to 4, which are made here. */
 static int spawn(struct network_role *role, const char *path, int log_fd, int fds[FDS_MAX], struct err *err)
 {
 	AUTO_FREE(char, name);
-	int control[2];
+	int control[2], r;
 	AUTO_FD(null);
 
 	name = xasprintf("agent-vm-%s", role->name);
@@ -121,13 +77,11 @@ static int spawn(struct network_role *role, const char *path, int log_fd, int fd
 	fds[0] = null;
 	fds[1] = fds[2] = fds[4] = log_fd;
 	fds[3] = control[1];
-	role->pid = fork();
-	if (role->pid == 0)
-		child(path, name, fds);
+	r = spawn_role(path, name, fds, FDS_MAX, &role->pid);
 	(void)close(control[1]);
-	if (role->pid < 0) {
+	if (r < 0) {
 		(void)close(control[0]);
-		return err_set(err, -errno, "%s: cannot be started: %s", name, strerror(errno));
+		return err_set(err, r, "%s: cannot be started: %s", name, strerror(-r));
 	}
 	role->fd = control[0];
 	return 0;
@@ -220,7 +174,6 @@ static int start_both(const struct network_plan *plan, int link_fd, int config, 
 		r = wait_ready(&n->vault, &families, err);
 	if (r == 0)
 		r = wait_ready(&n->wire, &none, err);
-	n->ipv4 = families && strstr(families, "ipv4");
 	n->ipv6 = families && strstr(families, "ipv6");
 	return r;
 }
@@ -236,7 +189,7 @@ int network_start(const struct network_plan *plan, int link_fd, const uint8_t ma
 	buf_init(&records, VAULT_CONFIG_MAX);
 	r = put_config(plan, mac, &records);
 	if (r == 0)
-		r = config = sealed(&records);
+		r = config = spawn_sealed("agent-vm-vault config", &records);
 	buf_done(&records);
 	if (r < 0)
 		return err_set(err, r, "network: its configuration cannot be made: %s", strerror(-r));

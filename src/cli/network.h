@@ -25,11 +25,11 @@ struct network_role {
 
 struct network {
 	struct network_role wire, vault;
-	bool ipv4, ipv6; /* what the guest is given */
+	bool ipv6;	 /* the guest is given it */
 	int gate_fd;	 /* far end of what vault has for gate; nobody reads it yet */
 };
 
-#define NETWORK_INIT { { "wire", -1, -1 }, { "vault", -1, -1 }, false, false, -1 }
+#define NETWORK_INIT { { "wire", -1, -1 }, { "vault", -1, -1 }, false, -1 }
 
 /**
  * network_start() - Start both and wait until the policy is in force

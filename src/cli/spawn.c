@@ -13,14 +13,13 @@
 #include "base/macros.h"
 #include "proto/vmmcfg.h"
 
-/* A sealed memfd: the role can map it, nobody can change it behind its back. */
-static int sealed(const struct buf *config)
+int spawn_sealed(const char *name, const struct buf *config)
 {
 	AUTO_FD(fd);
 	struct span s = buf_span(config);
 	int r;
 
-	fd = memfd_create("agent-vm-vmm config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
 	r = fd_write_all(fd, s.p, s.n);
@@ -31,29 +30,44 @@ static int sealed(const struct buf *config)
 	return TAKE_FD(fd);
 }
 
-/* Runs between fork and exec: only async-signal-safe calls. fds[i] becomes descriptor i. */
-static void child(const char *path, int fds[VMM_FDS_END])
+/* Runs between fork and exec: only async-signal-safe calls. */
+static void child(const char *path, const char *name, int *fds, int n)
 {
 	char *const env[] = { (char *)"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
 			      (char *)"LC_ALL=C", NULL };
-	char *const argv[] = { (char *)"agent-vm-vmm", NULL };
+	char *const argv[] = { (char *)(uintptr_t)name, NULL };
 	sigset_t none;
 
 	(void)setsid();
 	/* First out of the way of the targets, then onto them; dup2 clears close-on-exec. */
-	for (int i = 0; i < VMM_FDS_END; i++)
-		if ((fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, VMM_FDS_END)) < 0)
+	for (int i = 0; i < n; i++)
+		if (fds[i] >= 0 && (fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, n)) < 0)
 			_exit(125);
-	for (int i = 0; i < VMM_FDS_END; i++)
-		if (dup2(fds[i], i) < 0)
+	for (int i = 0; i < n; i++) {
+		if (fds[i] >= 0 && dup2(fds[i], i) < 0)
 			_exit(125);
-	(void)close_range(VMM_FDS_END, ~0u, 0);
+		if (fds[i] < 0)
+			(void)close(i);
+	}
+	(void)close_range((unsigned int)n, ~0u, 0);
 	for (int sig = 1; sig < NSIG; sig++)
 		(void)signal(sig, SIG_DFL);
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)execve(path, argv, env);
 	_exit(errno == ENOENT ? 127 : 126);
+}
+
+int spawn_role(const char *path, const char *name, int *fds, int n, pid_t *ret)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		child(path, name, fds, n);
+	*ret = pid;
+	return 0;
 }
 
 int vmm_spawn(const char *path, const struct buf *config, int log_fd, int console_fd, struct spawned *ret,
@@ -64,18 +78,21 @@ int vmm_spawn(const char *path, const struct buf *config, int log_fd, int consol
 	pid_t pid = -1;
 
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	conf = sealed(config);
+	conf = spawn_sealed("agent-vm-vmm config", config);
 	if (null < 0 || conf < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, port) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, net) < 0)
 		r = err_set(err, conf < 0 ? conf : -errno, "agent-vm-vmm: its descriptors cannot be made: %s",
 			    strerror(conf < 0 ? -conf : errno));
-	if (r == 0 && (pid = fork()) < 0)
-		r = err_set(err, -errno, "agent-vm-vmm: cannot be started: %s", strerror(errno));
-	if (pid == 0)
-		child(path, (int[VMM_FDS_END]){ null, console_fd, console_fd, [VMM_FD_CONTROL] = control[1],
-						[VMM_FD_LOG] = log_fd, [VMM_FD_CONFIG] = conf, [VMM_FD_PORT] = port[1],
-						[VMM_FD_NET] = net[1], [VMM_FD_LAST_WORD] = port[0] });
+	if (r == 0) {
+		int fds[VMM_FDS_END] = { null, console_fd, console_fd, [VMM_FD_CONTROL] = control[1], [VMM_FD_LOG] = log_fd,
+					 [VMM_FD_CONFIG] = conf, [VMM_FD_PORT] = port[1], [VMM_FD_NET] = net[1],
+					 [VMM_FD_LAST_WORD] = port[0] };
+
+		r = spawn_role(path, "agent-vm-vmm", fds, VMM_FDS_END, &pid);
+		if (r < 0)
+			(void)err_set(err, r, "agent-vm-vmm: cannot be started: %s", strerror(-r));
+	}
 	close_p(&null);
 	close_p(&conf);
 	close_p(&control[1]);

@@ -1,4 +1,4 @@
-/* Start agent-vm-vmm with its configuration and its descriptors (proto/vmmcfg.h). */
+/* Start roles with their descriptors and their configuration; agent-vm-vmm as proto/vmmcfg.h says. */
 #pragma once
 
 #include <sys/types.h>
@@ -6,11 +6,27 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+/* A sealed memfd with @config: the role can map it, nobody can change it behind its back. Descriptor or negative errno. */
+int spawn_sealed(const char *name, const struct buf *config);
+
+/**
+ * spawn_role() - Start the program of a role
+ * @name:	Its argv[0]
+ * @fds:	fds[i] becomes its descriptor i, -1: closed; borrowed
+ * @n:		How many; it has no others
+ *
+ * The child has a session of its own (no terminal, outside of our foreground group), default signals, and an environment
+ * of a fixed PATH.
+ *
+ * Return: 0 or a negative errno of fork(2)
+ */
+int spawn_role(const char *path, const char *name, int *fds, int n, pid_t *ret);
+
 struct spawned {
 	pid_t pid;
 	int control_fd; /* launcher's end of the status socket */
 	int port_fd;	/* launcher's end of the control port */
-	int net_fd;	/* far end of the network device; nothing reads it yet, but a closed peer would be an error to a monitor */
+	int net_fd;	/* far end of the network device, for agent-vm-wire */
 };
 
 /**
@@ -19,9 +35,6 @@ struct spawned {
  * @config:	Records VC_*
  * @log_fd:	Its log, borrowed
  * @console_fd: Where the console goes, borrowed
- *
- * The child has a session of its own (no terminal, outside of our foreground group), only the descriptors of the table,
- * default signals, and an environment of a fixed PATH.
  *
  * Return: 0; negative errno with @err set
  */
