@@ -98,8 +98,8 @@ def die_with_parent():
 
 class Lab:
     def __init__(self, timeout=300, image=None, trees=("build", "build-asan", "deps/node_modules"), memory=4096,
-                 verbose=False):
-        self.timeout, self.image, self.trees, self.memory = timeout, image, trees, memory
+                 cpus=2, verbose=False):
+        self.timeout, self.image, self.trees, self.memory, self.cpus = timeout, image, trees, memory, cpus
         self.verbose = verbose
         self.qemu = self.sock = None
         self.ident = 0
@@ -120,7 +120,7 @@ class Lab:
         base = make()
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="agent-vm-lab.", dir="/tmp"))
         disks = [base / "disk.img", tree_image(self.work, self.trees)] + ([self.image] if self.image else [])
-        args = ["qemu-system-x86_64", "-M", "q35", "-cpu", CPU, "-smp", "2", "-m", str(self.memory),
+        args = ["qemu-system-x86_64", "-M", "q35", "-cpu", CPU, "-smp", str(self.cpus), "-m", str(self.memory),
                 "-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-kernel", base / "vmlinuz", "-initrd", base / "initrd",
                 "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off random.trust_cpu=on " + TICK,
