@@ -22,7 +22,7 @@
 
 #define MARKS_MAX 20000	       /* a tree */
 #define CONTENT_MAX (1 << 20)  /* bytes hashed; of a longer file size, times and inode count */
-#define INCLUDE_DEPTH 4
+#define CONFIGS_MAX 1000       /* different ones of a tree */
 #define FOLDER_MAX 2000	       /* entries of one hooks folder */
 #define MODULES_MAX 20000      /* entries below modules/ and worktrees/ */
 #define VALUE_SHOWN 60
@@ -43,7 +43,9 @@ struct tree {
 	size_t n, room;
 	int64_t until;
 	bool cut;
-	struct strv *hooks_paths; /* of all trees: a config and the folder it names can lie in two */
+	struct strv *hooks_paths;   /* of all trees: a config and the folder it names can lie in two */
+	struct strv configs, bases; /* git configs, and the top of the work tree that each counts for */
+	size_t n_configs_read;
 };
 
 struct sinks {
@@ -211,10 +213,21 @@ struct config {
 	struct tree *t;
 	const char *rel;    /* of the file */
 	const char *base;   /* folder that a relative hooksPath is about */
-	int depth;
 };
 
-static void config(struct tree *t, const char *rel, const char *base, int depth);
+/* Each is read once, however often it is included: 200 lines that include their own file must not take all the time. */
+static void config_add(struct tree *t, const char *rel, const char *base)
+{
+	for (size_t i = 0; i < t->configs.n; i++)
+		if (strcmp(t->configs.v[i], rel) == 0 && strcmp(t->bases.v[i], base) == 0)
+			return;
+	if (t->configs.n == CONFIGS_MAX) {
+		t->cut = true;
+		return;
+	}
+	strv_add(&t->configs, rel);
+	strv_add(&t->bases, base);
+}
 
 /* @path of a setting, as a path in the tree. NULL: outside. Caller owns. */
 static char *in_tree(const struct tree *t, const char *base, const char *path)
@@ -267,22 +280,21 @@ static int config_each(const struct gitconfig_entry *e, void *arg)
 		at = in_tree(c->t, c->base, value);
 		if (at && *at)
 			hooks(c->t, at);
-	} else if ((strcmp(e->section, "include") == 0 || strcmp(e->section, "includeif") == 0) && strcmp(e->key, "path") == 0 &&
-		   c->depth < INCLUDE_DEPTH) {
+	} else if ((strcmp(e->section, "include") == 0 || strcmp(e->section, "includeif") == 0) && strcmp(e->key, "path") == 0) {
 		AUTO_FREE(char, dir);
 
 		dir = dir_of(c->rel);
 		at = in_tree(c->t, dir, value);
 		if (at && *at)
-			config(c->t, at, c->base, c->depth + 1);
+			config_add(c->t, at, c->base);
 	}
 	return 0;
 }
 
 /* A git config: its settings that can start something; as a whole when it is none, or a link. */
-static void config(struct tree *t, const char *rel, const char *base, int depth)
+static void config_read(struct tree *t, const char *rel, const char *base)
 {
-	struct config c = { .t = t, .rel = rel, .base = base, .depth = depth };
+	struct config c = { .t = t, .rel = rel, .base = base };
 	AUTO_FREE(char, text);
 	AUTO_FD(fd);
 	struct stat st;
@@ -299,6 +311,23 @@ static void config(struct tree *t, const char *rel, const char *base, int depth)
 		return;
 	if (fd_read_file(fd, GITCONFIG_MAX, &text, &n) < 0 || gitconfig_read(text, n, config_each, &c) < 0)
 		mark_file(t, rel, SINK_ITSELF, false);
+}
+
+/* With what it includes, one after the other, so that a chain of them costs no more memory than the longest. */
+static void config(struct tree *t, const char *rel, const char *base)
+{
+	config_add(t, rel, base);
+	for (; t->n_configs_read < t->configs.n; t->n_configs_read++) {
+		AUTO_FREE(char, at);
+		AUTO_FREE(char, of);
+
+		if (is_spent(t))
+			return;
+		/* strv_add() may move what it holds. */
+		at = xstrdup(t->configs.v[t->n_configs_read]);
+		of = xstrdup(t->bases.v[t->n_configs_read]);
+		config_read(t, at, of);
+	}
 }
 
 static void git_directory(struct tree *t, const char *rel, const char *base);
@@ -344,7 +373,7 @@ static enum tree_next worktrees_each(const struct tree_entry *e, void *arg)
 		return strchr(e->path, '/') ? TREE_PASS : TREE_ENTER;
 	path = path_join(m->rel, e->path);
 	if (strcmp(e->name, "config.worktree") == 0)
-		config(m->t, path, m->base, 0);
+		config(m->t, path, m->base);
 	else if (strcmp(e->name, "commondir") == 0 || strcmp(e->name, "gitdir") == 0)
 		mark_file(m->t, path, SINK_ITSELF, true); /* a new one is nothing without a .git that points to it */
 	return TREE_PASS;
@@ -379,8 +408,8 @@ static void git_directory(struct tree *t, const char *rel, const char *base)
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		at[i] = *rel ? path_join(rel, names[i]) : xstrdup(names[i]);
 	hooks(t, at[0]);
-	config(t, at[1], base, 0);
-	config(t, at[2], base, 0);
+	config(t, at[1], base);
+	config(t, at[2], base);
 	/* One that says "." changes nothing, and is made by the guard. */
 	if (file_read_beneath(t->fd, at[3], sizeof(GUARD_COMMONDIR), &text, &n) < 0 || strcmp(text, GUARD_COMMONDIR) != 0)
 		mark_file(t, at[3], SINK_ITSELF, false);
@@ -505,6 +534,8 @@ struct sinks *sinks_take(const struct strv *trees, const char *home)
 		if (t->n > 0)
 			qsort(t->v, t->n, sizeof(*t->v), by_id);
 		(void)close_p(&t->fd);
+		strv_done(&t->configs);
+		strv_done(&t->bases);
 		t->hooks_paths = NULL;
 	}
 	strv_done(&hooks_paths);

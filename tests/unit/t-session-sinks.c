@@ -264,7 +264,7 @@ TEST(names_and_values_are_made_fit_for_a_terminal)
 	proj_done(&p);
 }
 
-TEST(a_hostile_tree_is_bounded_and_said_to_be)
+TEST(a_hostile_tree_hides_nothing_and_costs_little)
 {
 	struct timespec a, b;
 	struct proj p;
@@ -278,7 +278,34 @@ TEST(a_hostile_tree_is_bounded_and_said_to_be)
 	CHECK_INT(b.tv_sec - a.tv_sec, <, 20);
 	ITSELF(p, ".idea (new)");
 	ITSELF(p, ".envrc (new)");
+	proj_done(&p);
+}
+
+TEST(what_is_too_much_to_look_at_is_said)
+{
+	struct proj p;
+
+	proj_init(&p, "git init -q .");
+	after(&p, "for i in $(seq 1001); do printf '[include]\\npath = c%d\\n' $i >> .git/config; done; touch .envrc");
+	ITSELF(p, ".envrc (new)");
 	CHECK(p.left[0].cut);
+	proj_done(&p);
+}
+
+/* What one file includes again and again is read once, and a long chain to its end. */
+TEST(includes_cost_what_they_are_long)
+{
+	struct timespec a, b;
+	struct proj p;
+
+	proj_init(&p, "git init -q . && printf '[include]\\npath = c0\\n' >> .git/config && cd .git && for i in $(seq 0 39); do for k in $(seq 20); do "
+		      "printf '[include]\\npath = c%d\\n' $i $((i + 1)); done > c$i; done && touch c40");
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	after(&p, "printf '[core]\\npager = evil\\n' > .git/c40");
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	ITSELF(p, ".git/c40 core.pager = evil (new)");
+	CHECK(!p.left[0].cut);
+	CHECK_INT(b.tv_sec - a.tv_sec, <, 20);
 	proj_done(&p);
 }
 
