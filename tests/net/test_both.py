@@ -3,28 +3,16 @@
 
 What each does alone is tested in their own tests; here it is seen that they understand each other.
 """
-import fcntl
 import os
 import signal
 import socket
 import struct
-import subprocess
-import tempfile
 import time
 import unittest
 
+import pair
 import vaulttest as w
-from vaulttest import Listener, Namespace, Resolver, Vault, addr_rr, rr
-
-G = None
-
-
-def make_guest_namespace():
-    global G
-    if w.LIBC.unshare(w.CLONE_NEWNET) != 0:
-        raise OSError("unshare")
-    G = Namespace(os.open("/proc/self/ns/net", os.O_RDONLY))
-    Namespace.switch(w.V.fd)
+from vaulttest import Listener, Resolver, addr_rr, rr
 
 
 class Both(unittest.TestCase):
@@ -39,42 +27,12 @@ class Both(unittest.TestCase):
         w.resolvers(w.RESOLVER)
         cls.tcp_port, cls.udp_port = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         cls.udp_port.bind(("127.0.0.1", 0))
-        cls.vault = Vault(ready=False, publish=[(cls.tcp_port, 3000), (cls.udp_port, 3001)])
-        path = os.path.join(tempfile.mkdtemp(), "link")
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind(path)
-        listening.listen(1)
-        with G:
-            w.sh("ip link set lo up; ip tuntap add dev tap0 mode tap")
-            cls.adapter = subprocess.Popen([f"{build}/tests/net/adapter", "stream", path, "tap0"], stdout=subprocess.DEVNULL)
-        link, _ = listening.accept()
-        cls.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        cls.gate, gate = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = {3: control.fileno(), 4: 2, 5: link.fileno(), 6: cls.vault.wire.fileno(), 7: gate.fileno()}
-        cls.wire = os.fork()
-        if cls.wire == 0:
-            try:
-                for k, fd in {k: fcntl.fcntl(v, fcntl.F_DUPFD, 200) for k, v in fds.items()}.items():
-                    os.dup2(fd, k)
-                os.closerange(8, 4096)
-                os.execv(f"{build}/src/wire/agent-vm-wire", ["agent-vm-wire"])
-            finally:
-                os._exit(99)
-        for s in (link, control, gate, cls.vault.wire):
-            s.close()
-        assert cls.control.recv(99)[0] == 1 and cls.vault.control.recv(99)[0] == 1
-        with G:
-            w.sh("ip link set tap0 address 02:61:76:01:02:03 mtu 65520 up; ip addr add 192.0.0.2/29 dev tap0")
-            w.sh("ip addr add fd6b:91d4:3e07::2/64 dev tap0 nodad; ip route add default via 192.0.0.1")
-            w.sh("ip -6 route add default via fd6b:91d4:3e07::1 dev tap0")
+        cls.pair = pair.Pair(build, publish=[(cls.tcp_port, 3000), (cls.udp_port, 3001)])
+        cls.vault = cls.pair.vault
 
     @classmethod
     def tearDownClass(cls):
-        cls.control.close()
-        os.waitpid(cls.wire, 0)
-        cls.vault.close()
-        cls.adapter.kill()
-        cls.adapter.wait()
+        cls.pair.close()
 
     @staticmethod
     def zone(name, qtype):
@@ -83,7 +41,7 @@ class Both(unittest.TestCase):
         return 0, answers.get(qtype, []), [], []
 
     def guest(self, kind, addr, port):
-        with G:
+        with pair.G:
             s = socket.socket(w.family(addr), kind)
         self.addCleanup(s.close)
         s.settimeout(5)
@@ -128,7 +86,7 @@ class Both(unittest.TestCase):
         self.assertEqual(self.dns("printer.local").rcode, 3)
 
     def test_published_ports(self):
-        server, udp = Listener("192.0.0.2", 3000, ns=G), Listener("192.0.0.2", 3001, udp=True, ns=G)
+        server, udp = Listener("192.0.0.2", 3000, ns=pair.G), Listener("192.0.0.2", 3001, udp=True, ns=pair.G)
         self.addCleanup(udp.close)
         with socket.create_connection(self.tcp_port.getsockname(), 5) as c:
             self.assertEqual(c.recv(16), b"hello")
@@ -153,17 +111,10 @@ class Both(unittest.TestCase):
     def test_zz_wire_ends_with_the_vault(self):
         os.kill(self.vault.pid, signal.SIGKILL)
         self.vault.wait()
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            pid, _ = os.waitpid(self.wire, os.WNOHANG)
-            if pid:
-                type(self).wire = os.spawnlp(os.P_NOWAIT, "true", "true")  # for tearDownClass to wait for
-                return
-            time.sleep(0.01)
-        self.fail("wire lives on without the vault")
+        self.assertIsNotNone(self.pair.wire_ended(5), "wire lives on without the vault")
 
 
 if __name__ == "__main__":
     w.make_world()
-    make_guest_namespace()
+    pair.make_guest_namespace()
     unittest.main(verbosity=2)
