@@ -9,8 +9,7 @@
  *   traffic crr|rr|udprr ADDR PORT S N        N at once: a second, p50 and p99 in microseconds
  *   traffic udpup ADDR PORT S                 datagrams of 1,400 bytes that arrive, a second
  *
- * A connection begins with a head of 16 bytes: what it is, and a number. The byte at place o of a stream is
- * table[o % TABLE], whose length is prime, so that a lost, doubled or moved piece is seen. */
+ * What the streams carry is in traffic.h. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,24 +22,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "traffic.h"
 
-#define TABLE 1048573u
-#define PIECE (256u << 10)
 #define CONNS 70000
 #define STREAMS 1024
 
-enum what { SINK = 1, SOURCE, BOTH, ECHO, RESET };
-
-struct head {
-	uint64_t what, n;
-};
-
-static uint8_t table[TABLE + PIECE];
 static uint8_t buf[PIECE];
 
 struct conn {
@@ -52,27 +43,6 @@ struct conn {
 };
 
 static struct conn *conns; /* by descriptor */
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
-static void table_make(void)
-{
-	uint64_t x = 88172645463325252u;
-
-	for (size_t i = 0; i < TABLE; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		table[i] = (uint8_t)x;
-	}
-	memcpy(table + TABLE, table, PIECE);
-}
 
 static bool verify = true;
 
@@ -128,10 +98,10 @@ static void conn_close(int fd)
 /* What a sink or both answers at the end: how much came in, how much of that after the first second, in which time, errors. */
 static void report(int fd, struct conn *c)
 {
-	uint64_t r[4] = { c->in, c->counted, (uint64_t)(c->last - c->first - 1000000000), c->bad };
+	struct sunk r = { c->in, c->counted, (uint64_t)(c->last - c->first - 1000000000), c->bad };
 
 	c->told = true;
-	(void)!send(fd, r, sizeof(r), MSG_NOSIGNAL);
+	(void)!send(fd, &r, sizeof(r), MSG_NOSIGNAL);
 }
 
 static void serve_conn(int ep, int fd, uint32_t events)
@@ -293,12 +263,6 @@ static int dial(const char *addr, uint16_t port, int type)
 	if (type == SOCK_STREAM)
 		(void)setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return s;
-}
-
-static void wrong(const char *what, uint64_t a, uint64_t b)
-{
-	(void)printf("wrong: %s (%llu, %llu)\n", what, (unsigned long long)a, (unsigned long long)b);
-	exit(1);
 }
 
 static void read_report(int s, uint64_t r[4])
@@ -540,10 +504,15 @@ int main(int argc, char **argv)
 	uint16_t port = argc > 3 ? (uint16_t)strtoul(argv[3], NULL, 10) : 0;
 	uint64_t a = argc > 4 ? strtoull(argv[4], NULL, 10) : 0, b = argc > 5 ? strtoull(argv[5], NULL, 10) : 1;
 	int64_t until = now() + (int64_t)a * 1000000000;
+	struct rlimit lim;
 
 	if (b > STREAMS && strcmp(m, "slow") != 0)
 		return 2;
 	(void)signal(SIGPIPE, SIG_IGN);
+	if (getrlimit(RLIMIT_NOFILE, &lim) == 0) {
+		lim.rlim_cur = MIN(lim.rlim_max, (rlim_t)CONNS);
+		(void)setrlimit(RLIMIT_NOFILE, &lim);
+	}
 	table_make();
 	conns = calloc(CONNS, sizeof(*conns));
 	verify = m[0] != 'b' || strcmp(m, "both") == 0;
