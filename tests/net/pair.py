@@ -29,7 +29,7 @@ class Pair:
         listening.bind(path)
         listening.listen(1)
         with G:
-            w.sh("ip link set lo up; ip tuntap add dev tap0 mode tap")
+            w.sh("sysctl -qw net.ipv4.ping_group_range='0 0'; ip link set lo up; ip tuntap add dev tap0 mode tap")
             self.adapter = subprocess.Popen([f"{build}/tests/net/adapter", "stream", path, "tap0"], stdout=subprocess.DEVNULL)
         link, _ = listening.accept()
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -75,8 +75,11 @@ class Pair:
 
     def close(self):
         self.control.close()
+        self.gate.close()
         if self.wire and self.wire_ended(10) is None:
             raise AssertionError("wire does not end")
         self.vault.close()
         self.adapter.kill()
         self.adapter.wait()
+        with G:
+            w.sh("ip link del tap0")

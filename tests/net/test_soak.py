@@ -115,7 +115,7 @@ def main():
     # A connection that was closed keeps its port for a minute, else; the world and the guest share this one kernel.
     for ns in (w.V, pair.G, w.S):
         with ns:
-            w.sh("sysctl -qw net.ipv4.tcp_tw_reuse=1 net.ipv4.ip_local_port_range='1024 65000' net.ipv4.ping_group_range='0 0'")
+            w.sh("sysctl -qw net.ipv4.tcp_tw_reuse=1 net.ipv4.ip_local_port_range='1024 65000'")
     resolver = Resolver(w.RESOLVER, lambda name, qtype: (0, [addr_rr(name, w.PUBLIC)], [], []))
     with w.S:
         server = subprocess.Popen([f"{BUILD}/tests/net/traffic", "serve", str(PORT), w.PUBLIC], stdout=subprocess.PIPE, text=True)
