@@ -4,6 +4,8 @@
  *   traffic up|down|both ADDR PORT BYTES N    N streams at once; every byte compared; "ok" or what was wrong
  *   traffic slow ADDR PORT BYTES RATE         down at RATE bytes a second
  *   traffic halfclose ADDR PORT BYTES         ask, close, then read BYTES
+ *   traffic duplex ADDR PORT BYTES how        both ways at once on one stream; how: 0 plain, 1 the client reads only when it
+ *                                             has sent all, 2 the server does so: "ok", ms of the longest standstill, ms in all
  *   traffic reset ADDR PORT                   the server resets: the client must see it
  *   traffic bup|bdown|bboth ADDR PORT S N     S seconds, the first not counted: bit/s at the receiver, slowest / mean
  *   traffic crr|rr|udprr ADDR PORT S N        N at once: a second, p50 and p99 in microseconds
@@ -120,7 +122,7 @@ static void serve_conn(int ep, int fd, uint32_t events)
 		c->head_n += (size_t)n;
 		if (c->head_n < sizeof(c->head))
 			return;
-		if (c->head.what == SOURCE || c->head.what == BOTH)
+		if (c->head.what == SOURCE || c->head.what == BOTH || c->head.what == LAZY)
 			watch(ep, fd, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
 		if (c->head.what == RESET) {
 			const struct linger l = { 1, 0 };
@@ -137,6 +139,19 @@ static void serve_conn(int ep, int fd, uint32_t events)
 			(void)!send(fd, buf, (size_t)n, MSG_NOSIGNAL);
 		else if (n == 0 || errno != EAGAIN)
 			conn_close(fd);
+		return;
+	}
+	if (c->head.what == LAZY) {
+		if (give(fd, c, c->head.n)) {
+			watch(ep, fd, EPOLLOUT, EPOLL_CTL_MOD);
+			return;
+		}
+		if (c->out < c->head.n) {
+			conn_close(fd);
+			return;
+		}
+		c->head.what = BOTH;
+		watch(ep, fd, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
 		return;
 	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->got_eof)
@@ -265,23 +280,16 @@ static int dial(const char *addr, uint16_t port, int type)
 	return s;
 }
 
-static void read_report(int s, uint64_t r[4])
+static void read_report(int s, struct sunk *r)
 {
-	size_t n = 0;
-
-	while (n < 32) {
-		ssize_t k = recv(s, (uint8_t *)r + n, 32 - n, 0);
-
-		if (k <= 0)
-			wrong("report", n, (uint64_t)errno);
-		n += (size_t)k;
-	}
+	if (recv(s, r, sizeof(*r), MSG_WAITALL) != sizeof(*r))
+		wrong("report", 0, (uint64_t)errno);
 }
 
 /* N streams; up, down or both; to @bytes each, or until @until (nanoseconds). */
 static int streams(enum what what, const char *addr, uint16_t port, uint64_t bytes, int n, int64_t until)
 {
-	static struct { int fd; bool out_done, done; struct conn c; uint64_t r[4]; } s[STREAMS];
+	static struct { int fd; bool out_done, done; struct conn c; struct sunk r; } s[STREAMS];
 	static struct pollfd p[STREAMS];
 	struct head h = { what, what == SINK ? 0 : bytes };
 	uint64_t sum = 0, least = UINT64_MAX, got;
@@ -332,17 +340,17 @@ static int streams(enum what what, const char *addr, uint16_t port, uint64_t byt
 				if (what == BOTH && until) {
 					s[i].done = true;
 				} else if (p[i].revents & (POLLIN | POLLHUP) || what == BOTH) {
-					read_report(s[i].fd, s[i].r);
-					if (!until && s[i].r[0] != bytes)
-						wrong("bytes at the server", s[i].r[0], bytes);
+					read_report(s[i].fd, &s[i].r);
+					if (!until && s[i].r.in != bytes)
+						wrong("bytes at the server", s[i].r.in, bytes);
 					if (recv(s[i].fd, buf, 1, 0) != 0)
 						wrong("no end", 0, (uint64_t)errno);
 					s[i].done = true;
 				}
 			}
 			if (s[i].done) {
-				if (s[i].c.bad + s[i].r[3])
-					wrong("bytes differ", s[i].c.bad, s[i].r[3]);
+				if (s[i].c.bad + s[i].r.bad)
+					wrong("bytes differ", s[i].c.bad, s[i].r.bad);
 				p[i].fd = -1;
 				left--;
 			}
@@ -353,13 +361,12 @@ static int streams(enum what what, const char *addr, uint16_t port, uint64_t byt
 		return 0;
 	}
 	for (int i = 0; i < n; i++) {
-		got = what == SINK ? s[i].r[1] : s[i].c.counted;
+		got = what == SINK ? s[i].r.counted : s[i].c.counted;
 		sum += got;
 		least = MIN(least, got);
-		rate += (double)got * 8e9 / (double)(what == SINK ? (int64_t)s[i].r[2] + 1 : s[i].c.last - s[i].c.first - 999999999);
+		rate += (double)got * 8e9 / (double)(what == SINK ? (int64_t)s[i].r.ns + 1 : s[i].c.last - s[i].c.first - 999999999);
 	}
-	if (what == BOTH)
-		rate *= 1; /* of the way down; the server counts the other */
+	/* Of both: the way down; the server counts the other. */
 	(void)printf("%.0f %.3f\n", rate, (double)least * n / (double)(sum ? sum : 1));
 	return 0;
 }
@@ -383,6 +390,52 @@ static int slow(const char *addr, uint16_t port, uint64_t bytes, uint64_t rate)
 	if (recv(s, buf, 1, 0) != 0 || c.bad)
 		wrong("end", c.bad, (uint64_t)errno);
 	(void)puts("ok");
+	return 0;
+}
+
+/* One stream, both ways at once. A reader that stops must not stop the other way: the way that runs is what is timed. */
+static int duplex(const char *addr, uint16_t port, uint64_t bytes, int how)
+{
+	int s = dial(addr, port, SOCK_STREAM);
+	struct head h = { how == 2 ? LAZY : BOTH, bytes };
+	struct conn c = { 0 };
+	struct pollfd p = { s, POLLIN | POLLOUT, 0 };
+	int64_t begin = now(), last = begin, longest = 0, t, half = 0;
+	struct sunk r;
+	uint64_t moved;
+
+	(void)!send(s, &h, sizeof(h), 0);
+	while (c.in < bytes || c.out < bytes) {
+		bool reads = c.in < bytes && (how != 1 || c.out == bytes);
+
+		p.events = (short)((reads ? POLLIN : 0) | (c.out < bytes ? POLLOUT : 0));
+		if (poll(&p, 1, 30000) == 0)
+			wrong("standstill for 30 s", c.in, c.out);
+		moved = c.in + c.out;
+		if (reads && p.revents & (POLLIN | POLLHUP | POLLERR) && take(s, &c, MIN(sizeof(buf), (size_t)(bytes - c.in))))
+			wrong("end too early", c.in, (uint64_t)errno);
+		if (c.out < bytes && p.revents & POLLOUT) {
+			ssize_t n = send(s, table + c.out % TABLE, MIN(bytes - c.out, (uint64_t)PIECE), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+			if (n < 0 && errno != EAGAIN)
+				wrong("send", c.out, (uint64_t)errno);
+			c.out += n > 0 ? (uint64_t)n : 0;
+		}
+		t = now();
+		if (c.in + c.out > moved) {
+			longest = MAX(longest, t - last);
+			last = t;
+		}
+		if (half == 0 && (how == 1 ? c.out : c.in) == bytes)
+			half = t - begin;
+		if (half == 0 && how == 2 && c.out == bytes)
+			wrong("the server did not stop reading", c.in, c.out);
+	}
+	(void)shutdown(s, SHUT_WR);
+	read_report(s, &r);
+	if (r.in != bytes || r.bad + c.bad > 0 || recv(s, buf, 1, 0) != 0)
+		wrong("bytes", r.in, r.bad + c.bad);
+	(void)printf("ok %.0f %.0f\n", (double)longest / 1e6, (double)half / 1e6);
 	return 0;
 }
 
@@ -530,6 +583,8 @@ int main(int argc, char **argv)
 		return streams(BOTH, argv[2], port, a, (int)b, 0);
 	if (strcmp(m, "slow") == 0)
 		return slow(argv[2], port, a, b);
+	if (strcmp(m, "duplex") == 0)
+		return duplex(argv[2], port, a, (int)b);
 	if (strcmp(m, "reset") == 0)
 		return reset(argv[2], port);
 	if (strcmp(m, "bup") == 0)

@@ -14,7 +14,8 @@
 #define TABLE 1048573u
 #define PIECE (256u << 10)
 
-enum what { SINK = 1, SOURCE, BOTH, ECHO, RESET };
+/* LAZY: as BOTH, but the server reads nothing before it has sent all. */
+enum what { SINK = 1, SOURCE, BOTH, ECHO, RESET, LAZY };
 
 struct head {
 	uint64_t what, n;
