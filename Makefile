@@ -3,7 +3,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 SAN = build-san
 
-.PHONY: all demo check bench fuzz lab agents agents-lock install clean deps
+.PHONY: all demo check bench soak fuzz lab agents agents-lock install clean deps
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -33,6 +33,11 @@ bench:
 	@tools/deps lab
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run
+
+# The network under connections of every kind for SECONDS, then 10,000 at once; nothing may be left afterwards.
+SECONDS ?= 1800
+soak: all
+	@tests/net/run "$(CURDIR)/$(BUILD)" test_soak.py $(SECONDS)
 
 # libkrun on real (nested) KVM.
 lab:

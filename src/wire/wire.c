@@ -384,9 +384,20 @@ int wire_init(struct wire *w, int link, int vault, int gate, int control, const 
 
 void wire_done(struct wire *w)
 {
-	for (unsigned int i = 0; i < FLOWS; i++)
-		if (w->flow[i].gen > 0 && w->flow[i].state != ST_FREE && w->flow[i].state != ST_DEAD)
-			flow_close_fd(&w->flow[i], true);
+	/* The guest hears of it, as far as the link takes frames; where the link itself is gone the write fails and no more. */
+	w->over = false;
+	for (unsigned int i = 0; i < FLOWS; i++) {
+		struct flow *f = &w->flow[i];
+
+		if (f->gen == 0 || f->state == ST_FREE || f->state == ST_DEAD)
+			continue;
+		if (f->kind == FLOW_TCP && !w->over)
+			tcp_reset(w, f, NET_END_ERROR);
+		flow_close_fd(f, true);
+		if (w->small_n == SMALL_N)
+			link_flush(w);
+	}
+	link_flush(w);
 	ev_close(&w->ev);
 }
 

@@ -270,7 +270,7 @@ struct wire {
  * Return: 0 or a negative errno
  */
 int wire_init(struct wire *w, int link, int vault, int gate, int control, const uint64_t key[2], uint32_t max_flows);
-/* Resets every flow; makes no call that the sandbox refuses. */
+/* Resets every flow on both sides; makes no call that the sandbox refuses. */
 void wire_done(struct wire *w);
 /* The same, and gives the memory back: for callers that live on. */
 void wire_free(struct wire *w);

@@ -4,7 +4,7 @@
  * stream: 4-byte big-endian length and a frame; each frame of the TAP goes out whole before the next is read, as the
  * monitors do. seqpacket: a frame a packet. partial: the TAP leaves checksums to be done upward (what libkrun's CSUM bit
  * does), and says nothing downward. loss: that many frames in a thousand are dropped each way. Failed TAP writes are counted
- * and printed at the end; not 0: the run is void. */
+ * and printed at the end, and on SIGUSR1; not 0: the run is void. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if.h>
@@ -30,11 +30,20 @@ static size_t in_n;
 static uint64_t failed;
 static unsigned int loss;
 static uint64_t seed = 88172645463325252u;
-static volatile sig_atomic_t stop;
+static volatile sig_atomic_t stop, tell;
 
 static void on_signal(int sig)
 {
-	stop = 1;
+	if (sig == SIGUSR1)
+		tell = 1;
+	else
+		stop = 1;
+}
+
+static void report(void)
+{
+	(void)printf("failed tap writes: %llu\n", (unsigned long long)failed);
+	(void)fflush(stdout);
 }
 
 static bool lost(void)
@@ -137,7 +146,8 @@ int main(int argc, char **argv)
 		if (strcmp(argv[i], "loss") == 0 && i + 1 < argc)
 			loss = (unsigned int)strtoul(argv[++i], NULL, 10);
 	}
-	(void)signal(SIGTERM, on_signal);
+	for (int i = 0; i < 2; i++)
+		(void)sigaction(i ? SIGTERM : SIGUSR1, &(struct sigaction){ .sa_handler = on_signal }, NULL);
 	tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 	if (partial)
 		ifr.ifr_flags |= IFF_VNET_HDR;
@@ -168,7 +178,12 @@ int main(int argc, char **argv)
 	while (!stop) {
 		struct pollfd p[2] = { { .fd = s, .events = POLLIN }, { .fd = tap, .events = POLLIN } };
 
-		if (poll(p, 2, -1) < 0)
+		if (tell) {
+			tell = 0;
+			report();
+		}
+		/* Not for ever: a signal just before is seen only here. */
+		if (poll(p, 2, 500) <= 0)
 			continue;
 		if (p[0].revents && !from_engine(s, tap, stream, partial))
 			break;
@@ -181,6 +196,6 @@ int main(int argc, char **argv)
 				break;
 			}
 	}
-	(void)printf("failed tap writes: %llu\n", (unsigned long long)failed);
+	report();
 	return 0;
 }

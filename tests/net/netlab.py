@@ -95,8 +95,7 @@ class Lab:
 
     def adapter(self, mode, sock, *options):
         self.ip("G", "tuntap add dev tap0 mode tap" + (" vnet_hdr" if "partial" in options else ""))
-        p, _ = self.ready("G", [self.tool("adapter"), mode, sock, "tap0", *options], "ready")
-        return p
+        self.tap, _ = self.ready("G", [self.tool("adapter"), mode, sock, "tap0", *options], "ready")
 
     def wire(self, *options, publish=None, mtu=65520):
         """Our engine; returns the fake vault's process and the pid of wire."""

@@ -3,28 +3,17 @@
 
 What each does alone is tested in their own tests; here it is seen that they understand each other.
 """
-import fcntl
+import errno
 import os
 import signal
 import socket
 import struct
-import subprocess
-import tempfile
 import time
 import unittest
 
+import pair
 import vaulttest as w
-from vaulttest import Listener, Namespace, Resolver, Vault, addr_rr, rr
-
-G = None
-
-
-def make_guest_namespace():
-    global G
-    if w.LIBC.unshare(w.CLONE_NEWNET) != 0:
-        raise OSError("unshare")
-    G = Namespace(os.open("/proc/self/ns/net", os.O_RDONLY))
-    Namespace.switch(w.V.fd)
+from vaulttest import Listener, Resolver, addr_rr, rr
 
 
 class Both(unittest.TestCase):
@@ -39,42 +28,12 @@ class Both(unittest.TestCase):
         w.resolvers(w.RESOLVER)
         cls.tcp_port, cls.udp_port = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         cls.udp_port.bind(("127.0.0.1", 0))
-        cls.vault = Vault(ready=False, publish=[(cls.tcp_port, 3000), (cls.udp_port, 3001)])
-        path = os.path.join(tempfile.mkdtemp(), "link")
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind(path)
-        listening.listen(1)
-        with G:
-            w.sh("ip link set lo up; ip tuntap add dev tap0 mode tap")
-            cls.adapter = subprocess.Popen([f"{build}/tests/net/adapter", "stream", path, "tap0"], stdout=subprocess.DEVNULL)
-        link, _ = listening.accept()
-        cls.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        cls.gate, gate = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = {3: control.fileno(), 4: 2, 5: link.fileno(), 6: cls.vault.wire.fileno(), 7: gate.fileno()}
-        cls.wire = os.fork()
-        if cls.wire == 0:
-            try:
-                for k, fd in {k: fcntl.fcntl(v, fcntl.F_DUPFD, 200) for k, v in fds.items()}.items():
-                    os.dup2(fd, k)
-                os.closerange(8, 4096)
-                os.execv(f"{build}/src/wire/agent-vm-wire", ["agent-vm-wire"])
-            finally:
-                os._exit(99)
-        for s in (link, control, gate, cls.vault.wire):
-            s.close()
-        assert cls.control.recv(99)[0] == 1 and cls.vault.control.recv(99)[0] == 1
-        with G:
-            w.sh("ip link set tap0 address 02:61:76:01:02:03 mtu 65520 up; ip addr add 192.0.0.2/29 dev tap0")
-            w.sh("ip addr add fd6b:91d4:3e07::2/64 dev tap0 nodad; ip route add default via 192.0.0.1")
-            w.sh("ip -6 route add default via fd6b:91d4:3e07::1 dev tap0")
+        cls.pair = pair.Pair(build, publish=[(cls.tcp_port, 3000), (cls.udp_port, 3001)])
+        cls.vault = cls.pair.vault
 
     @classmethod
     def tearDownClass(cls):
-        cls.control.close()
-        os.waitpid(cls.wire, 0)
-        cls.vault.close()
-        cls.adapter.kill()
-        cls.adapter.wait()
+        cls.pair.close()
 
     @staticmethod
     def zone(name, qtype):
@@ -83,7 +42,7 @@ class Both(unittest.TestCase):
         return 0, answers.get(qtype, []), [], []
 
     def guest(self, kind, addr, port):
-        with G:
+        with pair.G:
             s = socket.socket(w.family(addr), kind)
         self.addCleanup(s.close)
         s.settimeout(5)
@@ -128,7 +87,7 @@ class Both(unittest.TestCase):
         self.assertEqual(self.dns("printer.local").rcode, 3)
 
     def test_published_ports(self):
-        server, udp = Listener("192.0.0.2", 3000, ns=G), Listener("192.0.0.2", 3001, udp=True, ns=G)
+        server, udp = Listener("192.0.0.2", 3000, ns=pair.G), Listener("192.0.0.2", 3001, udp=True, ns=pair.G)
         self.addCleanup(udp.close)
         with socket.create_connection(self.tcp_port.getsockname(), 5) as c:
             self.assertEqual(c.recv(16), b"hello")
@@ -150,20 +109,146 @@ class Both(unittest.TestCase):
             time.sleep(0.05)
         self.assertTrue(any(l["k"] == "tcp" and (l["down"], l["end"]) == (5, "fin") for l in self.vault.audit()))
 
-    def test_zz_wire_ends_with_the_vault(self):
-        os.kill(self.vault.pid, signal.SIGKILL)
-        self.vault.wait()
+    def ping(self, addr, size=56):
+        """Echo by a ping socket of the guest's kernel; its payload's answer."""
+        proto, kind = (socket.getprotobyname("ipv6-icmp"), 128) if ":" in addr else (socket.IPPROTO_ICMP, 8)
+        with pair.G:
+            s = socket.socket(w.family(addr), socket.SOCK_DGRAM, proto)
+        self.addCleanup(s.close)
+        s.settimeout(5)
+        s.connect((addr, 0))
+        s.send(struct.pack("!BBHHH", kind, 0, 0, 0, 7) + b"p" * size)
+        return s.recv(65536)
+
+    def ping_range(self, text):
+        w.sh(f"sysctl -qw net.ipv4.ping_group_range='{text}'")
+
+    def test_echo_by_a_real_ping_socket(self):
+        for addr in (w.PUBLIC, w.PUBLIC6, "192.0.0.1", "fd6b:91d4:3e07::1"):
+            for size in (0, 56, 8000):
+                with self.subTest(addr, size=size):
+                    a = self.ping(addr, size)
+                    self.assertEqual((a[0], a[6:8], a[8:]), (129 if ":" in addr else 0, b"\0\7", b"p" * size))
+        with self.assertRaises(ConnectionRefusedError):
+            self.ping(w.LAN)
+
+    def test_echo_where_the_host_forbids_it(self):
+        self.ping_range("1 0")
+        self.addCleanup(self.ping_range, "0 0")
+        t = time.monotonic()
+        with self.assertRaises(OSError) as e:  # "prohibited", at once: 3/13
+            self.ping(w.PUBLIC2)
+        self.assertEqual(e.exception.errno, errno.EHOSTUNREACH)
+        self.assertLess(time.monotonic() - t, 1)
+        self.assertEqual(len(self.ping("192.0.0.1")), 64)  # the gateway's is wire's own
+
+    def test_random_names_are_bounded(self):
+        with pair.G:
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(s.close)
+        s.connect(("192.0.0.1", 53))
+        s.setblocking(False)
+        before, n, begin, codes = len(self.resolver.asked), 20000, time.monotonic(), {}
+        for i in range(n):
+            s.send(struct.pack("!6H", i, 0x100, 1, 0, 0, 0) + w.wire_name(f"r{i}.x{i}.example{i}") + struct.pack("!HH", 1, 1))
+            while (a := self.answer(s)) is not None:
+                codes[a[3] & 15] = codes.get(a[3] & 15, 0) + 1
+        s.settimeout(1)
+        while (a := self.answer(s)) is not None:
+            codes[a[3] & 15] = codes.get(a[3] & 15, 0) + 1
+        seconds = time.monotonic() - begin
+        self.assertLessEqual(len(self.resolver.asked) - before, 500 + 50 * (seconds + 1))
+        self.assertGreater(codes.get(5, 0), 1000, codes)  # REFUSED
         end = time.monotonic() + 5
-        while time.monotonic() < end:
-            pid, _ = os.waitpid(self.wire, os.WNOHANG)
-            if pid:
-                type(self).wire = os.spawnlp(os.P_NOWAIT, "true", "true")  # for tearDownClass to wait for
-                return
+        while self.dns("www.example.org").addrs != [w.PUBLIC]:  # and it goes on
+            self.assertLess(time.monotonic(), end)
+
+    @staticmethod
+    def answer(s):
+        try:
+            return s.recv(4096)
+        except OSError:
+            return None
+
+
+class Ends(unittest.TestCase):
+    """A role that is killed with 100 flows open takes the other with it, within a second, and leaves nothing."""
+
+    def setUp(self):
+        if not os.access("/dev/net/tun", os.W_OK):
+            raise unittest.SkipTest("/dev/net/tun is not open to this user")
+        self.server, self.ends = Listener(w.PUBLIC, 81, serve=self.serve), []
+        self.addCleanup(self.server.close)
+        self.pair = pair.Pair(os.environ["AGENT_VM_BUILD"])
+        self.addCleanup(self.pair.close)
+        self.flows = []
+        for _ in range(100):
+            with pair.G:
+                s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.addCleanup(s.close)
+            s.settimeout(5)
+            s.connect((w.PUBLIC, 81))
+            self.assertEqual(s.recv(2), b"hi")
+            self.flows.append(s)
+
+    def serve(self, c):
+        with c:
+            c.sendall(b"hi")
+            try:
+                self.ends.append(c.recv(1))
+            except OSError as e:
+                self.ends.append(e.errno)
+
+    def world_sees_resets(self):
+        end = time.monotonic() + 5
+        while len(self.ends) < 100 and time.monotonic() < end:
             time.sleep(0.01)
-        self.fail("wire lives on without the vault")
+        self.assertEqual(self.ends, [errno.ECONNRESET] * 100)
+
+    def guest_sees_resets(self):
+        for s in self.flows:
+            with self.assertRaises(ConnectionResetError):
+                s.recv(1)
+
+    def test_vault_killed(self):
+        os.kill(self.pair.vault.pid, signal.SIGKILL)
+        self.pair.vault.wait()
+        self.guest_sees_resets()
+        self.assertIsNotNone(self.pair.wire_ended(1), "wire lives on without the vault")
+        self.world_sees_resets()
+
+    def test_gate_killed(self):
+        self.pair.gate.close()
+        self.guest_sees_resets()
+        self.assertIsNotNone(self.pair.wire_ended(1), "wire lives on without gate")
+        self.assertEqual(self.pair.vault.wait(1), 1)
+        self.world_sees_resets()
+
+    def test_wire_killed(self):
+        os.kill(self.pair.wire, signal.SIGKILL)
+        self.assertEqual(self.pair.wire_ended(1), -signal.SIGKILL)
+        self.assertEqual(self.pair.vault.wait(1), 1)
+        # What a killed process leaves is closed by the kernel: an end to the world, never an open connection.
+        end = time.monotonic() + 5
+        while len(self.ends) < 100 and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(len(self.ends), 100)
+
+    def test_monitor_killed(self):
+        self.pair.adapter.kill()
+        self.assertEqual(self.pair.wire_ended(1), 0)
+        self.assertEqual(self.pair.vault.wait(1), 1)
+        self.world_sees_resets()
+
+    def test_launcher_killed(self):
+        self.pair.control.close()
+        self.pair.vault.control.close()
+        self.assertEqual(self.pair.wire_ended(1), 0)
+        self.assertEqual(self.pair.vault.wait(1), 0)
+        self.world_sees_resets()
 
 
 if __name__ == "__main__":
     w.make_world()
-    make_guest_namespace()
+    pair.make_guest_namespace()
     unittest.main(verbosity=2)

@@ -4,13 +4,14 @@
  *   traffic up|down|both ADDR PORT BYTES N    N streams at once; every byte compared; "ok" or what was wrong
  *   traffic slow ADDR PORT BYTES RATE         down at RATE bytes a second
  *   traffic halfclose ADDR PORT BYTES         ask, close, then read BYTES
+ *   traffic duplex ADDR PORT BYTES how        both ways at once on one stream; how: 0 plain, 1 the client reads only when it
+ *                                             has sent all, 2 the server does so: "ok", ms of the longest standstill, ms in all
  *   traffic reset ADDR PORT                   the server resets: the client must see it
  *   traffic bup|bdown|bboth ADDR PORT S N     S seconds, the first not counted: bit/s at the receiver, slowest / mean
  *   traffic crr|rr|udprr ADDR PORT S N        N at once: a second, p50 and p99 in microseconds
  *   traffic udpup ADDR PORT S                 datagrams of 1,400 bytes that arrive, a second
  *
- * A connection begins with a head of 16 bytes: what it is, and a number. The byte at place o of a stream is
- * table[o % TABLE], whose length is prime, so that a lost, doubled or moved piece is seen. */
+ * What the streams carry is in traffic.h. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,24 +24,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "traffic.h"
 
-#define TABLE 1048573u
-#define PIECE (256u << 10)
 #define CONNS 70000
 #define STREAMS 1024
 
-enum what { SINK = 1, SOURCE, BOTH, ECHO, RESET };
-
-struct head {
-	uint64_t what, n;
-};
-
-static uint8_t table[TABLE + PIECE];
 static uint8_t buf[PIECE];
 
 struct conn {
@@ -52,27 +45,6 @@ struct conn {
 };
 
 static struct conn *conns; /* by descriptor */
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
-static void table_make(void)
-{
-	uint64_t x = 88172645463325252u;
-
-	for (size_t i = 0; i < TABLE; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		table[i] = (uint8_t)x;
-	}
-	memcpy(table + TABLE, table, PIECE);
-}
 
 static bool verify = true;
 
@@ -128,10 +100,10 @@ static void conn_close(int fd)
 /* What a sink or both answers at the end: how much came in, how much of that after the first second, in which time, errors. */
 static void report(int fd, struct conn *c)
 {
-	uint64_t r[4] = { c->in, c->counted, (uint64_t)(c->last - c->first - 1000000000), c->bad };
+	struct sunk r = { c->in, c->counted, (uint64_t)(c->last - c->first - 1000000000), c->bad };
 
 	c->told = true;
-	(void)!send(fd, r, sizeof(r), MSG_NOSIGNAL);
+	(void)!send(fd, &r, sizeof(r), MSG_NOSIGNAL);
 }
 
 static void serve_conn(int ep, int fd, uint32_t events)
@@ -150,7 +122,7 @@ static void serve_conn(int ep, int fd, uint32_t events)
 		c->head_n += (size_t)n;
 		if (c->head_n < sizeof(c->head))
 			return;
-		if (c->head.what == SOURCE || c->head.what == BOTH)
+		if (c->head.what == SOURCE || c->head.what == BOTH || c->head.what == LAZY)
 			watch(ep, fd, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
 		if (c->head.what == RESET) {
 			const struct linger l = { 1, 0 };
@@ -167,6 +139,19 @@ static void serve_conn(int ep, int fd, uint32_t events)
 			(void)!send(fd, buf, (size_t)n, MSG_NOSIGNAL);
 		else if (n == 0 || errno != EAGAIN)
 			conn_close(fd);
+		return;
+	}
+	if (c->head.what == LAZY) {
+		if (give(fd, c, c->head.n)) {
+			watch(ep, fd, EPOLLOUT, EPOLL_CTL_MOD);
+			return;
+		}
+		if (c->out < c->head.n) {
+			conn_close(fd);
+			return;
+		}
+		c->head.what = BOTH;
+		watch(ep, fd, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
 		return;
 	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->got_eof)
@@ -295,29 +280,16 @@ static int dial(const char *addr, uint16_t port, int type)
 	return s;
 }
 
-static void wrong(const char *what, uint64_t a, uint64_t b)
+static void read_report(int s, struct sunk *r)
 {
-	(void)printf("wrong: %s (%llu, %llu)\n", what, (unsigned long long)a, (unsigned long long)b);
-	exit(1);
-}
-
-static void read_report(int s, uint64_t r[4])
-{
-	size_t n = 0;
-
-	while (n < 32) {
-		ssize_t k = recv(s, (uint8_t *)r + n, 32 - n, 0);
-
-		if (k <= 0)
-			wrong("report", n, (uint64_t)errno);
-		n += (size_t)k;
-	}
+	if (recv(s, r, sizeof(*r), MSG_WAITALL) != sizeof(*r))
+		wrong("report", 0, (uint64_t)errno);
 }
 
 /* N streams; up, down or both; to @bytes each, or until @until (nanoseconds). */
 static int streams(enum what what, const char *addr, uint16_t port, uint64_t bytes, int n, int64_t until)
 {
-	static struct { int fd; bool out_done, done; struct conn c; uint64_t r[4]; } s[STREAMS];
+	static struct { int fd; bool out_done, done; struct conn c; struct sunk r; } s[STREAMS];
 	static struct pollfd p[STREAMS];
 	struct head h = { what, what == SINK ? 0 : bytes };
 	uint64_t sum = 0, least = UINT64_MAX, got;
@@ -368,17 +340,17 @@ static int streams(enum what what, const char *addr, uint16_t port, uint64_t byt
 				if (what == BOTH && until) {
 					s[i].done = true;
 				} else if (p[i].revents & (POLLIN | POLLHUP) || what == BOTH) {
-					read_report(s[i].fd, s[i].r);
-					if (!until && s[i].r[0] != bytes)
-						wrong("bytes at the server", s[i].r[0], bytes);
+					read_report(s[i].fd, &s[i].r);
+					if (!until && s[i].r.in != bytes)
+						wrong("bytes at the server", s[i].r.in, bytes);
 					if (recv(s[i].fd, buf, 1, 0) != 0)
 						wrong("no end", 0, (uint64_t)errno);
 					s[i].done = true;
 				}
 			}
 			if (s[i].done) {
-				if (s[i].c.bad + s[i].r[3])
-					wrong("bytes differ", s[i].c.bad, s[i].r[3]);
+				if (s[i].c.bad + s[i].r.bad)
+					wrong("bytes differ", s[i].c.bad, s[i].r.bad);
 				p[i].fd = -1;
 				left--;
 			}
@@ -389,13 +361,12 @@ static int streams(enum what what, const char *addr, uint16_t port, uint64_t byt
 		return 0;
 	}
 	for (int i = 0; i < n; i++) {
-		got = what == SINK ? s[i].r[1] : s[i].c.counted;
+		got = what == SINK ? s[i].r.counted : s[i].c.counted;
 		sum += got;
 		least = MIN(least, got);
-		rate += (double)got * 8e9 / (double)(what == SINK ? (int64_t)s[i].r[2] + 1 : s[i].c.last - s[i].c.first - 999999999);
+		rate += (double)got * 8e9 / (double)(what == SINK ? (int64_t)s[i].r.ns + 1 : s[i].c.last - s[i].c.first - 999999999);
 	}
-	if (what == BOTH)
-		rate *= 1; /* of the way down; the server counts the other */
+	/* Of both: the way down; the server counts the other. */
 	(void)printf("%.0f %.3f\n", rate, (double)least * n / (double)(sum ? sum : 1));
 	return 0;
 }
@@ -419,6 +390,52 @@ static int slow(const char *addr, uint16_t port, uint64_t bytes, uint64_t rate)
 	if (recv(s, buf, 1, 0) != 0 || c.bad)
 		wrong("end", c.bad, (uint64_t)errno);
 	(void)puts("ok");
+	return 0;
+}
+
+/* One stream, both ways at once. A reader that stops must not stop the other way: the way that runs is what is timed. */
+static int duplex(const char *addr, uint16_t port, uint64_t bytes, int how)
+{
+	int s = dial(addr, port, SOCK_STREAM);
+	struct head h = { how == 2 ? LAZY : BOTH, bytes };
+	struct conn c = { 0 };
+	struct pollfd p = { s, POLLIN | POLLOUT, 0 };
+	int64_t begin = now(), last = begin, longest = 0, t, half = 0;
+	struct sunk r;
+	uint64_t moved;
+
+	(void)!send(s, &h, sizeof(h), 0);
+	while (c.in < bytes || c.out < bytes) {
+		bool reads = c.in < bytes && (how != 1 || c.out == bytes);
+
+		p.events = (short)((reads ? POLLIN : 0) | (c.out < bytes ? POLLOUT : 0));
+		if (poll(&p, 1, 30000) == 0)
+			wrong("standstill for 30 s", c.in, c.out);
+		moved = c.in + c.out;
+		if (reads && p.revents & (POLLIN | POLLHUP | POLLERR) && take(s, &c, MIN(sizeof(buf), (size_t)(bytes - c.in))))
+			wrong("end too early", c.in, (uint64_t)errno);
+		if (c.out < bytes && p.revents & POLLOUT) {
+			ssize_t n = send(s, table + c.out % TABLE, MIN(bytes - c.out, (uint64_t)PIECE), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+			if (n < 0 && errno != EAGAIN)
+				wrong("send", c.out, (uint64_t)errno);
+			c.out += n > 0 ? (uint64_t)n : 0;
+		}
+		t = now();
+		if (c.in + c.out > moved) {
+			longest = MAX(longest, t - last);
+			last = t;
+		}
+		if (half == 0 && (how == 1 ? c.out : c.in) == bytes)
+			half = t - begin;
+		if (half == 0 && how == 2 && c.out == bytes)
+			wrong("the server did not stop reading", c.in, c.out);
+	}
+	(void)shutdown(s, SHUT_WR);
+	read_report(s, &r);
+	if (r.in != bytes || r.bad + c.bad > 0 || recv(s, buf, 1, 0) != 0)
+		wrong("bytes", r.in, r.bad + c.bad);
+	(void)printf("ok %.0f %.0f\n", (double)longest / 1e6, (double)half / 1e6);
 	return 0;
 }
 
@@ -540,10 +557,15 @@ int main(int argc, char **argv)
 	uint16_t port = argc > 3 ? (uint16_t)strtoul(argv[3], NULL, 10) : 0;
 	uint64_t a = argc > 4 ? strtoull(argv[4], NULL, 10) : 0, b = argc > 5 ? strtoull(argv[5], NULL, 10) : 1;
 	int64_t until = now() + (int64_t)a * 1000000000;
+	struct rlimit lim;
 
 	if (b > STREAMS && strcmp(m, "slow") != 0)
 		return 2;
 	(void)signal(SIGPIPE, SIG_IGN);
+	if (getrlimit(RLIMIT_NOFILE, &lim) == 0) {
+		lim.rlim_cur = MIN(lim.rlim_max, (rlim_t)CONNS);
+		(void)setrlimit(RLIMIT_NOFILE, &lim);
+	}
 	table_make();
 	conns = calloc(CONNS, sizeof(*conns));
 	verify = m[0] != 'b' || strcmp(m, "both") == 0;
@@ -561,6 +583,8 @@ int main(int argc, char **argv)
 		return streams(BOTH, argv[2], port, a, (int)b, 0);
 	if (strcmp(m, "slow") == 0)
 		return slow(argv[2], port, a, b);
+	if (strcmp(m, "duplex") == 0)
+		return duplex(argv[2], port, a, (int)b);
 	if (strcmp(m, "reset") == 0)
 		return reset(argv[2], port);
 	if (strcmp(m, "bup") == 0)

@@ -248,7 +248,7 @@ static struct frame want_tcp(struct host *h, uint8_t flags)
 }
 
 /* What was sent so far caused no frame but those already read. */
-static void want_silence(struct host *h)
+__attribute__((unused)) static void want_silence(struct host *h)
 {
 	struct frame f;
 

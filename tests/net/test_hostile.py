@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""A hostile guest (network page 13) beside a well-behaved connection, which must keep nine tenths of its rate; wire and vault with
+their sandboxes on, the floods by raw frames at the TAP. What each row must and must not cause is in tests/proc/t-wire-hostile.c;
+here it is what the others notice. tests/net/run BUILD test_hostile.py [words of unittest]"""
+import itertools
+import os
+import random
+import socket
+import struct
+import subprocess
+import threading
+import time
+import unittest
+
+import pair
+import vaulttest as w
+from vaulttest import Listener, Resolver, addr_rr
+
+RATE = 20_000_000  # bytes a second of the well-behaved one
+SECONDS = 2
+FRAMES_A_SECOND = 20_000
+PORT = 5000
+GUEST, GATEWAY, HOLE = "192.0.0.2", "192.0.0.1", w.DEAD
+MAC, GW_MAC = bytes([2, 0x61, 0x76, 1, 2, 3]), bytes([2, 0x61, 0x76, 0, 0, 1])
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+
+def csum(b):
+    s = sum(struct.unpack(f"!{len(b) // 2}H", b[:len(b) & ~1])) + (b[-1] << 8 if len(b) & 1 else 0)
+    while s >> 16:
+        s = (s & 0xFFFF) + (s >> 16)
+    return ~s & 0xFFFF
+
+
+def eth(body, kind=0x0800, src=MAC, dst=GW_MAC):
+    return dst + src + struct.pack("!H", kind) + body
+
+
+def ip4(dst, proto, body, src=GUEST, ident=0, off=0, head=b"", length=None):
+    n = 20 + len(head)
+    h = struct.pack("!BBHHHBBH4s4s", 0x40 | n // 4, 0, length or n + len(body), ident, off, 64, proto, 0, socket.inet_aton(src),
+                    socket.inet_aton(dst)) + head
+    return eth(h[:10] + struct.pack("!H", csum(h)) + h[12:] + body)
+
+
+def tcp(sport, dport, seq, ack, flags, data=b"", opts=b"", win=65535, off=None):
+    return struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF,
+                       (off if off is not None else (20 + len(opts)) // 4) << 4, flags, win, 0, 0) + opts + data
+
+
+def udp(sport, dport, data, length=None):
+    return struct.pack("!HHHH", sport, dport, length or 8 + len(data), 0) + data
+
+
+def port(i):
+    return 1024 + i % 60000
+
+
+R = random.Random(7)
+
+# Row of the page: what frame number i is.
+FLOODS = {
+    "3 unknown types": lambda i: eth(bytes(50), (0x8100, 0x88CC, 0, 0x9999)[i % 4]),
+    "4 foreign MAC addresses": lambda i: eth(bytes(50), src=bytes([2, 0, 0, 0, 0, i & 255])),
+    "5 foreign sources": lambda i: ip4(w.PUBLIC, 6, tcp(port(i), 80, 1, 0, SYN), src=(GATEWAY, "127.0.0.1", "10.0.0.1")[i % 3]),
+    "7 land": lambda i: ip4(GUEST, 6, tcp(80, 80, 1, 0, SYN)),
+    "8 ARP": lambda i: eth(struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, 1 + i % 2, MAC, socket.inet_aton(GATEWAY if i & 4 else GUEST),
+                                       bytes(6), socket.inet_aton(GATEWAY)), 0x806),
+    "10 broken IP heads": lambda i: ip4(w.PUBLIC, 6, tcp(9, 80, 1, 0, SYN), length=(19, 9000, 41)[i % 3]),
+    "12 source routes": lambda i: ip4(w.PUBLIC, 6, tcp(9, 80, 1, 0, SYN), head=b"\x83\7\4\x0a\0\0\1\0"),
+    "13 overlapping fragments": lambda i: ip4(w.PUBLIC, 17, udp(9, 9, bytes(992)), ident=i // 3, off=0x2000 | (0, 50, 60)[i % 3]),
+    "15 first fragments": lambda i: ip4(w.PUBLIC, 17, udp(9, 9, bytes(792)), ident=i, off=0x2000),
+    "16 broken TCP heads": lambda i: ip4(w.PUBLIC, 6, tcp(9, 80, 1, 0, SYN, off=i % 16)),
+    "17 flags": lambda i: ip4(w.PUBLIC, 6, tcp(9, 80, 1, 0, (SYN | FIN, SYN | RST, 0, 63)[i % 4])),
+    "18 SYNs to a black hole": lambda i: ip4(HOLE, 6, tcp(port(i), 80, i, 0, SYN)),
+    "18 SYNs to all ports of a live host": lambda i: ip4(w.PUBLIC2, 6, tcp(9, 1 + i % 65535, i, 0, SYN)),
+    "19 SYN and RST": lambda i: ip4(w.PUBLIC, 6, tcp(9, PORT, 5 + i % 2, 0, (SYN, RST)[i % 2])),
+    "21 segments out of nowhere": lambda i: ip4(w.PUBLIC, 6, tcp(port(i), 80, i, i, (ACK, SYN | ACK)[i % 2], b"x")),
+    "24 options": lambda i: ip4(w.PUBLIC2, 6, tcp(port(i), 81, 1, 0, SYN, opts=(b"\2\4\0\1", b"\3\3\xff\1", b"\2\4\xff\xff")[i % 3])),
+    "31 UDP lengths": lambda i: ip4(w.PUBLIC, 17, udp(9, 9, b"xx", length=(7, 30, 4)[i % 3])),
+    "32 UDP to all ports": lambda i: ip4(w.PUBLIC, 17, udp(9, 1 + i % 65535, b"x")),
+    "33 broken DNS": lambda i: ip4(GATEWAY, 17, udp(port(i), 53, struct.pack("!6H", i & 65535, 0x100, i % 3, 0, 0, 0) + b"\xc0\x0c\0\1\0\1")),
+    "35 random names": lambda i: ip4(GATEWAY, 17, udp(port(i), 53, struct.pack("!6H", i & 65535, 0x100, 1, 0, 0, 0) +
+                                                      w.wire_name(f"r{i}.x{i}.example{i}") + b"\0\1\0\1")),
+    "36 echo": lambda i: ip4((w.PUBLIC, GATEWAY)[i % 2], 1, struct.pack("!BBHHH", 8, 0, 0, i & 65535, 1) + bytes(1000)),
+    "37 groups": lambda i: ip4(("224.0.0.251", "255.255.255.255", "192.0.0.7")[i % 3], 17, udp(5353, 5353, b"x")),
+    "- noise": lambda i: eth(R.randbytes(60), (0x800, 0x806, 0x86DD)[i % 3]),
+}
+
+
+class Flood(threading.Thread):
+    """Frames by number, paced, until stop() is called."""
+
+    def __init__(self, frame):
+        super().__init__(daemon=True)
+        self.frame, self.over, self.n = frame, False, 0
+        with pair.G:
+            self.s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            self.s.bind(("tap0", 0))
+        self.ready = [frame(i) for i in range(5000)]
+
+    def run(self):
+        begin = time.monotonic()
+        for i in itertools.count():
+            if i % 100 == 0:
+                while (ahead := i / FRAMES_A_SECOND - (time.monotonic() - begin)) > 0 and not self.over:
+                    time.sleep(ahead)
+            if self.over:
+                return
+            try:
+                self.s.send(self.ready[i] if i < len(self.ready) else self.frame(i))
+                self.n += 1
+            except OSError:  # the TAP's queue is full
+                time.sleep(0.002)
+
+    def stop(self):
+        self.over = True
+        self.join()
+        self.s.close()
+
+
+class Hostile(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.build = os.environ["AGENT_VM_BUILD"]
+        if not os.access("/dev/net/tun", os.W_OK):
+            raise unittest.SkipTest("/dev/net/tun is not open to this user")
+        cls.resolver = Resolver(w.RESOLVER, lambda name, qtype: (0, [addr_rr(name, w.PUBLIC)], [], []))
+        with w.S:
+            cls.server = subprocess.Popen([f"{cls.build}/tests/net/traffic", "serve", str(PORT), w.PUBLIC], stdout=subprocess.PIPE)
+        cls.server.stdout.readline()
+        cls.hello = Listener(w.PUBLIC, 80)
+        cls.pair = pair.Pair(cls.build)
+        with pair.G:
+            w.sh("ip link set tap0 txqueuelen 10000")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.pair.close()
+        cls.server.kill()
+        cls.server.wait()
+        cls.server.stdout.close()
+
+    def rate(self):
+        """What part of RATE a download gets that asks for no more than it; every byte is compared."""
+        with pair.G:
+            t = time.monotonic()
+            r = subprocess.run([f"{self.build}/tests/net/traffic", "slow", w.PUBLIC, str(PORT), str(RATE * SECONDS), str(RATE)],
+                               capture_output=True, text=True, timeout=60)
+        self.assertEqual(r.stdout.strip(), "ok")
+        return SECONDS / (time.monotonic() - t)
+
+    def beside(self, frame):
+        for _ in range(3):  # a busy machine
+            flood = Flood(frame)
+            flood.start()
+            got = self.rate()
+            flood.stop()
+            if got >= 0.9:
+                break
+        self.assertGreaterEqual(got, 0.9)
+        self.assertGreater(flood.n, FRAMES_A_SECOND * SECONDS / 4)
+        return got, flood.n
+
+    def fresh(self):
+        """Seconds until a new connection of this guest has its first bytes."""
+        t = time.monotonic()
+        with pair.G:
+            s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        with s:
+            s.settimeout(10)
+            s.connect((w.PUBLIC, 80))
+            self.assertEqual(s.recv(5), b"hello")
+        return time.monotonic() - t
+
+    def test_floods(self):
+        for name, frame in FLOODS.items():
+            with self.subTest(name):
+                got, n = self.beside(frame)
+                after = self.fresh()
+                print(f"row {name}: {got:.0%} of the rate beside {n} frames, a new connection {after * 1e3:.0f} ms after it", flush=True)
+                self.assertLess(after, 1.5)
+        self.assertIsNone(self.pair.wire_ended(0))
+        with open(f"/proc/{self.pair.wire}/status") as f:
+            kb = next(int(l.split()[1]) for l in f if l.startswith("VmRSS"))
+        with open(f"{self.build}/src/wire/agent-vm-wire", "rb") as f:
+            if b"__asan_init" not in f.read():
+                self.assertLess(kb, 16384)
+        log = self.pair.log()
+        self.assertNotIn("ERROR", log)
+        self.assertNotIn("runtime error", log)
+        self.assertLess(log.count("\n"), 200)  # repeats are counted, not written
+
+
+if __name__ == "__main__":
+    w.make_world()
+    pair.make_guest_namespace()
+    unittest.main(verbosity=2)
