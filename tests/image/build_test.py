@@ -388,6 +388,8 @@ class Dockerfile(Base):
             self.assertIn("ln -s {} {}".format(*link), hooks)
 
     def test_lock_is_as_its_tool_writes_it(self):
+        for p in LOCK["programs"]:
+            self.assertEqual(set(p["platforms"]), {"amd64", "arm64"}, p["program"])
         subprocess.run([TOP / "tools/agents-lock", "--check"], check=True)
 
 
