@@ -21,6 +21,7 @@ if __name__ == "__main__":
     os.environ["AGENT_VM"] = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, sparse_sum, wait_for  # noqa: E402
+from tars import BLK, file, header, link, symlink, tar  # noqa: E402
 
 
 def old():
@@ -144,6 +145,31 @@ class Refused(Case):
             data[len(data) // 2] ^= 1
             file.write_bytes(data)
         self.run_it("pull")
+
+    def test_hostile_layers(self):
+        before = sorted(p.name for p in (self.store / "disks").iterdir())
+        for entry, cause, layer in (
+                ("a/../../../../etc/cron.d/x", "a name with '..'", file(b"a/../../../../etc/cron.d/x", b"* * * * * root sh")),
+                ("/etc/cron.d/x", "an absolute name", file(b"/etc/cron.d/x")),
+                ("x", "a hard link to what cannot be", link(b"x", b"/etc/shadow")),
+                ("x", "a hard link to what is not there", symlink(b"up", b"../../../../etc") + link(b"x", b"up/shadow")),
+                ("n4096", "more than 4096 devices", b"".join(header(b"n%d" % i, BLK, dev=(8, i)) for i in range(4097))),
+                ("the entry behind ok", "a broken tar", file(b"ok") + header(b"x", checksum=7)),
+                ("x", "a broken tar", header(b"x", size=1 << 30)),
+                ("x", "more than 64 GiB", header(b"x", size=65 << 30)),
+                ("etc/passwd/x", "lies below something that is not a folder", file(b"etc/passwd") + file(b"etc/passwd/x"))):
+            with self.subTest(entry=entry, cause=cause):
+                self.push(Image(base_layer(), tar(layer)))
+                self.refused("layer 2 (", f"): {entry}: {cause}", "; this image cannot be used")
+                self.assertEqual(sorted(p.name for p in (self.store / "disks").iterdir()), before)
+
+    def test_a_link_to_the_root_stays_in_the_image(self):
+        mark = pathlib.Path("/agent-vm-pull-test")
+        self.push(Image(base_layer(), tar(symlink(b"a", b"/"), symlink(b"b", b"../../.."), file(b"a/agent-vm-pull-test", b"in"),
+                                          file(b"b" + os.fsencode(self.work) + b"/x", b"in"))))
+        self.run_it("pull")
+        self.assertEqual((self.content(mark), self.content(f"{self.work}/x")), (b"in", b"in"))
+        self.assertFalse(mark.exists() or (self.work / "x").exists())
 
     def test_no_such_tag(self):
         self.refused("nosuch", words=("--image", self.ref("nosuch")))
