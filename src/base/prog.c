@@ -2,13 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -170,6 +171,54 @@ static void fork_follower(pid_t parent)
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
+static int map_write(pid_t pid, const char *name)
+{
+	char path[64], text[64];
+	ssize_t n;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	(void)snprintf(text, sizeof(text), "0 %u %u\n", PROG_IDS_FIRST, PROG_IDS);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	n = write(fd, text, strlen(text));
+	return n < 0 ? errno : 0;
+}
+
+/* Become root of a namespace with ids of its own. A child that stays outside writes the maps: from within it would take
+ * rights that are gone. Returns an errno. */
+static int enter_own_ids(void)
+{
+	pid_t self = getpid(), pid;
+	int gate[2], status, e;
+	char c;
+
+	if (pipe2(gate, O_CLOEXEC) < 0)
+		return errno;
+	pid = fork();
+	if (pid < 0)
+		return errno;
+	if (pid == 0) {
+		(void)close(gate[1]);
+		if (read(gate[0], &c, 1) != 1)
+			_exit(0);
+		e = map_write(self, "gid_map");
+		_exit(e ? e : map_write(self, "uid_map"));
+	}
+	e = unshare(CLONE_NEWUSER) < 0 ? errno : 0;
+	if (e == 0 && write(gate[1], "", 1) != 1)
+		e = errno;
+	(void)close(gate[0]);
+	(void)close(gate[1]);
+	status = prog_wait(pid);
+	if (e == 0 && status != 0)
+		e = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+	if (e == 0 && (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0))
+		e = errno;
+	return e;
+}
+
 /* In the child: only calls that are safe after a fork; ends by exec or by writing errno into @report. */
 static void child(const struct prog *p, char *const *env, int report, int null, pid_t parent)
 {
@@ -179,11 +228,11 @@ static void child(const struct prog *p, char *const *env, int report, int null, 
 	int e, high[ARRAY_SIZE(want)];
 
 	(void)setpgid(0, 0);
-	/* A host that refuses the namespace to root refuses mounts as well. */
-	if (p->own_mounts && unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		goto out;
 	if (p->follows)
 		fork_follower(parent);
+	e = p->own_ids ? enter_own_ids() : 0;
+	if (e != 0)
+		goto out;
 	for (int s = 1; s < NSIG; s++)
 		(void)sigaction(s, &dfl, NULL);
 	(void)sigemptyset(&none);
@@ -194,19 +243,20 @@ static void child(const struct prog *p, char *const *env, int report, int null, 
 	for (int i = 0; i < (int)ARRAY_SIZE(want); i++) {
 		if (high[i] < 0)
 			(void)close(i);
-		else if (dup2(high[i], i) < 0)
+		else if (dup2(high[i], i) < 0) {
+			e = errno;
 			goto out;
+		}
 	}
 	/* The rest is close-on-exec by our rule; this is for what a library may have opened otherwise. */
 	for (int fd = ARRAY_SIZE(want); fd < 10; fd++)
 		(void)close(fd);
 	(void)close_range(10, ~0U, CLOSE_RANGE_CLOEXEC);
-	if (chdir("/") < 0)
-		goto out;
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	(void)execve(p->path, p->argv, env);
-out:
+	if (chdir("/") == 0)
+		(void)execve(p->path, p->argv, env);
 	e = errno;
+out:
 	(void)!write(report, &e, sizeof(e));
 	_exit(127);
 }

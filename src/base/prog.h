@@ -39,8 +39,12 @@ struct prog {
 	int fd3, fd4, fd5;	/* borrowed; -1: closed */
 	bool follows;		/* when we die its process group gets SIGTERM, and 30 s later SIGKILL; its wait status is 128 + n
 				 * for a signal, as in a shell */
-	bool own_mounts;	/* in a mount namespace of its own, where we may make one: what it mounts ends with it */
+	bool own_ids;		/* we are root and it must not be: it is root of a user namespace with PROG_IDS ids that no user has */
 };
+
+/* systemd's table of ids (UIDS-GIDS.md) leaves what is behind its containers' ranges to nobody. */
+#define PROG_IDS_FIRST 1879048192U
+#define PROG_IDS 65536U
 
 #define PROG_INIT { NULL, NULL, { NULL, 0 }, -1, -1, -1, -1, -1, -1 }
 

@@ -248,7 +248,8 @@ static int prove_in(const char *dir, const char *image, uint32_t api_version, in
 			       p.up ? "ended before all agents were tried" : "did not start");
 	if (p.failed)
 		return err_set(err, -EIO, "image %s: not all of it works, see above; agent-vm pull, or another --image", image);
-	say("ready: agent-vm %s", p.works > 0 ? "claude, codex, opencode or copilot in a project's folder" : "shell in a project's folder; this image has no agents");
+	/* What preflight.c lets start. */
+	say("ready: agent-vm shell in a project's folder; %s", p.works > 0 ? "its agents cannot be started by their own verbs in this version" : "this image has no agents");
 	return 0;
 }
 

@@ -1,8 +1,8 @@
 /* mmdebstrap --tar--> pipe --> agent-vm-image pack --> a layer
  *	stderr --> build.log and the progress shown
  *
- * mmdebstrap keeps its tree in TMPDIR and takes it away when it is ended by SIGTERM; it is given a few seconds for that,
- * because for an ordinary user the files in it belong to sub-ids, which only it can remove.
+ * The packages' scripts run as root of a user namespace whose ids are nobody's on this host: for an ordinary user mmdebstrap
+ * makes it, of the user's sub-ids; for root, to whom mmdebstrap gives none in any mode, we do.
  *
  * The layer is a function of the command line and of what the mirror has. What the mirror has is known from its Release files:
  * their newest date is the time of all that is made (SOURCE_DATE_EPOCH), their digest is what the layer was made from. */
@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,6 +42,7 @@ struct debstrap {
 	struct lines lines;
 	char *last_error; /* escaped */
 	struct packer pack;
+	struct work work;
 };
 
 /* --- what it is made from --- */
@@ -170,27 +170,6 @@ static int find_state(struct build *b, struct debstrap *d, struct made *ret, str
 
 /* --- mmdebstrap --- */
 
-static uint64_t room_in(const char *path)
-{
-	struct statvfs vfs;
-
-	return statvfs(path, &vfs) == 0 && access(path, W_OK | X_OK) == 0 ? (uint64_t)vfs.f_bavail * vfs.f_frsize : 0;
-}
-
-/* Where mmdebstrap makes its tree: sub-ids must be able to enter it, so never below the state root. */
-static int choose_tmp(struct prog *p, uint64_t need, struct err *err)
-{
-	const char *dirs[] = { getenv("TMPDIR"), "/tmp", "/var/tmp" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
-		if (dirs[i] && *dirs[i] == '/' && room_in(dirs[i]) >= need) {
-			strv_addf(&p->env, "TMPDIR=%s", dirs[i]);
-			return 0;
-		}
-	return err_set(err, -ENOSPC, "/tmp and /var/tmp: %llu MB are needed while the image is made and neither has them; free some, or set TMPDIR to a folder that all may enter",
-		       (unsigned long long)need / 1000000);
-}
-
 static int start(struct build *b, struct debstrap *d, int tar, struct err *err)
 {
 	AUTO_FREE(char, path);
@@ -204,22 +183,20 @@ static int start(struct build *b, struct debstrap *d, int tar, struct err *err)
 		how = distro_install("mmdebstrap", "mmdebstrap", "mmdebstrap");
 		return err_set(err, r, "mmdebstrap: %s; %s", r == -EPERM ? PROG_SHUNNED : "not installed", how);
 	}
-	r = choose_tmp(&p, tree_bytes[b->args->set] * 3 / 2, err);
+	r = work_begin(tree_bytes[b->args->set] * 3 / 2, &d->work, err);
 	if (r == 0 && pipe2(log, O_CLOEXEC) < 0)
 		r = err_set(err, -errno, "pipe: %s", strerror(errno));
-	if (r < 0) {
-		strv_done(&p.env);
+	if (r < 0)
 		return r;
-	}
+	strv_addf(&p.env, "TMPDIR=%s", d->work.path);
 	strv_addf(&p.env, "SOURCE_DATE_EPOCH=%llu", (unsigned long long)d->epoch);
 	p.path = path;
 	p.argv = d->argv.v;
 	p.out = tar;
 	p.errfd = log[1];
-	/* As root it mounts the host's /dev/shm and more into its tree. Should we be killed it is ended, and what it mounted
-	 * ends with it. */
+	p.fd3 = d->work.lock;
 	p.follows = true;
-	p.own_mounts = geteuid() == 0;
+	p.own_ids = geteuid() == 0;
 	d->lines.fd = log[0];
 	r = prog_start(&p, &d->pid, err);
 	(void)close(log[1]);
@@ -247,11 +224,11 @@ int base_begin(struct build *b, struct made *ret, struct err *err)
 	struct debstrap *d = xcalloc(1, sizeof(*d));
 	int r;
 
-	*d = (struct debstrap){ .lines.fd = -1, .pack = PACKER_INIT };
+	*d = (struct debstrap){ .lines.fd = -1, .pack = PACKER_INIT, .work = WORK_INIT };
 	b->debstrap = d;
 	find_mirrors(d);
-	debstrap_argv(b->args->set, &b->args->include, &d->mirrors, geteuid() == 0, &d->argv);
-	/* From the third word on: by whom it is made does not matter. */
+	debstrap_argv(b->args->set, &b->args->include, &d->mirrors, &d->argv);
+	/* From the third word on: the program's name and its mode do not matter. */
 	d->key = joined(&d->argv, 2, "\n");
 	r = find_state(b, d, ret, err);
 	if (r != 0)
@@ -372,6 +349,7 @@ void base_end(struct build *b)
 		return;
 	if (d->pid > 0)
 		(void)prog_stop(d->pid, STOP_GRACE_MS);
+	work_end(&d->work);
 	packer_end(b, &d->pack);
 	close_p(&d->lines.fd);
 	debstrap_mirrors_done(&d->mirrors);

@@ -14,6 +14,7 @@
 #include "image/build.h"
 
 #define SUBIDS_NEEDED 65536
+#define PROBE_TIMEOUT_MS 10000
 
 /* Lines NAME:FIRST:COUNT or UID:FIRST:COUNT of subuid(5). */
 static bool subids_have(const char *path, const char *user, uid_t uid)
@@ -51,6 +52,22 @@ static bool user_namespaces_work(void)
 	return status == 0;
 }
 
+/* Packages' scripts are never run with the host's root. */
+static void need_own_ids(struct strv *ret)
+{
+	char *argv[] = { (char *)"sh", (char *)"-c", (char *)":", NULL };
+	struct prog p = PROG_INIT;
+	AUTO_FREE(char, out);
+	struct err err;
+
+	p.path = "/bin/sh";
+	p.argv = argv;
+	p.own_ids = true;
+	if (prog_output(&p, 1, PROBE_TIMEOUT_MS, &out, &err) < 0)
+		strv_addf(ret, "user namespaces: refused to root by this system (%s); run agent-vm doctor for the setting, or build on another host",
+			  err.text);
+}
+
 static void need_program(const char *name, const char *package, struct strv *ret)
 {
 	AUTO_FREE(char, path);
@@ -76,7 +93,7 @@ static void need_unprivileged(struct strv *ret)
 		strv_addf(ret, "/etc/subuid, /etc/subgid: no range of 65536 ids for %s; sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
 			  user, user);
 	if (!user_namespaces_work())
-		strv_addf(ret, "user namespaces: refused to you by this system; run agent-vm doctor for the setting, or build as root");
+		strv_addf(ret, "user namespaces: refused to you by this system; run agent-vm doctor for the setting, or build on another host");
 }
 
 void build_missing(struct strv *ret)
@@ -92,6 +109,8 @@ void build_missing(struct strv *ret)
 		how = distro_install("debian-archive-keyring", "debian-keyring", "debian-archive-keyring");
 		strv_addf(ret, "%s: Debian's keys are not installed; %s", keyrings[0], how);
 	}
-	if (geteuid() != 0)
+	if (geteuid() == 0)
+		need_own_ids(ret);
+	else
 		need_unprivileged(ret);
 }

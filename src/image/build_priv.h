@@ -115,6 +115,19 @@ bool packer_is_through(const struct packer *p);
 int packer_place(struct build *b, struct packer *p, const char *key, const char *state, struct err *err);
 void packer_end(struct build *b, struct packer *p);
 
+/* build_work.c: the folder for mmdebstrap's tree. */
+struct work {
+	int dirfd, lock; /* its parent; itself, locked */
+	char *name, *path;
+};
+
+#define WORK_INIT { -1, -1, NULL, NULL }
+
+/* Remove what builds that were killed have left, and make a folder where @need bytes are free. */
+int work_begin(uint64_t need, struct work *w, struct err *err);
+/* Remove it with all that is in it. */
+void work_end(struct work *w);
+
 struct pollfd;
 
 /* The base of Debian's packages. begin: 1 when it was made before. poll: adds what is waited for, 0..2. step: reads it;

@@ -164,7 +164,7 @@ void debstrap_release_urls(const struct debstrap_mirrors *m, struct strv *ret)
 	strv_addf(ret, "%s/dists/" DEBSTRAP_SUITE "-security/InRelease", m->security);
 }
 
-void debstrap_argv(enum build_set set, const struct strv *include, const struct debstrap_mirrors *mirrors, bool root,
+void debstrap_argv(enum build_set set, const struct strv *include, const struct debstrap_mirrors *mirrors,
 		   struct strv *ret)
 {
 	AUTO_FREE(char, list);
@@ -176,7 +176,7 @@ void debstrap_argv(enum build_set set, const struct strv *include, const struct 
 		set_add(&list, set_full, ARRAY_SIZE(set_full));
 	set_add(&list, (const char *const *)include->v, include->n);
 	strv_add(ret, "mmdebstrap");
-	strv_add(ret, root ? "--mode=root" : "--mode=unshare");
+	strv_add(ret, "--mode=unshare");
 	options_add(ret);
 	strv_addf(ret, "--include=%s", list);
 	if (set >= BUILD_FULL) {

@@ -36,9 +36,6 @@ void debstrap_release_urls(const struct debstrap_mirrors *m, struct strv *ret);
  */
 int debstrap_package_check(const char *name, struct err *err);
 
-/**
- * debstrap_argv() - The command line; the tar comes out of stdout
- * @root:	Run by root: no user namespace
- */
-void debstrap_argv(enum build_set set, const struct strv *include, const struct debstrap_mirrors *mirrors, bool root,
+/* The command line; the tar comes out of stdout. */
+void debstrap_argv(enum build_set set, const struct strv *include, const struct debstrap_mirrors *mirrors,
 		   struct strv *ret);

@@ -18,7 +18,7 @@
  * UUID is known only at the end, when the last layer is; metadata_csum_seed lets the checksums begin from a constant
  * instead. No journal: an overlay is thrown away, and the image is never written to.
  *
- * Bounds: what does not fit is -ENOSPC with a text; sizes are the caller's to limit. */
+ * Bounds: what does not fit into the disk is -EFBIG, what does not fit onto the host's is -ENOSPC, with a text; sizes are the caller's to limit. */
 #include "image/ext4.h"
 
 #include <assert.h>
@@ -74,7 +74,7 @@ static int lib_err(struct err *err, errcode_t code, const char *what)
 
 static int full(const struct ext4 *e, struct err *err)
 {
-	return err_set(err, -ENOSPC, "its content does not fit into a disk of %llu MiB; use a smaller image",
+	return err_set(err, -EFBIG, "its content does not fit into a disk of %llu MiB; use a smaller image",
 		       (unsigned long long)ext2fs_blocks_count(e->fs->super) * EXT4_BLOCK >> 20);
 }
 
@@ -547,7 +547,7 @@ static int take_ino(struct ext4 *e, uint32_t ino, mode_t mode, struct err *err)
 	if (ino == EXT4_ROOT)
 		return 0;
 	if (ino > e->fs->super->s_inodes_count)
-		return err_set(err, -ENOSPC, "more than the %u files that fit on the disk; use a smaller image", e->fs->super->s_inodes_count);
+		return err_set(err, -EFBIG, "more than the %u files that fit on the disk; use a smaller image", e->fs->super->s_inodes_count);
 	ext2fs_inode_alloc_stats2(e->fs, ino, +1, S_ISDIR(mode));
 	return 0;
 }

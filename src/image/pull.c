@@ -173,18 +173,25 @@ static int check_room(struct pull *p, struct err *err)
 		       (unsigned long long)disk / 1000000, prune ? prune : "free some");
 }
 
-static void choose_disk(struct pull *p)
+static void set_disk_bytes(struct pull *p, uint64_t bytes)
 {
-	uint64_t content = total_bytes(p) * EXPANDS_NUM / EXPANDS_DEN;
 	char (*ids)[IM_DIGEST + 1] = xcalloc(p->st.n_layers + 1, sizeof(*ids));
 
-	p->disk_bytes = DISK_BYTES;
-	while (content > DISK_CONTENT_MAX && p->disk_bytes < content * 4 / 3 && p->disk_bytes < DISK_BYTES_MAX)
-		p->disk_bytes *= 2;
+	p->disk_bytes = bytes;
 	for (size_t i = 0; i < p->st.n_layers; i++)
 		memcpy(ids[i], p->st.layers[i].diff_id, sizeof(ids[i]));
-	disk_key(p->disk_bytes, (const char (*)[IM_DIGEST + 1])ids, p->st.n_layers, p->key);
+	disk_key(bytes, (const char (*)[IM_DIGEST + 1])ids, p->st.n_layers, p->key);
 	free(ids);
+}
+
+/* What the compressed size lets expect; larger_disk() when it was more. */
+static void choose_disk(struct pull *p)
+{
+	uint64_t content = total_bytes(p) * EXPANDS_NUM / EXPANDS_DEN, bytes = DISK_BYTES;
+
+	while (content > DISK_CONTENT_MAX && bytes < content * 4 / 3 && bytes < DISK_BYTES_MAX)
+		bytes *= 2;
+	set_disk_bytes(p, bytes);
 }
 
 /* The config as it is in the store, checked against its digest: what runs in the guest must be what the manifest says. */
@@ -247,6 +254,21 @@ static int try_link(struct pull *p, struct err *err)
 	return store_link(p->s, &meta, err);
 }
 
+/* A disk of these layers that is stored, of the size that we expect or one that it came to. -ENOENT. */
+static int try_links(struct pull *p, struct err *err)
+{
+	uint64_t expected = p->disk_bytes;
+	int r = -ENOENT;
+
+	for (uint64_t bytes = expected; r == -ENOENT && bytes <= DISK_BYTES_MAX; bytes *= 2) {
+		set_disk_bytes(p, bytes);
+		r = try_link(p, err);
+	}
+	if (r == -ENOENT)
+		set_disk_bytes(p, expected);
+	return r;
+}
+
 static int start_unpack(struct pull *p, struct err *err)
 {
 	struct buf b;
@@ -264,6 +286,17 @@ static int start_unpack(struct pull *p, struct err *err)
 	return role_send(&p->unpack, &b, p->disk, err);
 }
 
+/* What is half made. */
+static void drop_disk(struct pull *p)
+{
+	if (p->tmp_name)
+		store_tmp_drop(p->s, p->tmp_name);
+	free(p->tmp_name);
+	p->tmp_name = NULL;
+	close_p(&p->disk);
+	p->disk = -1;
+}
+
 static int on_known(struct pull *p, struct err *err)
 {
 	struct buf b;
@@ -279,7 +312,7 @@ static int on_known(struct pull *p, struct err *err)
 		l->had = l->got = MIN(store_blob_have(p->s, l->blob), l->bytes);
 	}
 	tell(p, PULL_KNOWN, 0);
-	r = try_link(p, err);
+	r = try_links(p, err);
 	if (r != -ENOENT) {
 		p->stage = STAGE_LINK;
 		return r;
@@ -485,8 +518,6 @@ static int hand_layer(struct pull *p, struct err *err)
 	(void)rec_put_u64(&b, IM_K_BYTES, l->bytes);
 	(void)rec_put_str(&b, IM_K_DIFF_ID, l->diff_id);
 	r = role_send(&p->unpack, &b, l->fd, err);
-	close_p(&l->fd);
-	l->fd = -1;
 	p->n_handed++;
 	return r;
 }
@@ -629,6 +660,32 @@ static int on_refusal(struct pull *p, int r, struct err *err)
 	return 0;
 }
 
+/* How far layers expand is known when they are unpacked, not before: a disk that has proved too small is begun again, twice
+ * as large. What is loaded stays, and what is still loading goes on. */
+static int larger_disk(struct pull *p, int r, struct err *err)
+{
+	uint64_t have, need;
+	struct stat st;
+
+	if (r != -EFBIG || p->disk_bytes >= DISK_BYTES_MAX || p->n_handed == 0)
+		return r;
+	role_end(&p->unpack);
+	need = DISK_SLACK + (fstat(p->disk, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0);
+	drop_disk(p);
+	have = store_free_bytes(p->s);
+	if (have < need)
+		return err_set(err, -ENOSPC, "%s: %llu MB are free and image %s needs more than %llu MB for its disk; free some, or set AGENT_VM_STATE_DIR to another disk",
+			       p->s->path, (unsigned long long)have / 1000000, p->args->reference,
+			       (unsigned long long)need / 1000000);
+	for (size_t i = 0; i < p->n_handed; i++) {
+		p->st.layers[i].told = p->st.layers[i].unpacked = 0;
+		p->st.layers[i].done = false;
+	}
+	p->n_handed = p->st.unpacking = 0;
+	set_disk_bytes(p, p->disk_bytes * 2);
+	return start_unpack(p, err);
+}
+
 static int stopped(struct err *err)
 {
 	return err_set(err, -EINTR, "stopped; what was loaded is kept for the next pull");
@@ -650,7 +707,7 @@ static int watch(struct pull *p, struct err *err)
 		if (pfd[0].revents)
 			return stopped(err);
 		if (pfd[2].revents)
-			r = on_refusal(p, judge(on_unpack(p, err)), err);
+			r = on_refusal(p, judge(larger_disk(p, on_unpack(p, err), err)), err);
 		if (r >= 0 && !is_over(p) && pfd[1].revents)
 			r = judge(on_fetch(p, err));
 		if (r >= 0 && p->refused && p->st.layers[p->st.unpacking].loaded) {
@@ -752,13 +809,10 @@ static void pull_end(struct pull *p)
 {
 	role_end(&p->fetch);
 	role_end(&p->unpack);
-	if (p->tmp_name)
-		store_tmp_drop(p->s, p->tmp_name);
-	close_p(&p->disk);
+	drop_disk(p);
 	for (size_t i = 0; p->st.layers && i < p->st.n_layers; i++)
 		close_p(&p->st.layers[i].fd);
 	free(p->st.layers);
-	free(p->tmp_name);
 	free(p->reference);
 	free(p->entry);
 	image_ref_done(&p->former);

@@ -25,7 +25,7 @@ struct pull_layer {
 	uint64_t unpacked; /* of it consumed by the unpacker */
 	bool loaded;	   /* whole and verified */
 	bool done;	   /* unpacked, its uncompressed digest as it must be */
-	int fd;		   /* private: until it was handed to the unpacker */
+	int fd;		   /* private: for the unpacker */
 	bool has_part;	   /* private */
 	uint64_t told;	   /* private: bytes that the unpacker knows of */
 };

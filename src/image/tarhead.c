@@ -13,11 +13,13 @@
 #include "base/macros.h"
 #include "base/span.h"
 
-#define BLOCK 512U
+#define BLOCK TARHEAD_BLOCK
 #define AT_UID 108
 #define AT_GID 116
 #define AT_SIZE 124
 #define SIZE_BYTES 12
+#define AT_CHECKSUM 148
+#define CHECKSUM_BYTES 8
 #define AT_TYPE 156
 
 static int refuse(struct err *err, const char *why)
@@ -98,6 +100,22 @@ static int records(struct span s, struct err *err)
 static bool is_negative(const uint8_t *field)
 {
 	return (field[0] & 0xc0) == 0xc0;
+}
+
+bool tarhead_begins(const uint8_t *p)
+{
+	uint32_t sum = 0, all = 0, said = 0;
+	size_t i;
+
+	for (i = 0; i < BLOCK; i++) {
+		all |= p[i];
+		sum += i >= AT_CHECKSUM && i < AT_CHECKSUM + CHECKSUM_BYTES ? ' ' : p[i];
+	}
+	for (i = AT_CHECKSUM; i < AT_CHECKSUM + CHECKSUM_BYTES && p[i] == ' '; i++)
+		;
+	for (; i < AT_CHECKSUM + CHECKSUM_BYTES && p[i] >= '0' && p[i] <= '7'; i++)
+		said = said << 3 | (uint32_t)(p[i] - '0');
+	return all == 0 || sum == said;
 }
 
 int tarhead_check(const uint8_t *p, size_t n, struct err *err)

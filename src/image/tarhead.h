@@ -1,16 +1,24 @@
 /* What libarchive does not show of a tar's headers, judged on the bytes themselves. Pure. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
 
+#define TARHEAD_BLOCK 512U
 #define TARHEAD_PAX_MAX (1U << 20) /* bytes of one header of records */
 #define TARHEAD_RECORDS_MAX 256	   /* in it */
 #define TARHEAD_SPECIALS_MAX 16	   /* headers before the entry's own */
 /* Bytes that must be at hand to judge any entry that passes. */
 #define TARHEAD_MAX (TARHEAD_SPECIALS_MAX * (TARHEAD_PAX_MAX + 1024U))
+
+/**
+ * tarhead_begins() - Whether a block is a header by its checksum, or the end mark
+ * @p:	512 bytes
+ */
+bool tarhead_begins(const uint8_t *p);
 
 /**
  * tarhead_check() - Judge the headers of one entry

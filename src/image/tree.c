@@ -278,7 +278,8 @@ static int split(const char *path, struct split *ret, struct err *err)
 	ret->last[0] = ret->parents[0] = '\0';
 	if (*path == '\0')
 		return refuse(err, "an empty name");
-	if (*path == '/')
+	/* Some writers call the root folder "/". */
+	if (*path == '/' && path[strspn(path, "/")] != '\0')
 		return refuse(err, "an absolute name");
 	if (strlen(path) > TREE_PATH_MAX)
 		return refuse(err, "a name longer than 4096 bytes");

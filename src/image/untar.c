@@ -8,6 +8,10 @@
  * an error. What it does not show of the headers is judged on the bytes: head_begin() .. head_end() keep those that it reads
  * for one entry, without a copy as long as they lie in one piece. After its end mark a tar holds zeros only.
  *
+ * A hard link may give a size. libarchive takes it in PAX archives for that of a body, GNU tar and Go's reader say that there
+ * is none. The bytes behind it decide: where the next header or the end mark stands there is none, and libarchive, which
+ * cannot be told so, begins anew at that place.
+ *
  * Bounds: 1,000,000 entries, 64 attributes a file that fit into its inode and one block; those of tree.h, tarhead.h and
  * layer.h; the disk's size. */
 #include "image/untar.h"
@@ -34,6 +38,8 @@
 /* ext4: 92 bytes for attributes behind the inode's fields, 32 + 4 of a block are its own. */
 #define XATTR_ROOM (92 + EXT4_BLOCK - 36)
 #define XATTR_HEAD 16
+#define BEHIND "the entry behind "
+#define AGAIN 2
 #define CANNOT_BE_USED "; this image cannot be used"
 #define VERSION_PATH "etc/agent-vm-image-version"
 
@@ -51,7 +57,9 @@ struct untar {
 	const uint8_t *piece; /* what libarchive was given last */
 	size_t n_piece;
 	uint64_t piece_at; /* its offset in the tar */
-	bool first, over, any;
+	uint64_t base;	   /* where in the tar libarchive began */
+	bool held; /* libarchive has not got it yet */
+	bool over, any;
 	int stream_r; /* of layers_read() */
 	struct err stream_err;
 	/* headers of the entry at hand */
@@ -59,7 +67,7 @@ struct untar {
 	uint64_t head_at;
 	uint8_t *head; /* from pieces that are gone */
 	size_t n_head;
-	char path[SHOWN_MAX * 4 + 1]; /* of the entry at hand, escaped */
+	char path[sizeof(BEHIND) + SHOWN_MAX * 4]; /* of the entry at hand, escaped */
 };
 
 /* LAYER: ENTRY: CAUSE; WHAT TO DO. The cause stands in @err. */
@@ -155,12 +163,21 @@ static la_ssize_t on_read(struct archive *a, void *ctx, const void **ret)
 {
 	struct untar *u = ctx;
 
-	if (u->first)
-		u->first = false; /* it was read before libarchive began */
+	size_t skip = 0;
+
+	if (u->held)
+		skip = u->base > u->piece_at ? (size_t)(u->base - u->piece_at) : 0;
 	else if (next_piece(u) < 0)
 		return -1;
-	*ret = u->piece;
-	return (la_ssize_t)u->n_piece;
+	u->held = false;
+	*ret = u->piece + skip;
+	return (la_ssize_t)(u->n_piece - skip);
+}
+
+/* How far libarchive has come in the tar. */
+static uint64_t position(const struct untar *u, struct archive *a)
+{
+	return u->base + (uint64_t)archive_filter_bytes(a, 0);
 }
 
 /* What libarchive says, or the reason why its stream broke. */
@@ -369,6 +386,27 @@ static int copy_content(struct untar *u, struct archive *a, struct ext4_inode *x
 	return r < 0 ? r : ext4_data_end(u->disk, err);
 }
 
+/* AGAIN: the size that a hard link gives is not that of a body. */
+static int link_body(struct untar *u, struct archive *a, struct archive_entry *ent, struct err *err)
+{
+	uint64_t at = position(u, a);
+
+	if (archive_entry_size(ent) <= 0)
+		return 0;
+	/* Pieces are whole blocks, so a block is never in two. */
+	if (at == u->piece_at + u->n_piece) {
+		if (next_piece(u) < 0) {
+			*err = u->stream_err;
+			return u->stream_r;
+		}
+		u->held = true;
+	}
+	if (!u->over && (u->n_piece - (at - u->piece_at) < TARHEAD_BLOCK || !tarhead_begins(u->piece + (at - u->piece_at))))
+		return 0;
+	u->base = at;
+	return AGAIN;
+}
+
 static int add_entry(struct untar *u, struct archive *a, struct archive_entry *ent, struct err *err)
 {
 	const char *path = archive_entry_pathname(ent), *link = archive_entry_hardlink(ent);
@@ -380,7 +418,7 @@ static int add_entry(struct untar *u, struct archive *a, struct archive_entry *e
 		return bad(err, "a name that cannot be read");
 	if (link) {
 		r = tree_link(u->tree, path, link, err);
-		return r < 0 ? r : 0;
+		return r < 0 ? r : link_body(u, a, ent, err);
 	}
 	r = read_attributes(u, ent, &x, err);
 	if (r == 0)
@@ -396,38 +434,53 @@ static void note_path(struct untar *u, struct archive_entry *ent)
 	const char *path = archive_entry_pathname(ent);
 	AUTO_FREE(char, shown);
 
-	if (!path)
+	if (!path) {
+		shown = xstrdup(u->path);
+		(void)snprintf(u->path, sizeof(u->path), "%s%s", *shown ? BEHIND : "", shown);
 		return;
+	}
 	shown = str_escape(path, MIN(strlen(path), (size_t)SHOWN_MAX));
 	(void)snprintf(u->path, sizeof(u->path), "%s", shown);
 }
 
-/* 1: an entry; 0: the end; negative errno */
+/* Names are bytes here. In a PAX header that does not say so they should be UTF-8; libarchive warns and gives them as they
+ * are, as Go's reader and GNU tar do without a word. */
+static bool is_only_not_utf8(struct archive *a, int ar)
+{
+	const char *text = archive_error_string(a);
+
+	return ar == ARCHIVE_WARN && text && strstr(text, "can't be converted from UTF-8");
+}
+
+/* 1: an entry; 0: the end; AGAIN; negative errno */
 static int next_entry(struct untar *u, struct archive *a, struct err *err)
 {
 	struct archive_entry *ent;
 	int ar, r;
 
-	ar = u->any ? archive_read_data_skip(a) : ARCHIVE_OK;
+	if (u->any) {
+		ar = archive_read_data_skip(a);
+		if (ar != ARCHIVE_OK && ar != ARCHIVE_EOF)
+			return archive_failed(u, a, err);
+	}
 	u->any = true;
-	u->head_at = (uint64_t)archive_filter_bytes(a, 0);
+	u->head_at = position(u, a);
 	u->n_head = 0;
 	u->in_head = true;
-	if (ar == ARCHIVE_OK || ar == ARCHIVE_EOF)
-		ar = archive_read_next_header(a, &ent);
+	ar = archive_read_next_header(a, &ent);
 	u->in_head = false;
 	if (ar == ARCHIVE_EOF)
 		return 0;
-	if (ar != ARCHIVE_OK)
-		return archive_failed(u, a, err);
 	note_path(u, ent);
+	if (ar != ARCHIVE_OK && !is_only_not_utf8(a, ar))
+		return archive_failed(u, a, err);
 	tell(u);
 	if (++u->res.entries > UNTAR_ENTRIES_MAX)
 		return bad(err, "more than 1,000,000 entries");
 	r = head_check(u, err);
 	if (r == 0)
 		r = add_entry(u, a, ent, err);
-	return r < 0 ? r : 1;
+	return r == 0 ? 1 : r;
 }
 
 static bool all_zero(const uint8_t *p, size_t n)
@@ -438,7 +491,7 @@ static bool all_zero(const uint8_t *p, size_t n)
 /* What follows the end mark is padding, and counts for the checksum. */
 static int drain(struct untar *u, struct archive *a, struct err *err)
 {
-	uint64_t at = (uint64_t)archive_filter_bytes(a, 0);
+	uint64_t at = position(u, a);
 	size_t skip = at > u->piece_at ? (size_t)MIN(at - u->piece_at, (uint64_t)u->n_piece) : 0;
 	ssize_t n;
 
@@ -455,27 +508,29 @@ static int drain(struct untar *u, struct archive *a, struct err *err)
 	return u->stream_r;
 }
 
+/* From u->base on. */
 static int walk(struct untar *u, struct archive *a, struct err *err)
 {
 	int r;
 
+	u->any = false;
+	u->held = true;
 	if (archive_read_support_format_tar(a) != ARCHIVE_OK || archive_read_open2(a, u, NULL, on_read, NULL, NULL) != ARCHIVE_OK)
 		return archive_failed(u, a, err);
 	do
 		r = next_entry(u, a, err);
 	while (r == 1);
-	return r < 0 ? r : drain(u, a, err);
+	return r == 0 ? drain(u, a, err) : r;
 }
 
 int untar_layer(struct untar *u, struct err *err)
 {
-	struct archive *a;
 	int r;
 
 	tree_next_layer(u->tree);
-	u->piece_at = 0;
+	u->piece_at = u->base = 0;
 	u->n_piece = 0;
-	u->over = u->in_head = u->any = false;
+	u->over = u->in_head = false;
 	u->stream_r = 0;
 	u->path[0] = '\0';
 	if (next_piece(u) < 0) {
@@ -484,12 +539,14 @@ int untar_layer(struct untar *u, struct err *err)
 	}
 	if (u->over)
 		return 0; /* not one byte: an empty layer */
-	u->first = true;
-	a = archive_read_new();
-	if (!a)
-		abort();
-	r = walk(u, a, err);
-	(void)archive_read_free(a);
+	do {
+		struct archive *a = archive_read_new();
+
+		if (!a)
+			abort();
+		r = walk(u, a, err);
+		(void)archive_read_free(a);
+	} while (r == AGAIN && !u->over);
 	return r < 0 ? refuse(u, r, err) : 0;
 }
 

@@ -29,8 +29,19 @@ ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 DATE = "Sat, 14 Nov 2026 09:41:07 UTC"
 NPM_EPOCH = 499162500
 
-MMDEBSTRAP = """#!{python}
-import io, os, sys, tarfile
+MMDEBSTRAP = """#!/usr/bin/python3
+import io, os, signal, subprocess, sys, tarfile, time
+if os.path.exists({do!r}):  # what a package's script would do
+    subprocess.run(["sh", {do!r}], stdout=open({do!r} + ".out", "w"), stderr=subprocess.STDOUT)
+if os.path.exists({hang!r}):  # leave a tree behind
+    if open({hang!r}).read() == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.makedirs(os.environ["TMPDIR"] + "/mmdebstrap.x/root/etc")
+    os.mkfifo(os.environ["TMPDIR"] + "/mmdebstrap.x/root/fifo")
+    os.symlink({hang!r}, os.environ["TMPDIR"] + "/mmdebstrap.x/root/etc/link")
+    open(os.environ["TMPDIR"] + "/pid", "w").write(str(os.getpid()))
+    os.chmod(os.environ["TMPDIR"] + "/mmdebstrap.x/root", 0o700)
+    time.sleep(100)
 if os.path.exists({fail!r}):
     print("E: the mirror has gone", file=sys.stderr)
     sys.exit(1)
@@ -148,20 +159,28 @@ def program(name):
 class Base(unittest.TestCase):
     def setUp(self):
         self.tmp = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="build-test-")))
-        self.state = self.tmp / "state"
+        # mmdebstrap's ids are others than ours, for root too: they must reach the stand-in and what it writes.
+        self.tmp.chmod(0o755)
+        self.state, self.trees = self.tmp / "state", self.tmp / "trees"
         self.state.mkdir(mode=0o700)
+        self.trees.mkdir(mode=0o755)
         self.registry = Registry()
         self.addCleanup(self.registry.server_close)
         self.addCleanup(self.registry.shutdown)
         self.runs, self.broken = self.tmp / "runs", self.tmp / "fail"
+        self.do, self.hang = self.tmp / "do", self.tmp / "hang"
+        for out in self.runs, self.tmp / "do.out":
+            out.touch()
+            out.chmod(0o666)
         tools = self.tmp / "bin"
         tools.mkdir()
-        (tools / "mmdebstrap").write_text(MMDEBSTRAP.format(python=sys.executable, runs=str(self.runs), fail=str(self.broken)))
+        (tools / "mmdebstrap").write_text(MMDEBSTRAP.format(runs=str(self.runs), fail=str(self.broken), do=str(self.do),
+                                                               hang=str(self.hang)))
         (tools / "apt-get").write_text(f"#!/bin/sh\necho {self.registry.url}/debian x\necho {self.registry.url}/debian-security x\n")
         for tool in tools.iterdir():
             tool.chmod(0o755)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_VM_") and not k.lower().endswith("_proxy")}
-        self.env.update(AGENT_VM_STATE_DIR=str(self.state), PATH=f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin", HOME=str(self.tmp),
+        self.env.update(AGENT_VM_STATE_DIR=str(self.state), PATH=f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin", HOME=str(self.tmp), TMPDIR=str(self.trees),
                         npm_config_registry=self.registry.url + "/npm/")
         self.env.pop("SOURCE_DATE_EPOCH", None)
         self.publish()
@@ -369,6 +388,8 @@ class Dockerfile(Base):
             self.assertIn("ln -s {} {}".format(*link), hooks)
 
     def test_lock_is_as_its_tool_writes_it(self):
+        for p in LOCK["programs"]:
+            self.assertEqual(set(p["platforms"]), {"amd64", "arm64"}, p["program"])
         subprocess.run([TOP / "tools/agents-lock", "--check"], check=True)
 
 
@@ -498,7 +519,86 @@ class Refused(Base):
         self.refused("--base", says="mmdebstrap: the mirror has gone; all it said is in")
 
 
+@unittest.skipIf(os.geteuid() != 0, "an ordinary user's build has no more rights than the user")
+class Rights(Base):
+    def does(self, script):
+        """What a script prints that runs where those of Debian's packages do."""
+        self.do.write_text(script)
+        self.do.chmod(0o644)
+        self.build("--base", SOURCE_DATE_EPOCH=str(random.randrange(10**9)))
+        return (self.tmp / "do.out").read_text()
+
+    def test_root_of_the_host_is_not_what_scripts_run_as(self):
+        self.assertEqual(self.does("id -u; tr -s ' ' </proc/self/uid_map; tr -s ' ' </proc/self/gid_map; stat -c %u:%g /root").split("\n"),
+                         ["0", " 0 1879048192 65536", " 0 1879048192 65536", "65534:65534", ""])
+
+    def test_files_of_root_are_out_of_reach(self):
+        secret, mark = self.state / "secret", pathlib.Path("/etc/agent-vm-build-test")
+        secret.write_text("token")
+        secret.chmod(0o600)
+        self.addCleanup(lambda: mark.unlink(missing_ok=True))
+        out = self.does(f"cat {secret}; cat /etc/shadow; echo x >{mark}; echo x >>/etc/passwd; mknod $TMPDIR/n b 7 0")
+        self.assertNotIn("token", out)
+        self.assertFalse(mark.exists())
+        self.assertEqual([bool(re.search("denied|not permitted", line)) for line in out.splitlines()], [True] * 5, out)
+
+    def test_processes_and_settings_of_the_host_are_out_of_reach(self):
+        out = self.does("kill -0 $(sed 's/.*) . //;s/ .*//' /proc/$PPID/stat) && echo reached; kill -0 1 && echo reached;"
+                        "echo 1 >/proc/sys/kernel/sysrq && echo reached; mount -t tmpfs none /mnt && echo reached;"
+                        "ip link add agentvm0 type dummy && echo reached; echo end")
+        self.assertNotIn("reached", out)
+        self.assertIn("end", out)
+
+    def test_a_host_without_user_namespaces_is_refused(self):
+        # In a namespace of ours the limit of namespaces is ours to set.
+        run = subprocess.run(["unshare", "--user", "--map-root-user", "sh", "-c",
+                              f'echo 0 >/proc/sys/user/max_user_namespaces; exec "{AGENT_VM}" build --base'], env=self.env,
+                             capture_output=True, text=True, timeout=60)
+        self.assertEqual(run.returncode, 1, run.stderr)
+        self.assertRegex(run.stderr, "user namespaces: refused to root by this system .*; run agent-vm doctor")
+        self.assertEqual(self.runs.read_text(), "")
+
+
 class Stopped(Base):
+    def hanging(self, how=""):
+        """A build whose mmdebstrap has made its tree and waits."""
+        self.hang.write_text(how)
+        run = subprocess.Popen([AGENT_VM, "build", "--base"], env=self.env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while not list(self.trees.glob("agent-vm-build-*/pid")):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.05)
+        return run
+
+    def test_the_tree_goes_with_a_build_that_is_stopped(self):
+        for how, sig in (("", signal.SIGINT), ("", signal.SIGTERM), ("deaf", signal.SIGHUP)):
+            with self.subTest(how=how, signal=sig):
+                run = self.hanging(how)
+                run.send_signal(sig)
+                self.assertIn(run.wait(timeout=60), (-sig, 128 + sig))
+                self.assertEqual(list(self.trees.iterdir()), [])
+        self.assertTrue(self.hang.exists(), "a link was followed")
+
+    def test_the_tree_of_a_killed_build_goes_with_the_next_one(self):
+        run = self.hanging("deaf")
+        first = list(self.trees.iterdir())
+        self.hang.unlink()
+        self.build("--base", "--include", "tree")
+        self.assertEqual(list(self.trees.iterdir()), first, "of a build that lives")
+        run.kill()
+        run.wait()
+        self.build("--base", "--include", "other-tree")
+        self.assertEqual(list(self.trees.iterdir()), first, "of an mmdebstrap that lives")
+        os.kill(int((first[0] / "pid").read_text()), signal.SIGKILL)
+        others = [self.trees / "agent-vm-build-file", self.trees / "mmdebstrap.other"]
+        others[0].touch()
+        others[1].mkdir()
+        end = time.monotonic() + 60
+        while any(self.trees.glob("agent-vm-build-*/mmdebstrap.x")):
+            self.assertLess(time.monotonic(), end)
+            self.build("--base", SOURCE_DATE_EPOCH=str(random.randrange(10**9)))
+        self.assertEqual(sorted(self.trees.iterdir()), sorted(others))
+
     def test_ctrl_c_then_the_download_goes_on(self):
         self.registry.cut = 1 << 20
         run = subprocess.Popen([AGENT_VM, "build", "--minimal", "--latest"], env=self.env, stderr=subprocess.PIPE,

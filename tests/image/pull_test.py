@@ -4,12 +4,15 @@
 No VM is started. What a hostile half could say is tests/proc/t-image-pull.c; what a hostile registry could, fetch_test.py;
 a hostile layer, the unpacker's tests.
 """
+import hashlib
+import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import unittest
@@ -18,6 +21,7 @@ if __name__ == "__main__":
     os.environ["AGENT_VM"] = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, sparse_sum, wait_for  # noqa: E402
+from tars import BLK, file, header, link, symlink, tar  # noqa: E402
 
 
 def old():
@@ -141,6 +145,31 @@ class Refused(Case):
             data[len(data) // 2] ^= 1
             file.write_bytes(data)
         self.run_it("pull")
+
+    def test_hostile_layers(self):
+        before = sorted(p.name for p in (self.store / "disks").iterdir())
+        for entry, cause, layer in (
+                ("a/../../../../etc/cron.d/x", "a name with '..'", file(b"a/../../../../etc/cron.d/x", b"* * * * * root sh")),
+                ("/etc/cron.d/x", "an absolute name", file(b"/etc/cron.d/x")),
+                ("x", "a hard link to what cannot be", link(b"x", b"/etc/shadow")),
+                ("x", "a hard link to what is not there", symlink(b"up", b"../../../../etc") + link(b"x", b"up/shadow")),
+                ("n4096", "more than 4096 devices", b"".join(header(b"n%d" % i, BLK, dev=(8, i)) for i in range(4097))),
+                ("the entry behind ok", "a broken tar", file(b"ok") + header(b"x", checksum=7)),
+                ("x", "a broken tar", header(b"x", size=1 << 30)),
+                ("x", "more than 64 GiB", header(b"x", size=65 << 30)),
+                ("etc/passwd/x", "lies below something that is not a folder", file(b"etc/passwd") + file(b"etc/passwd/x"))):
+            with self.subTest(entry=entry, cause=cause):
+                self.push(Image(base_layer(), tar(layer)))
+                self.refused("layer 2 (", f"): {entry}: {cause}", "; this image cannot be used")
+                self.assertEqual(sorted(p.name for p in (self.store / "disks").iterdir()), before)
+
+    def test_a_link_to_the_root_stays_in_the_image(self):
+        mark = pathlib.Path("/agent-vm-pull-test")
+        self.push(Image(base_layer(), tar(symlink(b"a", b"/"), symlink(b"b", b"../../.."), file(b"a/agent-vm-pull-test", b"in"),
+                                          file(b"b" + os.fsencode(self.work) + b"/x", b"in"))))
+        self.run_it("pull")
+        self.assertEqual((self.content(mark), self.content(f"{self.work}/x")), (b"in", b"in"))
+        self.assertFalse(mark.exists() or (self.work / "x").exists())
 
     def test_no_such_tag(self):
         self.refused("nosuch", words=("--image", self.ref("nosuch")))
@@ -356,15 +385,19 @@ class AtOnce(Case):
         self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
 
 
-class FullDisk(Case):
-    """In a mount namespace of its own with a small tmpfs under the state root."""
+class InTmpfs(Case):
+    """In a mount namespace of its own with a tmpfs under the state root."""
 
     def in_tmpfs(self, size, script):
         words = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
         p = subprocess.run([*words, "sh", "-ec", f"mount -t tmpfs -o size={size},mode=0700 none '{self.state}'\ncd /\n{script}"],
                            env=self.env(AGENT_VM=AGENT_VM), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, text=True, timeout=120 * SLOW)
+                           stderr=subprocess.PIPE, text=True, timeout=600 * SLOW)
         return p
+
+
+class FullDisk(InTmpfs):
+    """The tmpfs is a small one."""
 
     def test_too_little_room_is_said_before_anything_is_loaded(self):
         image = self.push(old())
@@ -393,6 +426,54 @@ rm "$AGENT_VM_STATE_DIR/filler"
         self.assertRegex(first, r"(?i)^agent-vm: .*(no space left|no room|full)", p.stderr)
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertIn("(new; ", p.stdout)
+
+
+class Large(InTmpfs):
+    """Content that only shows its size when it is unpacked. Slow: each byte of it is decompressed and hashed. On a tmpfs,
+    since a host's disk takes minutes to free so many pieces."""
+    PIECE = (b"\1" + bytes(65535)) * 1024  # takes all of its blocks on the disk, but a sixteenth of them on the host
+
+    def image(self, piece, n):
+        """One large file."""
+        image = Image(base_layer(), agent_layer("claude"))
+        info = tarfile.TarInfo("large")
+        info.size = len(piece) * n
+        total, blob = hashlib.sha256(), b""
+        for part, times in (info.tobuf(tarfile.GNU_FORMAT), 1), (piece, n), (bytes(1024), 1):
+            blob += subprocess.run(["zstd", "-qc"], input=part, stdout=subprocess.PIPE, check=True).stdout * times
+            for _ in range(times):
+                total.update(part)
+        config = json.loads(image.config)
+        config["rootfs"]["diff_ids"].append("sha256:" + total.hexdigest())
+        image.config = json.dumps(config).encode()
+        image.packed.append(blob)
+        self.assertLess(len(blob), 10 * MB)
+        return self.push(image)
+
+    def pulled(self, image):
+        """Twice; (size of the disk, KiB that it takes, what the second pull said)"""
+        self.image(*image)
+        p = self.in_tmpfs("3g", """
+"$AGENT_VM" pull --quiet >/dev/null
+cd "$AGENT_VM_STATE_DIR/images"
+stat -c '%s' disks/*.ext4; du -k disks/*.ext4 | cut -f1; ls tmp >&2
+"$AGENT_VM" pull --quiet
+""")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertEqual(p.stderr, "")
+        size, kib, again = p.stdout.splitlines()
+        return int(size), int(kib), again
+
+    def test_ten_gigabytes_of_zeros_take_no_room(self):
+        size, kib, again = self.pulled((bytes(64 * MB), 160))
+        self.assertEqual(size, 16 << 30)
+        self.assertLess(kib, 20 << 10)
+        self.assertRegex(again, "is up to date")
+
+    def test_more_than_a_disk_holds_gets_a_larger_one(self):
+        size, _, again = self.pulled((self.PIECE, 272))
+        self.assertEqual(size, 32 << 30)
+        self.assertRegex(again, "is up to date", "the second pull finds the larger disk")
 
 
 if __name__ == "__main__":

@@ -92,10 +92,46 @@ class Kinds(Case):
         for n in names + ["pax-\u00fc".encode(), b"bin-\xff", deep + b"/f"]:
             self.assertIn(n, t)
 
+    def test_names_that_pax_would_have_in_another_form_arrive(self):
+        raw = b"raw-\xff\xc3"
+        t = self.unpack(tar(pax([(b"path", raw)]) + file(b"cut", b"data" * 2000), file(b"next", b"n"),
+                            pax([(b"linkpath", raw)]) + symlink(b"sym", b"cut"), pax([(b"linkpath", raw), (b"path", raw + b"2")]) + link(b"cut", b"cut"),
+                            pax([(b"uname", raw), (b"gname", raw)]) + file(b"owned", uid=7),
+                            pax([(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", raw + b"3"),
+                                 (b"GNU.sparse.realsize", b"1024")]) + file(b"cut", padded(b"1\n512\n512\n") + b"B" * 512)))
+        self.assertEqual(set(t), {b".", raw, b"next", b"sym", raw + b"2", raw + b"3", b"owned"})
+        self.assertEqual((t[raw]["size"], t[raw]["ino"], t[b"sym"]["target"]), (8000, t[raw + b"2"]["ino"], raw))
+        self.assertEqual((t[b"owned"]["uid"], t[raw + b"3"]["sha256"]), (7, hashlib.sha256(bytes(512) + b"B" * 512).hexdigest()))
+
+    def test_hard_links_may_give_a_size(self):
+        big, mark = b"b" * 300000, pax([(b"mtime", b"1.5")])
+        want = {b".", b"a", b"l", b"m", b"z"}
+        for body in True, False:
+            for first in mark, b"":
+                if first or not body:  # a body is PAX's alone
+                    with self.subTest(body=body, pax=bool(first)):
+                        size = lambda n, data: first + header(n, LINK, len(data), link=b"a") + (padded(data) if body else b"")
+                        t = self.unpack(tar(first + file(b"a", big), size(b"l", big), size(b"m", b"!"), file(b"z", b"last")))
+                        self.assertEqual(set(t), want)
+                        self.assertEqual((t[b"l"]["ino"], t[b"m"]["links"], t[b"a"]["size"]), (t[b"a"]["ino"], 3, len(big)))
+        # At the end, with and without a mark; and where the block behind it begins a piece of the stream.
+        for end in bytes(1024), b"":
+            t = self.unpack(mark + file(b"a", b"x") + mark + header(b"l", LINK, 1, link=b"a") + end)
+            self.assertEqual(set(t), {b".", b"a", b"l"})
+        fill = (256 << 10) - 512 * (2 + 1 + 2 + 1)
+        t = self.unpack(tar(mark + file(b"a", b"x" * fill), mark + header(b"l", LINK, 1, link=b"a"), file(b"z")))
+        self.assertEqual(set(t), {b".", b"a", b"l", b"z"})
+        t = self.unpack(tar(mark + file(b"a", b"x" * fill), mark + header(b"l", LINK, 1, link=b"a"), padded(b"!"), file(b"z")))
+        self.assertEqual(set(t), {b".", b"a", b"l", b"z"})
+
     def test_names_are_tidied(self):
         t = self.unpack(tar(folder(b"./", mode=0o700, mtime=9), file(b"./a//b/./c"), folder(b"d///"), folder(b".")))
         self.assertEqual(set(t), {b".", b"a", b"a/b", b"a/b/c", b"d"})
         self.assertEqual(t[b"."]["mode"], 0o040755)
+        for name in b"/", b"//", b"./", b".":
+            e = self.unpack(tar(file(b"a/b/c"), folder(name, mode=0o1711, uid=5, gid=6, mtime=9)), tar(file(b"x")))[b"."]
+            self.assertEqual((e["mode"], e["uid"], e["gid"], e["mtime"]), (0o041711, 5, 6, 9), name)
+        t = self.unpack(tar(file(b"./a//b/./c")))
         self.assertEqual((t[b"a"]["mode"], t[b"a"]["mtime"], t[b"a"]["uid"]), (0o040755, 0, 0))
 
     def test_attributes_are_kept_or_left_out_as_the_page_says(self):
@@ -311,7 +347,10 @@ class Hostile(Case):
                      pax([(b"SCHILY.xattr.user.%d" % i, b"v" * 1300) for i in range(4)]) + file(b"x"))
 
     def test_headers_that_lie(self):
-        self.hostile(r"a broken tar \(.*\)", file(b"ok"), header(b"x", checksum=1), where="ok")
+        self.hostile(r"a broken tar \(.*\)", file(b"ok"), header(b"x", checksum=1), where="the entry behind ok")
+        self.hostile(r"a broken tar \(.*\)", file(b"ok"), pax([(b"path", b"name"), (b"GNU.sparse.map", b"1,2,x")]) + file(b"cut", b"abc"),
+                     where="name")
+        self.hostile("the root is not a folder here", symlink(b"/", b"x"), where="/")
         self.refused(r"layer 1.*: x: a broken tar \(Truncated tar archive.*\); this image cannot be used", header(b"x", size=1 << 20) + b"data")
         self.refused(r"layer 1.*: a broken tar \(.*\); this image cannot be used", b"not a tar at all" * 100)
         self.refused(r"layer 1.*: bytes behind the end of its tar; this image cannot be used", tar(file(b"x")) + bytes(700000) + b"!")

@@ -285,6 +285,8 @@ static int fetch(void)
 
 /* --- unpack --- */
 
+static uint64_t disk_bytes; /* that unpack was given */
+
 struct in {
 	int fd[LAYERS];
 	uint64_t told[LAYERS];
@@ -335,6 +337,10 @@ static void unpack_layer(struct in *in, int layer)
 			_exit(0);
 		if (is("unpack-hangs"))
 			hang();
+		if (is("unpack-grows") && disk_bytes < 64LL << 30)
+			report(EFBIG, "layer 2: x: its content does not fit into a disk; use a smaller image");
+		if (is("unpack-bursts"))
+			report(EFBIG, "layer 2: x: its content does not fit into a disk; use a smaller image");
 		if (is("unpack-refuses"))
 			report(EBADMSG, "layer 2, etc/../../x: leads out of the image; use another image");
 	}
@@ -353,13 +359,12 @@ static int unpack(void)
 {
 	const char *version = is("api-newer") ? "2\n" : is("api-garbled") ? "x\x1b[1m" : "1\n";
 	struct in in = { { -1, -1 }, { 0 } };
-	uint64_t bytes;
 	struct im m;
 	struct buf b;
 
 	take(IM_TO_UNPACK, &m);
-	bytes = im_u64(&m, IM_K_BYTES);
-	if (m.type != IM_DISK || ftruncate(m.fd, (off_t)bytes) < 0 || pwrite(m.fd, "disk", 4, 4096) != 4)
+	disk_bytes = im_u64(&m, IM_K_BYTES);
+	if (m.type != IM_DISK || ftruncate(m.fd, (off_t)disk_bytes) < 0 || pwrite(m.fd, "disk", 4, 4096) != 4)
 		return 9;
 	for (int i = 0; i < LAYERS; i++)
 		unpack_layer(&in, i);

@@ -136,6 +136,35 @@ TEST(a_pull_stores_what_both_halves_agree_on)
 	teardown(&s);
 }
 
+TEST(a_disk_that_proves_too_small_is_begun_again_and_found_the_next_time)
+{
+	struct store s = setup();
+	struct pull_result res;
+	struct image img;
+	struct err err;
+	struct stat st;
+	int before = open_fds();
+
+	if (pull(&s, "unpack-grows", NEW, -1, &res, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	CHECK(res.made);
+	CHECK_INT(res.loaded, ==, 600000);
+	free(res.reference);
+	CHECK_INT(open_fds(), ==, before);
+	CHECK_INT(count(s.tmp), ==, 0);
+	CHECK_INT(store_find(&s, NEW, &img, &err), ==, 0);
+	CHECK_INT(fstat(img.disk_fd, &st), ==, 0);
+	CHECK_INT(st.st_size, ==, 64LL << 30);
+	image_done(&img);
+	CHECK_INT(pull(&s, "unpack-grows", NEW, -1, &res, NULL, &err), ==, 0);
+	CHECK(!res.made);
+	free(res.reference);
+	CHECK_INT(count(s.disks), ==, 2);
+	no_child();
+	fake_done();
+	teardown(&s);
+}
+
 TEST(a_blob_that_stands_twice_is_loaded_once)
 {
 	struct store s = setup();
@@ -209,6 +238,7 @@ TEST(whatever_a_half_says_the_old_image_stays_and_nothing_else_does)
 		{ "unpack-progress-other", -EPROTO, "beyond the layer" },
 		{ "unpack-dies", -EIO, "signal 9" },
 		{ "unpack-leaves", -EIO, "without a word" },
+		{ "unpack-bursts", -EIO, "does not fit" },
 		{ "unpack-refuses", -EBADMSG, "leads out of the image" },
 		{ "broken-by-the-network", -EBADMSG, "it was deleted, pull again" },
 		{ "broken-by-its-maker", -EBADMSG, "no gzip data" },
