@@ -947,6 +947,57 @@ class Login(Base):
         self.refused("0.0.0.0:%d/some/image" % s.port, EACCES, "not https", env=env)
         self.assertEqual(other.requests, [])
 
+    def test_realm_of_a_plain_answer(self):
+        # Seen to fail with realm_is_good() true for every https: the stranger got the login.
+        with tempfile.TemporaryDirectory() as folder:
+            certs = fl.Certificates(folder)
+            s, image = self.server(host="0.0.0.0"), Image()
+            s.add(image)
+            other = self.server(tls=certs.leaf("other", alt="IP:127.0.0.1,IP:0.0.0.0"), host="0.0.0.0")
+            other.fault = lambda h: h.answer(200, b'{"token": "T0"}')
+            ref = "0.0.0.0:%d/some/image" % s.port
+            env = {"AGENT_VM_INSECURE_REGISTRY": "1", "SSL_CERT_FILE": folder + "/ca.pem"}
+            path = self.config('{"auths": {"0.0.0.0:%d": {"auth": "YTpi"}}}' % s.port)
+            self.tokens(s, realm="https://127.0.0.1:%d/token" % other.port)
+            self.refused(ref, EACCES, "over plain http", "no login is sent there", env=env, home=self.home.name)
+            self.config('{"auths": {"0.0.0.0:%d": {"identitytoken": "IDENT"}}}' % s.port)
+            self.refused(ref, EACCES, "no login is sent there", env=env, home=self.home.name)
+            # By plain http not even to the registry itself.
+            self.tokens(s, realm="http://0.0.0.0:%d/token" % s.port)
+            self.refused(ref, EACCES, "not https", env=env, home=self.home.name)
+            self.assertEqual((other.requests, self.seen), ([], []))
+            # To the registry's own host by https it goes, and without a login there is nothing to lose.
+            self.tokens(s, realm="https://0.0.0.0:%d/token" % other.port)
+            self.pull(ref, env=env, home=self.home.name)
+            pathlib.Path(path).unlink()
+            self.tokens(s, realm="https://127.0.0.1:%d/token" % other.port)
+            self.pull(ref, env=env)
+            self.tokens(s, realm="http://0.0.0.0:%d/token" % s.port)
+            self.pull(ref, env=env)
+            self.check_stored(image)
+            self.assertEqual([m for m, _, _ in other.requests], ["POST", "GET"])
+            self.assertNotIn("Authorization", other.requests[1][2])
+
+    def test_redirect_away_and_back(self):
+        # Seen to fail with the login decided by where the last step leads.
+        s, other, image = self.server(), self.server(), Image()
+        s.add(image)
+        self.tokens(s)
+        ask = s.fault
+
+        def fault(h):
+            path, _, back = h.path.partition("?")
+            if back == "back":
+                self.seen.append(h.headers.get("Authorization"))
+                h.path = path
+                return False
+            return ask(h) or (bool(h.blob_of()) and h.answer(307, Location=other.url + h.path, Content_Length="0"))
+        s.fault = fault
+        other.fault = lambda h: h.answer(307, Location="%s%s?back" % (s.url, h.path), Content_Length="0")
+        self.pull(s.ref())
+        self.check_stored(image)
+        self.assertEqual(self.seen[1:], [None] * 4)
+
     def test_redirect_drops_authorization(self):
         # Seen to fail with set_headers() always told to send it.
         s, storage, image = self.server(), self.server(), Image()
