@@ -319,6 +319,7 @@ void login_asked(struct op *op)
 		return;
 	}
 	op->renewed = true;
+	auth_want(r->auth);
 	switch (challenge_pick(r, &op->req.answer)) {
 	case CHALLENGE_BEARER:
 		login_wait(op);
