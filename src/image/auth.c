@@ -3,13 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/buf.h"
 #include "base/fd.h"
 #include "base/macros.h"
 #include "base/prog.h"
+#include "base/span.h"
 #include "base/str.h"
 #include "image/ref.h"
 
@@ -284,6 +290,7 @@ static int helper_run(struct auth_entry *e, struct err *err)
 	p.path = path;
 	p.argv = argv;
 	p.in = in[0];
+	p.follows = true; /* a question on the screen goes when the pull does */
 	if (r == 0)
 		r = prog_capture(&p, AUTH_HELPER_MAX, AUTH_HELPER_MS, &out, &status, err);
 	else
@@ -297,6 +304,112 @@ static int helper_run(struct auth_entry *e, struct err *err)
 		r = err_set(err, -EIO, "%s: failed for %s; run it by hand: echo %s | %s get", name, e->server, e->server, name);
 	explicit_bzero(out, strlen(out));
 	return r < 0 ? r : 1;
+}
+
+/* What the process says: one letter, then strings that end with NUL. */
+#define SAYS_LOGIN 'L' /* user, password, identity token; an empty one is none */
+#define SAYS_NOTHING 'N'
+#define SAYS_FAULT 'F' /* a line */
+#define SAYS_MAX (AUTH_HELPER_MAX + 64)
+
+static void put_str(struct buf *b, const char *s)
+{
+	(void)buf_put(b, s ? s : "", strlen(s ? s : "") + 1);
+}
+
+/* @fd stands for all descriptors: the launcher must see fetch's end of the control socket as the only one. */
+static _Noreturn void helper_wait(int fd, struct auth_entry *e)
+{
+	struct err err;
+	struct buf b;
+	char c;
+	int r;
+
+	if (dup2(fd, 3) != 3 || close_range(4, ~0U, 0) < 0 || read(3, &c, 1) != 1)
+		_exit(0);
+	buf_init(&b, SAYS_MAX);
+	r = helper_run(e, &err);
+	c = r > 0 ? SAYS_LOGIN : r == 0 ? SAYS_NOTHING : SAYS_FAULT;
+	(void)buf_put(&b, &c, 1);
+	if (r > 0) {
+		put_str(&b, e->user);
+		put_str(&b, e->password);
+		put_str(&b, e->identity);
+	} else if (r < 0) {
+		put_str(&b, err.text);
+	}
+	(void)fd_write_all(3, buf_span(&b).p, buf_span(&b).n);
+	_exit(0);
+}
+
+static int helper_start(struct auth_entry *e)
+{
+	pid_t parent = getpid(), pid;
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+			_exit(0);
+		helper_wait(ends[1], e);
+	}
+	(void)close(ends[1]);
+	if (pid < 0) {
+		(void)close(ends[0]);
+		return -EAGAIN;
+	}
+	return ends[0];
+}
+
+/* The next string of an answer, NULL when it is empty or there is none. */
+static char *take_str(struct span *in)
+{
+	size_t n = strnlen((const char *)in->p, in->n);
+	char *s = n > 0 ? xstrndup((const char *)in->p, n) : NULL;
+
+	n = MIN(n + 1, in->n);
+	in->p += n;
+	in->n -= n;
+	return s;
+}
+
+static void helper_take(struct auth *a, struct span in)
+{
+	char what = in.n > 0 ? (char)in.p[0] : SAYS_FAULT;
+
+	if (in.n > 0)
+		in = (struct span){ in.p + 1, in.n - 1 };
+	if (what == SAYS_LOGIN) {
+		a->user = take_str(&in);
+		a->password = take_str(&in);
+		a->identity = take_str(&in);
+	} else if (what == SAYS_FAULT) {
+		a->fault = take_str(&in);
+		if (!a->fault)
+			a->fault = xasprintf("%s: could not be asked", a->from);
+	}
+}
+
+void auth_want(struct auth *a)
+{
+	AUTO_FREE(uint8_t, mem);
+	size_t n = 0;
+	ssize_t k = 1;
+
+	if (a->helper < 0)
+		return;
+	mem = xmalloc(SAYS_MAX);
+	if (fd_write_all(a->helper, "?", 1) == 0)
+		while (n < SAYS_MAX && (k > 0 || (k < 0 && errno == EINTR))) {
+			k = read(a->helper, mem + n, SAYS_MAX - n);
+			n += k > 0 ? (size_t)k : 0;
+		}
+	close_p(&a->helper);
+	a->helper = -1;
+	helper_take(a, (struct span){ mem, n });
+	explicit_bzero(mem, n);
 }
 
 /* --- all files --- */
@@ -320,13 +433,11 @@ static int file_read(const char *path, char **ret, size_t *ret_n, struct err *er
 }
 
 /* 1: @ret is set. */
-static int from_file(const char *path, const char *domain, const char *repo, struct auth *ret, struct err *err)
+static int from_file(const char *path, const char *domain, const char *repo, bool helpers, struct auth *ret, struct err *err)
 {
 	struct auth_entry e = { 0 };
 	AUTO_FREE(char, text);
 	AUTO_FREE(char, from);
-	AUTO_FREE(char, helper);
-	AUTO_FREE(char, server);
 	size_t n;
 	int r;
 
@@ -338,33 +449,17 @@ static int from_file(const char *path, const char *domain, const char *repo, str
 	explicit_bzero(text, n);
 	if (r < 0)
 		return err_set(err, r, "%s: broken where it speaks of %s; correct it or log in again", from, domain);
-	if (r > 0 && e.helper) {
-		helper = e.helper;
-		server = e.server;
-		r = helper_run(&e, err);
-		if (r <= 0)
-			return r;
-		free(from);
-		from = xasprintf(HELPER_PREFIX "%s", helper);
+	if (r > 0 && !e.helper) {
+		*ret = (struct auth){ e.user, e.password, e.identity, TAKE_PTR(from), NULL, -1 };
+	} else if (r > 0) {
+		ret->from = xasprintf(HELPER_PREFIX "%s", e.helper);
+		ret->helper = helpers ? helper_start(&e) : -1;
+		auth_entry_done(&e);
 	}
-	if (r > 0)
-		*ret = (struct auth){ e.user, e.password, e.identity, TAKE_PTR(from) };
 	return r;
 }
 
-static int env_file(const char *var, const char *tail, const char *domain, const char *repo, struct auth *ret,
-		    struct err *err)
-{
-	const char *v = getenv(var);
-	AUTO_FREE(char, path);
-
-	if (!v || *v == '\0')
-		return 0;
-	path = xasprintf("%s%s", v, tail);
-	return from_file(path, domain, repo, ret, err);
-}
-
-int auth_load(const char *domain, const char *path, struct auth *ret, struct err *err)
+void auth_load(const char *domain, const char *path, bool helpers, struct auth *ret)
 {
 	static const char *const places[][2] = {
 		{ "REGISTRY_AUTH_FILE", "" },
@@ -372,12 +467,22 @@ int auth_load(const char *domain, const char *path, struct auth *ret, struct err
 		{ "DOCKER_CONFIG", "/config.json" },
 		{ "HOME", "/.docker/config.json" },
 	};
+	struct auth a = AUTH_INIT;
+	struct err err;
 	int r = 0;
 
-	*ret = (struct auth){ 0 };
-	for (size_t i = 0; i < ARRAY_SIZE(places) && r == 0; i++)
-		r = env_file(places[i][0], places[i][1], domain, path, ret, err);
-	return r < 0 ? r : 0;
+	for (size_t i = 0; i < ARRAY_SIZE(places) && r == 0; i++) {
+		const char *v = getenv(places[i][0]);
+		AUTO_FREE(char, file);
+
+		if (!v || *v == '\0')
+			continue;
+		file = xasprintf("%s%s", v, places[i][1]);
+		r = from_file(file, domain, path, helpers, &a, &err);
+	}
+	if (r < 0)
+		a.fault = xstrdup(err.text);
+	*ret = a;
 }
 
 void auth_done(struct auth *a)
@@ -386,5 +491,7 @@ void auth_done(struct auth *a)
 	wipe(&a->password);
 	wipe(&a->identity);
 	free(a->from);
-	*a = (struct auth){ 0 };
+	free(a->fault);
+	close_p(&a->helper);
+	*a = (struct auth)AUTH_INIT;
 }

@@ -1,7 +1,11 @@
-/* A registry's credentials: from the files that docker and podman keep, and from credential helpers. They are read once,
- * before the sandbox, for one registry; nothing of them is ever written or logged. */
+/* A registry's credentials: from the files that docker and podman keep, and from credential helpers. Files are read once,
+ * before the sandbox, for one registry; nothing of them is ever written or logged.
+ *
+ * A helper is run when a registry asks for a login, which is behind the sandbox, where nothing can be executed. So a process
+ * is forked before it that waits for one byte, runs the helper that the file names, and answers. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -15,7 +19,11 @@ struct auth {
 	char *user, *password;
 	char *identity; /* a refresh token for the registry's token server */
 	char *from;	/* where they were found, for messages: a file or a helper */
+	char *fault;	/* why there are none, when there should be some: a line for the user; NULL: nothing is broken */
+	int helper;	/* the process that runs the helper when asked; -1: none, or it was asked */
 };
+
+#define AUTH_INIT { NULL, NULL, NULL, NULL, NULL, -1 }
 
 /* What one file says about one repository. */
 struct auth_entry {
@@ -40,13 +48,19 @@ int auth_helper_answer(const void *p, size_t n, struct auth_entry *ret);
 
 /**
  * auth_load() - Find the credentials for a repository
+ * @helpers:	Credential helpers may be asked; without it what only a helper knows is not there
  *
  * Order: $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, $DOCKER_CONFIG/config.json, ~/.docker/config.json;
- * the first that has an entry. A helper runs as a program of the host's (prog.h), 10 s; that it has nothing is no error.
- *
- * Return: 0, also when there are none; negative errno with @err set: a file or a helper is broken
+ * the first that has an entry. A file that is broken is a fault, which matters when a registry wants a login.
  */
-int auth_load(const char *domain, const char *path, struct auth *ret, struct err *err);
+void auth_load(const char *domain, const char *path, bool helpers, struct auth *ret);
+
+/**
+ * auth_want() - A registry asks for a login: get what a helper has
+ *
+ * It runs as a program of the host's (prog.h) and has 10 s, in which this blocks; that it has nothing is no fault.
+ */
+void auth_want(struct auth *a);
 void auth_done(struct auth *a);
 
 /* base64 of RFC 4648 section 4 with padding; caller owns, and wipes. */

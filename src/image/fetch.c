@@ -1,6 +1,6 @@
 /* The order of a fetch:
  *
- *	1. FETCH is read; logins, CA files and the source's path are opened; the sandbox is closed
+ *	1. FETCH is read; login and CA files are read, the source's path and the store's folders opened; the sandbox is closed
  *	2. documents: what the name leads to, the platform's manifest, the config; into blobs/		-> MANIFEST, LAYER x n
  *	3. GO
  *	4. layers: four downloads at a time, the lowest first and then the largest; a local source is copied	-> PART, PROGRESS, BLOB
@@ -128,10 +128,10 @@ static bool env_is_on(const char *name)
 
 static int open_network(struct fetch *f, struct err *err)
 {
-	int r = auth_load(f->source.ref.domain, f->source.ref.path, &f->auth, err);
+	int r = trust_new(&f->trust, err);
 
-	if (r == 0)
-		r = trust_new(&f->trust, err);
+	/* Nobody waits for the update check, and nobody is to be asked for the key of his key ring at each launch. */
+	auth_load(f->source.ref.domain, f->source.ref.path, !f->head, &f->auth);
 	if (r == 0)
 		r = http_new(f->trust, env_is_on("AGENT_VM_INSECURE_REGISTRY"), &f->http, err);
 	if (r == 0)
@@ -149,8 +149,9 @@ static int prepare(struct fetch *f, struct err *err)
 		r = open_network(f, err);
 	if (r == 0 && !f->head)
 		r = blobs_open(IM_FD_STORE, &f->blobs, err);
+	(void)close(IM_FD_STORE);
 	if (r == 0)
-		r = fetch_sandbox(IM_FD_STORE, f->source.kind == SOURCE_OCI_DIR ? f->source.fd : -1, err);
+		r = fetch_sandbox(f->head ? NULL : &f->blobs, f->source.kind == SOURCE_OCI_DIR ? f->source.fd : -1, err);
 	return r;
 }
 
@@ -661,7 +662,7 @@ static void limit(int what, rlim_t to)
 
 int fetch_main(void)
 {
-	struct fetch f = { .input = -1, .source.fd = -1, .blobs = { -1, -1 } };
+	struct fetch f = { .input = -1, .source.fd = -1, .blobs = { -1, -1 }, .auth = AUTH_INIT };
 	struct err err;
 	int r;
 

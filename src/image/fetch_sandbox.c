@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "image/blobs.h"
 #include "image/fetch.h"
 #include "sandbox/caps.h"
 #include "sandbox/landlock.h"
@@ -69,7 +70,7 @@ static int allow_fd(int set, int fd, uint32_t rights, struct err *err)
 	return landlock_allow(set, path, rights, err);
 }
 
-static int landlock_lock(int store_fd, int source_fd, struct err *err)
+static int landlock_lock(const struct blobs *blobs, int source_fd, struct err *err)
 {
 	AUTO_FD(set);
 	int r;
@@ -77,7 +78,11 @@ static int landlock_lock(int store_fd, int source_fd, struct err *err)
 	r = landlock_new_client(&set, err);
 	if (r < 0)
 		return r;
-	r = allow_fd(set, store_fd, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
+	/* Not the whole store: what references name and which disk is booted is the launcher's to write. */
+	if (blobs)
+		r = allow_fd(set, blobs->dir, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
+	if (blobs && r == 0)
+		r = allow_fd(set, blobs->partial, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
 	if (r == 0 && source_fd >= 0)
 		r = allow_fd(set, source_fd, LANDLOCK_READ, err);
 	if (r == 0)
@@ -90,7 +95,7 @@ static int landlock_lock(int store_fd, int source_fd, struct err *err)
 	return r < 0 ? r : landlock_enforce(set, err);
 }
 
-int fetch_sandbox(int store_fd, int source_fd, struct err *err)
+int fetch_sandbox(const struct blobs *blobs, int source_fd, struct err *err)
 {
 	static const struct seccomp_table t = {
 		.role = "agent-vm-image fetch", .otherwise = SECCOMP_EPERM, .rows = rows, .n_rows = ARRAY_SIZE(rows),
@@ -101,7 +106,7 @@ int fetch_sandbox(int store_fd, int source_fd, struct err *err)
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_set(err, -errno, "no-new-privs: %s", strerror(errno));
-	r = landlock_lock(store_fd, source_fd, err);
+	r = landlock_lock(blobs, source_fd, err);
 	/* Old kernels and some containers have none; the rest of the sandbox holds there. */
 	if (r == -EOPNOTSUPP || r == -ENOSYS)
 		log_warn("%s", err->text);

@@ -311,7 +311,7 @@ static int aim(struct http_req *r, const char *url)
 	r->host = xstrdup(u.host);
 	if (!r->origin)
 		r->origin = xstrdup(u.origin);
-	r->elsewhere = strcmp(r->origin, u.origin) != 0;
+	r->elsewhere |= strcmp(r->origin, u.origin) != 0;
 	n = u.has_user ? err_set(&r->err, -EPROTO, "%s: a URL with a user in it is not followed", r->shown) :
 	    u.https || http_plain_ok(r->http, u.host) ? set_proxy(r, &u) :
 	    err_set(&r->err, -EACCES, "%s: plain HTTP is only allowed for this machine; set AGENT_VM_INSECURE_REGISTRY=1 if "
@@ -365,6 +365,7 @@ void http_start(struct http *h, struct http_req *r)
 	assert(!r->easy);
 	r->http = h;
 	r->redirects = 0;
+	r->elsewhere = false;
 	r->sink_r = 0;
 	r->fault = HTTP_FINE;
 	r->errbuf[0] = '\0';

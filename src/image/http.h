@@ -2,7 +2,7 @@
  *
  * A request is filled, started, and comes back through its done() from http_step(). Redirects (301, 302, 303, 307, 308; at
  * most 5) are followed for GET and HEAD: never from https to http; the authorization stays behind when scheme, host or
- * port change. No cookies, no .netrc, no user in a URL. */
+ * port change, also if a later one leads back. No cookies, no .netrc, no user in a URL. */
 #pragma once
 
 #include <curl/curl.h>
@@ -57,7 +57,7 @@ struct http_req {
 	void *ctx;
 	/* set when done() is called */
 	struct http_answer answer;
-	bool elsewhere; /* the answer came from another origin than was asked */
+	bool elsewhere; /* the way of the answer left the origin that was asked */
 	enum http_fault fault;
 	struct err err; /* of a fault: "HOST: CAUSE; WHAT TO DO" */
 	/* private */

@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -122,35 +123,45 @@ static void on_token(struct http_req *req)
 		login_over(r, code, &err);
 }
 
-/* A URL's host, which has brackets around IPv6. */
-static bool realm_is_here(const char *host)
+/* Who answered in plain may be anybody between. Then a login goes to nobody but the host that the user named, and there only
+ * by https, whose certificate says that it is it; this machine's own registries excepted. Without a login a token may be
+ * asked for by plain HTTP where the registry itself is spoken to. @host as in a URL, with brackets around IPv6. */
+static bool realm_is_good(const struct registry *r, const char *scheme, const char *host, const char *port)
 {
+	bool has_login = r->auth->user || r->auth->identity, here = host_is_loopback(r->host), same;
 	AUTO_FREE(char, bare);
 
 	bare = *host == '[' ? xstrndup(host + 1, strcspn(host + 1, "]")) : xstrdup(host);
-	return host_is_loopback(bare);
+	same = strcasecmp(bare, r->host) == 0;
+	if (strcmp(scheme, "https") == 0)
+		return !has_login || !r->plain || here || same;
+	same &= strcmp(port, r->has_port ? strrchr(ref_api_host(r->ref), ':') + 1 : "80") == 0;
+	return strcmp(scheme, "http") == 0 && r->plain && ((here && host_is_loopback(bare)) || (!has_login && same));
 }
 
-/* The realm is the registry's word: https, or this machine's own when the registry itself is that. No user in it. */
+/* The realm is the registry's word. No user in it. */
 static int realm_check(struct registry *r, CURLU *u, struct err *err)
 {
-	char *scheme = NULL, *host = NULL, *user = NULL;
+	char *scheme = NULL, *host = NULL, *port = NULL, *user = NULL;
 	AUTO_FREE(char, shown);
 	bool ok;
 
 	ok = curl_url_set(u, CURLUPART_URL, r->ask.realm, 0) == CURLUE_OK &&
 	     curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
 	     curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-	     curl_url_get(u, CURLUPART_USER, &user, 0) != CURLUE_OK &&
-	     (strcmp(scheme, "https") == 0 ||
-	      (strcmp(scheme, "http") == 0 && r->plain && realm_is_here(host) && host_is_loopback(r->host)));
+	     curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+	     curl_url_get(u, CURLUPART_USER, &user, 0) != CURLUE_OK && realm_is_good(r, scheme, host, port);
+	shown = str_escape(r->ask.realm, MIN(strlen(r->ask.realm), (size_t)200));
+	if (!ok && scheme && !user && strcmp(scheme, "https") == 0)
+		(void)err_set(err, -EACCES, "%s: names its token server %s over plain http; no login is sent there; the registry "
+			      "needs https", r->ref->domain, shown);
+	else if (!ok)
+		(void)err_set(err, -EACCES, "%s: its token server %s is not https; no login is sent there", r->ref->domain, shown);
 	curl_free(scheme);
 	curl_free(host);
+	curl_free(port);
 	curl_free(user);
-	if (ok)
-		return 0;
-	shown = str_escape(r->ask.realm, MIN(strlen(r->ask.realm), (size_t)200));
-	return err_set(err, -EACCES, "%s: its token server %s is not https; no login is sent there", r->ref->domain, shown);
+	return ok ? 0 : -EACCES;
 }
 
 static void append(CURLU *u, const char *name, const char *value)
@@ -308,6 +319,7 @@ void login_asked(struct op *op)
 		return;
 	}
 	op->renewed = true;
+	auth_want(r->auth);
 	switch (challenge_pick(r, &op->req.answer)) {
 	case CHALLENGE_BEARER:
 		login_wait(op);

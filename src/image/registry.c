@@ -26,7 +26,7 @@
 #include "image/registry_int.h"
 
 
-struct registry *registry_new(struct http *http, const struct ref *ref, const struct auth *auth, int64_t deadline_ns)
+struct registry *registry_new(struct http *http, const struct ref *ref, struct auth *auth, int64_t deadline_ns)
 {
 	struct registry *r = xcalloc(1, sizeof(*r));
 	const char *host = ref_api_host(ref), *end;
@@ -112,6 +112,9 @@ int registry_refused(struct registry *r, const struct http_answer *a, struct err
 	char code[32];
 
 	error_code(a, code);
+	if (!r->sent && r->auth->fault)
+		return err_set(err, -EACCES, "%s/%s: access refused (%ld%s) without a login, and there is none to be had: %s",
+			       domain, r->ref->path, a->status, code, r->auth->fault);
 	return err_set(err, -EACCES, "%s/%s: access refused (%ld%s), %s%s; log in with: docker login %s (or skopeo login %s)",
 		       domain, r->ref->path, a->status, code, r->sent ? "with the login from " : "without a login",
 		       r->sent ? r->auth->from : "", domain, domain);

@@ -55,7 +55,7 @@ struct registry;
  * @http, @ref, @auth:	kept
  * @deadline_ns:	now_ns() at which everything fails; then there are no retries. 0: none
  */
-struct registry *registry_new(struct http *http, const struct ref *ref, const struct auth *auth, int64_t deadline_ns);
+struct registry *registry_new(struct http *http, const struct ref *ref, struct auth *auth, int64_t deadline_ns);
 void registry_free(struct registry *r);
 
 /* Begin an operation; @op stays where it is until op_done(). */

@@ -11,7 +11,7 @@
 struct registry {
 	struct http *http;
 	const struct ref *ref;
-	const struct auth *auth;
+	struct auth *auth;
 	int64_t deadline_ns;
 	char *host; /* of the API, without port and brackets */
 	bool plain, has_port;

@@ -16,14 +16,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "image/blobs.h"
 #include "image/fetch.h"
 #include "sandbox/landlock.h"
 
 struct world {
 	char store[64], outside[64], file[96], layout[64];
 	int store_fd, layout_fd, listener;
+	struct blobs blobs;
 	struct sockaddr_in at;
 	pid_t other; /* a process of the same user */
 };
@@ -43,6 +46,28 @@ static int write_outside(const struct world *w)
 	path = xasprintf("%s/new", w->outside);
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : close(fd);
+}
+
+/* What a reference names, and the disk that is booted. */
+static int write_refs(const struct world *w)
+{
+	int fd = openat(w->store_fd, "refs/new", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	return fd < 0 ? -errno : close(fd);
+}
+
+static int read_refs(const struct world *w)
+{
+	int fd = openat(w->store_fd, "refs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : close(fd);
+}
+
+static int move_blobs(const struct world *w)
+{
+	if (renameat(w->store_fd, "blobs", w->store_fd, "gone") < 0)
+		return -errno;
+	return renameat(w->store_fd, "gone", w->store_fd, "blobs") < 0 ? -errno : 0;
 }
 
 static int write_layout(const struct world *w)
@@ -115,6 +140,9 @@ static const struct {
 } forbidden[] = {
 	{ "read a file of the user's", open_secret, true },
 	{ "write elsewhere", write_outside, true },
+	{ "write a reference", write_refs, true },
+	{ "read references", read_refs, true },
+	{ "rename blobs/", move_blobs, true },
 	{ "write into the source", write_layout, true },
 	{ "a local socket", local_socket, false },
 	{ "listen", listen_tcp, false },
@@ -143,17 +171,19 @@ static bool is_no(int r)
 		}                                                                     \
 	} while (0)
 
-static void still_works(const struct world *w)
+static void still_works(const struct world *w, bool with_store)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list = NULL;
 	struct stat st;
 	pthread_t t;
 	int fd, pair[2];
 
-	fd = openat(w->store_fd, "partial", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	NEED(fd >= 0 && write(fd, "x", 1) == 1 && fsync(fd) == 0 && fchmod(fd, 0400) == 0);
-	NEED(renameat(w->store_fd, "partial", w->store_fd, "blob") == 0 && unlinkat(w->store_fd, "blob", 0) == 0);
-	(void)close(fd);
+	if (with_store) {
+		fd = openat(w->blobs.partial, "x", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		NEED(fd >= 0 && write(fd, "x", 1) == 1 && fsync(fd) == 0 && fchmod(fd, 0400) == 0);
+		NEED(renameat(w->blobs.partial, "x", w->blobs.dir, "y") == 0 && unlinkat(w->blobs.dir, "y", 0) == 0);
+		(void)close(fd);
+	}
 	fd = openat(w->layout_fd, "index.json", O_RDONLY | O_CLOEXEC);
 	NEED(fd >= 0 && fstat(fd, &st) == 0);
 	(void)close(fd);
@@ -166,7 +196,15 @@ static void still_works(const struct world *w)
 	(void)close(fd);
 }
 
-static void in_child(const struct world *w)
+static int write_blobs(const struct world *w)
+{
+	int fd = openat(w->blobs.partial, "new", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	return fd < 0 ? -errno : close(fd);
+}
+
+/* Without the store: the update check. */
+static void in_child(const struct world *w, bool with_store)
 {
 	bool landlock = landlock_abi() >= 2; /* asked now: the filter refuses the question */
 	struct err err;
@@ -179,12 +217,16 @@ static void in_child(const struct world *w)
 			_exit(1);
 		}
 	}
-	still_works(w);
-	if (fetch_sandbox(w->store_fd, w->layout_fd, &err) < 0) {
+	still_works(w, true);
+	if (fetch_sandbox(with_store ? &w->blobs : NULL, w->layout_fd, &err) < 0) {
 		(void)dprintf(2, "%s\n", err.text);
 		_exit(1);
 	}
-	still_works(w);
+	still_works(w, with_store);
+	if (!with_store && landlock && !is_no(write_blobs(w))) {
+		(void)dprintf(2, "write a blob: not refused\n");
+		_exit(1);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++) {
 		int r;
 
@@ -213,6 +255,7 @@ static void make_world(struct world *w)
 	CHECK(fd >= 0);
 	(void)close(fd);
 	w->store_fd = open(w->store, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK(blobs_open(w->store_fd, &w->blobs, NULL) == 0 && mkdirat(w->store_fd, "refs", 0700) == 0);
 	w->layout_fd = open(w->layout, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	fd = openat(w->layout_fd, "index.json", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	CHECK(fd >= 0);
@@ -226,24 +269,16 @@ static void make_world(struct world *w)
 
 static void drop_world(struct world *w)
 {
-	static const char *const left[] = { "secret", "new", "index.json" };
-	const char *dirs[] = { w->store, w->outside, w->layout };
-
 	(void)close(w->store_fd);
 	(void)close(w->layout_fd);
 	(void)close(w->listener);
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-		for (size_t k = 0; k < ARRAY_SIZE(left); k++) {
-			AUTO_FREE(char, path);
-
-			path = xasprintf("%s/%s", dirs[i], left[k]);
-			(void)unlink(path);
-		}
-		(void)rmdir(dirs[i]);
-	}
+	blobs_close(&w->blobs);
+	(void)file_remove_tree_at(AT_FDCWD, w->store);
+	(void)file_remove_tree_at(AT_FDCWD, w->outside);
+	(void)file_remove_tree_at(AT_FDCWD, w->layout);
 }
 
-TEST(the_sandbox_keeps_what_is_needed_and_refuses_the_rest)
+static void run(bool with_store)
 {
 	struct world w;
 	int status;
@@ -253,8 +288,18 @@ TEST(the_sandbox_keeps_what_is_needed_and_refuses_the_rest)
 	pid = fork();
 	CHECK(pid >= 0);
 	if (pid == 0)
-		in_child(&w);
+		in_child(&w, with_store);
 	CHECK_INT(waitpid(pid, &status, 0), ==, pid);
 	drop_world(&w);
 	CHECK_INT(status, ==, 0);
+}
+
+TEST(the_sandbox_keeps_what_is_needed_and_refuses_the_rest)
+{
+	run(true);
+}
+
+TEST(the_update_check_has_no_store)
+{
+	run(false);
 }
