@@ -10,28 +10,36 @@ const struct cmd *const help_launch = &cmd_shell;
 
 const char help_summary[] = "run a coding agent in a virtual machine made for one folder";
 
-const char help_about[] =
-	"The project is the current folder. The guest sees it at the same path and may change it; of the rest of this host "
-	"it sees nothing. The machine is thrown away when the agent ends; history and settings of the agents are kept for "
-	"each project.\n\n"
-	"Options of agent-vm come after the command and before the words for the agent. From the first word on that is no "
-	"option of agent-vm everything is passed on as it is; a -- before it is removed.";
+const char help_about[] = "The project is the current folder. The guest sees it at the same path and may change it; of "
+			  "the rest of this host "
+			  "it sees nothing. The machine is thrown away when the agent ends; history and settings of "
+			  "the agents are kept for "
+			  "each project.\n\n"
+			  "Options of agent-vm come after the command and before the words for the agent. From the "
+			  "first word on that is no "
+			  "option of agent-vm everything is passed on as it is; a -- before it is removed.";
 
-const char help_examples[] = "agent-vm shell\ta shell in the current folder\n"
-			     "agent-vm claude --memory 8 -p 'say hi'\toptions first, then the agent's words (not in this version)\n"
-			     "agent-vm shell --mount ../lib:ro make\tone command, one more folder\n"
-			     "agent-vm ps\tsee what runs\n";
+const char help_examples[] =
+	"agent-vm shell\ta shell in the current folder\n"
+	"agent-vm claude --memory 8 -p 'say hi'\toptions first, then the agent's words (not in this version)\n"
+	"agent-vm shell --mount ../lib:ro make\tone command, one more folder\n"
+	"agent-vm ps\tsee what runs\n";
 
-/* As it is in this version: there is no network device that leads anywhere. */
 const struct help_direction help_directions[] = {
 	{ "host", "guest",
-	  "The terminal or what is piped in, the project and its state folder. --mount and --env add to it. No port: "
-	  "--publish is not in this version." },
+	  "The terminal or what is piped in, the project and its state folder. --mount and --env add to it. No port "
+	  "but those "
+	  "of --publish and --auto-publish." },
 	{ "guest", "host",
 	  "Output, and what it writes into these folders. .git/hooks and .git/config are read-only. What could run on "
-	  "the host is listed at the end." },
-	{ "guest", "LAN", "Nothing. No option of this version opens it." },
-	{ "guest", "internet", "Nothing. No option of this version opens it." },
+	  "the host is listed at the end. None of its ports but by --allow-host." },
+	{ "guest", "LAN",
+	  "Nothing: no private, link-local or metadata address. --allow-lan opens the private ones, --allow-egress "
+	  "single "
+	  "places." },
+	{ "guest", "internet",
+	  "All of it but SSH, mail (25), foreign DNS and git in clear text, which --allow-ssh and --allow-egress open. "
+	  "--no-network closes it. No login of this host goes there in this version." },
 	{ 0 },
 };
 
@@ -39,13 +47,17 @@ const struct help_row help_variables[] = {
 	{ "AGENT_VM_MEMORY_GIB", "as --memory" },
 	{ "AGENT_VM_CPUS", "as --cpus" },
 	{ "AGENT_VM_IMAGE_TAG", "as --image, also for pull and setup" },
-	{ "AGENT_VM_INSECURE_REGISTRY", "1, true, yes or on: registries are asked by plain HTTP; always so on this host itself" },
-	{ "AGENT_VM_STATE_DIR", "where state, logs and images are, an absolute path; default: $XDG_STATE_HOME/agent-vm, else "
-				"~/.local/state/agent-vm" },
+	{ "AGENT_VM_INSECURE_REGISTRY",
+	  "1, true, yes or on: registries are asked by plain HTTP; always so on this host itself" },
+	{ "AGENT_VM_STATE_DIR",
+	  "where state, logs and images are, an absolute path; default: $XDG_STATE_HOME/agent-vm, else "
+	  "~/.local/state/agent-vm" },
 	{ "AGENT_VM_LIBKRUN", "file of libkrun" },
 	{ "AGENT_VM_LIBKRUNFW", "file of libkrunfw, which holds the guest's kernel" },
-	{ "AGENT_VM_LOG", "what of the log is shown before the agent starts: error, warn (the default), info or debug" },
-	{ "AGENT_VM_PROFILE", "set to anything but 0, false, no or off: times of the launch at the end; json: as JSON" },
+	{ "AGENT_VM_LOG",
+	  "what of the log is shown before the agent starts: error, warn (the default), info or debug" },
+	{ "AGENT_VM_PROFILE",
+	  "set to anything but 0, false, no or off: times of the launch at the end; json: as JSON" },
 	{ "AGENT_VM_DEBUG_CONFIG", "likewise: the session's configuration before the start" },
 	{ 0 },
 };
@@ -72,6 +84,8 @@ char *help_opt_text(const struct opt *o)
 	if (o->example)
 		example = xasprintf(" Example: --%s %s.", o->name, o->example);
 	return xasprintf("%c%s.%s%s%s%s", toupper((unsigned char)*o->help), o->help + 1, o->more ? " " : "",
-			 o->more ? o->more : "", example ? example : "", why ? " Not in this version." :
-			 not_yet_held(o->name) ? " Always so in this version." : "");
+			 o->more ? o->more : "", example ? example : "",
+			 why			 ? " Not in this version."
+			 : not_yet_held(o->name) ? " Always so in this version."
+						 : "");
 }
