@@ -158,7 +158,9 @@ class Both(unittest.TestCase):
             codes[a[3] & 15] = codes.get(a[3] & 15, 0) + 1
         seconds = time.monotonic() - begin
         self.assertLessEqual(len(self.resolver.asked) - before, 500 + 50 * (seconds + 1))
-        self.assertGreater(codes.get(5, 0), 1000, codes)  # REFUSED
+        # The rest is refused, or fails in wire, which has 256 questions under way.
+        self.assertGreater(codes.get(5, 0) + codes.get(2, 0), 1000, codes)
+        self.assertIn(5, codes)
         end = time.monotonic() + 5
         while self.dns("www.example.org").addrs != [w.PUBLIC]:  # and it goes on
             self.assertLess(time.monotonic(), end)
