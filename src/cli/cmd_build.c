@@ -10,6 +10,7 @@
 #include "cli/build_progress.h"
 #include "cli/cmd.h"
 #include "cli/find.h"
+#include "cli/images.h"
 #include "cli/stop.h"
 #include "image/build.h"
 #include "image/debstrap.h"
@@ -108,6 +109,13 @@ static void read_host(struct cli *cli)
 	strv_done(&missing);
 }
 
+static void on_waits(void *ctx)
+{
+	struct build_view *view = ctx;
+
+	progress_line(&view->p, IMAGES_WAITS);
+}
+
 static int build_it(struct build_args *args, const struct build_cmd_args *cmd, struct err *err, struct build_view *view,
 		    int stop_fd)
 {
@@ -129,6 +137,9 @@ static int build_it(struct build_args *args, const struct build_cmd_args *cmd, s
 	if (r < 0)
 		return r;
 	r = store_open(root.fd, root.path, &store, err);
+	store.stop_fd = stop_fd;
+	store.waits = on_waits;
+	store.waits_ctx = view;
 	if (r == 0 && cmd->if_missing && store_has(&store, args->reference)) {
 		store_close(&store);
 		state_root_close(&root);

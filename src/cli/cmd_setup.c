@@ -347,6 +347,7 @@ static int get_image(const struct setup_args *a, const sigset_t *mask, int stop_
 		r = images_open(true, &root, &store, err);
 	if (r < 0)
 		return r;
+	store.stop_fd = stop_fd;
 	if (str_starts(full, IMAGE_REF_LOCAL) && store_has(&store, full)) {
 		*ret_ref = TAKE_PTR(full);
 	} else {
@@ -371,7 +372,7 @@ static int get_image(const struct setup_args *a, const sigset_t *mask, int stop_
 	return 0;
 }
 
-static int stored_api(const char *ref, uint32_t *ret, struct err *err)
+static int stored_api(const char *ref, int stop_fd, uint32_t *ret, struct err *err)
 {
 	struct state_root root = STATE_ROOT_INIT;
 	struct store store;
@@ -381,6 +382,7 @@ static int stored_api(const char *ref, uint32_t *ret, struct err *err)
 	r = images_open(true, &root, &store, err);
 	if (r < 0)
 		return r;
+	store.stop_fd = stop_fd;
 	r = store_find(&store, ref, &img, err);
 	if (r == 0) {
 		*ret = img.api_version;
@@ -409,7 +411,7 @@ static int setup_run(struct cli *cli, void *args, char **rest)
 	if (r == 0 && a->no_verify)
 		say("stored; not tried, as --no-verify asks");
 	else if (r == 0)
-		r = stored_api(ref, &api, &err);
+		r = stored_api(ref, stop_fd, &api, &err);
 	if (r == 0 && !a->no_verify)
 		r = prove(ref, api, stop_fd, &old, &err);
 	if (r < 0 && (!told || r != -ENETUNREACH))

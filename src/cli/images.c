@@ -23,6 +23,11 @@ int images_full(const char *given, char **ret, struct err *err)
 	return r < 0 ? err_ctx(err, r, "%s", given ? "--image" : "AGENT_VM_IMAGE_TAG") : 0;
 }
 
+static void on_waits(void *ctx)
+{
+	(void)fprintf(stderr, "%s\n", IMAGES_WAITS);
+}
+
 int images_open(bool make, struct state_root *root, struct store *store, struct err *err)
 {
 	AUTO_FREE(char, path);
@@ -45,9 +50,12 @@ int images_open(bool make, struct state_root *root, struct store *store, struct 
 		return 0;
 	}
 	r = store_open(root->fd, root->path, store, err);
-	if (r < 0)
+	if (r < 0) {
 		state_root_close(root);
-	return r < 0 ? r : 1;
+		return r;
+	}
+	store->waits = on_waits;
+	return 1;
 }
 
 int images_pull(const struct store *s, const char *full, int stop_fd, int log_fd, bool quiet, bool json,

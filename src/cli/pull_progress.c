@@ -13,6 +13,7 @@
 #define BAR 22
 #define MB 1e6
 #define LAYERS_SHOWN 8
+#define WAIT_NS INT64_C(2000000000)
 
 void pull_view_init(struct pull_view *v, const char *reference, bool quiet, bool json)
 {
@@ -87,14 +88,31 @@ static char *left_text(const struct rate *r, uint64_t left)
 	return s < 6000 ? xasprintf("%.0f min left", s / 60 + 0.5) : xasprintf("%.0f h left", s / 3600 + 0.5);
 }
 
+static bool is_being_checked(const struct pull_layer *l)
+{
+	return !l->has_part && l->checked > 0;
+}
+
 static void layer_line(const struct pull_view *v, const struct pull_state *st, size_t i, struct strv *lines)
 {
 	const struct pull_layer *l = &st->layers[i];
 	AUTO_FREE(char, bar);
 
+	if (is_being_checked(l)) {
+		bar = progress_bar(l->checked, l->had, BAR);
+		strv_addf(lines, "    %.12s  %s %5.1f/%.1f MB  checking what is here", l->blob, bar, (double)l->checked / MB,
+			  (double)l->had / MB);
+		return;
+	}
 	bar = progress_bar(l->got, l->bytes, BAR);
 	strv_addf(lines, "    %.12s  %s %5.1f/%.1f MB  %.1f MB/s", l->blob, bar, (double)l->got / MB, (double)l->bytes / MB,
 		  v->layers[i].per_s / MB);
+}
+
+/* What is here and waits for its check is not. */
+static bool is_under_way(const struct pull_layer *l)
+{
+	return !l->loaded && (is_being_checked(l) || l->has_part || (l->got > 0 && l->got != l->had));
 }
 
 /* Layers that are done fold into one line; those that nobody loads yet are not shown. */
@@ -109,7 +127,7 @@ static void draw(struct pull_view *v, const struct pull_state *st, const struct 
 	head = xasprintf("%zu of %zu layers done", s->loaded, st->n_layers);
 	strv_addf(&lines, "    %-46s %7.1f MB", head, (double)s->done_bytes / MB);
 	for (size_t i = 0; i < st->n_layers && shown < LAYERS_SHOWN; i++)
-		if (!st->layers[i].loaded && st->layers[i].got > 0 && !is_repeated(st, i)) {
+		if (is_under_way(&st->layers[i]) && !is_repeated(st, i)) {
 			layer_line(v, st, i, &lines);
 			shown++;
 		}
@@ -135,6 +153,12 @@ static void plain_line(struct pull_view *v, const struct pull_state *st, const s
 	AUTO_FREE(char, left);
 
 	left = left_text(&v->total, s->size - s->got);
+	for (size_t i = 0; i < st->n_layers; i++)
+		if (is_being_checked(&st->layers[i]) && !is_repeated(st, i)) {
+			progress_line(&v->p, "    checking what is here of %.12s: %.1f/%.1f MB", st->layers[i].blob,
+				      (double)st->layers[i].checked / MB, (double)st->layers[i].had / MB);
+			return;
+		}
 	if (s->got < s->size)
 		progress_line(&v->p, "    %.1f/%.1f MB, %.1f MB/s%s%s; %zu of %zu layers on the disk", (double)s->got / MB,
 			      (double)s->size / MB, v->total.per_s / MB, *left ? ", " : "", left, s->unpacked, st->n_layers);
@@ -181,6 +205,31 @@ static void on_layer_in(struct pull_view *v, const struct pull_state *st, size_t
 		progress_line(&v->p, "    layers    done in %.1f s", (double)since_ms(st) / 1e3);
 }
 
+/* Nothing is known yet: say what is waited for, unless it comes at once. */
+static void wait_line(struct pull_view *v, const struct pull_state *st, int64_t now)
+{
+	struct strv lines = { 0 };
+	static const char *const local[] = { "-", "oci:", "oci-archive:", "docker-archive:" };
+	AUTO_FREE(char, text);
+
+	if (now - st->began_ns < WAIT_NS)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(local) && !text; i++)
+		if (str_starts(st->reference, local[i]))
+			text = xasprintf("    reading %s", i == 0 ? "standard input" : v->p.reference);
+	if (!text)
+		text = xasprintf("    waiting for %.*s to answer", (int)strcspn(v->p.reference, "/"), v->p.reference);
+	if (v->p.tty && now >= v->next_draw_ns) {
+		v->next_draw_ns = now + DRAW_NS;
+		strv_addf(&lines, "%s  %.0f s", text, (double)(now - st->began_ns) / 1e9);
+		progress_draw(&v->p, &lines);
+		strv_done(&lines);
+	} else if (!v->p.tty && (!v->waits || progress_line_is_due(&v->p))) {
+		progress_line(&v->p, "%s", text);
+	}
+	v->waits = true;
+}
+
 void pull_view_progress(void *ctx, const struct pull_state *st, enum pull_event e, size_t layer)
 {
 	struct pull_view *v = ctx;
@@ -199,11 +248,16 @@ void pull_view_progress(void *ctx, const struct pull_state *st, enum pull_event 
 		if (!v->p.tty)
 			progress_line(&v->p, "    disk      done in %.1f s", (double)since_ms(st) / 1e3);
 		break;
+	case PULL_WAITS:
+		progress_line(&v->p, IMAGES_WAITS);
+		return;
 	case PULL_TICK:
 		break;
 	}
-	if (!v->layers)
+	if (!v->layers) {
+		wait_line(v, st, now);
 		return;
+	}
 	rate_take(&v->total, s.got, now);
 	for (size_t i = 0; i < st->n_layers; i++)
 		rate_take(&v->layers[i], st->layers[i].got, now);

@@ -4,6 +4,9 @@
 #include "cli/progress.h"
 #include "image/pull.h"
 
+/* What is said when a lock of the store has been waited for a second. */
+#define IMAGES_WAITS "    waiting for another pull, build or prune to let go of the image store"
+
 /* Bytes a second, smoothed over some seconds. */
 struct rate {
 	uint64_t bytes;
@@ -17,6 +20,7 @@ struct pull_view {
 	struct rate *layers;
 	int64_t next_draw_ns, next_event_ns;
 	int64_t loaded_ns; /* when the last layer was in */
+	bool waits;	   /* it was said what is waited for */
 };
 
 /* Zeroed is a view that shows nothing, for pull_view_done(). */

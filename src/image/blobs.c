@@ -26,7 +26,9 @@ struct blob {
 	const EVP_MD *md;
 	uint64_t bytes;
 	int fd; /* holds the flock */
+	uint64_t there; /* bytes that were there at the beginning */
 	uint64_t pos, flushed;
+	bool stored; /* in blobs/, opened for reading */
 	EVP_MD_CTX *sha;
 };
 
@@ -141,36 +143,12 @@ uint64_t blobs_under_way(const struct blobs *b, const struct descriptor *d)
 /* --- a download --- */
 
 /* Whether the name still leads to the open file: whoever had the lock may have renamed or deleted it. */
-static bool is_named(const struct blobs *b, const char *hex, int fd)
+static bool is_named(int dir, const char *hex, int fd)
 {
 	struct stat a, n;
 
-	return fstat(fd, &a) == 0 && fstatat(b->partial, hex, &n, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == n.st_dev &&
+	return fstat(fd, &a) == 0 && fstatat(dir, hex, &n, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == n.st_dev &&
 	       a.st_ino == n.st_ino;
-}
-
-/* Hash what an earlier try left. */
-static int take_up(struct blob *b, uint64_t size)
-{
-	AUTO_FREE(uint8_t, mem);
-
-	if (size > b->bytes) {
-		if (ftruncate(b->fd, 0) < 0)
-			return -errno;
-		return 0;
-	}
-	mem = xmalloc(HASH_READ);
-	while (b->pos < size) {
-		ssize_t n = pread(b->fd, mem, HASH_READ, (off_t)b->pos);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		(void)EVP_DigestUpdate(b->sha, mem, (size_t)n);
-		b->pos += (uint64_t)n;
-	}
-	return 0;
 }
 
 /* The locked file of a name; -EAGAIN, -ESTALE: look again. */
@@ -184,7 +162,7 @@ static int lock_partial(const struct blobs *b, const char *hex, int *ret_fd, uin
 		return -errno;
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
-	if (!is_named(b, hex, fd))
+	if (!is_named(b->partial, hex, fd))
 		return -ESTALE;
 	if (fstat(fd, &st) < 0 || fchmod(fd, 0600) < 0)
 		return -errno;
@@ -196,21 +174,23 @@ static int lock_partial(const struct blobs *b, const char *hex, int *ret_fd, uin
 }
 
 /* @fd is taken. */
-static int blob_new(const struct blobs *b, const char *hex, const EVP_MD *md, uint64_t bytes, int fd, uint64_t size,
-		    struct blob **ret, struct err *err)
+static struct blob *blob_new(const struct blobs *b, const char *hex, const EVP_MD *md, uint64_t bytes, int fd, uint64_t there)
 {
 	struct blob *blob = xcalloc(1, sizeof(*blob));
-	int r;
 
-	*blob = (struct blob){ .at = b, .md = md, .bytes = bytes, .fd = fd, .sha = sha_new(md) };
+	*blob = (struct blob){ .at = b, .md = md, .bytes = bytes, .fd = fd, .there = there, .sha = sha_new(md) };
 	(void)snprintf(blob->hex, sizeof(blob->hex), "%s", hex);
-	r = take_up(blob, size);
-	if (r < 0) {
-		blob_close(blob);
-		return failed(err, r, hex, "what was loaded before cannot be read");
-	}
-	*ret = blob;
-	return 0;
+	if (there > bytes)
+		blob->there = ftruncate(fd, 0) < 0 ? there : 0;
+	return blob;
+}
+
+static struct blob *blob_stored(const struct blobs *b, const struct descriptor *d, int fd)
+{
+	struct blob *blob = blob_new(b, d->hex, EVP_sha256(), d->bytes, fd, d->bytes);
+
+	blob->stored = true;
+	return blob;
 }
 
 int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **ret, struct err *err)
@@ -222,8 +202,8 @@ int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **
 	do {
 		have = blobs_have(b, d);
 		if (have >= 0) {
-			(void)close(have);
-			return 1;
+			*ret = blob_stored(b, d, have);
+			return 0;
 		}
 		if (have != -ENOENT)
 			return failed(err, have, d->hex, "cannot be opened");
@@ -235,12 +215,10 @@ int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **
 		return failed(err, r, d->hex, "cannot be begun");
 	/* It may have become complete between the look and the lock. */
 	have = blobs_have(b, d);
-	if (have >= 0) {
-		(void)close(have);
+	if (have >= 0)
 		(void)unlinkat(b->partial, d->hex, 0);
-		return 1;
-	}
-	return blob_new(b, d->hex, EVP_sha256(), d->bytes, TAKE_FD(fd), size, ret, err);
+	*ret = have >= 0 ? blob_stored(b, d, have) : blob_new(b, d->hex, EVP_sha256(), d->bytes, TAKE_FD(fd), size);
+	return 0;
 }
 
 int blob_begin_tarball(const struct blobs *b, const uint8_t sha512[64], uint64_t bytes, struct blob **ret, struct err *err)
@@ -257,7 +235,27 @@ int blob_begin_tarball(const struct blobs *b, const uint8_t sha512[64], uint64_t
 		return err_set(err, r, "image store: sha512:%.12s: another build is loading it", hex);
 	if (r < 0)
 		return failed(err, r, hex, "cannot be begun");
-	return blob_new(b, hex, EVP_sha512(), bytes, fd, size, ret, err);
+	*ret = blob_new(b, hex, EVP_sha512(), bytes, fd, size);
+	return 0;
+}
+
+int blob_check(struct blob *b, uint64_t most, struct err *err)
+{
+	uint64_t end = MIN(b->there, b->pos + most);
+	AUTO_FREE(uint8_t, mem);
+
+	mem = b->pos < end ? xmalloc(HASH_READ) : NULL;
+	while (b->pos < end) {
+		ssize_t n = pread(b->fd, mem, MIN(end - b->pos, (uint64_t)HASH_READ), (off_t)b->pos);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return failed(err, n < 0 ? -errno : -EIO, b->hex, "what was loaded before cannot be read");
+		(void)EVP_DigestUpdate(b->sha, mem, (size_t)n);
+		b->pos += (uint64_t)n;
+	}
+	return b->pos >= b->there;
 }
 
 void blob_close(struct blob *b)
@@ -274,6 +272,11 @@ uint64_t blob_pos(const struct blob *b)
 	return b->pos;
 }
 
+bool blob_is_stored(const struct blob *b)
+{
+	return b->stored;
+}
+
 uint64_t blob_size(const struct blob *b)
 {
 	return b->bytes;
@@ -286,7 +289,8 @@ const char *blob_hex(const struct blob *b)
 
 int blob_reader(const struct blob *b, struct err *err)
 {
-	int fd = openat(b->at->partial, b->hex, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = b->stored ? fcntl(b->fd, F_DUPFD_CLOEXEC, 3) :
+			     openat(b->at->partial, b->hex, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 
 	return fd < 0 ? failed(err, -errno, b->hex, "cannot be opened") : fd;
 }
@@ -330,15 +334,30 @@ int blob_write(struct blob *b, const void *p, size_t n, struct err *err)
 
 void blob_rewind(struct blob *b)
 {
-	b->pos = b->flushed = 0;
+	b->pos = b->flushed = b->there = 0;
 	if (EVP_DigestInit_ex(b->sha, b->md, NULL) != 1)
 		abort();
+}
+
+/* Not by its name alone: another process may have put a good one there meanwhile. */
+static int stored_finish(struct blob *b, struct err *err)
+{
+	char hex[2 * EVP_MAX_MD_SIZE + 1];
+
+	sha_end(b->sha, hex);
+	if (strcmp(hex, b->hex) == 0)
+		return 0;
+	if (is_named(b->at->dir, b->hex, b->fd))
+		(void)unlinkat(b->at->dir, b->hex, 0);
+	return err_set(err, -ESTALE, "image store: sha256:%.12s: damaged on this disk, deleted", b->hex);
 }
 
 int blob_finish(struct blob *b, struct err *err)
 {
 	char hex[2 * EVP_MAX_MD_SIZE + 1], got[sizeof(hex) + 16];
 
+	if (b->stored)
+		return stored_finish(b, err);
 	if (b->pos != b->bytes) {
 		(void)snprintf(got, sizeof(got), "%llu bytes", (unsigned long long)b->pos);
 		return blob_refuse(b, got, err);
@@ -366,15 +385,21 @@ int blobs_put(const struct blobs *b, const void *p, size_t n, char ret_hex[IM_DI
 	int r, tries = 0;
 
 	sha256_hex(p, n, d.hex);
-	while ((r = blob_begin(b, &d, &blob, err)) == -EAGAIN && tries++ < PUT_WAIT_MS / RETRY_MS)
-		(void)nanosleep(&tick, NULL);
-	if (r == 0) {
-		blob_rewind(blob);
-		r = blob_write(blob, p, n, err);
-		if (r == 0)
+	do {
+		while ((r = blob_begin(b, &d, &blob, err)) == -EAGAIN && tries++ < PUT_WAIT_MS / RETRY_MS)
+			(void)nanosleep(&tick, NULL);
+		if (r < 0)
+			return r;
+		if (blob->stored) {
+			r = blob_check(blob, n, err);
+		} else {
+			blob_rewind(blob);
+			r = blob_write(blob, p, n, err);
+		}
+		if (r >= 0)
 			r = blob_finish(blob, err);
 		blob_close(blob);
-	}
+	} while (r == -ESTALE);
 	if (r < 0)
 		return r;
 	memcpy(ret_hex, d.hex, sizeof(d.hex));

@@ -1,8 +1,8 @@
 /* Blobs of the store: blobs/sha256/HEX is complete and verified or not there; partial/HEX is a download under way, which
  * its maker holds an exclusive flock on.
  *
- * A blob is hashed while it is written, and what is there from an earlier try is hashed when it is taken up. It becomes
- * visible by fsync and rename. A file that somebody reads while it grows never shrinks: starting over rewrites it in
+ * A blob is hashed while it is written, and what is there already is hashed before it is used: what an earlier try left, and
+ * what is complete, for a disk can damage it. It becomes visible by fsync and rename. A file that somebody reads while it grows never shrinks: starting over rewrites it in
  * place. */
 #pragma once
 
@@ -33,16 +33,26 @@ int blobs_have(const struct blobs *b, const struct descriptor *d);
 /* How far a download is, whoever makes it; 0 when there is none. */
 uint64_t blobs_under_way(const struct blobs *b, const struct descriptor *d);
 
-struct blob; /* one that is being written */
+struct blob; /* one that is being written, or checked */
 
 /**
- * blob_begin() - Take up or begin a download
+ * blob_begin() - Take up or begin a download, or begin to check what is complete
  * @b:	kept
  *
- * Return: 0 and @ret; 1: it is complete already; -EAGAIN: another process is at it, try again in a while; another
- * negative errno with @err set
+ * Return: 0 and @ret, then blob_check() until it is through; -EAGAIN: another process is at it, try again in a while;
+ * another negative errno with @err set
  */
 int blob_begin(const struct blobs *b, const struct descriptor *d, struct blob **ret, struct err *err);
+
+/**
+ * blob_check() - Hash some more of what was there when it was begun
+ *
+ * Return: 1: that is all, blob_pos() bytes; 0: there is more; negative errno with @err set
+ */
+int blob_check(struct blob *b, uint64_t most, struct err *err);
+
+/* Whether it was complete when it was begun: then only blob_finish() follows. */
+bool blob_is_stored(const struct blob *b);
 
 /**
  * blob_begin_tarball() - Take up or begin the download of a package
@@ -79,7 +89,8 @@ void blob_rewind(struct blob *b);
  *
  * The caller closes it in any case.
  *
- * Return: 0; -EBADMSG: too short or another digest, the file is gone; a negative errno; @err set
+ * Return: 0; -EBADMSG: too short or another digest, the file is gone; -ESTALE: one that was complete is damaged and gone,
+ * begin again; another negative errno; @err set
  */
 int blob_finish(struct blob *b, struct err *err);
 

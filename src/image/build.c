@@ -338,9 +338,9 @@ int image_build(const struct store *s, const struct build_args *args,
 	r = ref_normalise(given, &ref, err);
 	if (r < 0)
 		return r;
-	lock = store_pull_lock(s);
+	lock = store_pull_lock(s, err);
 	if (lock < 0)
-		return err_set(err, lock, "%s/pulls: cannot be locked: %s", s->path, strerror(-lock));
+		return lock;
 	b.log_fd = openat(s->fd, "build.log", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	r = make_image(&b, ref, &lock, &res, err);
 	base_end(&b);

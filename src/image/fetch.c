@@ -3,7 +3,8 @@
  *	1. FETCH is read; login and CA files are read, the source's path and the store's folders opened; the sandbox is closed
  *	2. documents: what the name leads to, the platform's manifest, the config; into blobs/		-> MANIFEST, LAYER x n
  *	3. GO
- *	4. layers: four downloads at a time, the lowest first and then the largest; a local source is copied	-> PART, PROGRESS, BLOB
+ *	4. layers: four downloads at a time, the lowest first and then the largest; a local source is copied; what is stored is
+ *	   hashed meanwhile, for a disk can damage it, and loaded again if it is damaged		-> PART, PROGRESS, BLOB
  *	5. DONE
  *
  * A blob that another process is loading is waited for and then found complete, or taken up where that one died. The
@@ -36,17 +37,19 @@
 #define BUSY_NS INT64_C(200000000) /* between looks at a blob that another process is loading */
 #define HEAD_NS INT64_C(5000000000)
 #define COPY_BYTES (1 << 20)
+#define CHECK_BYTES (4 << 20) /* hashed between two looks at the control socket */
 #define COPY_STEP 4 /* of those, between two looks at the control socket */
 #define NAMES_MAX 16
 #define NAME_BYTES_MAX 255
 #define FILES_MAX 1024
 
-enum load_state { LOAD_NEW, LOAD_BUSY, LOAD_NET, LOAD_COPY, LOAD_DONE };
+enum load_state { LOAD_NEW, LOAD_BUSY, LOAD_CHECK, LOAD_NET, LOAD_COPY, LOAD_DONE };
 
 /* One blob, which may be several layers. */
 struct load {
 	enum load_state state;
 	size_t layer; /* the lowest that has it */
+	bool here;    /* complete in the store at the beginning: only checked */
 	const struct descriptor *d;
 	struct blob *blob;
 	struct op op;
@@ -381,13 +384,24 @@ void fetch_take_go(struct fetch *f)
 		memset(f->wanted, true, sizeof(f->wanted));
 }
 
+/* What is stored first and from the bottom, as it will be unpacked. */
 static int by_size(const void *pa, const void *pb)
 {
 	const struct load *a = pa, *b = pb;
 
-	if (a->d->bytes != b->d->bytes)
+	if (a->here != b->here)
+		return a->here ? -1 : 1;
+	if (!a->here && a->d->bytes != b->d->bytes)
 		return a->d->bytes > b->d->bytes ? -1 : 1;
 	return a->layer < b->layer ? -1 : 1;
+}
+
+static bool is_here(const struct fetch *f, const struct descriptor *d)
+{
+	AUTO_FD(fd);
+
+	fd = blobs_have(&f->blobs, d);
+	return fd >= 0;
 }
 
 /* One load a blob; the lowest layer first, because unpacking begins with it, then the largest. */
@@ -406,7 +420,8 @@ static void make_loads(struct fetch *f)
 			continue;
 		*l = (struct load){ .layer = i, .d = &m->layers[i].blob, .part.fd = -1 };
 		l->path = xasprintf("blobs/sha256:%s", l->d->hex);
-		l->what = xasprintf("layer %zu", i);
+		l->what = xasprintf("layer %zu", i + 1);
+		l->here = is_here(f, l->d);
 		f->n_loads++;
 	}
 	if (f->n_loads > 1)
@@ -477,34 +492,25 @@ static void load_over(struct fetch *f, struct load *l)
 	say_blob(f, l);
 }
 
-static int load_complete(struct fetch *f, struct load *l, struct err *err)
-{
-	AUTO_FD(fd);
-
-	fd = blobs_have(&f->blobs, l->d);
-	if (fd < 0)
-		return err_set(err, fd, "image store: sha256:%.12s: was there a moment ago; pull again", l->d->hex);
-	say_part(f, l, l->d->bytes, fd);
-	load_over(f, l);
-	return 0;
-}
-
-static int load_begin(struct fetch *f, struct load *l, struct err *err)
+/* What was there is hashed: hand it over, and go on where it ends. */
+static int load_checked(struct fetch *f, struct load *l, struct err *err)
 {
 	AUTO_FD(reader);
-	int r = blob_begin(&f->blobs, l->d, &l->blob, err);
+	int r;
 
-	if (r == 1)
-		return load_complete(f, l, err);
-	if (r == -EAGAIN) {
-		l->state = LOAD_BUSY;
-		l->next_ns = 0;
-		say_progress(f, l, blobs_under_way(&f->blobs, l->d));
-		l->next_ns = now_ns() + BUSY_NS;
-		return 0;
+	if (blob_is_stored(l->blob)) {
+		r = blob_finish(l->blob, err);
+		if (r == -ESTALE) {
+			log_warn("%s; loaded again", err->text);
+			blob_close(l->blob);
+			l->blob = NULL;
+			l->here = false;
+			l->state = LOAD_NEW;
+			return 0;
+		}
+		if (r < 0)
+			return r;
 	}
-	if (r < 0)
-		return r;
 	reader = blob_reader(l->blob, err);
 	if (reader < 0)
 		return reader;
@@ -512,7 +518,7 @@ static int load_begin(struct fetch *f, struct load *l, struct err *err)
 	l->next_ns = 0;
 	say_part(f, l, l->told, reader);
 	if (l->told == l->d->bytes) {
-		r = blob_finish(l->blob, err);
+		r = blob_is_stored(l->blob) ? 0 : blob_finish(l->blob, err);
 		if (r == 0)
 			load_over(f, l);
 		return r;
@@ -526,6 +532,35 @@ static int load_begin(struct fetch *f, struct load *l, struct err *err)
 	l->state = LOAD_COPY;
 	r = source_part(&f->source, f->source.parts.v[l->layer], &l->part, err);
 	return r < 0 ? source_bad(&f->source, r, err) : 0;
+}
+
+static int load_check(struct fetch *f, struct load *l, struct err *err)
+{
+	int r = blob_check(l->blob, CHECK_BYTES, err);
+
+	if (r > 0)
+		return load_checked(f, l, err);
+	if (r == 0)
+		say_progress(f, l, blob_pos(l->blob));
+	return r;
+}
+
+static int load_begin(struct fetch *f, struct load *l, struct err *err)
+{
+	int r = blob_begin(&f->blobs, l->d, &l->blob, err);
+
+	if (r == -EAGAIN) {
+		l->state = LOAD_BUSY;
+		l->next_ns = 0;
+		say_progress(f, l, blobs_under_way(&f->blobs, l->d));
+		l->next_ns = now_ns() + BUSY_NS;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	l->told = 0;
+	l->state = LOAD_CHECK;
+	return load_check(f, l, err);
 }
 
 static int copy_step(struct fetch *f, struct load *l, uint8_t *mem, struct err *err)
@@ -555,51 +590,70 @@ static int copy_step(struct fetch *f, struct load *l, uint8_t *mem, struct err *
 	return r;
 }
 
-static int load_step(struct fetch *f, struct load *l, size_t *n_net, uint8_t *mem, struct err *err)
+/* Downloads have AT_ONCE places; what is stored is checked one after the other besides. */
+struct load_count {
+	size_t net, left;
+	bool checking; /* one of the stored ones */
+	bool works;    /* there is something to do without waiting */
+};
+
+static int load_step(struct fetch *f, struct load *l, struct load_count *n, uint8_t *mem, struct err *err)
 {
 	int r = 0;
 
-	if (l->state == LOAD_NET && l->op.state == OP_DONE) {
+	switch (l->state) {
+	case LOAD_NET:
+		if (l->op.state != OP_DONE) {
+			say_progress(f, l, blob_pos(l->blob));
+			break;
+		}
 		r = l->op.error;
 		if (r < 0)
 			*err = l->op.err;
 		else
 			load_over(f, l);
-	} else if (l->state == LOAD_NET) {
-		say_progress(f, l, blob_pos(l->blob));
-		(*n_net)++;
-	} else if (l->state == LOAD_COPY) {
+		break;
+	case LOAD_COPY:
 		r = copy_step(f, l, mem, err);
-		(*n_net)++;
-	} else if (l->state == LOAD_BUSY ? now_ns() >= l->next_ns : l->state == LOAD_NEW && *n_net < AT_ONCE) {
-		r = load_begin(f, l, err);
-		(*n_net) += r == 0 && (l->state == LOAD_NET || l->state == LOAD_COPY);
+		break;
+	case LOAD_CHECK:
+		r = load_check(f, l, err);
+		break;
+	case LOAD_BUSY:
+		if (now_ns() >= l->next_ns)
+			r = load_begin(f, l, err);
+		break;
+	case LOAD_NEW:
+		if (l->here ? !n->checking : n->net < AT_ONCE)
+			r = load_begin(f, l, err);
+		break;
+	case LOAD_DONE:
+		break;
 	}
+	n->checking |= l->here && l->state == LOAD_CHECK;
+	n->net += l->state == LOAD_NET || l->state == LOAD_COPY || (l->state == LOAD_CHECK && !l->here);
+	n->left += l->state != LOAD_DONE;
+	n->works |= l->state == LOAD_COPY || l->state == LOAD_CHECK || (l->here && l->state == LOAD_NEW);
 	return r;
 }
 
 static int load_all(struct fetch *f, struct err *err)
 {
 	AUTO_FREE(uint8_t, mem);
-	size_t left;
+	struct load_count n;
 
 	mem = xmalloc(COPY_BYTES);
 	do {
-		size_t n_net = 0;
-		bool copying = false;
-
-		left = 0;
+		n = (struct load_count){ 0 };
 		for (size_t i = 0; i < f->n_loads; i++) {
-			int r = load_step(f, &f->loads[i], &n_net, mem, err);
+			int r = load_step(f, &f->loads[i], &n, mem, err);
 
 			if (r < 0)
 				return r;
-			left += f->loads[i].state != LOAD_DONE;
-			copying |= f->loads[i].state == LOAD_COPY;
 		}
-		if (left > 0)
-			fetch_step(f, copying ? 0 : TICK_MS);
-	} while (left > 0);
+		if (n.left > 0)
+			fetch_step(f, n.works ? 0 : TICK_MS);
+	} while (n.left > 0);
 	return 0;
 }
 

@@ -19,6 +19,7 @@
 
 #define TARBALL_MAX (4ULL << 30)
 #define WAIT_MS 200
+#define CHECK_BYTES (4 << 20)
 #define TICK_NS INT64_C(50000000)
 
 /* The host of a URL, as messages name it. */
@@ -168,7 +169,7 @@ static int load(struct fetch *f, const struct npm_version *v, struct blob *blob,
 {
 	AUTO_FREE(char, what);
 	struct op op = { .url = v->tarball, .blob = blob };
-	uint64_t told = blob_pos(blob);
+	uint64_t told;
 	int64_t next = 0;
 	AUTO_FD(reader);
 	int r;
@@ -178,6 +179,11 @@ static int load(struct fetch *f, const struct npm_version *v, struct blob *blob,
 	reader = blob_reader(blob, err);
 	if (reader < 0)
 		return reader;
+	while ((r = blob_check(blob, CHECK_BYTES, err)) == 0)
+		fetch_step(f, 0);
+	if (r < 0)
+		return r;
+	told = blob_pos(blob);
 	say_layer(IM_PART, &told, reader);
 	if (told == blob_size(blob))
 		return blob_finish(blob, err);

@@ -277,15 +277,16 @@ static int layer_parse(const json_t *j, size_t i, struct manifest_layer *ret, st
 	size_t k;
 
 	if (json_array_size(json_object_get(j, "urls")) > 0)
-		return err_set(err, -EPROTONOSUPPORT, "layer %zu: lies elsewhere (a foreign layer with urls); not supported", i);
+		return err_set(err, -EPROTONOSUPPORT, "layer %zu: lies elsewhere (a foreign layer with urls); not supported",
+			       i + 1);
 	if (!type)
-		return err_set(err, -EBADMSG, "layer %zu: without a mediaType", i);
+		return err_set(err, -EBADMSG, "layer %zu: without a mediaType", i + 1);
 	for (k = 0; k < ARRAY_SIZE(layer_types); k++)
 		if (strcmp(layer_types[k].type, type) == 0)
 			break;
 	text = shown(type);
 	if (k == ARRAY_SIZE(layer_types))
-		return err_set(err, -EPROTONOSUPPORT, "layer %zu: type %s is not supported", i, text);
+		return err_set(err, -EPROTONOSUPPORT, "layer %zu: type %s is not supported", i + 1, text);
 	ret->compression = layer_types[k].compression;
 	return descriptor_parse(j, "layer", &ret->blob, err);
 }

@@ -410,6 +410,14 @@ static void got_bytes(struct pull *p, size_t layer, uint64_t bytes)
 			p->st.layers[i].got = bytes;
 }
 
+/* Of what the store has: hashed so far. */
+static void got_checked(struct pull *p, size_t layer, uint64_t bytes)
+{
+	for (size_t i = 0; i < p->st.n_layers; i++)
+		if (strcmp(p->st.layers[i].blob, p->st.layers[layer].blob) == 0)
+			p->st.layers[i].checked = bytes;
+}
+
 static int on_part(struct pull *p, struct im *m, struct err *err)
 {
 	uint64_t layer = im_u64(m, IM_K_LAYER), bytes = im_u64(m, IM_K_BYTES);
@@ -439,7 +447,10 @@ static int on_fetch_progress(struct pull *p, const struct im *m, struct err *err
 
 	if (p->stage != STAGE_LOAD || layer >= p->st.n_layers || bytes > p->st.layers[layer].bytes)
 		return broken("fetch", "its progress is beyond the layer", err);
-	got_bytes(p, layer, bytes);
+	if (!p->st.layers[layer].has_part && bytes < p->st.layers[layer].had)
+		got_checked(p, layer, bytes);
+	else
+		got_bytes(p, layer, bytes);
 	return 0;
 }
 
@@ -624,9 +635,12 @@ static bool is_over(const struct pull *p)
 }
 
 /* A role's errno is a number of its own choosing: only some mean something to our caller. */
-static int judge(int r)
+static int judge(const struct pull *p, int r)
 {
-	if (r >= 0)
+	struct pollfd stop = { .fd = p->args->stop_fd, .events = POLLIN };
+
+	/* A wait for the store that the user has ended. */
+	if (r >= 0 || (r == -EINTR && poll(&stop, 1, 0) > 0))
 		return r;
 	switch (r) {
 	case -ENETUNREACH:
@@ -707,9 +721,9 @@ static int watch(struct pull *p, struct err *err)
 		if (pfd[0].revents)
 			return stopped(err);
 		if (pfd[2].revents)
-			r = on_refusal(p, judge(larger_disk(p, on_unpack(p, err), err)), err);
+			r = on_refusal(p, judge(p, larger_disk(p, on_unpack(p, err), err)), err);
 		if (r >= 0 && !is_over(p) && pfd[1].revents)
-			r = judge(on_fetch(p, err));
+			r = judge(p, on_fetch(p, err));
 		if (r >= 0 && p->refused && p->st.layers[p->st.unpacking].loaded) {
 			*err = p->refusal;
 			r = p->refused;
@@ -819,18 +833,27 @@ static void pull_end(struct pull *p)
 	config_done(&p->image);
 }
 
+static void on_waits(void *ctx)
+{
+	tell(ctx, PULL_WAITS, 0);
+}
+
 int image_pull(const struct store *s, const struct pull_args *args, struct pull_result *ret, struct err *err)
 {
-	struct pull p = { .s = s, .args = args, .fetch = ROLE_INIT, .unpack = ROLE_INIT, .disk = -1,
+	struct store mine = *s;
+	struct pull p = { .s = &mine, .args = args, .fetch = ROLE_INIT, .unpack = ROLE_INIT, .disk = -1,
 			  .st = { .reference = args->reference, .entry = "", .began_ns = now_ns() } };
 	AUTO_FD(pulls);
 	int r;
 
-	pulls = store_pull_lock(s);
+	mine.stop_fd = args->stop_fd;
+	mine.waits = on_waits;
+	mine.waits_ctx = &p;
+	pulls = store_pull_lock(&mine, err);
 	if (pulls < 0)
-		return err_set(err, pulls, "%s/pulls: cannot be locked: %s", s->path, strerror(-pulls));
+		return pulls;
 	p.reference = xstrdup(args->reference);
-	(void)store_ref_read(s, p.reference, &p.former, NULL);
+	(void)store_ref_read(&mine, p.reference, &p.former, NULL);
 	r = start_fetch(&p, err);
 	if (r == 0)
 		r = watch(&p, err);
@@ -841,7 +864,7 @@ int image_pull(const struct store *s, const struct pull_args *args, struct pull_
 		(void)close(pulls);
 		pulls = -1;
 		if (p.former.reference)
-			store_blobs_drop(s, &p.former);
+			store_blobs_drop(&mine, &p.former);
 		fill_result(&p, ret);
 	}
 	pull_end(&p);

@@ -22,6 +22,7 @@ struct pull_layer {
 	enum im_compression compression;
 	uint64_t bytes;	   /* of the blob */
 	uint64_t had, got; /* of it in the store: at the start, now */
+	uint64_t checked;  /* of what was in the store, hashed so far; it is not handed over before all is */
 	uint64_t unpacked; /* of it consumed by the unpacker */
 	bool loaded;	   /* whole and verified */
 	bool done;	   /* unpacked, its uncompressed digest as it must be */
@@ -35,6 +36,7 @@ enum pull_event {
 	PULL_LAYER_IN,	  /* a layer is whole and verified */
 	PULL_DISK_MADE,	  /* all layers are unpacked */
 	PULL_TICK,	  /* some time has passed */
+	PULL_WAITS,	  /* another process has had a lock of the store for a second */
 };
 
 struct pull_state {
@@ -75,6 +77,8 @@ struct pull_result {
  *
  * Until the very end the store names what it named before; whatever ends this, a kill included, leaves that usable and
  * keeps what was loaded for the next try. Any number of pulls at once are harmless.
+ *
+ * @s is copied; its stop_fd and waits are those of @args.
  *
  * Return: 0, then @ret->reference is the caller's; negative errno with @err set: -EINTR stopped; -EINVAL a reference that
  * is none; -ENOSPC; -EPROTO an API version that this launcher does not support; -ENETUNREACH no registry could be reached

@@ -59,26 +59,34 @@ static bool path_is_good(const char *s)
 	}
 }
 
-static bool domain_is_good(const char *s)
+static const char bad_port[] = "its port is not a number from 1 to 65535";
+
+/* What is wrong with it, NULL if nothing is. */
+static const char *domain_fault(const char *s)
 {
+	static const char bad_host[] = "its part before the first / is no host[:port]";
+	uint64_t port;
+
 	size_t n = strcspn(s, "[]:");
 
 	if (*s == '[') {
 		n = strspn(s + 1, "0123456789abcdefABCDEF:.");
 		if (n == 0 || s[n + 1] != ']')
-			return false;
+			return bad_host;
 		s += n + 2;
 	} else {
 		for (size_t i = 0; i < n; i++)
 			if (!is_alnum(s[i]) && s[i] != '-' && s[i] != '.')
-				return false;
+				return bad_host;
 		if (n == 0 || !is_alnum(s[0]) || !is_alnum(s[n - 1]))
-			return false;
+			return bad_host;
 		s += n;
 	}
 	if (*s == '\0')
-		return true;
-	return *s == ':' && s[1] && strlen(s + 1) <= 5 && strspn(s + 1, "0123456789") == strlen(s + 1);
+		return NULL;
+	if (*s != ':')
+		return bad_host;
+	return strspn(s + 1, "0123456789") == strlen(s + 1) && str_u64(s + 1, UINT16_MAX, &port) == 0 && port > 0 ? NULL : bad_port;
 }
 
 bool ref_tag_is_good(const char *s)
@@ -155,8 +163,8 @@ static size_t full_len(const struct parts *p)
 /* What is wrong with it, NULL if nothing is. */
 static const char *fault(const struct parts *p)
 {
-	if (p->domain && !domain_is_good(p->domain))
-		return "its part before the first / is no host[:port]";
+	if (p->domain && domain_fault(p->domain))
+		return domain_fault(p->domain);
 	if (!path_is_good(p->path))
 		return "not [HOST/]NAME[:TAG][@sha256:DIGEST] with a name in lower case";
 	if (full_len(p) > REF_NAME_MAX)

@@ -208,7 +208,7 @@ int registry_left_ms(const struct registry *r, int most_ms)
 }
 
 /* What a 2xx announces about a blob, before its first byte. -ESTALE: begin again at the first byte. */
-static int blob_check(struct op *op)
+static int blob_answer_check(struct op *op)
 {
 	const struct http_answer *a = &op->req.answer;
 	uint64_t first, total, size = blob_size(op->blob);
@@ -234,7 +234,7 @@ static int blob_check(struct op *op)
 static int on_blob(struct http_req *req, const void *p, size_t n)
 {
 	struct op *op = req->ctx;
-	int r = op->checked ? 0 : blob_check(op);
+	int r = op->checked ? 0 : blob_answer_check(op);
 
 	op->checked = true;
 	if (r == 0)

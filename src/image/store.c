@@ -15,6 +15,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sha256.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,6 +32,9 @@
 #define API_SHOWN 16   /* 1.2 */
 #define API_DIGITS 9   /* more is no version that anybody will reach */
 #define BLOBS "blobs/sha256"
+#define STORE_NONE { -1, -1, -1, -1, NULL, -1, NULL, NULL }
+#define LOCK_AGAIN_MS 20
+#define WAITS_NS INT64_C(1000000000)
 
 /* --- folders and locks --- */
 
@@ -47,7 +51,7 @@ static int sub_open(int dirfd, const char *name)
 
 int store_open(int root_fd, const char *root_path, struct store *ret, struct err *err)
 {
-	struct store s = { -1, -1, -1, -1, NULL };
+	struct store s = STORE_NONE;
 	int r = 0;
 
 	s.fd = sub_open(root_fd, "images");
@@ -74,31 +78,50 @@ void store_close(struct store *s)
 	close_p(&s->refs);
 	close_p(&s->tmp);
 	free(s->path);
-	*s = (struct store){ -1, -1, -1, -1, NULL };
+	*s = (struct store)STORE_NONE;
 }
 
-int store_lock(const struct store *s, const char *name, int how, int *ret_fd)
+/* flock(2) with a wait that can be stopped: a signal that is a descriptor interrupts no system call. */
+static int lock_wait(const struct store *s, int fd, int how)
+{
+	struct pollfd pfd = { .fd = s->stop_fd, .events = POLLIN };
+	int64_t said = now_ns() + WAITS_NS;
+
+	while (flock(fd, how | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (how & LOCK_NB)
+			return -EWOULDBLOCK;
+		if (poll(&pfd, 1, LOCK_AGAIN_MS) > 0)
+			return -EINTR;
+		if (s->waits && said && now_ns() >= said) {
+			s->waits(s->waits_ctx);
+			said = 0;
+		}
+	}
+	return 0;
+}
+
+int store_lock(const struct store *s, const char *name, int how, int *ret_fd, struct err *err)
 {
 	AUTO_FD(fd);
 	int r;
 
 	fd = openat(s->fd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	do
-		r = flock(fd, how);
-	while (r < 0 && errno == EINTR);
+	r = fd < 0 ? -errno : lock_wait(s, fd, how);
+	if (r == -EINTR)
+		return err_set(err, r, "stopped while waiting for another pull, build or prune");
 	if (r < 0)
-		return -errno;
+		return err_set(err, r, "%s/%s: cannot be locked: %s", s->path, name, strerror(-r));
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 
-int store_pull_lock(const struct store *s)
+int store_pull_lock(const struct store *s, struct err *err)
 {
 	int fd, r;
 
-	r = store_lock(s, "pulls", LOCK_SH, &fd);
+	r = store_lock(s, "pulls", LOCK_SH, &fd, err);
 	return r < 0 ? r : fd;
 }
 
@@ -343,9 +366,9 @@ int store_find(const struct store *s, const char *ref, struct image *ret, struct
 	AUTO_FD(lock);
 	int r;
 
-	r = store_lock(s, "lock", LOCK_SH, &lock);
+	r = store_lock(s, "lock", LOCK_SH, &lock, err);
 	if (r < 0)
-		return err_set(err, r, "%s/lock: cannot be locked: %s", s->path, strerror(-r));
+		return r;
 	r = find_locked(s, ref, &img, &found, &meta, err);
 	if (r == 0) {
 		img.reference = TAKE_PTR(found.reference);

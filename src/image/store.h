@@ -34,6 +34,10 @@ struct store {
 	int fd;	    /* <root>/images */
 	int disks, refs, tmp;
 	char *path; /* of fd, for messages and for the monitor */
+	/* While a lock is waited for; set by the caller after store_open(), which leaves them empty. */
+	int stop_fd; /* readable: the user wants to stop, then -EINTR; -1: none */
+	void (*waits)(void *ctx); /* called once a wait, after a second; may be NULL */
+	void *waits_ctx;
 };
 
 /* An image that can be booted. The descriptor holds a shared flock on the disk: while it is open nobody deletes it. */
@@ -196,8 +200,8 @@ uint64_t store_blob_have(const struct store *s, const char *digest);
 /* Bytes that a disk takes on the host, 0 if there is none of that key. */
 uint64_t store_disk_allocated(const struct store *s, const char *key);
 
-/* The lock of a pull; closing the descriptor frees it. Negative errno. */
-int store_pull_lock(const struct store *s);
+/* The lock of a pull; closing the descriptor frees it. Negative errno with @err set; -EINTR: stopped. */
+int store_pull_lock(const struct store *s, struct err *err);
 
 /**
  * store_blobs_drop() - Delete those blobs of a former reference that nothing names any more

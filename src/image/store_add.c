@@ -13,9 +13,7 @@
 
 static int lock_exclusive(const struct store *s, int *ret_fd, struct err *err)
 {
-	int r = store_lock(s, "lock", LOCK_EX, ret_fd);
-
-	return r < 0 ? err_set(err, r, "%s/lock: cannot be locked: %s", s->path, strerror(-r)) : 0;
+	return store_lock(s, "lock", LOCK_EX, ret_fd, err);
 }
 
 /* --- a disk being made --- */
@@ -188,7 +186,7 @@ void store_blobs_drop(const struct store *s, const struct image_ref *former)
 	AUTO_FD(lock);
 	AUTO_FD(dir);
 
-	if (store_lock(s, "pulls", LOCK_EX | LOCK_NB, &pulls) < 0 || lock_exclusive(s, &lock, NULL) < 0)
+	if (store_lock(s, "pulls", LOCK_EX | LOCK_NB, &pulls, NULL) < 0 || lock_exclusive(s, &lock, NULL) < 0)
 		return;
 	dir = store_dir(s, "blobs/sha256");
 	if (dir < 0)

@@ -111,9 +111,9 @@ int store_list(const struct store *s, struct image_list *ret, struct err *err)
 	int r;
 
 	/* Exclusive: whether a disk is in use shows by locking it for a moment, and a launch must not meet that lock. */
-	r = store_lock(s, "lock", LOCK_EX, &lock);
+	r = store_lock(s, "lock", LOCK_EX, &lock, err);
 	if (r < 0)
-		return err_set(err, r, "%s/lock: cannot be locked: %s", s->path, strerror(-r));
+		return r;
 	r = list_locked(s, &l, err);
 	if (r < 0)
 		image_list_done(&l);
@@ -295,7 +295,7 @@ static void prune_locked(struct prune *p)
 	prune_refs(p);
 	prune_dir(p, PRUNE_DISK, p->s->disks);
 	prune_dir(p, PRUNE_TMP, p->s->tmp);
-	if (store_lock(p->s, "pulls", LOCK_EX | LOCK_NB, &pulls) == 0) {
+	if (store_lock(p->s, "pulls", LOCK_EX | LOCK_NB, &pulls, NULL) == 0) {
 		blobs = store_dir(p->s, "blobs/sha256");
 		partial = store_dir(p->s, "partial");
 		prune_dir(p, PRUNE_BLOB, blobs);
@@ -314,9 +314,9 @@ int store_prune(const struct store *s, const struct prune_rule *rule, struct pru
 	AUTO_FD(lock);
 	int r;
 
-	r = store_lock(s, "lock", LOCK_EX, &lock);
+	r = store_lock(s, "lock", LOCK_EX, &lock, err);
 	if (r < 0)
-		return err_set(err, r, "%s/lock: cannot be locked: %s", s->path, strerror(-r));
+		return r;
 	r = list_locked(s, &p.refs, err);
 	if (r == 0) {
 		prune_locked(&p);

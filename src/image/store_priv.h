@@ -21,8 +21,9 @@ struct disk_meta {
 
 /* store.c */
 
-/* @name is "lock" or "pulls"; @how is flock(2)'s. The descriptor frees it. 0 or a negative errno. */
-int store_lock(const struct store *s, const char *name, int how, int *ret_fd);
+/* @name is "lock" or "pulls"; @how is flock(2)'s. The descriptor frees it. 0; -EINTR: the user wants to stop; -EWOULDBLOCK with
+ * LOCK_NB; another negative errno; @err set */
+int store_lock(const struct store *s, const char *name, int how, int *ret_fd, struct err *err);
 bool store_is_hex(const char *s);
 char *store_disk_file(const char *key, const char *ext);
 /* A folder below the store that may not be there: descriptor or a negative errno. */

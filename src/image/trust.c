@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
 
@@ -78,16 +79,25 @@ static int add_dir(X509_STORE *store, const char *path)
 	return 0;
 }
 
-static int add_dirs(X509_STORE *store, const char *paths)
+/* Folders that are not there are passed over, as OpenSSL does it: the variable is often set for another machine's sake.
+ * True if one was there. */
+static bool add_dirs(X509_STORE *store, const char *paths)
 {
 	AUTO_FREE(char, copy);
 	char *save = NULL;
-	int r = 0;
+	bool any = false;
 
 	copy = xstrdup(paths);
-	for (char *p = strtok_r(copy, ":", &save); p && r == 0; p = strtok_r(NULL, ":", &save))
-		r = add_dir(store, p);
-	return r;
+	for (char *p = strtok_r(copy, ":", &save); p; p = strtok_r(NULL, ":", &save)) {
+		AUTO_FREE(char, shown);
+		int r = add_dir(store, p);
+
+		shown = str_escape(p, strlen(p));
+		if (r < 0)
+			log_warn("SSL_CERT_DIR: %s: %s; passed over", shown, strerror(-r));
+		any |= r == 0;
+	}
+	return any;
 }
 
 static int add_all(X509_STORE *store, struct err *err)
@@ -107,14 +117,8 @@ static int add_all(X509_STORE *store, struct err *err)
 				       r == -EBADMSG ? "holds no certificates in PEM form" : strerror(-r));
 		any = true;
 	}
-	if (dir && *dir) {
-		free(shown);
-		shown = str_escape(dir, strlen(dir));
-		r = add_dirs(store, dir);
-		if (r < 0)
-			return err_set(err, r, "SSL_CERT_DIR: %s: %s; correct or unset it", shown, strerror(-r));
-		any = true;
-	}
+	if (dir && *dir)
+		any |= add_dirs(store, dir);
 	return any ? 0 : err_set(err, -ENOENT, "no CA certificates on this machine; install ca-certificates, or set SSL_CERT_FILE");
 }
 

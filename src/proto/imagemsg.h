@@ -55,7 +55,8 @@ enum im_msg {
 	/* both ways, or from both */
 	IM_LAYER,    /* IM_K_LAYER, IM_K_COMPRESSION, IM_K_BLOB, IM_K_BYTES of the blob, IM_K_DIFF_ID; to unpack with a
 		      * descriptor. A pipe or a locally made tar has no IM_K_BLOB, IM_K_BYTES and IM_K_DIFF_ID. */
-	IM_PROGRESS, /* IM_K_LAYER, IM_K_BYTES of the blob loaded or consumed; unpack: IM_K_NAME of the entry, escaped */
+	IM_PROGRESS, /* IM_K_LAYER, IM_K_BYTES of the blob loaded or consumed; unpack: IM_K_NAME of the entry, escaped. From fetch
+		      * before PART: of what the store has, checked so far; beyond that, what another process has loaded */
 	IM_DONE,     /* unpack: IM_K_ENTRIES, IM_K_USED, IM_K_VERSION?, IM_K_HAS* */
 	IM_ERROR,    /* IM_K_ERRNO, IM_K_TEXT: OBJECT: CAUSE; WHAT TO DO */
 	/* builds */

@@ -171,6 +171,21 @@ class Refused(Case):
         self.assertEqual((self.content(mark), self.content(f"{self.work}/x")), (b"in", b"in"))
         self.assertFalse(mark.exists() or (self.work / "x").exists())
 
+    def test_a_stored_layer_that_was_damaged(self):
+        # The right size, other bytes: found when a disk is made of it, and loaded again.
+        image = self.push(old())
+        file = self.store / "blobs/sha256" / image.layers[0]
+        data = file.read_bytes()
+        file.chmod(0o600)
+        file.write_bytes(data[:-9] + b"X" + data[-8:])
+        shutil.rmtree(self.store / "disks")
+        self.relay.forget()
+        out, _ = self.run_it("pull")
+        self.assertIn("its disk was made again", out)
+        self.usable(self.digest)
+        self.assertEqual([d for d in self.relay.blobs() if d in image.layers], [image.layers[0]])
+        self.assertEqual(file.read_bytes(), data)
+
     def test_no_such_tag(self):
         self.refused("nosuch", words=("--image", self.ref("nosuch")))
 
@@ -180,6 +195,8 @@ class Refused(Case):
 
     def test_words(self):
         self.refused("lower case", check=2, words=("--image", "example.org/Upper"))
+        self.refused("127.0.0.1:99999/x/y:z: its port is not a number from 1 to 65535", check=2,
+                     words=("--image", "127.0.0.1:99999/x/y:z"))
         self.refused("agent-vm build --tag full", check=2, words=("--image", "localhost/agent-vm:full"))
 
     def test_setup_without_a_registry(self):
@@ -327,6 +344,55 @@ class Interrupted(Case):
 
 
 class AtOnce(Case):
+    def held(self, name):
+        """The lock of the store, exclusively, as another process has it."""
+        import fcntl
+        self.store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        f = open(self.store / name, "w")
+        self.addCleanup(f.close)
+        fcntl.flock(f, fcntl.LOCK_EX)
+        return f
+
+    def test_ctrl_c_while_waiting_for_a_lock(self):
+        # Seen to fail with flock(2) that waits: the signal is a descriptor and interrupts nothing.
+        self.push(old())
+        waits = "    waiting for another pull, build or prune to let go of the image store\n"
+        for name in "pulls", "lock":
+            for words in ("pull",), ("build", "--base"), ("setup", "--no-verify"):
+                with self.subTest(name=name, words=words):
+                    if words[0] == "build" and name == "lock":
+                        continue  # it comes to that only after minutes of work
+                    f = self.held(name)
+                    p = self.start(*words)
+                    seen = ""
+                    while waits not in seen:
+                        line = p.stderr.readline()
+                        self.assertNotEqual(line, "", seen)
+                        seen += line
+                    began = time.monotonic()
+                    p.send_signal(signal.SIGINT)
+                    _, err = self.end(p, -signal.SIGINT, 20)
+                    self.assertLess(time.monotonic() - began, 1 * SLOW)
+                    self.assertIn("agent-vm: stopped", err)
+                    f.close()
+        # And it goes on when the lock is free.
+        f = self.held("pulls")
+        p = self.start("pull")
+        while p.stderr.readline() != waits:
+            self.assertIsNone(p.poll())
+        f.close()
+        self.end(p, 0)
+        self.usable()
+
+    def test_a_registry_that_is_slow_to_answer(self):
+        self.push(old())
+        self.relay.hold_after(0)
+        p = self.start("pull")
+        self.assertEqual(p.stderr.readline(), f"==> {self.ref()}\n")
+        self.assertEqual(p.stderr.readline(), f"    waiting for 127.0.0.1:{self.relay.port} to answer\n")
+        self.relay.hold_after(None)
+        self.end(p, 0)
+
     def test_two_pulls_load_each_blob_once(self):
         image = self.push(old())
         self.relay.hold_after(image.bytes // 3)

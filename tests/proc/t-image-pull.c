@@ -38,7 +38,7 @@ static void fake_done(void)
 }
 
 struct seen {
-	unsigned events[4];
+	unsigned events[PULL_WAITS + 1];
 	bool entry;
 	uint64_t most;
 };

@@ -280,7 +280,7 @@ TEST(a_pull_under_way_keeps_its_blobs)
 
 	put_file(&s, "blobs/sha256", hex_of('9'), 10);
 	memset(former.config, '9', IMAGE_HEX);
-	pull = store_pull_lock(&s);
+	pull = store_pull_lock(&s, NULL);
 	CHECK_INT(pull, >=, 0);
 	p = prune(&s, &rule);
 	CHECK_INT(p.n, ==, 0);

@@ -39,7 +39,8 @@ TEST(what_is_no_reference_is_refused)
 {
 	static const char *const cases[] = {
 		"", "/", "a/", "/a", "a//b", "A", "a/B", "a:", "a:-x", "a: b", "a b", "a\nb", "a@", "a@sha256:12", ("a@md5:" HEX),
-		"https://h.example/x", "h.example:/x", "h.example:123456/x", "a___b", "a..b", "-a", "a-", "h..x./y/Z",
+		"https://h.example/x", "h.example:/x", "h.example:123456/x", "h.example:65536/x", "h.example:0/x", "h.example:00000/x",
+		"[::1]:/x", "[::1]:99999/x", "[::1]5/x", "a___b", "a..b", "-a", "a-", "h..x./y/Z",
 		"../x", "a/../b",
 	};
 	struct err err;
@@ -63,6 +64,17 @@ TEST(what_is_no_reference_is_refused)
 	longer[REF_NAME_MAX - strlen("docker.io/library/") + 1] = '\0';
 	CHECK_INT(ref_normalise(longer, &s, &err), ==, -EINVAL);
 	CHECK(!s);
+}
+
+TEST(a_wrong_port_is_named)
+{
+	struct err err;
+	char *s = NULL;
+
+	CHECK_INT(ref_normalise("127.0.0.1:99999/x/y:z", &s, &err), ==, -EINVAL);
+	CHECK_STR(err.text, "image 127.0.0.1:99999/x/y:z: its port is not a number from 1 to 65535");
+	CHECK_INT(ref_normalise("h.example:65535/x", &s, &err), ==, 0);
+	free(s);
 }
 
 TEST(a_reference_comes_in_parts)
