@@ -1,0 +1,51 @@
+/* What the guest hears when a request is refused (credentials page 9): status, code, one JSON body in the shape of the
+ * host, and a text that says what was refused, why, and what to write instead. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agents/providers.h"
+#include "base/buf.h"
+#include "proto/refusal.h"
+
+struct refusal {
+	uint16_t status; /* 0: no refusal */
+	enum refusal_code code;
+	bool close;	 /* after the answer the connection is closed */
+	const char *why; /* static text: what, why, what instead */
+	/* What the text may name besides; both optional. */
+	enum ph_kind kind;     /* with has_kind */
+	enum prov_class class; /* CLASS_DEFAULT: none */
+	bool has_kind;
+};
+
+/* The refusals that are counted as violations: a credential towards a place that is not its own. */
+bool refusal_is_violation(enum refusal_code code);
+
+/* The status of a refusal that vault asked for by its code. */
+struct refusal refusal_by_vault(enum refusal_code code, enum ph_kind kind);
+
+/**
+ * refusal_text() - The sentence for person and agent
+ * @path:	Of the request, already found well-formed; empty if it was not
+ *
+ * Only our own words, and the path's bytes of which none needs an escape in JSON.
+ */
+void refusal_text(const struct refusal *r, enum prov_host_id host, struct span path, char *out, size_t size);
+
+/**
+ * refusal_body() - The JSON (or for git the two lines) in the shape of the host
+ * @host:	HOSTS: of none, for plain HTTP
+ *
+ * Return: 0 or -ENOBUFS; *@ret_type: the value for content-type
+ */
+int refusal_body(const struct refusal *r, enum prov_host_id host, struct span path, struct buf *out,
+		 const char **ret_type);
+
+/* The same as a whole HTTP/1.1 answer. @is_head: no body. 0 or -ENOBUFS. */
+int refusal_http1(const struct refusal *r, enum prov_host_id host, struct span path, bool is_head, struct buf *out);
+
+/* The 301 that a GET or HEAD in clear gets: to https, the same target. @host is our own spelling, @target was checked.
+ */
+int refusal_to_https(const char *host, struct span target, struct buf *out);

@@ -1,0 +1,28 @@
+/* Why a request was refused, as gate and vault tell it to each other. */
+#pragma once
+
+/* The words are stable: they stand in x-sandbox-policy and in records. */
+enum refusal_code {
+	REFUSAL_NONE,
+	REFUSAL_FRAMING,
+	REFUSAL_VERSION,
+	REFUSAL_METHOD,
+	REFUSAL_PATH,
+	REFUSAL_HOST,
+	REFUSAL_LIMIT,
+	REFUSAL_CRED_TWICE,
+	REFUSAL_SLOT,
+	REFUSAL_WRONG_HOST,
+	REFUSAL_STALE,
+	REFUSAL_FOREIGN_CRED,
+	REFUSAL_PATH_DENIED,
+	REFUSAL_UPGRADE,
+	REFUSAL_LOGIN_INSIDE,
+	REFUSAL_CREDENTIAL_UNAVAILABLE,
+	REFUSAL_REFRESH_PENDING,
+	REFUSAL_ENCODING,
+	REFUSAL_UPSTREAM,
+	REFUSAL_UPSTREAM_FRAMING,
+	REFUSAL_CODES,
+};
+extern const char *const refusal_code_str[REFUSAL_CODES];
