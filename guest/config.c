@@ -192,6 +192,27 @@ static int parse_net(struct config_net *net, struct span in)
 	return r < 0 || !mac || mtu < 1280 || (net->bits4 == 0 && net->bits6 == 0) ? -EBADMSG : 0;
 }
 
+static int parse_ports(struct config_ports *p, struct span in)
+{
+	struct span val;
+	uint64_t u;
+	uint16_t key;
+	int r;
+
+	if (p->wanted)
+		return -EBADMSG;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		if (key == GC_AUTO && (r = rec_u64(val, 1, &u)) == 0)
+			p->automatic = u != 0;
+		else if (key != GC_PORT || p->n == GC_PORTS_MAX || (r = rec_u64(val, UINT16_MAX, &u)) < 0 || u == 0)
+			return -EBADMSG;
+		else
+			p->v[p->n++] = (uint16_t)u;
+	}
+	p->wanted = true;
+	return r;
+}
+
 static int parse_one(struct config *c, uint16_t key, struct span val)
 {
 	switch (key) {
@@ -215,6 +236,8 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return parse_dir(c, val);
 	case GC_NET:
 		return parse_net(&c->net, val);
+	case GC_PORTS:
+		return parse_ports(&c->ports, val);
 	case GC_FLAGS:
 		return rec_u64(val, GC_F_NO_IMAGE_VERSION, &c->flags);
 	default:
@@ -247,6 +270,8 @@ int config_parse(struct span in, struct config *ret, struct err *err)
 		if (ret->binds[i].sub && !ret->share_tag)
 			return err_set(err, -EBADMSG, "configuration of the guest: %s is bound from a share that is not named",
 				       ret->binds[i].target);
+	if (ret->ports.wanted && ret->net.bits4 == 0)
+		return err_set(err, -EBADMSG, "configuration of the guest: ports are published without an address");
 	if (ret->n_binds > 1)
 		qsort(ret->binds, ret->n_binds, sizeof(*ret->binds), parent_first);
 	return 0;

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/span.h"
+#include "proto/guestcfg.h"
 
 struct config_bind {
 	char *sub, *tag; /* one of them */
@@ -37,11 +38,19 @@ struct config_net {
 	uint8_t addr6[16], gateway6[16];
 };
 
+/* Published ports; see guest/ports.h. */
+struct config_ports {
+	bool wanted, automatic;
+	uint16_t v[GC_PORTS_MAX];
+	size_t n;
+};
+
 struct config {
 	uint64_t flags;
 	uint64_t root_bytes; /* 0: not said */
 	char *hostname, *root, *root_fs, *share_tag;
 	struct config_net net;
+	struct config_ports ports;
 	struct config_bind *binds;
 	struct config_link *links;
 	struct config_file *files;

@@ -12,7 +12,7 @@
 #include "guest/stream.h"
 #include "proto/ctl.h"
 
-enum guest_event { EV_PORT = 1, EV_CHILD, EV_STATUS, EV_IN, EV_OUT, EV_ERR };
+enum guest_event { EV_PORT = 1, EV_CHILD, EV_STATUS, EV_IN, EV_OUT, EV_ERR, EV_PORTS };
 
 enum guest_state {
 	GUEST_NEW,    /* HELLO is said, CONFIG is awaited */
@@ -49,6 +49,8 @@ struct guest {
 	struct port port;
 	int child_fd; /* signalfd for SIGCHLD */
 	int kmsg_fd;
+	int ports_fd; /* guest/ports.h; -1: nothing is published, or it ended */
+	bool ports_watched;
 	bool childless;
 	bool reap_more;
 	int64_t until_ns; /* end of GUEST_ENDS or GUEST_KILLS */

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
@@ -22,6 +23,7 @@
 #include "base/macros.h"
 #include "guest/guest.h"
 #include "guest/oom.h"
+#include "guest/ports.h"
 #include "proto/rec.h"
 
 #define MS ((int64_t)1000000)
@@ -35,7 +37,7 @@ int guest_init(struct guest *g, const struct guest_ops *ops, int fd)
 	sigset_t set;
 	int r;
 
-	*g = (struct guest){ .ops = ops, .child_fd = -1, .kmsg_fd = -1, .ev.epfd = -1 };
+	*g = (struct guest){ .ops = ops, .child_fd = -1, .kmsg_fd = -1, .ports_fd = -1, .ev.epfd = -1 };
 	streams_init(g);
 	r = port_init(&g->port, fd);
 	if (r == 0)
@@ -60,6 +62,7 @@ void guest_done(struct guest *g)
 	port_done(&g->port);
 	close_p(&g->child_fd);
 	close_p(&g->kmsg_fd);
+	close_p(&g->ports_fd);
 	if (g->ev.epfd >= 0)
 		ev_close(&g->ev);
 }
@@ -293,6 +296,41 @@ static void port_rearm(struct guest *g, bool hung_up)
 	p->events = want;
 }
 
+/* One listener that came or went. */
+static void ports_read(struct guest *g)
+{
+	struct ports_note note;
+	ssize_t k = recv(g->ports_fd, &note, sizeof(note), 0);
+	uint8_t le[3] = { 0 };
+
+	if (k < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (k == (ssize_t)sizeof(note)) {
+		memcpy(le, (uint8_t[]){ (uint8_t)note.port, (uint8_t)(note.port >> 8), note.open }, sizeof(le));
+	} else {
+		ev_unwatch(&g->ev, g->ports_fd);
+		close_p(&g->ports_fd);
+		g->ports_fd = -1;
+		if (g->state == GUEST_SERVES)
+			guest_log(g, LOG_LV_WARN, "ports: agent-vm-ports ended; services on loopback are not reached any more");
+	}
+	guest_put(g, CTL_PORT, 0, 0, le, sizeof(le));
+}
+
+/* Read only while the host takes what we say. */
+static void ports_rearm(struct guest *g)
+{
+	bool want = g->port.out.n < PORT_OUT_SOFT;
+
+	if (g->ports_fd < 0 || want == g->ports_watched)
+		return;
+	if (!want)
+		ev_unwatch(&g->ev, g->ports_fd);
+	else if (ev_watch(&g->ev, g->ports_fd, EPOLLIN, EV_PORTS, 0, 0) < 0)
+		return;
+	g->ports_watched = want;
+}
+
 static int64_t sooner(int64_t a, int64_t b)
 {
 	return a < 0 ? b : b < 0 ? a : MIN(a, b);
@@ -384,6 +422,10 @@ int guest_serve(struct guest *g)
 			case EV_ERR:
 				stream_on_out(g, e->slot, e->kind - EV_OUT, e->gen);
 				break;
+			case EV_PORTS:
+				if (g->ports_fd >= 0)
+					ports_read(g);
+				break;
 			}
 		}
 		if (g->reap_more)
@@ -392,6 +434,7 @@ int guest_serve(struct guest *g)
 		(void)port_flush(&g->port);
 		guest_frames(g, now); /* those that waited for room */
 		port_rearm(g, hung_up);
+		ports_rearm(g);
 	}
 	last_words(g);
 	return 0;

@@ -15,6 +15,7 @@
 #include "guest/config.h"
 #include "guest/mounts.h"
 #include "guest/network.h"
+#include "guest/ports.h"
 #include "proto/guestcfg.h"
 
 #define NS ((int64_t)1000000000)
@@ -203,6 +204,11 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 		r = network_up(GC_NET_IF, &c->net, err);
 	if (r < 0)
 		return r;
+	if (c->ports.wanted) {
+		r = (int)ports_start(&c->ports, c->net.addr4, c->net.addr6, &g->ports_fd);
+		if (r < 0)
+			return err_set(err, r, "guest: published ports cannot be watched: %s", strerror(-r));
+	}
 	(void)guest_put_phase(ready, "mounts", start, mounted - start);
 	(void)guest_put_phase(ready, "files", mounted, files - mounted);
 	if (c->net.mtu > 0)

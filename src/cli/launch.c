@@ -48,6 +48,7 @@ struct launch {
 	struct spawned vmm;
 	struct capture console, vmm_log;
 	struct network network;
+	struct autopub *autopub; /* NULL: not asked for */
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -209,6 +210,21 @@ static int start_monitor(struct launch *l)
 	return r;
 }
 
+/* For ps: what is published now. */
+static void list_ports(void *arg)
+{
+	struct launch *l = arg;
+	const struct ports *ports = &l->plan.net.ports;
+	struct strv list = { 0 };
+
+	for (size_t i = 0; i < ports->n_what; i++)
+		strv_take(&list, ports_text(&ports->what[i], false));
+	if (l->autopub)
+		autopub_list(l->autopub, &list);
+	(void)session_set_ports(&l->session, &list);
+	strv_done(&list);
+}
+
 /* While the VM boots. Then what the guest is told, which depends on the families that the host has. */
 static int start_network(struct launch *l)
 {
@@ -231,6 +247,10 @@ static int start_network(struct launch *l)
 	close_p(&l->vmm.net_fd); /* wire's now: its end is the link's end */
 	(void)session_add_child(&l->session, "wire", l->network.wire.pid);
 	(void)session_add_child(&l->session, "vault", l->network.vault.pid);
+	if (l->plan.net.auto_publish)
+		l->autopub = autopub_new(l->network.vault.fd, &l->plan.net.ports);
+	if (l->plan.net.ports.n_what > 0)
+		list_ports(l);
 	r = orders_guest(&l->plan, &l->session, &l->network, &l->config);
 	if (r < 0)
 		(void)err_set(&l->err, r, "guest: its configuration is longer than %d MiB; mount fewer folders", ORDERS_MAX >> 20);
@@ -245,6 +265,9 @@ static int start_run(struct launch *l)
 		.listen_fd = -1,
 		.vmm_pid = l->vmm.pid,
 		.network = &l->network,
+		.autopub = l->autopub,
+		.on_ports = list_ports,
+		.on_ports_arg = l,
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
@@ -494,6 +517,8 @@ static void launch_remarks(struct launch *l)
 	l->update = NULL;
 	if (!l->run)
 		return;
+	for (size_t i = 0; i < run_held(l->run)->n; i++)
+		(void)fprintf(stderr, "==> %s\n", run_held(l->run)->v[i]);
 	if (run_exit_text(l->run)[0] != '\0')
 		(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(l->run));
 	if (run_out_of_memory(l->run))
@@ -534,6 +559,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	if (profile_mode)
 		profile_print(&l->profile, run, profile_mode);
 	run_free(run);
+	autopub_free(l->autopub);
 	network_stop(&l->network);
 	close_p(&l->vmm.net_fd);
 	session_done(&l->session);

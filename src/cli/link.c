@@ -39,9 +39,13 @@ void link_close(struct link *l)
 
 ssize_t link_fill(struct link *l)
 {
-	uint8_t *to = buf_room(&l->in, READ_ONCE);
+	uint8_t *to;
 	ssize_t k;
 
+	/* A whole frame is there, and we are behind with them: a peer that sends many small ones waits. */
+	if (l->in.n > CTL_HEAD + CTL_RECS_MAX)
+		return 0;
+	to = buf_room(&l->in, READ_ONCE);
 	if (!to)
 		return -ENOBUFS;
 	k = read(l->fd, to, READ_ONCE);

@@ -22,10 +22,12 @@
 
 #define READY_MS 10000
 #define STOP_MS 2000
-#define FDS_MAX (VAULT_FD_EXTRA + 2)
 
 #define AUDIT_FD VAULT_FD_EXTRA
 #define AUDIT_OLD_FD (VAULT_FD_EXTRA + 1)
+#define PORTS_FD (VAULT_FD_EXTRA + 2)
+#define FDS_MAX (PORTS_FD + VAULT_PUBLISH_MAX)
+static_assert(FDS_MAX <= VAULT_FD_EXTRA + VAULT_FDS_MAX, "the vault takes no more");
 
 static int put_rule(struct buf *out, const struct policy_rule *r)
 {
@@ -46,6 +48,18 @@ static int put_rule(struct buf *out, const struct policy_rule *r)
 	return k;
 }
 
+static int put_port(struct buf *out, const struct port_socket *s, size_t i)
+{
+	ssize_t at = rec_begin(out, VTC_PUBLISH);
+	int k = at < 0 ? -1 :
+			 rec_put_u64(out, VTC_FD, PORTS_FD + i) | rec_put_u64(out, VTC_PORT, s->guest) |
+				 rec_put_u64(out, VTC_UDP, s->udp) | rec_put_str(out, VTC_TEXT, s->listen);
+
+	if (k == 0)
+		rec_end(out, (size_t)at);
+	return k;
+}
+
 static int put_config(const struct network_plan *p, const uint8_t mac[6], struct buf *out)
 {
 	uint64_t flags = (p->no_network ? VAULT_NO_NETWORK : 0) | (p->allow_lan ? VAULT_ALLOW_LAN : 0) |
@@ -56,6 +70,8 @@ static int put_config(const struct network_plan *p, const uint8_t mac[6], struct
 
 	for (size_t i = 0; i < p->n_rules; i++)
 		k |= put_rule(out, &p->rules[i]);
+	for (size_t i = 0; i < p->ports.n; i++)
+		k |= put_port(out, &p->ports.v[i], i);
 	at = rec_begin(out, VTC_AUDIT);
 	k |= at < 0 ? -1 : rec_put_u64(out, VTC_FD, AUDIT_FD) | rec_put_u64(out, VTC_OLD_FD, AUDIT_OLD_FD);
 	if (k == 0)
@@ -64,7 +80,7 @@ static int put_config(const struct network_plan *p, const uint8_t mac[6], struct
 }
 
 /* @fds: without 0 to 4, which are made here. */
-static int spawn(struct network_role *role, const char *path, int log_fd, int fds[FDS_MAX], struct err *err)
+static int spawn(struct network_role *role, const char *path, int log_fd, int *fds, int n, struct err *err)
 {
 	AUTO_FREE(char, name);
 	int control[2], r;
@@ -77,7 +93,7 @@ static int spawn(struct network_role *role, const char *path, int log_fd, int fd
 	fds[0] = null;
 	fds[1] = fds[2] = fds[4] = log_fd;
 	fds[3] = control[1];
-	r = spawn_role(path, name, fds, FDS_MAX, &role->pid);
+	r = spawn_role(path, name, fds, n, &role->pid);
 	(void)close(control[1]);
 	if (r < 0) {
 		(void)close(control[0]);
@@ -161,15 +177,16 @@ static int start_both(const struct network_plan *plan, int link_fd, int config, 
 {
 	int vault[FDS_MAX] = { [NET_FD_WIRE] = wire_vault[1], [NET_FD_TO_GATE] = vault_gate[0], [VAULT_FD_CONFIG] = config,
 			       [AUDIT_FD] = audit_fd[0], [AUDIT_OLD_FD] = audit_fd[1] };
-	int wire[FDS_MAX] = { [NET_FD_LINK] = link_fd, [NET_FD_VAULT] = wire_vault[0], [NET_FD_GATE] = -1,
-			      [AUDIT_FD] = -1, [AUDIT_OLD_FD] = -1 };
+	int wire[NET_FD_GATE + 1] = { [NET_FD_LINK] = link_fd, [NET_FD_VAULT] = wire_vault[0], [NET_FD_GATE] = -1 };
 	AUTO_FREE(char, families);
 	AUTO_FREE(char, none);
 	int r;
 
-	r = spawn(&n->vault, plan->vault_path, log_fd[1], vault, err);
+	for (size_t i = 0; i < plan->ports.n; i++)
+		vault[PORTS_FD + i] = plan->ports.v[i].fd;
+	r = spawn(&n->vault, plan->vault_path, log_fd[1], vault, PORTS_FD + (int)plan->ports.n, err);
 	if (r == 0)
-		r = spawn(&n->wire, plan->wire_path, log_fd[0], wire, err);
+		r = spawn(&n->wire, plan->wire_path, log_fd[0], wire, (int)ARRAY_SIZE(wire), err);
 	if (r == 0)
 		r = wait_ready(&n->vault, &families, err);
 	if (r == 0)
@@ -178,7 +195,7 @@ static int start_both(const struct network_plan *plan, int link_fd, int config, 
 	return r;
 }
 
-int network_start(const struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
+int network_start(struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
 		  const int audit_fd[2], struct network *ret, struct err *err)
 {
 	int wire_vault[2] = { -1, -1 }, vault_gate[2] = { -1, -1 };
@@ -203,6 +220,7 @@ int network_start(const struct network_plan *plan, int link_fd, const uint8_t ma
 	close_p(&wire_vault[1]);
 	close_p(&vault_gate[0]);
 	ret->gate_fd = vault_gate[1];
+	ports_close(&plan->ports);
 	if (r < 0)
 		network_stop(ret);
 	return r;

@@ -7,12 +7,14 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "cli/ports.h"
 #include "vault/policy.h"
 
 /* What was asked for, with names looked up. */
 struct network_plan {
 	char *wire_path, *vault_path; /* NULL with no_network */
-	bool no_network, allow_lan, allow_host;
+	bool no_network, allow_lan, allow_host, auto_publish;
+	struct ports ports; /* their sockets until network_start() has handed them over */
 	struct policy_rule *rules;
 	size_t n_rules;
 };
@@ -42,7 +44,7 @@ struct network {
  *
  * Return: 0; negative errno with @err set and nothing left
  */
-int network_start(const struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
+int network_start(struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
 		  const int audit_fd[2], struct network *ret, struct err *err);
 
 /* Close their control sockets, give them a moment, and wait for them. Safe at any time. */

@@ -5,7 +5,6 @@
 
 #include "base/macros.h"
 
-#define NETWORK "this version publishes no ports; leave the option out"
 #define LOGINS "this version gives the guest no logins; leave the option out"
 
 static const struct {
@@ -14,8 +13,6 @@ static const struct {
 	{ "repo", LOGINS },
 	{ "github", LOGINS },
 	{ "api", LOGINS },
-	{ "publish", NETWORK },
-	{ "auto-publish", NETWORK },
 	{ "trust-host-ca", "this version leaves certificates to the image; leave the option out" },
 }, held[] = {
 	{ "no-git", "always so in this version" },

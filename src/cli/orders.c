@@ -174,6 +174,26 @@ static int put_net(struct buf *out, const struct network *n)
 	return put_file(out, "/etc/resolv.conf", 0644, "nameserver 192.0.0.1\noptions edns0 timeout:2 attempts:3\n");
 }
 
+/* What the guest has to watch for. */
+static int put_ports(struct buf *out, const struct network_plan *net)
+{
+	bool tcp = net->auto_publish;
+	ssize_t at;
+
+	for (size_t i = 0; i < net->ports.n_what; i++)
+		tcp |= !net->ports.what[i].udp;
+	if (!tcp)
+		return 0;
+	at = rec_begin(out, GC_PORTS);
+	TRY(at);
+	TRY(rec_put_u64(out, GC_AUTO, net->auto_publish));
+	for (size_t i = 0; i < net->ports.n_what; i++)
+		if (!net->ports.what[i].udp)
+			TRY(rec_put_u64(out, GC_PORT, net->ports.what[i].guest));
+	rec_end(out, (size_t)at);
+	return 0;
+}
+
 int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct buf *out)
 {
 	AUTO_FREE(char, hosts);
@@ -190,5 +210,6 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 	TRY(put_file(out, "/etc/hosts", 0644, hosts));
 	if (!p->net.no_network)
 		TRY(put_net(out, net));
+	TRY(put_ports(out, &p->net));
 	return put_home(p, out);
 }

@@ -409,6 +409,9 @@ static void plan_network(struct cli *cli, const struct launch_args *args, struct
 	net->allow_host = args->allow_host;
 	add_rules(net, &args->allow_egress, egress_parse);
 	add_rules(net, &args->allow_ssh, ssh_dest_parse);
+	net->auto_publish = args->auto_publish;
+	if (!args->no_network)
+		ports_open(cli, &net->ports);
 	if (net->n_rules > POLICY_RULES_MAX)
 		problem_text(&cli->problems, "--allow-egress and --allow-ssh: %zu of them; at most %d are possible", net->n_rules,
 			     POLICY_RULES_MAX);
@@ -449,6 +452,7 @@ void plan_done(struct plan *p)
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
 		free(*strings[i]);
 	free(p->net.rules);
+	ports_done(&p->net.ports);
 	project_close(&p->project);
 	layout_done(&p->layout);
 	image_done(&p->image);

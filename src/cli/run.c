@@ -1,6 +1,7 @@
 #include "cli/run_priv.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -30,6 +31,8 @@
 #define PROGRESS_AFTER_S 1
 #define VMM_LINES 100 /* of a monitor that was taken over; an honest one says a few */
 #define NET_LOST_MS 300
+#define LINES_MAX 10000 /* a guest that opens and closes ports without end fills no disk of ours */
+#define HELD_MAX 64
 
 static const int watched_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD, SIGTSTP, SIGCONT };
 
@@ -356,6 +359,32 @@ void run_progress_clear(struct run *r)
 	r->progress_at = -1;
 }
 
+/* A pipe that says so takes a line without waiting. */
+static bool stderr_takes(const struct run *r)
+{
+	struct pollfd p = { STDERR_FILENO, POLLOUT, 0 };
+
+	return r->local.out[1].q.n == 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
+void run_line(struct run *r, const char *text)
+{
+	if (r->lines++ >= LINES_MAX) {
+		if (r->lines == LINES_MAX + 1)
+			log_info("ports: more than %d lines; the rest is left out", LINES_MAX);
+		return;
+	}
+	log_info("%s", text);
+	if (r->spec.quiet)
+		return;
+	if (!(r->stage == STAGE_AGENT && r->local.pty) && stderr_takes(r))
+		(void)dprintf(STDERR_FILENO, "==> %s\n", text);
+	else if (r->held.n < HELD_MAX)
+		strv_add(&r->held, text);
+	else if (r->held.n == HELD_MAX)
+		strv_addf(&r->held, "more about ports: %s/launcher.log", r->spec.log_dir);
+}
+
 static int64_t next_deadline(const struct run *r)
 {
 	const int64_t all[] = { r->deadline, r->progress_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1,
@@ -543,6 +572,7 @@ void run_free(struct run *r)
 	}
 	clients_close(r);
 	local_close(r);
+	strv_done(&r->held);
 	link_close(&r->port);
 	close_p(&r->control_fd);
 	close_p(&r->listen_fd);
@@ -581,6 +611,11 @@ unsigned run_walls(const struct run *r)
 bool run_out_of_memory(const struct run *r)
 {
 	return r->oom;
+}
+
+const struct strv *run_held(const struct run *r)
+{
+	return &r->held;
 }
 
 bool run_had_pty(const struct run *r)

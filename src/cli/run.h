@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "cli/autopub.h"
 #include "cli/capture.h"
 #include "cli/network.h"
 
@@ -50,6 +51,9 @@ struct run_spec {
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
 	struct network *network; /* NULL: none; its end ends the session. Borrowed */
+	struct autopub *autopub; /* NULL: the guest was not asked for its listeners. Borrowed */
+	void (*on_ports)(void *arg); /* they have changed */
+	void *on_ports_arg;
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;
@@ -88,6 +92,8 @@ const struct run_times *run_times(const struct run *r);
 const struct run_phase *run_phases(const struct run *r, size_t *ret_n);
 unsigned run_walls(const struct run *r); /* enum cage_wall */
 bool run_out_of_memory(const struct run *r);
+/* Lines that could not be shown while the terminal was the agent's, to print after it. Borrowed. */
+const struct strv *run_held(const struct run *r);
 bool run_had_pty(const struct run *r);
 /* stdout or stderr of ours failed with something else than a reader that went away: positive errno, else 0. */
 int run_output_error(const struct run *r);

@@ -136,6 +136,26 @@ static void on_log(struct run *r, const struct ctl_frame *f)
 	log_at(level < LOG_LV_N ? level : LOG_LV_INFO, "guest: %s", text);
 }
 
+static int on_ports(struct run *r, const struct ctl_frame *f)
+{
+	AUTO_FREE(char, line);
+	struct span in = f->payload;
+	uint16_t port = 0;
+	uint8_t open = 2;
+	bool changed;
+
+	(void)span_u16(&in, &port);
+	(void)span_u8(&in, &open);
+	if (!r->spec.autopub || r->stage == STAGE_CONFIG || open > 1 || (port == 0 && open))
+		return -EBADMSG;
+	line = autopub_change(r->spec.autopub, port, open, now_ns(), &changed);
+	if (line)
+		run_line(r, line);
+	if (changed && r->spec.on_ports)
+		r->spec.on_ports(r->spec.on_ports_arg);
+	return 0;
+}
+
 static struct stream *find(struct run *r, uint32_t id)
 {
 	for (size_t i = 0; i < CTL_STREAMS_MAX; i++)
@@ -209,7 +229,7 @@ static int on_frame(struct run *r, const struct ctl_frame *f)
 	if (r->stage == STAGE_BOOT && f->type != CTL_HELLO && f->type != CTL_FAIL)
 		return -EBADMSG;
 	/* We stopped listening to these: what it was to do is no longer wanted. */
-	if (r->stage == STAGE_DOWN && (f->type == CTL_READY || f->type == CTL_FAIL))
+	if (r->stage == STAGE_DOWN && (f->type == CTL_READY || f->type == CTL_FAIL || f->type == CTL_PORT))
 		return 0;
 	switch (f->type) {
 	case CTL_HELLO:
@@ -221,6 +241,8 @@ static int on_frame(struct run *r, const struct ctl_frame *f)
 	case CTL_LOG:
 		on_log(r, f);
 		return 0;
+	case CTL_PORT:
+		return on_ports(r, f);
 	case CTL_PING:
 		(void)span_u64(&in, &cookie);
 		/* One answer at a time: pings that come faster than they are read are the guest's loss. */

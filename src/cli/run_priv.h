@@ -54,6 +54,8 @@ struct run {
 	int64_t net_lost;  /* a network process ended, 0: none did */
 	char net_text[ERR_TEXT_MAX];
 	bool bye, oom;
+	struct strv held; /* lines for after the agent */
+	size_t lines;	  /* of ports, so far */
 	unsigned vmm_lines; /* that agent-vm-vmm had written to our log */
 	char vmm_text[ERR_TEXT_MAX];  /* why the monitor ended, in its own words, escaped */
 	char exit_text[ERR_TEXT_MAX]; /* the agent was not started, in the guest's words, escaped */
@@ -89,6 +91,8 @@ struct stream *run_stream_new(struct run *r, enum stream_kind kind);
 void run_stream_free(struct stream *s);
 void run_progress_clear(struct run *r);
 void run_send_clock(struct run *r);
+/* A status line about the session: shown at once unless the terminal is the agent's (spec/cli.md section 9.2). */
+void run_line(struct run *r, const char *text);
 
 /* run_guest.c: frames of the guest. 0, or -EBADMSG when the guest broke the protocol. */
 int run_guest_frames(struct run *r);

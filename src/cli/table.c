@@ -106,6 +106,27 @@ static void row_network(const struct printer *pr, const struct plan *p)
 	row(pr, "network", text);
 }
 
+static void row_ports(const struct printer *pr, const struct network_plan *net)
+{
+	AUTO_FREE(char, text);
+
+	text = xstrdup("");
+	for (size_t i = 0; i < net->ports.n_what; i++) {
+		AUTO_FREE(char, one);
+
+		one = ports_text(&net->ports.what[i], true);
+		text_add(&text, *text ? ", " : "");
+		text_add(&text, one);
+		text_add(&text, ports_is_open(&net->ports.what[i]) ? " (open to your network)" : "");
+	}
+	if (net->auto_publish) {
+		text_add(&text, *text ? ", " : "");
+		text_add(&text, "on 127.0.0.1 what listens in the guest");
+	}
+	if (*text)
+		row(pr, "ports", text);
+}
+
 void table_rows(const struct plan *p, struct session *s, bool quiet)
 {
 	const struct printer pr = { .session = s, .quiet = quiet };
@@ -121,6 +142,7 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 	row(&pr, "login", "none");
 	row(&pr, "github", "none; all repositories without your rights");
 	row_network(&pr, p);
+	row_ports(&pr, &p->net);
 	row_env(&pr, &p->args->env);
 	rows(&pr, "state", &l->state);
 }

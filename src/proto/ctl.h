@@ -65,6 +65,8 @@ enum ctl_type {
 	CTL_SHUTDOWN, /* host: grace in ms u32: SIGTERM to everything, SIGKILL after it, sync, unmount, power off */
 	CTL_BYE,      /* guest: everything of the project is synced, the power goes off now */
 	CTL_LOG,      /* guest: level u8, text */
+	CTL_PORT,     /* guest, when CONFIG asked for it: port u16, u8 1: something listens there, 0: no longer; port 0: nothing
+		       * listens any more */
 	CTL_TYPES
 };
 

@@ -25,6 +25,9 @@ enum guestcfg_key {
 	GC_NET_MAC, /* 6 bytes, the gateway's */
 	GC_NET_V4,  /* 9 bytes: address, gateway, prefix length */
 	GC_NET_V6,  /* 33 bytes: the same */
+	GC_PORTS,   /* records GC_AUTO, GC_PORT*: watch what listens; needs GC_NET with GC_NET_V4 */
+	GC_AUTO,    /* u64 0 or 1: tell the host of every listener by CTL_PORT */
+	GC_PORT,    /* u64 1..65535: published; a listener on loopback is made reachable */
 };
 
 enum guestcfg_flag {
@@ -35,6 +38,8 @@ enum guestcfg_flag {
 #define GC_NET_MTU_MAX 65520
 
 #define GC_BINDS_MAX 80
+#define GC_PORTS_MAX 64
+#define GC_AUTO_PORT_MIN 1024 /* lower ones are not told of */
 #define GC_SHARE_AT "/run/agent-vm/share" /* where the share itself is mounted in the guest */
 #define GC_IMAGE_API_MIN 1
 #define GC_IMAGE_API_MAX 1

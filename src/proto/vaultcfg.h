@@ -2,7 +2,8 @@
  *
  * agent-vm-vault is started with these descriptors and no others:
  *   0 /dev/null  1, 2 the role's log
- *   3 SOCK_SEQPACKET to the launcher: READY or ERROR go up; its end means that the launcher is gone
+ *   3 SOCK_SEQPACKET to the launcher: READY or ERROR go up, struct vault_listen comes down; its end means that the
+ *     launcher is gone
  *   4 the role's log
  *   5 SOCK_SEQPACKET to wire, 6 SOCK_SEQPACKET to gate (proto/netmsg.h)
  *   7 sealed memfd with the configuration: records VTC_*
@@ -18,6 +19,8 @@
 #define VAULT_FDS_MAX 160  /* 64 publishes of both families, the audit files, and room */
 #define VAULT_CONFIG_MAX (1 << 20)
 #define VAULT_PUBLISH_MAX 128 /* sockets: 64 publishes, each on 127.0.0.1 and ::1 */
+#define VAULT_LISTEN_MAX 64   /* sockets at one time by struct vault_listen */
+#define VAULT_LISTEN_TEXT 64
 #define VAULT_NAMED_MAX 256
 #define VAULT_NAMED_ADDRS 32
 #define VAULT_PROXY_ADDRS 8
@@ -56,6 +59,13 @@ enum vaultcfg_key {
 	VTC_TEXT,
 	VTC_AUTH,	/* "user:password", percent-decoded */
 	VTC_NO_PROXY,	/* one entry: "*", NAME, IP or CIDR, each with an optional port as in NAME:PORT */
+};
+
+/* Down on fd 3, any number of times while the session runs: publish one more TCP port of the guest. The listening socket
+ * comes with it. It ends by shutdown(2) of the launcher's copy; connections live on. */
+struct vault_listen {
+	uint16_t port;			/* of the guest */
+	char listen[VAULT_LISTEN_TEXT]; /* "127.0.0.1:3000", for the audit; ends with a NUL, zeros behind it */
 };
 
 /* On fd 3 enum net_control of proto/netmsg.h goes up. The text of NET_CTL_READY says which families the host has, and so the

@@ -256,9 +256,12 @@ int session_set_vm(struct session *s, const char *image, const char *monitor)
 	return session_write_json(s);
 }
 
-int session_add_port(struct session *s, const char *port)
+int session_set_ports(struct session *s, const struct strv *ports)
 {
-	strv_add(&s->info.ports, port);
+	strv_done(&s->info.ports);
+	s->info.ports = (struct strv){ 0 };
+	for (size_t i = 0; i < ports->n; i++)
+		strv_add(&s->info.ports, ports->v[i]);
 	return session_write_json(s);
 }
 

@@ -117,7 +117,8 @@ int session_create(struct session *ret, const struct state_root *root, const str
 int session_add_child(struct session *s, const char *role, pid_t pid);
 int session_drop_child(struct session *s, pid_t pid);
 int session_set_vm(struct session *s, const char *image, const char *monitor);
-int session_add_port(struct session *s, const char *port);
+/* The whole list; it is empty at first. */
+int session_set_ports(struct session *s, const struct strv *ports);
 /* Only in memory; session_write_json() makes them last. */
 void session_add_row(struct session *s, const char *label, const char *text);
 int session_write_json(struct session *s);

@@ -320,6 +320,24 @@ int vault_config_parse(struct span in, struct vault_config *ret, struct err *err
 		       "agent-vm must be of one build", key);
 }
 
+int vault_listen_check(const void *msg, size_t n, struct vault_listen *ret)
+{
+	struct vault_listen l;
+	size_t len;
+
+	if (n != sizeof(l))
+		return -EBADMSG;
+	memcpy(&l, msg, n);
+	len = strnlen(l.listen, sizeof(l.listen));
+	if (l.port == 0 || len == 0 || len == sizeof(l.listen))
+		return -EBADMSG;
+	for (size_t i = len; i < sizeof(l.listen); i++)
+		if (l.listen[i] != '\0')
+			return -EBADMSG;
+	*ret = l;
+	return 0;
+}
+
 int no_proxy_parse(const char *s, struct vault_no_proxy *ret)
 {
 	struct vault_no_proxy e = { 0 };

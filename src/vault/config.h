@@ -13,11 +13,12 @@ struct vault_named {
 };
 
 struct vault_publish {
-	int fd;
+	int fd;	       /* -1: the place is free */
+	bool added;    /* by struct vault_listen: it may end before the session */
 	uint16_t port; /* of the guest */
 	uint16_t own;  /* of the host: what fd is bound to */
 	bool udp;
-	char listen[64]; /* for the audit */
+	char listen[VAULT_LISTEN_TEXT]; /* for the audit */
 };
 
 struct vault_no_proxy {
@@ -43,7 +44,7 @@ struct vault_config {
 	uint16_t mtu;
 	struct vault_named *named; /* [n_named] */
 	size_t n_named;
-	struct vault_publish publishes[VAULT_PUBLISH_MAX];
+	struct vault_publish publishes[VAULT_PUBLISH_MAX + VAULT_LISTEN_MAX];
 	size_t n_publishes;
 	struct vault_proxy proxy;
 	int audit_fd, audit_old_fd; /* -1: none */
@@ -58,6 +59,15 @@ struct vault_config {
  * Return: 0; -EBADMSG with @err set
  */
 int vault_config_parse(struct span in, struct vault_config *ret, struct err *err);
+
+/**
+ * vault_listen_check() - Is this a struct vault_listen, in form?
+ *
+ * Pure.
+ *
+ * Return: 0 and @ret; -EBADMSG
+ */
+int vault_listen_check(const void *msg, size_t n, struct vault_listen *ret);
 
 /* One entry of no_proxy. 0 or -EINVAL. */
 int no_proxy_parse(const char *s, struct vault_no_proxy *ret);

@@ -202,11 +202,31 @@ static void from_gate(struct vault *v)
 		vault_end(v, k == 0 || k == -ECONNRESET ? "gate is gone" : "gate broke the rules of the protocol");
 }
 
+/* The launcher publishes one more port. */
+static void from_launcher(struct vault *v)
+{
+	struct vault_listen l;
+	char msg[sizeof(l) + 1]; /* a longer one shows */
+	int fd, r;
+	ssize_t k = fd_recv(NET_FD_CONTROL, msg, sizeof(msg), &fd, 1);
+
+	if (k == 0 || k == -ECONNRESET) {
+		vault_end(v, "the launcher is gone");
+	} else if (k < 0 || fd < 0 || vault_listen_check(msg, (size_t)k, &l) < 0) {
+		close_p(&fd);
+		vault_end(v, "the launcher is not understood; all parts of agent-vm must be of one build");
+	} else {
+		r = publish_add(v, &l, fd);
+		if (r < 0)
+			log_warn("port %u of the guest cannot be published on %s: %s", l.port, l.listen, strerror(-r));
+	}
+}
+
 static void event(struct vault *v, const struct ev_event *e)
 {
 	switch ((enum vault_ev)e->kind) {
 	case EV_CONTROL:
-		vault_end(v, "the launcher is gone");
+		from_launcher(v);
 		break;
 	case EV_SIGNAL:
 		vault_end(v, "told to end");

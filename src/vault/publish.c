@@ -2,7 +2,9 @@
  *
  * TCP: accept, hand the socket to wire, keep a record until wire says that it ended. At most INBOUND_ASKED wait for wire's
  * answer; beyond that nothing is accepted, the clients wait in the backlog. UDP: a number per peer, PEERS_MAX, idle 60 s;
- * answers go to that peer only, and the unconnected socket never leaves this process. */
+ * answers go to that peer only, and the unconnected socket never leaves this process.
+ *
+ * With --auto-publish TCP sockets come and go while the session runs (proto/vaultcfg.h); connections outlive theirs. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -30,9 +32,10 @@ enum inbound_state { INBOUND_FREE, INBOUND_WAITS, INBOUND_OPEN };
 struct inbound {
 	enum inbound_state state;
 	uint32_t generation, next_free;
-	uint16_t publish;
+	uint16_t port; /* of the guest */
 	int64_t start;
 	struct sockaddr_storage peer;
+	char listen[VAULT_LISTEN_TEXT]; /* its publish may be gone before it */
 };
 
 struct peer {
@@ -56,9 +59,28 @@ struct publish {
 static void watch(struct vault *v, bool on)
 {
 	for (size_t i = 0; i < v->cfg.n_publishes; i++)
-		if (!v->cfg.publishes[i].udp)
+		if (v->cfg.publishes[i].fd >= 0 && !v->cfg.publishes[i].udp)
 			(void)ev_watch(&v->ev, v->cfg.publishes[i].fd, on ? EPOLLIN : 0, EV_LISTEN, (uint16_t)i, 0);
 	v->publish->stopped = !on;
+}
+
+/* Serve a socket. */
+static int begin(struct vault *v, size_t i)
+{
+	struct vault_publish *p = &v->cfg.publishes[i];
+	struct sockaddr_storage sa = { 0 };
+	socklen_t n = sizeof(sa);
+	int r = fd_nonblock(p->fd, true);
+
+	if (r == 0 && getsockname(p->fd, (struct sockaddr *)&sa, &n) < 0)
+		r = -errno;
+	if (r == 0)
+		r = ev_watch(&v->ev, p->fd, v->publish->stopped && !p->udp ? 0 : EPOLLIN, EV_LISTEN, (uint16_t)i, 0);
+	if (r < 0)
+		return r;
+	p->own = ntohs(sa.ss_family == AF_INET ? ((struct sockaddr_in *)&sa)->sin_port :
+						 ((struct sockaddr_in6 *)&sa)->sin6_port);
+	return 0;
 }
 
 int publish_init(struct vault *v)
@@ -66,27 +88,68 @@ int publish_init(struct vault *v)
 	v->publish = xcalloc(1, sizeof(*v->publish));
 	v->publish->in = xcalloc(INBOUND_MAX, sizeof(struct inbound));
 	for (size_t i = 0; i < v->cfg.n_publishes; i++) {
-		struct vault_publish *p = &v->cfg.publishes[i];
-		struct sockaddr_storage sa = { 0 };
-		socklen_t n = sizeof(sa);
-		int r = fd_nonblock(p->fd, true);
+		int r = begin(v, i);
 
-		if (r == 0 && getsockname(p->fd, (struct sockaddr *)&sa, &n) < 0)
-			r = -errno;
-		if (r == 0)
-			r = ev_watch(&v->ev, p->fd, EPOLLIN, EV_LISTEN, (uint16_t)i, 0);
 		if (r < 0)
 			return r;
-		p->own = ntohs(sa.ss_family == AF_INET ? ((struct sockaddr_in *)&sa)->sin_port :
-							 ((struct sockaddr_in6 *)&sa)->sin6_port);
 	}
 	return 0;
+}
+
+/* The lowest free place, which may be one more. */
+static struct vault_publish *place(struct vault_config *c)
+{
+	size_t i = 0, added = 0;
+
+	for (size_t k = 0; k < c->n_publishes; k++)
+		added += c->publishes[k].fd >= 0 && c->publishes[k].added;
+	if (added >= VAULT_LISTEN_MAX)
+		return NULL;
+	while (i < c->n_publishes && c->publishes[i].fd >= 0)
+		i++;
+	if (i == c->n_publishes)
+		c->n_publishes++;
+	return &c->publishes[i];
+}
+
+static void drop(struct vault *v, struct vault_publish *p)
+{
+	ev_unwatch(&v->ev, p->fd);
+	close_p(&p->fd);
+	*p = (struct vault_publish){ .fd = -1 };
+}
+
+static bool listens(int fd)
+{
+	int on = 0;
+	socklen_t n = sizeof(on);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &n) == 0 && on;
+}
+
+int publish_add(struct vault *v, const struct vault_listen *l, int fd)
+{
+	struct vault_publish *p;
+	bool live = listens(fd); /* else it has ended already */
+	int r;
+
+	p = live ? place(&v->cfg) : NULL;
+	if (!p) {
+		close_p(&fd);
+		return live ? -ENOSPC : 0;
+	}
+	*p = (struct vault_publish){ .fd = fd, .added = true, .port = l->port };
+	memcpy(p->listen, l->listen, sizeof(p->listen));
+	r = begin(v, (size_t)(p - v->cfg.publishes));
+	if (r < 0)
+		drop(v, p);
+	return r;
 }
 
 bool publish_uses(const struct vault *v, enum policy_proto proto, uint16_t port)
 {
 	for (size_t i = 0; i < v->cfg.n_publishes; i++)
-		if (v->cfg.publishes[i].own == port && v->cfg.publishes[i].udp == (proto == POLICY_UDP))
+		if (v->cfg.publishes[i].fd >= 0 && v->cfg.publishes[i].own == port && v->cfg.publishes[i].udp == (proto == POLICY_UDP))
 			return true;
 	return false;
 }
@@ -133,7 +196,9 @@ static bool accept_one(struct vault *v, uint16_t at)
 		return true;
 	}
 	in = &p->in[i - 1];
-	*in = (struct inbound){ .state = INBOUND_WAITS, .generation = in->generation, .publish = at, .start = v->now, .peer = peer };
+	*in = (struct inbound){ .state = INBOUND_WAITS, .generation = in->generation, .port = v->cfg.publishes[at].port,
+				.start = v->now, .peer = peer };
+	memcpy(in->listen, v->cfg.publishes[at].listen, sizeof(in->listen));
 	p->asked++;
 	m = (struct net_inbound){ .head = net_head(NET_INBOUND, sizeof(m), i - 1, in->generation),
 				  .port = v->cfg.publishes[at].port, .family = NET_V4 };
@@ -172,12 +237,11 @@ static void peer_text(const struct sockaddr_storage *sa, char *to, size_t size)
 
 static void published_line(struct vault *v, const struct inbound *in, const struct net_ended *e, const char *end)
 {
-	const struct vault_publish *p = &v->cfg.publishes[in->publish];
 	char peer[ADDR_TEXT + 16];
 
 	peer_text(&in->peer, peer, sizeof(peer));
 	audit_published(&v->audit, &(struct audit_published){
-		.listen = p->listen, .peer = peer, .port = p->port, .up = e ? e->up : 0, .down = e ? e->down : 0,
+		.listen = in->listen, .peer = peer, .port = in->port, .up = e ? e->up : 0, .down = e ? e->down : 0,
 		.ms = e ? e->ms : (uint32_t)((v->now - in->start) / MS), .end = end });
 }
 
@@ -285,8 +349,15 @@ static bool datagram_in(struct vault *v, uint16_t at)
 
 void publish_event(struct vault *v, uint16_t slot)
 {
-	if (slot >= v->cfg.n_publishes)
+	struct vault_publish *p = slot < v->cfg.n_publishes ? &v->cfg.publishes[slot] : NULL;
+
+	if (!p || p->fd < 0)
 		return;
+	/* The launcher has shut it down. */
+	if (p->added && !listens(p->fd)) {
+		drop(v, p);
+		return;
+	}
 	for (int i = 0; i < AT_ONCE; i++)
 		if (v->cfg.publishes[slot].udp ? !datagram_in(v, slot) : v->publish->stopped || !accept_one(v, slot))
 			break;

@@ -20,7 +20,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	if (r < 0) {
 		MUST(err.text[0] != '\0');
 	} else {
-		MUST(c.n_binds <= GC_BINDS_MAX);
+		MUST(c.n_binds <= GC_BINDS_MAX && c.ports.n <= GC_PORTS_MAX);
+		MUST(!c.ports.wanted || c.net.bits4 > 0);
+		for (size_t i = 0; i < c.ports.n; i++)
+			MUST(c.ports.v[i] > 0);
 		for (size_t i = 0; i < c.n_binds; i++) {
 			must_be_path(c.binds[i].target);
 			MUST(!c.binds[i].sub != !c.binds[i].tag && (!c.binds[i].sub || c.share_tag));

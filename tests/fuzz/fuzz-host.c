@@ -1,6 +1,6 @@
 /* The launcher's handling of what a guest sends, with its real loop: boot, the program, the end. The first byte says
- * whether the peer is a booting guest (even) or, as for `agent-vm exec`, a launcher (odd); the rest is what the peer sends
- * before it closes. Whatever that is, the run ends by itself in time, its descriptors are closed, and a failure has a text
+ * whether the peer is a booting guest (even) or, as for `agent-vm exec`, a launcher (odd), and whether its listeners are
+ * published (second bit); the rest is what the peer sends before it closes. Whatever that is, the run ends by itself in time, its descriptors are closed, and a failure has a text
  * that a terminal can show. */
 #include "fuzz.h"
 
@@ -66,17 +66,20 @@ static pid_t monitor(int fd, int other, const uint8_t *p, size_t n)
 	_exit(0);
 }
 
-static void run_it(bool boots, const uint8_t *p, size_t n)
+static void run_it(bool boots, bool publishes, const uint8_t *p, size_t n)
 {
+	static const struct ports none;
 	struct strv argv = { 0 }, env = { 0 };
 	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/nowhere", .argv = &argv,
 				 .env = &env, .cwd = "/" };
 	enum run_end end = RUN_OPEN;
 	struct err err = { "" };
 	struct run *run;
-	int pair[2];
+	int pair[2], vault[2];
 
 	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+	MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, vault) == 0);
+	spec.autopub = publishes ? autopub_new(vault[0], &none) : NULL;
 	strv_add(&argv, "true");
 	spec.port_fd = pair[0];
 	if (boots) {
@@ -103,6 +106,9 @@ static void run_it(bool boots, const uint8_t *p, size_t n)
 	check_text(run_exit_text(run));
 	MUST(run_status(run) >= 0 && run_status(run) <= 255);
 	run_free(run);
+	autopub_free(spec.autopub);
+	(void)close(vault[0]);
+	(void)close(vault[1]);
 	if (!boots && n > 0)
 		(void)close(pair[1]);
 	strv_done(&argv);
@@ -126,7 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		MUST(dup2(null, i) == i);
 	}
 	fds = open_fds();
-	run_it(p[0] % 2 == 0, p + 1, n - 1);
+	run_it(p[0] % 2 == 0, p[0] & 2, p + 1, n - 1);
 	fds -= open_fds();
 	for (int i = 0; i < 3; i++) {
 		(void)dup2(keep[i], i);

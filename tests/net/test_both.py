@@ -4,10 +4,13 @@
 What each does alone is tested in their own tests; here it is seen that they understand each other.
 """
 import errno
+import fcntl
+import hashlib
 import os
 import signal
 import socket
 import struct
+import threading
 import time
 import unittest
 
@@ -100,6 +103,46 @@ class Both(unittest.TestCase):
             c.connect(self.udp_port.getsockname())
             c.send(b"datagram")
             self.assertEqual(c.recv(16), b"datagram")
+
+    def test_100_mb_to_a_slow_client_and_back(self):
+        size, seen = 100 << 20, {}
+        block = bytes(range(256)) * 4096  # 1 MiB
+
+        def guest():
+            with G:
+                s = socket.create_server(("192.0.0.2", 3000))
+            ready.set()
+            c, _ = s.accept()
+            for _ in range(size // len(block)):
+                c.sendall(block)
+            c.shutdown(socket.SHUT_WR)
+            h, n = hashlib.sha256(), 0
+            while data := c.recv(1 << 20):
+                h.update(data)
+                n += len(data)
+            seen["up"] = (n, h.hexdigest())
+            c.close(), s.close()
+
+        want = hashlib.sha256()
+        for _ in range(size // len(block)):
+            want.update(block)
+        ready = threading.Event()
+        t = threading.Thread(target=guest)
+        t.start()
+        ready.wait()
+        with socket.create_connection(self.tcp_port.getsockname(), 60) as c:
+            time.sleep(1)  # everything on the way is full by then
+            h, n, start = hashlib.sha256(), 0, time.monotonic()
+            while data := c.recv(256 << 10):
+                h.update(data)
+                n += len(data)
+                time.sleep(max(0, start + n / 25e6 - time.monotonic()))  # 25 MB/s
+            self.assertEqual((n, h.hexdigest()), (size, want.hexdigest()))
+            for _ in range(size // len(block)):
+                c.sendall(block)
+            c.shutdown(socket.SHUT_WR)
+            t.join(60)
+        self.assertEqual(seen["up"], (size, want.hexdigest()))
 
     def test_ends_are_told(self):
         with self.guest(socket.SOCK_STREAM, w.PUBLIC, 80) as s:

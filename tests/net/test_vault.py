@@ -551,6 +551,121 @@ class Publish(Case):
                          ("published", "%s:%d" % s.getsockname(), mine, 3000, 120, 4096, 18, "fin"))
         s.close()
 
+    def inbound(self, v, c):
+        slot, body, fd = v.recv(w.INBOUND)
+        peer = socket.socket(fileno=fd)
+        peer.setblocking(True)
+        c.sendall(b"x")
+        self.assertEqual(peer.recv(4), b"x")
+        v.send(w.INBOUND_DONE, slot, 0, struct.pack("<4I", TAKEN, 0, 0, 0))
+        return slot, struct.unpack("<HBB", body)[0], peer
+
+    def test_a_port_that_is_added_while_it_runs(self):
+        first = socket.create_server(("127.0.0.1", 0))
+        v = self.vault(ALLOW_HOST, publish=[(first, 3000)])
+        s = socket.create_server(("127.0.0.1", 0))
+        at = s.getsockname()
+        self.assertEqual(v.tcp("192.0.0.1", at[1]).outcome, CONNECTED)  # until it is published
+        s.accept()[0].close()
+        v.listen(5173, s)
+        c = socket.create_connection(at)
+        slot, port, peer = self.inbound(v, c)
+        self.assertEqual(port, 5173)
+        o = v.tcp("192.0.0.1", at[1])  # no way back in either
+        self.assertEqual((o.outcome, o.step), (REFUSED, "host"))
+        # shutdown() ends it for the vault as well; what is connected lives on.
+        s.shutdown(socket.SHUT_RDWR)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(at)
+        c.sendall(b"still")
+        self.assertEqual(peer.recv(8), b"still")
+        again = socket.socket()
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(at)
+        again.listen()
+        self.assertEqual(v.tcp("192.0.0.1", at[1]).outcome, CONNECTED)  # it is not the session's port any more
+        mine = "%s:%d" % c.getsockname()
+        v.send(w.ENDED, slot | 0x80000000, 0, struct.pack("<QQII", 1, 2, 3, 0))
+        with socket.create_connection(first.getsockname()) as d:
+            self.assertEqual(self.inbound(v, d)[1], 3000)
+        v.close()
+        line = [l for l in v.audit() if l["k"] == "published" and l["peer"] == mine][0]
+        self.assertEqual((line["listen"], line["port"], line["up"], line["end"]), ("%s:%d" % at, 5173, 1, "fin"))
+        for x in (first, s, c, peer, again):
+            x.close()
+
+    def test_ports_that_come_and_go_leave_nothing_behind(self):
+        v = self.vault()
+        fds = lambda: len(os.listdir(f"/proc/{v.pid}/fd"))
+        v.dns("gateway.agent-vm.internal")
+        before = fds()
+        for i in range(300):
+            s = socket.create_server(("127.0.0.1", 0))
+            v.listen(1024 + i, s)
+            s.shutdown(socket.SHUT_RDWR)
+            s.close()
+        kept = [socket.create_server(("127.0.0.1", 0)) for _ in range(70)]
+        for i, s in enumerate(kept):
+            v.listen(2000 + i, s)
+        end = time.monotonic() + 10
+        while v.log().count("cannot be published") < 6 and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertEqual(fds(), before + 64)
+        self.assertIn("port 2064 of the guest cannot be published on 127.0.0.1:", v.log())
+        for s in kept:
+            s.shutdown(socket.SHUT_RDWR)
+            s.close()
+        while fds() != before and time.monotonic() < end + 10:
+            time.sleep(0.02)
+        self.assertEqual(fds(), before)
+        # And it does not spin.
+        ticks = lambda: sum(map(int, open(f"/proc/{v.pid}/stat").read().rpartition(")")[2].split()[11:13]))
+        used = ticks()
+        time.sleep(1)
+        self.assertLess(ticks() - used, 20)
+
+    def test_a_port_that_ends_while_the_vault_accepts_nothing(self):
+        # 512 connections that wire has not answered: the sockets are not looked at until it has.
+        v = self.vault()
+        busy, s = socket.create_server(("127.0.0.1", 0), backlog=4096), socket.create_server(("127.0.0.1", 0))
+        v.listen(1500, busy)
+        v.listen(1501, s)
+        clients = [socket.create_connection(busy.getsockname()) for _ in range(530)]
+        slots = []
+        for _ in range(512):
+            slot, _, fd = v.recv(w.INBOUND)
+            os.close(fd)
+            slots.append(slot)
+        s.shutdown(socket.SHUT_RDWR)
+        ticks = lambda: sum(map(int, open(f"/proc/{v.pid}/stat").read().rpartition(")")[2].split()[11:13]))
+        used = ticks()
+        time.sleep(1)
+        self.assertLess(ticks() - used, 20)
+        for slot in slots:
+            v.send(w.INBOUND_DONE, slot, 0, struct.pack("<4I", REFUSED, 0, 0, 0))
+        for _ in range(18):
+            os.close(v.recv(w.INBOUND)[2])
+        for x in (*clients, busy, s):
+            x.close()
+
+    def test_what_the_launcher_must_not_send(self):
+        s, plain = socket.create_server(("127.0.0.1", 0)), socket.socket()
+        for port, text, fds in ((0, "x", [s.fileno()]), (80, "", [s.fileno()]), (80, "y" * 64, [s.fileno()]), (80, "x", []),
+                                (80, "x\0y", [s.fileno()]), (80, "x", [s.fileno()] * 2)):
+            with self.subTest(port=port, text=text, fds=len(fds)):
+                v = self.vault()
+                v.listen(port, text=text, fds=fds)
+                self.assertEqual(v.wait(), 1)
+                self.assertIn("all parts of agent-vm must be of one build", v.log())
+        v = self.vault()
+        fds = len(os.listdir(f"/proc/{v.pid}/fd"))
+        v.listen(80, text="127.0.0.1:1", fds=[plain.fileno()])  # as one that has ended on the way
+        v.listen(81, s)
+        with socket.create_connection(s.getsockname()) as c:
+            self.assertEqual(self.inbound(v, c)[1], 81)
+        self.assertLessEqual(len(os.listdir(f"/proc/{v.pid}/fd")), fds + 1)
+        s.close(), plain.close()
+
     def test_udp_answers_go_to_the_peer_only(self):
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         s.bind(("127.0.0.1", 0))

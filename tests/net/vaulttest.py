@@ -380,6 +380,13 @@ class Vault:
         with open(self.audit_path) as f:
             return [json.loads(l) for l in f]
 
+    def listen(self, port, s=None, text=None, fds=None):
+        """As the launcher does: publish one more port."""
+        text = "%s:%d" % s.getsockname()[:2] if text is None else text
+        msg = struct.pack("<H64s", port, text.encode())
+        fds = [s.fileno()] if fds is None else fds
+        self.control.sendmsg([msg], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
+
     def raw(self, msg, fds=()):
         self.wire.sendmsg([msg], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
 

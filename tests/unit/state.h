@@ -85,6 +85,17 @@ static inline pid_t sleeper(void)
 	return pid;
 }
 
+static inline int set_port(struct session *s)
+{
+	struct strv ports = { 0 };
+	int r;
+
+	strv_add(&ports, "127.0.0.1:3000->3000/tcp");
+	r = session_set_ports(s, &ports);
+	strv_done(&ports);
+	return r;
+}
+
 /* @deaf: SIGTERM is ignored. */
 static inline struct launcher launcher_start(struct state *t, const char *verb, bool deaf)
 {
@@ -113,7 +124,7 @@ static inline struct launcher launcher_start(struct state *t, const char *verb, 
 		l.pid = getpid();
 		l.child = sleeper();
 		memcpy(l.name, s.info.name, sizeof(l.name));
-		if (session_add_child(&s, "vmm", l.child) < 0 || session_add_port(&s, "127.0.0.1:3000->3000/tcp") < 0 ||
+		if (session_add_child(&s, "vmm", l.child) < 0 || set_port(&s) < 0 ||
 		    session_set_vm(&s, "image:latest", "krun") < 0 ||
 		    file_replace_at(s.dir_fd, SESSION_DISK, "disk", 4, 0600) < 0 ||
 		    fd_write_all(pipefd[1], &l, sizeof(l)) < 0)

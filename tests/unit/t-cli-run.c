@@ -19,7 +19,9 @@ static int console_write = -1;
 static struct strv argv, env;
 static struct err err;
 
-enum script { SILENT, READY_LATE };
+enum script { SILENT, READY_LATE, PORTS_FLOOD, PORT_WRONG };
+
+#define FLOOD 1000000
 
 static void say(int fd, enum ctl_type type, uint32_t stream, const void *p, size_t n)
 {
@@ -42,8 +44,8 @@ static void hello(int fd)
 	buf_done(&b);
 }
 
-/* Read until the launcher says SHUTDOWN or is gone. */
-static void until_shutdown(int fd)
+/* Read until the launcher says @want or is gone. Return: the frame's stream */
+static uint32_t until(int fd, enum ctl_type want)
 {
 	struct buf in;
 	struct ctl_frame f;
@@ -54,8 +56,8 @@ static void until_shutdown(int fd)
 	buf_init(&in, CTL_HEAD + CTL_RECS_MAX);
 	for (;;) {
 		while (ctl_decode(&in, CTL_SIDE_GUEST, &f, &used) == 1) {
-			if (f.type == CTL_SHUTDOWN)
-				return;
+			if (f.type == want)
+				return f.stream;
 			buf_consume(&in, used);
 		}
 		room = buf_room(&in, 4096);
@@ -66,6 +68,28 @@ static void until_shutdown(int fd)
 	}
 }
 
+/* A guest that is taken over: a listener on every port, and all of them open and close without end. */
+static void ports_flood(int fd)
+{
+	uint32_t stream = until(fd, CTL_EXEC);
+	struct buf b;
+
+	buf_init(&b, FLOOD * 16);
+	for (uint32_t i = 0; i < FLOOD; i++) {
+		uint16_t port = (uint16_t)(i * 2654435761u >> 16);
+		uint8_t le[3] = { (uint8_t)port, (uint8_t)(port >> 8), port != 0 && i % 3 != 0 };
+
+		if (ctl_put(&b, CTL_PORT, 0, 0, le, sizeof(le)) < 0)
+			_exit(97);
+	}
+	if (fd_write_all(fd, buf_span(&b).p, buf_span(&b).n) < 0)
+		_exit(96);
+	buf_done(&b);
+	say(fd, CTL_EXIT, stream, (uint8_t[8]){ 0 }, 8);
+	(void)until(fd, CTL_SHUTDOWN);
+	say(fd, CTL_BYE, 0, NULL, 0);
+}
+
 static void guest(int fd, enum script script)
 {
 	if (script == SILENT) {
@@ -73,18 +97,37 @@ static void guest(int fd, enum script script)
 		_exit(0);
 	}
 	hello(fd);
-	until_shutdown(fd);
-	say(fd, CTL_READY, 0, NULL, 0);
-	say(fd, CTL_BYE, 0, NULL, 0);
+	if (script >= PORTS_FLOOD) {
+		(void)until(fd, CTL_CONFIG);
+		say(fd, CTL_READY, 0, NULL, 0);
+	}
+	if (script == PORTS_FLOOD) {
+		ports_flood(fd);
+	} else if (script == PORT_WRONG) {
+		say(fd, CTL_PORT, 0, (uint8_t[3]){ 0, 8, 2 }, 3);
+	} else {
+		(void)until(fd, CTL_SHUTDOWN);
+		say(fd, CTL_READY, 0, NULL, 0);
+		say(fd, CTL_BYE, 0, NULL, 0);
+	}
 	(void)pause();
 	_exit(0);
+}
+
+static struct autopub *autopub;
+static size_t ports_changes;
+
+static void on_ports(void *arg)
+{
+	(*(size_t *)arg)++;
 }
 
 /* @fast: a limit for the boot in seconds, 0: the ordinary one. */
 static struct run *start(enum script script, int fast, pid_t *ret_pid)
 {
 	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .argv = &argv,
-				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console };
+				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .on_ports = on_ports,
+				 .on_ports_arg = &ports_changes };
 	int pair[2], file;
 	char path[] = "/tmp/t-cli-run.XXXXXX";
 	struct run *run;
@@ -249,4 +292,80 @@ TEST(an_exec_that_is_not_taken_says_why)
 	CHECK_INT(run_agent(run, &err), ==, RUN_FAILED);
 	CHECK_STR(err.text, why);
 	run_free(run);
+}
+
+static void null_stdin(void)
+{
+	int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	CHECK(dup2(in, 0) == 0);
+	(void)close(in);
+}
+
+TEST(a_million_listeners_are_32_ports_and_few_changes)
+{
+	static const struct ports none;
+	struct strv list = { 0 };
+	int vault[2], fd, s;
+	struct vault_listen l;
+	struct run *run;
+	int64_t began;
+	pid_t pid;
+
+	null_stdin();
+	CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, vault), ==, 0);
+	/* A vault that takes and forgets. */
+	pid = fork();
+	if (pid == 0) {
+		(void)close(vault[0]);
+		while (fd_recv(vault[1], &l, sizeof(l), &fd, 1) > 0)
+			(void)close(fd);
+		_exit(0);
+	}
+	(void)close(vault[1]);
+	autopub = autopub_new(vault[0], &none);
+	ports_changes = 0;
+	run = start(PORTS_FLOOD, 0, &pid);
+	began = now_ns();
+	CHECK_INT(run_boot(run, &err), ==, RUN_OPEN);
+	if (run_agent(run, &err) != RUN_EXIT)
+		fail_msg("%s", err.text);
+	CHECK_INT(run_status(run), ==, 0);
+	autopub_list(autopub, &list);
+	CHECK_INT(list.n, <=, 32);
+	CHECK_INT(ports_changes, >, 0);
+	/* 64 at once and 10 a second open, and each may close. */
+	s = (int)((now_ns() - began) / 1000000000) + 1;
+	CHECK_INT(ports_changes, <=, 2 * (64 + 10 * s));
+	CHECK(run_down(run, 0));
+	finish(run);
+	strv_done(&list);
+	autopub_free(autopub);
+	autopub = NULL;
+	(void)close(vault[0]);
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+}
+
+TEST(a_port_that_was_not_asked_for_or_is_malformed_ends_the_session)
+{
+	static const struct ports none;
+	struct run *run;
+	int vault[2];
+	pid_t pid;
+
+	null_stdin();
+	for (int with = 0; with < 2; with++) {
+		CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, vault), ==, 0);
+		autopub = with ? autopub_new(vault[0], &none) : NULL;
+		run = start(PORT_WRONG, 0, &pid);
+		if (run_boot(run, &err) == RUN_OPEN)
+			CHECK_INT(run_agent(run, &err), ==, RUN_LOST);
+		CHECK_STR(err.text, "guest: it broke the control protocol; the VM was stopped; logs: /logs");
+		finish(run);
+		autopub_free(autopub);
+		autopub = NULL;
+		(void)close(vault[0]);
+		(void)close(vault[1]);
+	}
 }
