@@ -109,7 +109,7 @@ class Both(unittest.TestCase):
         block = bytes(range(256)) * 4096  # 1 MiB
 
         def guest():
-            with G:
+            with pair.G:
                 s = socket.create_server(("192.0.0.2", 3000))
             ready.set()
             c, _ = s.accept()
