@@ -33,6 +33,7 @@ bench:
 	@tools/deps lab
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run
+	@tests/bench/net $(BUILD)
 
 # The network under connections of every kind for SECONDS, then 10,000 at once; nothing may be left afterwards.
 SECONDS ?= 1800
