@@ -80,7 +80,7 @@ def run(p, seconds):
         if line["k"] == "tcp" and line.get("end") == "evicted":
             check(False, f"evicted: {line}")
             break
-    return base
+    return after
 
 
 def hold(p, base):
@@ -122,7 +122,8 @@ def main():
     server.stdout.readline()
     p = pair.Pair(BUILD)
     first = now(p)
-    check(SANITIZED or first["wire"][1] <= IDLE_KB, f"wire at the start: {first['wire'][1]} kB resident, {first['wire'][2]} kB of its own")
+    check(SANITIZED or first["wire"][1] <= IDLE_KB,
+          f"wire at the start: {first['wire'][1]} kB resident, {first['wire'][2]} kB of its own")
     try:
         base = run(p, SECONDS)
         if hard > FLOWS + 1000:

@@ -7,7 +7,8 @@
  *   traffic duplex ADDR PORT BYTES how        both ways at once on one stream; how: 0 plain, 1 the client reads only when it
  *                                             has sent all, 2 the server does so: "ok", ms of the longest standstill, ms in all
  *   traffic reset ADDR PORT                   the server resets: the client must see it
- *   traffic bup|bdown|bboth ADDR PORT S N     S seconds, the first not counted: bit/s at the receiver, slowest / mean
+ *   traffic bup|bdown|bboth ADDR PORT S N     S seconds, the first not counted: bit/s at the receiver (both: the sum),
+ *                                             slowest / mean
  *   traffic crr|rr|udprr ADDR PORT S N        N at once: a second, p50 and p99 in microseconds
  *   traffic udpup ADDR PORT S                 datagrams of 1,400 bytes that arrive, a second
  *
@@ -293,6 +294,7 @@ static int streams(enum what what, const char *addr, uint16_t port, uint64_t byt
 	static struct pollfd p[STREAMS];
 	struct head h = { what, what == SINK ? 0 : bytes };
 	uint64_t sum = 0, least = UINT64_MAX, got;
+	int64_t begin = now();
 	double rate = 0;
 	int left = n;
 
@@ -365,8 +367,10 @@ static int streams(enum what what, const char *addr, uint16_t port, uint64_t byt
 		sum += got;
 		least = MIN(least, got);
 		rate += (double)got * 8e9 / (double)(what == SINK ? (int64_t)s[i].r.ns + 1 : s[i].c.last - s[i].c.first - 999999999);
+		/* The server counts the way up of both; what was sent says enough here. */
+		if (what == BOTH)
+			rate += (double)s[i].c.out * 8e9 / (double)(now() - begin);
 	}
-	/* Of both: the way down; the server counts the other. */
 	(void)printf("%.0f %.3f\n", rate, (double)least * n / (double)(sum ? sum : 1));
 	return 0;
 }

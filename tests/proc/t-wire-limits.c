@@ -31,6 +31,13 @@ static const uint8_t *dst_of(int i)
 	return i % 4 == 3 ? other : world4;
 }
 
+/* What flow @i has to say: an acknowledgement of all, with a byte if @data. */
+static void put_ack(int i, uint16_t win, const char *data, uint32_t seq)
+{
+	put_seg(&h, &(struct seg){ .dst = dst_of(i), .sport = port_of(i), .dport = 80, .seq = seq, .ack = isn[i], .flags = TH_ACK,
+				   .win = win, .data = data, .data_n = data ? 1 : 0 });
+}
+
 /* 64 at a time: asked, answered with the same open file as the world, accepted. */
 static void fill(int world)
 {
@@ -50,8 +57,7 @@ static void fill(int world)
 			f = want_tcp(&h, TH_SYN | TH_ACK);
 			n = be16(f.tcp->dport) - 10000;
 			isn[n] = be32(f.tcp->seq) + 1;
-			put_seg(&h, &(struct seg){ .dst = dst_of(n), .sport = port_of(n), .dport = 80, .seq = 2, .ack = isn[n],
-						   .flags = TH_ACK, .win = 65535 });
+			put_ack(n, 65535, NULL, 2);
 		}
 	}
 }
@@ -84,8 +90,7 @@ TEST(row_23_a_window_of_one_on_every_flow_takes_no_more_than_the_pool)
 	CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), ==, 0);
 	fill(sv[1]);
 	for (int i = 0; i < FULL; i++)
-		put_seg(&h, &(struct seg){ .dst = dst_of(i), .sport = port_of(i), .dport = 80, .seq = 2, .ack = isn[i], .flags = TH_ACK,
-					   .win = 1 });
+		put_ack(i, 1, NULL, 2);
 	want_silence(&h);
 	/* Every flow reads the same end, a byte at a time; each byte takes a chunk until it is acknowledged. */
 	CHECK_INT(write(sv[0], question, FULL), ==, FULL);
@@ -105,8 +110,7 @@ TEST(row_23_a_window_of_one_on_every_flow_takes_no_more_than_the_pool)
 		} else {
 			CHECK_INT(be32(f.tcp->seq) + 1, ==, isn[n]); /* sent again: 200 ms were over */
 		}
-		put_seg(&h, &(struct seg){ .dst = dst_of(n), .sport = port_of(n), .dport = 80, .seq = 2, .ack = isn[n], .flags = TH_ACK,
-					   .win = 1 });
+		put_ack(n, 1, NULL, 2);
 	}
 	print_message("16384 windows of 1: %ld kB resident\n", most);
 #if !defined(__SANITIZE_ADDRESS__)
@@ -120,8 +124,8 @@ TEST(row_23_a_window_of_one_on_every_flow_takes_no_more_than_the_pool)
 TEST(row_34_a_dns_connection_that_dribbles_is_closed)
 {
 	const uint8_t opts[4] = { 2, 4, 0xff, 0xc8 };
-	struct seg s = { .dst = fake_config.gateway4, .sport = 100, .dport = 53, .seq = 1, .flags = TH_SYN, .win = 65535, .opts = opts,
-			 .opts_n = 4 };
+	struct seg s = { .dst = fake_config.gateway4, .sport = 100, .dport = 53, .seq = 1, .flags = TH_SYN, .win = 65535,
+			 .opts = opts, .opts_n = 4 };
 	struct timespec a, b;
 	struct frame f;
 
@@ -172,8 +176,7 @@ TEST(row_30_a_full_table_gives_up_idle_flows_alone)
 	want_no_msg(&h);
 	/* A minute later one goes, of the destination with the most; the one that spoke meanwhile stays. */
 	(void)usleep((IDLE_MS - 10000) * 1000);
-	put_seg(&h, &(struct seg){ .sport = port_of(0), .dport = 80, .seq = 2, .ack = isn[0], .flags = TH_ACK, .win = 65535, .data = "x",
-				   .data_n = 1 });
+	put_ack(0, 65535, "x", 2);
 	(void)want_tcp(&h, TH_ACK);
 	(void)usleep(13000 * 1000);
 	for (int i = 0; i < 20; i++) {
@@ -203,8 +206,7 @@ TEST(row_30_a_full_table_gives_up_idle_flows_alone)
 		CHECK_INT(vm.open.guest_port, ==, 200 + i);
 	}
 	/* The one that spoke. */
-	put_seg(&h, &(struct seg){ .sport = port_of(0), .dport = 80, .seq = 3, .ack = isn[0], .flags = TH_ACK, .win = 65535, .data = "y",
-				   .data_n = 1 });
+	put_ack(0, 65535, "y", 3);
 	f = want_tcp(&h, TH_ACK);
 	CHECK_INT(be32(f.tcp->ack), ==, 4);
 	(void)close(sv[0]);
