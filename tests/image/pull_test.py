@@ -422,6 +422,56 @@ class AtOnce(Case):
         self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
 
 
+class Streams(Case):
+    """pull --image -"""
+
+    def archive(self, image, name):
+        image.write(self.work / "layout")
+        index = self.work / "layout/index.json"
+        index.write_text(index.read_text().replace('"x"', f'"{name}"'))
+        subprocess.run(["tar", "-C", self.work / "layout", "-cf", self.work / "a.tar", "."], check=True)
+        shutil.rmtree(self.work / "layout")
+        return self.work / "a.tar"
+
+    def pipe(self, file, check=0, words=()):
+        with subprocess.Popen(["cat", file], stdout=subprocess.PIPE) as cat:
+            p = subprocess.Popen([AGENT_VM, "pull", "--image", "-", *words], env=self.env(), cwd=self.work, text=True,
+                                 stdin=cat.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            cat.stdout.close()
+            return self.end(p, check)
+
+    def test_names_of_archives_replace_nothing(self):
+        # Seen to fail with the archive's own name as the reference.
+        self.push(old())
+        self.run_it("pull")
+        digest = self.usable()["digest"]
+        for name in self.ref(), "localhost/agent-vm:default", "latest", "V1", "me/mine:1":
+            out, _ = self.pipe(self.archive(Image(base_layer(seed=7)), name))
+            self.assertRegex(out, rf"^stdin:{name} [0-9a-f]{{12}} \(new; ")
+        self.usable(digest)
+        self.assertEqual(set(self.images()), {self.ref()} | {"stdin:" + n for n in (
+            self.ref(), "localhost/agent-vm:default", "latest", "V1", "me/mine:1")})
+        _, err = self.pipe(self.archive(Image(base_layer(seed=7)), "a b"), check=2)
+        self.assertIn("names no image", err)
+        _, err = self.run_it("pull", "--image", "stdin:me/mine:1", check=2)
+        self.assertIn("agent-vm pull --image -", err)
+        _, err = self.run_it("shell", "--image", "stdin:other", "--", "true", check=1)
+        self.assertIn("image stdin:other: not in the store; pipe it in with: agent-vm pull --image -", err)
+
+    def test_a_huge_environment_is_refused_before_anything_is_loaded(self):
+        self.push(old())
+        self.run_it("pull")
+        image = self.push(Image(base_layer(seed=9), env=[f"V{i}=" + "\x01" * 1000 for i in range(70)]))
+        self.relay.forget()
+        _, err = self.run_it("pull", check=1)
+        self.assertIn("more than 64 KiB of environment (Env)", err.splitlines()[-1])
+        self.assertFalse(set(self.relay.blobs()) & set(image.layers))
+        # The most that is taken can be stored.
+        self.push(Image(base_layer(seed=9), env=[f"V{i:02}=" + "\x01" * 1000 for i in range(64)]))
+        self.run_it("pull")
+        self.usable()
+
+
 class FullDisk(Case):
     """In a mount namespace of its own with a small tmpfs under the state root."""
 
@@ -439,6 +489,47 @@ class FullDisk(Case):
         self.assertRegex(p.stderr, r"agent-vm: .*/images: \d+ MB are free and image .* needs \d+ MB \(\d+ to load, \d+ for its disk\); ")
         self.assertNotIn(".ext4\n", p.stderr)
         self.assertEqual(set(self.relay.blobs()) & set(image.layers), set())
+
+    def test_standard_input_does_not_fill_the_disk(self):
+        p = self.in_tmpfs("400m", """
+r=0; head -c 300000000 /dev/urandom | "$AGENT_VM" pull --image - || r=$?
+df -B1 --output=avail "$AGENT_VM_STATE_DIR" | tail -1
+exit $r""")
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr.splitlines()[-1], r"^agent-vm: image store: \d+ MB of standard input are here and \d+ MB are left")
+        self.assertGreater(int(p.stdout), 390 << 20)
+
+    def test_prune_says_what_df_says(self):
+        # A disk with its record, layers, documents, a reference, a partial download, a dead session with its overlay.
+        image = self.push(old())
+        p = self.in_tmpfs("900m", """
+cd "$AGENT_VM_STATE_DIR"
+# what was recorded of the dead session is new, and no room that was wasted
+free() { echo $(( $(df -B1 --output=avail . | tail -1) + $(du -sB1 run/logs | cut -f1) )); }
+"$AGENT_VM" pull --quiet >&2
+export AGENT_VM_IMAGE_TAG=x.example/other:1
+head -c 100000 /dev/urandom > images/partial/""" + "0" * 64 + """
+touch -d '9 days ago' images/partial/*
+mkdir -p -m 700 run/sessions/agent-vm-0123456789ab-1/sub
+head -c 3000000 /dev/urandom > run/sessions/agent-vm-0123456789ab-1/sub/overlay
+"$AGENT_VM" prune --dry-run --older-than 0m --json > /tmp/dry.$$
+before=$(free)
+"$AGENT_VM" prune --older-than 0m --json > /tmp/wet.$$
+echo $(( $(free) - before ))
+cat /tmp/dry.$$ /tmp/wet.$$
+rm /tmp/dry.$$ /tmp/wet.$$
+""")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        import json
+        freed, rest = p.stdout.split("\n", 1)
+        dry, at = json.JSONDecoder().raw_decode(rest)
+        wet, _ = json.JSONDecoder().raw_decode(rest[at:].lstrip())
+        self.assertEqual(dry["bytes"], wet["bytes"])
+        self.assertEqual([i["bytes"] for i in dry["items"]], [i["bytes"] for i in wet["items"]])
+        self.assertEqual({i["kind"] for i in wet["items"]}, {"reference", "disk", "layer", "partial"})
+        self.assertEqual(len(wet["sessions"]), 1, p.stdout)
+        self.assertEqual(wet["bytes"], int(freed))
+        self.assertGreater(wet["bytes"], image.bytes * 2)
 
     def test_the_disk_fills_up_in_mid_pull(self):
         # Another program takes the room when the check is over; then there is room again.
