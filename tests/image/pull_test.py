@@ -4,6 +4,7 @@
 No VM is started. What a hostile half could say is tests/proc/t-image-pull.c; what a hostile registry could, fetch_test.py;
 a hostile layer, the unpacker's tests.
 """
+import contextlib
 import os
 import pathlib
 import shutil
@@ -17,7 +18,7 @@ import unittest
 if __name__ == "__main__":
     os.environ["AGENT_VM"] = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, sparse_sum, wait_for  # noqa: E402
+from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, layer, sparse_sum, wait_for  # noqa: E402
 
 
 def old():
@@ -314,6 +315,82 @@ class Interrupted(Case):
                 self.again(5, 2)
 
 
+class Killed(Case):
+    """kill -9 at each thing that a pull says: of the launcher, and of each half if it lives then. And of the registry."""
+
+    def setUp(self):
+        super().setUp()
+        self.push(old(), "old")
+        self.run_it("pull", "--image", self.ref("old"))
+        self.push(Image(base_layer(size=3 * MB, seed=31), agent_layer("claude", 2 * MB, 32), agent_layer("codex", 2 * MB, 33)))
+
+    def forgotten(self):
+        """As before the first pull of this test's image, with the layers that it left."""
+        self.run_it("prune", "--older-than", "0m", AGENT_VM_IMAGE_TAG=self.ref("old"))
+
+    def at_event(self, n, victim):
+        """Killed behind the nth event. False when the pull has no so many."""
+        p = self.start("pull", "--json", "--quiet")
+        for _ in range(n):
+            if not p.stdout.readline():
+                self.end(p, 0)
+                return False
+        kids = halves(p.pid)
+        pid = p.pid if victim == "launcher" else kids.get(victim)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.end(p)
+        wait_for(lambda: not [k for k in kids.values() if alive(k)], 20, "a half outlived the launcher")
+        return True
+
+    def everywhere(self, victim):
+        n = 1
+        while self.at_event(n, victim):
+            with self.subTest(n=n):
+                stored = self.images()
+                self.assertTrue(all(i["usable"] for i in stored.values()), stored)
+                self.assertIn(self.ref("old"), stored)
+                self.run_it("pull")
+                self.usable()
+                self.nothing_under_way()
+                self.forgotten()
+            n += 1
+        # start, manifest, three layers, disk, done
+        self.assertGreaterEqual(n, 7)
+
+    def test_the_launcher(self):
+        self.everywhere("launcher")
+
+    def test_fetch(self):
+        self.everywhere("fetch")
+
+    def test_unpack(self):
+        self.everywhere("unpack")
+
+    def test_the_registry_is_restarted(self):
+        # Large against what lies in socket buffers, so that something is missing when it dies.
+        image = self.push(Image(base_layer(size=30 * MB, seed=41), agent_layer("claude", 30 * MB, 42)))
+        for place in 1, 3, 5:
+            with self.subTest(place=place):
+                self.relay.hold_after(image.bytes * place // 10)
+                p = self.start("pull")
+                wait_for(lambda n=place: self.relay.passed >= image.bytes * n // 10, 20, "nothing came")
+                self.registry.p.kill()
+                self.registry.p.wait()
+                self.relay.hold_after(None)
+                time.sleep(1.5)
+                self.assertIsNone(p.poll())
+                self.registry.start()
+                self.end(p, 0)
+                self.usable()
+                # What had come was not loaded again, up to what was on its way in buffers.
+                self.assertLess(self.relay.passed, image.bytes * (10 - place) // 10 + 16 * MB)
+                self.forgotten()
+                self.run_it("prune")
+                shutil.rmtree(self.store / "blobs")
+
+
 class AtOnce(Case):
     def held(self, name):
         """The lock of the store, exclusively, as another process has it."""
@@ -530,6 +607,60 @@ rm /tmp/dry.$$ /tmp/wet.$$
         self.assertEqual(len(wet["sessions"]), 1, p.stdout)
         self.assertEqual(wet["bytes"], int(freed))
         self.assertGreater(wet["bytes"], image.bytes * 2)
+
+    def test_the_disk_fills_up_at_ten_places(self):
+        # The filler takes the last byte while the registry holds, so that either half can be the first to meet it.
+        self.push(old(), "old")
+        image = self.push(Image(base_layer(size=20 * MB, seed=51), agent_layer("claude", 10 * MB, 52)))
+        for place in range(10):
+            with self.subTest(place=place):
+                held, full = self.work / f"held{place}", self.work / f"full{place}"
+                limit = image.bytes * place // 10 + 3000
+
+                def steer(limit=limit, held=held, full=full):
+                    # the old one first: its bytes do not count
+                    wait_for(lambda: (self.work / held.name.replace("held", "old")).exists(), 60, "no old image")
+                    self.relay.hold_after(limit)
+                    (self.work / held.name.replace("held", "go")).touch()
+                    wait_for(lambda: self.relay.passed >= limit, 60, "nothing came")
+                    held.touch()
+                    wait_for(full.exists, 60, "not filled")
+                    self.relay.hold_after(None)
+                t = threading.Thread(target=steer)
+                t.start()
+                p = self.in_tmpfs("600m", f"""
+until_there() {{ until test -e "$1"; do sleep 0.05; done; }}
+"$AGENT_VM" pull --quiet --image {self.ref("old")} >&2
+touch {self.work}/old{place}
+until_there {self.work}/go{place}
+(until_there {held}; cat /dev/zero > "$AGENT_VM_STATE_DIR/filler" 2>/dev/null || :; touch {full}) &
+r=0; "$AGENT_VM" pull --quiet || r=$?
+echo "first: $r" >&2
+wait
+"$AGENT_VM" images --json
+rm "$AGENT_VM_STATE_DIR/filler"
+"$AGENT_VM" pull --quiet >&2
+""")
+                t.join()
+                self.assertEqual(p.returncode, 0, p.stderr)
+                self.assertIn("first: 1\n", p.stderr)
+                line = p.stderr.split("first: 1\n")[0].splitlines()[-1]
+                self.assertRegex(line, r"(?i)^agent-vm: .*(no space left|no room|full)", p.stderr)
+                self.assertIn(self.ref("old"), p.stdout)
+                self.assertIn('"usable": true', p.stdout)
+                self.assertNotIn(self.ref() + '"', p.stdout)
+
+    def test_the_disk_of_the_image_fills_it(self):
+        # A layer of 1 MB that unpacks to more than there is: the estimate is passed, the unpacker meets the end.
+        self.push(Image(base_layer(), layer({"big": b"0123456789abcdef" * (21 << 20)})))
+        p = self.in_tmpfs("330m", """
+r=0; "$AGENT_VM" pull --quiet || r=$?
+"$AGENT_VM" images --json
+"$AGENT_VM" prune --json
+exit $r""")
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr.splitlines()[-1], r"(?i)^agent-vm: .*(no space left|no room|full)", p.stderr)
+        self.assertTrue(p.stdout.startswith("[]"), p.stdout)
 
     def test_the_disk_fills_up_in_mid_pull(self):
         # Another program takes the room when the check is over; then there is room again.
