@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -157,4 +158,32 @@ static int remove_tree(int dirfd, const char *name, dev_t dev, int depth)
 int file_remove_tree_at(int dirfd, const char *name)
 {
 	return remove_tree(dirfd, name, 0, 0);
+}
+
+static uint64_t tree_allocated(int dirfd, const char *name, int depth)
+{
+	struct dirent *e;
+	struct stat st;
+	uint64_t sum;
+	DIR *d;
+	int fd;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	sum = (uint64_t)st.st_blocks * 512;
+	fd = S_ISDIR(st.st_mode) && depth < TREE_DEPTH_MAX ? openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	d = fd < 0 ? NULL : fdopendir(fd);
+	while (d && (e = readdir(d)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			sum += tree_allocated(fd, e->d_name, depth + 1);
+	if (d)
+		(void)closedir(d);
+	else if (fd >= 0)
+		(void)close(fd);
+	return sum;
+}
+
+uint64_t file_tree_allocated_at(int dirfd, const char *name)
+{
+	return tree_allocated(dirfd, name, 0);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -50,6 +51,9 @@ int dir_open_made(const char *path, mode_t mode, struct err *err);
 
 /* Make one folder below @dirfd if it is missing, with @mode whatever the umask. 0 (also when it was there), or -errno. */
 int dir_make_at(int dirfd, const char *name, mode_t mode);
+
+/* Bytes on the disk (blocks) of a file or a folder with all below it, as far as it can be read; no link followed. */
+uint64_t file_tree_allocated_at(int dirfd, const char *name);
 
 /**
  * file_remove_tree_at() - Remove a file or a folder with all below it, following no link and crossing no mount

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/macros.h"
 #include "cli/cmd.h"
 #include "cli/images.h"
@@ -54,26 +55,31 @@ static int duration_parse(const char *s, int64_t *ret)
 struct dead {
 	const struct state_root *root;
 	struct strv names;
+	uint64_t bytes; /* on the disk */
 };
 
 static int dead_add(const char *name, void *arg)
 {
 	struct dead *d = arg;
 
-	if (registry_is_gone(d->root, name))
+	if (registry_is_gone(d->root, name)) {
 		strv_add(&d->names, name);
+		d->bytes += file_tree_allocated_at(d->root->sessions_fd, name);
+	}
 	return 0;
 }
 
-static void dead_sessions(const struct state_root *root, bool dry_run, struct strv *ret)
+/* The bytes that they take. */
+static uint64_t dead_sessions(const struct state_root *root, bool dry_run, struct strv *ret)
 {
-	struct dead d = { root, { NULL, 0 } };
+	struct dead d = { root, { NULL, 0 }, 0 };
 	struct err err;
 
 	(void)registry_each(root->sessions_fd, dead_add, &d);
 	if (!dry_run && registry_reap(root, REAP_GRACE_MS, NULL, &err) < 0)
 		(void)fprintf(stderr, "agent-vm: warning: %s\n", err.text);
 	*ret = d.names;
+	return d.bytes;
 }
 
 /* --- output --- */
@@ -145,6 +151,7 @@ static int prune_run(struct cli *cli, void *args, char **rest)
 	const struct prune_args *a = args;
 	struct strv dead = { 0 };
 	int64_t unused_s = -1;
+	uint64_t bytes;
 	struct store store;
 	struct err err;
 	int r, status;
@@ -158,8 +165,9 @@ static int prune_run(struct cli *cli, void *args, char **rest)
 	}
 	r = images_open(false, &root, &store, &err);
 	if (r > 0) {
-		dead_sessions(&root, a->dry_run, &dead);
+		bytes = dead_sessions(&root, a->dry_run, &dead);
 		r = prune_images(&store, a, unused_s, &list, &err);
+		list.bytes += bytes;
 		store_close(&store);
 		state_root_close(&root);
 	}

@@ -16,7 +16,8 @@ struct pull_cmd_args {
 static const struct opt pull_opts[] = {
 	{ "image", OPT_STRING, offsetof(struct pull_cmd_args, image), "REF", "which image", 0,
 	  "[HOST[:PORT]/]NAME[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], or - for "
-	  "an archive on standard input. Default: AGENT_VM_IMAGE_TAG, else " IMAGE_REF_DEFAULT ".",
+	  "an archive on standard input, which is stored as stdin:NAME with the name that it has for the image: it never "
+	  "replaces one that came from elsewhere. Default: AGENT_VM_IMAGE_TAG, else " IMAGE_REF_DEFAULT ".",
 	  "ghcr.io/wirenboard/agent-vm-template:latest" },
 	{ "json", OPT_FLAG, offsetof(struct pull_cmd_args, json), NULL, "print events as JSON, one object a line" },
 	{ "quiet", OPT_FLAG, offsetof(struct pull_cmd_args, quiet), NULL, "print only the result and errors" },
@@ -86,7 +87,7 @@ const struct cmd cmd_pull = {
 		 "done, error.",
 	.examples = "agent-vm pull\tthe default image\n"
 		    "agent-vm pull --image ghcr.io/me/mine:1\tanother one\n"
-		    "docker save mine:1 | agent-vm pull --image -\tfrom Docker on this machine\n",
+		    "docker save mine:1 | agent-vm pull --image -\tfrom Docker on this machine; use it with --image stdin:mine:1\n",
 	.opts = pull_opts,
 	.args_size = sizeof(struct pull_cmd_args),
 	.words = CMD_WORDS_NONE,

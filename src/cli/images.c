@@ -71,6 +71,9 @@ int images_pull(const struct store *s, const char *full, int stop_fd, int log_fd
 	if (str_starts(full, IMAGE_REF_LOCAL))
 		return err_set(err, -EINVAL, "image %s: made on this machine, no registry has it; make it with: agent-vm build --tag %s",
 			       full, full + strlen(IMAGE_REF_LOCAL));
+	if (str_starts(full, IMAGE_REF_STDIN))
+		return err_set(err, -EINVAL, "image %s: came by standard input, nothing has it to pull; store it again with: agent-vm pull --image -",
+			       full);
 	r = find_role("agent-vm-image", &role, err);
 	if (r < 0)
 		return r;

@@ -334,6 +334,8 @@ static int plan_pull(struct plan *p, const char *ref, struct err *err)
 	if (str_starts(full, IMAGE_REF_LOCAL))
 		return err_set(err, -ENOENT, "image %s: not in the store; make it with: agent-vm build --tag %s", full,
 			       full + strlen(IMAGE_REF_LOCAL));
+	if (str_starts(full, IMAGE_REF_STDIN))
+		return err_set(err, -ENOENT, "image %s: not in the store; pipe it in with: agent-vm pull --image -", full);
 	if (!p->image_role)
 		r = find_role("agent-vm-image", &p->image_role, err);
 	if (r < 0)

@@ -22,6 +22,7 @@
 #include <strings.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -39,6 +40,8 @@
 #define COPY_BYTES (1 << 20)
 #define CHECK_BYTES (4 << 20) /* hashed between two looks at the control socket */
 #define COPY_STEP 4 /* of those, between two looks at the control socket */
+#define SPOOL_STEP (16 << 20) /* between two looks at the room */
+#define SPOOL_LEAVES (256ULL << 20)
 #define NAMES_MAX 16
 #define NAME_BYTES_MAX 255
 #define FILES_MAX 1024
@@ -184,6 +187,22 @@ void fetch_step(struct fetch *f, int timeout_ms)
 
 /* --- standard input --- */
 
+/* The archive is never to fill the disk: other programs live on it, and its layers and the image's disk need room besides. */
+static int spool_room(int file, uint64_t bytes, struct err *err)
+{
+	struct statfs fs;
+	uint64_t left;
+
+	if (fstatfs(file, &fs) < 0)
+		return 0;
+	left = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+	if (left >= SPOOL_LEAVES)
+		return 0;
+	return err_set(err, -ENOSPC, "image store: %llu MB of standard input are here and %llu MB are left on this disk, no room for "
+		       "its image; make room (agent-vm prune --dry-run lists what can go)",
+		       (unsigned long long)bytes / 1000000, (unsigned long long)left / 1000000);
+}
+
 /* Copy a stream into a file without a name in the store: archives are read in any order. */
 static int spool(struct fetch *f, struct err *err)
 {
@@ -191,6 +210,7 @@ static int spool(struct fetch *f, struct err *err)
 	AUTO_FREE(char, name);
 	AUTO_FREE(uint8_t, mem);
 	AUTO_FD(file);
+	uint64_t bytes = 0;
 	ssize_t n = 1;
 	int r = 0;
 
@@ -212,6 +232,12 @@ static int spool(struct fetch *f, struct err *err)
 			r = err_set(err, -errno, "%s: cannot be read: %s", source_name(&f->source), strerror(errno));
 		else
 			r = fd_write_all(file, mem, (size_t)n);
+		if (r == 0 && n > 0 && bytes / SPOOL_STEP != (bytes + (uint64_t)n) / SPOOL_STEP) {
+			r = spool_room(file, bytes, err);
+			if (r < 0)
+				return r;
+		}
+		bytes += n > 0 ? (uint64_t)n : 0;
 		if (r < 0 && n > 0)
 			(void)err_set(err, r, "image store: no room for what comes on standard input: %s; make room (agent-vm "
 				      "prune --dry-run lists what can go)", strerror(-r));

@@ -21,6 +21,7 @@
 #define SHOWN_MAX 100	   /* bytes of foreign text in a message */
 #define PLATFORMS_MAX 400  /* bytes of a list of platforms in a message */
 #define ENV_MAX 1000	   /* variables; no image is near it */
+#define ENV_BYTES_MAX (64 << 10) /* of all; with each byte escaped they still fit into a reference's JSON (512 KiB) */
 #define SAVED_MAX 256	   /* images in one archive of docker save */
 #define REF_NAME_KEY "org.opencontainers.image.ref.name"
 
@@ -381,12 +382,16 @@ static int env_parse(const json_t *config, struct image_config *c, struct err *e
 {
 	const json_t *env = json_object_get(config, "Env"), *e;
 	const char *user = str_of(config, "User");
-	size_t i;
+	size_t i, all = 0;
 
 	if (json_array_size(env) > ENV_MAX)
 		return bad(err, "config", "more than 1000 variables");
 	json_array_foreach(env, i, e) {
 		const char *s = json_string_value(e);
+
+		all += s ? strlen(s) + 1 : 0;
+		if (all > ENV_BYTES_MAX)
+			return bad(err, "config", "more than 64 KiB of environment (Env); use another image");
 
 		if (s && *s != '=' && strchr(s, '='))
 			strv_add(&c->env, s);

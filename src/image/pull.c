@@ -329,7 +329,8 @@ static int on_known(struct pull *p, struct err *err)
 
 /* --- from fetch --- */
 
-/* A reference that an archive on standard input is to be stored under: the first of its names that is one. */
+/* A reference that an archive on standard input is to be stored under: the first of its names that is one. The names are the
+ * archive's own word, so they are kept apart: it must not replace what came from a registry, a file or a build. */
 static char *archive_name(const struct im *m)
 {
 	struct span in = m->body, v;
@@ -337,11 +338,13 @@ static char *archive_name(const struct im *m)
 
 	while (rec_next(&in, &key, &v) == 1) {
 		AUTO_FREE(char, name);
+		AUTO_FREE(char, ref);
 		char *full;
 
 		if (key != IM_K_NAME || span_dup(v, &name) < 0)
 			continue;
-		if (ref_normalise(name, &full, NULL) == 0)
+		ref = xasprintf(IMAGE_REF_STDIN "%s", name);
+		if (store_ref_full(ref, &full, NULL) == 0)
 			return full;
 	}
 	return NULL;

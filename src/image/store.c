@@ -267,6 +267,17 @@ int image_api_check(const char *reference, uint32_t version, const char *found, 
 
 /* --- finding --- */
 
+static const char *const schemes[] = { "oci:", "oci-archive:", "docker-archive:" };
+
+/* A "docker save" that an older version stored under the name of a registry's image has no manifest, but its config twice. */
+static bool ref_is_registry(const struct image_ref *r)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(schemes); i++)
+		if (str_starts(r->reference, schemes[i]))
+			return false;
+	return !str_starts(r->reference, IMAGE_REF_STDIN) && r->served[0] != '\0' && strcmp(r->served, r->config) != 0;
+}
+
 /* Files and folders that an image can come from; relative ones are the user's, and the store is not his folder. */
 static int source_full(const char *scheme, const char *path, char **ret, struct err *err)
 {
@@ -285,15 +296,29 @@ static int source_full(const char *scheme, const char *path, char **ret, struct 
 	return 0;
 }
 
+/* What an archive calls an image: a name as docker has them, or the bare tag of an OCI layout. */
+static int stdin_full(const char *ref, char **ret, struct err *err)
+{
+	const char *name = ref + strlen(IMAGE_REF_STDIN);
+	AUTO_FREE(char, unused);
+	AUTO_FREE(char, shown);
+
+	shown = str_escape(ref, MIN(strlen(ref), (size_t)200));
+	if (ref_normalise(name, &unused, NULL) < 0 && !ref_tag_is_good(name))
+		return err_set(err, -EINVAL, "image %s: not the name of an image from standard input; agent-vm images lists them", shown);
+	*ret = xstrdup(ref);
+	return 0;
+}
+
 int store_ref_full(const char *ref, char **ret, struct err *err)
 {
-	static const char *const schemes[] = { "oci:", "oci-archive:", "docker-archive:" };
-
 	if (!ref || !*ref)
 		ref = IMAGE_REF_DEFAULT;
 	for (size_t i = 0; i < ARRAY_SIZE(schemes); i++)
 		if (str_starts(ref, schemes[i]))
 			return source_full(schemes[i], ref + strlen(schemes[i]), ret, err);
+	if (str_starts(ref, IMAGE_REF_STDIN))
+		return stdin_full(ref, ret, err);
 	if (strcmp(ref, "-") == 0)
 		return err_set(err, -EINVAL, "image -: an archive on standard input must be stored first, with: agent-vm pull --image -");
 	return ref_normalise(ref, ret, err);
@@ -371,6 +396,7 @@ int store_find(const struct store *s, const char *ref, struct image *ret, struct
 		return r;
 	r = find_locked(s, ref, &img, &found, &meta, err);
 	if (r == 0) {
+		img.from_registry = ref_is_registry(&found);
 		img.reference = TAKE_PTR(found.reference);
 		img.min_bytes = meta.min_size;
 		img.api_version = meta.api_version;

@@ -23,6 +23,7 @@
 
 #define IMAGE_REF_MAX REF_MAX
 #define IMAGE_REF_DEFAULT "ghcr.io/wirenboard/agent-vm-template:latest"
+#define IMAGE_REF_STDIN "stdin:" /* NAME as an archive on standard input has it */
 #define IMAGE_REF_LOCAL "localhost/agent-vm:" /* made by build, in no registry */
 #define IMAGE_API_MIN 1
 #define IMAGE_API_MAX 1
@@ -52,6 +53,7 @@ struct image {
 	bool has_known;			 /* an older store did not record has */
 	uint64_t has;			 /* enum im_has */
 	struct strv env;		 /* NAME=VALUE of the image's config */
+	bool from_registry;		 /* which can be asked for something newer */
 	bool pulled;			 /* from a registry or a file; digest is what the reference named there */
 	char digest[IMAGE_HEX + 1];	 /* of a local build: its disk's */
 	char digest_short[IMAGE_SHORT + 1];
@@ -72,7 +74,8 @@ void store_close(struct store *s);
  * store_ref_full() - The full form under which a reference is stored
  * @ref:	--image, AGENT_VM_IMAGE_TAG; NULL or "": IMAGE_REF_DEFAULT
  *
- * oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:NAME] are references too, by their absolute path.
+ * oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:NAME] are references too, by their absolute path, and
+ * stdin:NAME. What comes from one of them replaces nothing that came from elsewhere.
  *
  * Return: 0 and a string that the caller owns; -EINVAL with @err set
  */

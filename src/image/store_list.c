@@ -39,11 +39,16 @@ static int entry_by_reference(const void *a, const void *b)
 	return strcmp(((const struct image_entry *)a)->ref.reference, ((const struct image_entry *)b)->ref.reference);
 }
 
-static uint64_t blob_allocated(int blobs, const char *digest)
+static uint64_t file_allocated(int dir, const char *name)
 {
 	struct stat st;
 
-	return *digest && blobs >= 0 && fstatat(blobs, digest, &st, AT_SYMLINK_NOFOLLOW) == 0 ? allocated(&st) : 0;
+	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? allocated(&st) : 0;
+}
+
+static uint64_t blob_allocated(int blobs, const char *digest)
+{
+	return *digest && blobs >= 0 ? file_allocated(blobs, digest) : 0;
 }
 
 static void entry_facts(const struct store *s, int blobs, const char *file, struct image_entry *e)
@@ -181,7 +186,8 @@ static void prune_refs(struct prune *p)
 		if (!p->goes[i])
 			continue;
 		store_ref_file(e->ref.reference, file);
-		take(p, PRUNE_REFERENCE, p->s->refs, file, e->ref.reference, 0, p->now - e->used);
+		take(p, PRUNE_REFERENCE, p->s->refs, file, e->ref.reference, file_allocated(p->s->refs, file),
+		     p->now - e->used);
 	}
 }
 
@@ -216,7 +222,7 @@ static void prune_disk(struct prune *p, const char *file)
 	AUTO_FREE(char, json);
 	char key[IMAGE_HEX + 1];
 	bool is_json, there;
-	struct stat st = { 0 };
+	uint64_t bytes;
 	AUTO_FD(fd);
 
 	if (strlen(file) != IMAGE_HEX + strlen(".ext4"))
@@ -230,9 +236,10 @@ static void prune_disk(struct prune *p, const char *file)
 	json = store_disk_file(key, "json");
 	fd = openat(p->s->disks, disk, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	there = fd >= 0;
-	if (there ? is_json || !store_is_free(fd) || fstat(fd, &st) < 0 : !is_json)
+	if (there ? is_json || !store_is_free(fd) : !is_json)
 		return;
-	take(p, PRUNE_DISK, p->s->disks, there ? disk : json, key, allocated(&st), 0);
+	bytes = file_allocated(p->s->disks, json) + (there ? file_allocated(p->s->disks, disk) : 0);
+	take(p, PRUNE_DISK, p->s->disks, there ? disk : json, key, bytes, 0);
 	if (there && !p->rule->dry_run)
 		(void)unlinkat(p->s->disks, json, 0);
 }

@@ -32,12 +32,7 @@ struct update {
 /* Only what a registry can be asked for and whose answer can change. */
 static bool can_change(const struct image *img)
 {
-	char *full;
-
-	if (!img->pulled || strchr(img->reference, '@') || ref_normalise(img->reference, &full, NULL) < 0)
-		return false;
-	free(full);
-	return true;
+	return img->from_registry && !strchr(img->reference, '@');
 }
 
 /* A stamp from the future (a clock that was set back) counts as none. */

@@ -362,6 +362,39 @@ class Faults(Base):
                 want = int(len(image.layers[1]) * tenth / 10)
                 self.assertEqual(asked, [None, "bytes=%d-" % want if want else None])
 
+    def test_cut_at_each_stage_of_everything(self):
+        # Manifest, config and each layer: before the answer, in its head, behind it, behind the first byte, in the middle, and
+        # before the last byte.
+        for stage in "nothing", "status", "head", "first", "middle", "last":
+            with self.subTest(stage=stage):
+                s, image = self.server(), Image(sizes=(30_000, 20_000, 10_000))
+                s.add(image)
+                cut = set()
+
+                def fault(h, stage=stage, s=s, image=image, cut=cut):
+                    if h.path in cut:
+                        return False
+                    cut.add(h.path)
+                    data = s.documents[h.path[4:]][0] if h.path[4:] in s.documents else s.blobs[h.blob_of()]
+                    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n" % (
+                        len(data), b"application/octet-stream" if h.blob_of() else image.kind.encode())
+                    n = {"first": 1, "middle": len(data) // 2, "last": len(data) - 1}.get(stage, 0)
+                    h.wfile.write({"nothing": b"", "status": head[:9]}.get(stage, head) + data[:n])
+                    return h.cut()
+                s.fault = fault
+                f = self.pull(s.ref())
+                self.check_stored(image)
+                self.assertEqual(len(cut), 5)
+                self.assertEqual([f.part(i) for i in range(3)], image.layers)
+                # Of a layer only what is missing is asked for again.
+                again = [h["Range"] for _, p, h in s.requests if sha(image.layers[0]) in p and "Range" in h]
+                n = len(image.layers[0])
+                self.assertEqual(again, {"first": ["bytes=1-"], "middle": ["bytes=%d-" % (n // 2)],
+                                         "last": ["bytes=%d-" % (n - 1)]}.get(stage, []))
+                self.store.close()
+                self.store = Store()
+                self.addCleanup(self.store.close)
+
     def test_cut_before_any_answer(self):
         s, image = self.server(), Image()
         s.add(image)

@@ -4,6 +4,7 @@
 No VM is started. What a hostile half could say is tests/proc/t-image-pull.c; what a hostile registry could, fetch_test.py;
 a hostile layer, the unpacker's tests.
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import unittest
 if __name__ == "__main__":
     os.environ["AGENT_VM"] = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, sparse_sum, wait_for  # noqa: E402
+from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, layer, sparse_sum, wait_for  # noqa: E402
 from tars import BLK, file, header, link, symlink, tar  # noqa: E402
 
 
@@ -343,6 +344,82 @@ class Interrupted(Case):
                 self.again(5, 2)
 
 
+class Killed(Case):
+    """kill -9 at each thing that a pull says: of the launcher, and of each half if it lives then. And of the registry."""
+
+    def setUp(self):
+        super().setUp()
+        self.push(old(), "old")
+        self.run_it("pull", "--image", self.ref("old"))
+        self.push(Image(base_layer(size=3 * MB, seed=31), agent_layer("claude", 2 * MB, 32), agent_layer("codex", 2 * MB, 33)))
+
+    def forgotten(self):
+        """As before the first pull of this test's image, with the layers that it left."""
+        self.run_it("prune", "--older-than", "0m", AGENT_VM_IMAGE_TAG=self.ref("old"))
+
+    def at_event(self, n, victim):
+        """Killed behind the nth event. False when the pull has no so many."""
+        p = self.start("pull", "--json", "--quiet")
+        for _ in range(n):
+            if not p.stdout.readline():
+                self.end(p, 0)
+                return False
+        kids = halves(p.pid)
+        pid = p.pid if victim == "launcher" else kids.get(victim)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.end(p)
+        wait_for(lambda: not [k for k in kids.values() if alive(k)], 20, "a half outlived the launcher")
+        return True
+
+    def everywhere(self, victim):
+        n = 1
+        while self.at_event(n, victim):
+            with self.subTest(n=n):
+                stored = self.images()
+                self.assertTrue(all(i["usable"] for i in stored.values()), stored)
+                self.assertIn(self.ref("old"), stored)
+                self.run_it("pull")
+                self.usable()
+                self.nothing_under_way()
+                self.forgotten()
+            n += 1
+        # start, manifest, three layers, disk, done
+        self.assertGreaterEqual(n, 7)
+
+    def test_the_launcher(self):
+        self.everywhere("launcher")
+
+    def test_fetch(self):
+        self.everywhere("fetch")
+
+    def test_unpack(self):
+        self.everywhere("unpack")
+
+    def test_the_registry_is_restarted(self):
+        # Large against what lies in socket buffers, so that something is missing when it dies.
+        image = self.push(Image(base_layer(size=30 * MB, seed=41), agent_layer("claude", 30 * MB, 42)))
+        for place in 1, 3, 5:
+            with self.subTest(place=place):
+                self.relay.hold_after(image.bytes * place // 10)
+                p = self.start("pull")
+                wait_for(lambda n=place: self.relay.passed >= image.bytes * n // 10, 20, "nothing came")
+                self.registry.p.kill()
+                self.registry.p.wait()
+                self.relay.hold_after(None)
+                time.sleep(1.5)
+                self.assertIsNone(p.poll())
+                self.registry.start()
+                self.end(p, 0)
+                self.usable()
+                # What had come was not loaded again, up to what was on its way in buffers.
+                self.assertLess(self.relay.passed, image.bytes * (10 - place) // 10 + 16 * MB)
+                self.forgotten()
+                self.run_it("prune")
+                shutil.rmtree(self.store / "blobs")
+
+
 class AtOnce(Case):
     def held(self, name):
         """The lock of the store, exclusively, as another process has it."""
@@ -451,6 +528,56 @@ class AtOnce(Case):
         self.assertEqual(self.run_it("prune")[0], "nothing to remove\n")
 
 
+class Streams(Case):
+    """pull --image -"""
+
+    def archive(self, image, name):
+        image.write(self.work / "layout")
+        index = self.work / "layout/index.json"
+        index.write_text(index.read_text().replace('"x"', f'"{name}"'))
+        subprocess.run(["tar", "-C", self.work / "layout", "-cf", self.work / "a.tar", "."], check=True)
+        shutil.rmtree(self.work / "layout")
+        return self.work / "a.tar"
+
+    def pipe(self, file, check=0, words=()):
+        with subprocess.Popen(["cat", file], stdout=subprocess.PIPE) as cat:
+            p = subprocess.Popen([AGENT_VM, "pull", "--image", "-", *words], env=self.env(), cwd=self.work, text=True,
+                                 stdin=cat.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            cat.stdout.close()
+            return self.end(p, check)
+
+    def test_names_of_archives_replace_nothing(self):
+        # Seen to fail with the archive's own name as the reference.
+        self.push(old())
+        self.run_it("pull")
+        digest = self.usable()["digest"]
+        for name in self.ref(), "localhost/agent-vm:default", "latest", "V1", "me/mine:1":
+            out, _ = self.pipe(self.archive(Image(base_layer(seed=7)), name))
+            self.assertRegex(out, rf"^stdin:{name} [0-9a-f]{{12}} \(new; ")
+        self.usable(digest)
+        self.assertEqual(set(self.images()), {self.ref()} | {"stdin:" + n for n in (
+            self.ref(), "localhost/agent-vm:default", "latest", "V1", "me/mine:1")})
+        _, err = self.pipe(self.archive(Image(base_layer(seed=7)), "a b"), check=2)
+        self.assertIn("names no image", err)
+        _, err = self.run_it("pull", "--image", "stdin:me/mine:1", check=2)
+        self.assertIn("agent-vm pull --image -", err)
+        _, err = self.run_it("shell", "--image", "stdin:other", "--", "true", check=1)
+        self.assertIn("image stdin:other: not in the store; pipe it in with: agent-vm pull --image -", err)
+
+    def test_a_huge_environment_is_refused_before_anything_is_loaded(self):
+        self.push(old())
+        self.run_it("pull")
+        image = self.push(Image(base_layer(seed=9), env=[f"V{i}=" + "\x01" * 1000 for i in range(70)]))
+        self.relay.forget()
+        _, err = self.run_it("pull", check=1)
+        self.assertIn("more than 64 KiB of environment (Env)", err.splitlines()[-1])
+        self.assertFalse(set(self.relay.blobs()) & set(image.layers))
+        # The most that is taken can be stored.
+        self.push(Image(base_layer(seed=9), env=[f"V{i:02}=" + "\x01" * 1000 for i in range(64)]))
+        self.run_it("pull")
+        self.usable()
+
+
 class InTmpfs(Case):
     """In a mount namespace of its own with a tmpfs under the state root."""
 
@@ -472,6 +599,101 @@ class FullDisk(InTmpfs):
         self.assertRegex(p.stderr, r"agent-vm: .*/images: \d+ MB are free and image .* needs \d+ MB \(\d+ to load, \d+ for its disk\); ")
         self.assertNotIn(".ext4\n", p.stderr)
         self.assertEqual(set(self.relay.blobs()) & set(image.layers), set())
+
+    def test_standard_input_does_not_fill_the_disk(self):
+        p = self.in_tmpfs("400m", """
+r=0; head -c 300000000 /dev/urandom | "$AGENT_VM" pull --image - || r=$?
+df -B1 --output=avail "$AGENT_VM_STATE_DIR" | tail -1
+exit $r""")
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr.splitlines()[-1], r"^agent-vm: image store: \d+ MB of standard input are here and \d+ MB are left")
+        self.assertGreater(int(p.stdout), 390 << 20)
+
+    def test_prune_says_what_df_says(self):
+        # A disk with its record, layers, documents, a reference, a partial download, a dead session with its overlay.
+        image = self.push(old())
+        p = self.in_tmpfs("900m", """
+cd "$AGENT_VM_STATE_DIR"
+# what was recorded of the dead session is new, and no room that was wasted
+free() { echo $(( $(df -B1 --output=avail . | tail -1) + $(du -sB1 run/logs | cut -f1) )); }
+"$AGENT_VM" pull --quiet >&2
+export AGENT_VM_IMAGE_TAG=x.example/other:1
+head -c 100000 /dev/urandom > images/partial/""" + "0" * 64 + """
+touch -d '9 days ago' images/partial/*
+mkdir -p -m 700 run/sessions/agent-vm-0123456789ab-1/sub
+head -c 3000000 /dev/urandom > run/sessions/agent-vm-0123456789ab-1/sub/overlay
+"$AGENT_VM" prune --dry-run --older-than 0m --json > /tmp/dry.$$
+before=$(free)
+"$AGENT_VM" prune --older-than 0m --json > /tmp/wet.$$
+echo $(( $(free) - before ))
+cat /tmp/dry.$$ /tmp/wet.$$
+rm /tmp/dry.$$ /tmp/wet.$$
+""")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        import json
+        freed, rest = p.stdout.split("\n", 1)
+        dry, at = json.JSONDecoder().raw_decode(rest)
+        wet, _ = json.JSONDecoder().raw_decode(rest[at:].lstrip())
+        self.assertEqual(dry["bytes"], wet["bytes"])
+        self.assertEqual([i["bytes"] for i in dry["items"]], [i["bytes"] for i in wet["items"]])
+        self.assertEqual({i["kind"] for i in wet["items"]}, {"reference", "disk", "layer", "partial"})
+        self.assertEqual(len(wet["sessions"]), 1, p.stdout)
+        self.assertEqual(wet["bytes"], int(freed))
+        self.assertGreater(wet["bytes"], image.bytes * 2)
+
+    def test_the_disk_fills_up_at_ten_places(self):
+        # The filler takes the last byte while the registry holds, so that either half can be the first to meet it.
+        self.push(old(), "old")
+        image = self.push(Image(base_layer(size=20 * MB, seed=51), agent_layer("claude", 10 * MB, 52)))
+        for place in range(10):
+            with self.subTest(place=place):
+                held, full = self.work / f"held{place}", self.work / f"full{place}"
+                limit = image.bytes * place // 10 + 3000
+
+                def steer(limit=limit, held=held, full=full):
+                    # the old one first: its bytes do not count
+                    wait_for(lambda: (self.work / held.name.replace("held", "old")).exists(), 60, "no old image")
+                    self.relay.hold_after(limit)
+                    (self.work / held.name.replace("held", "go")).touch()
+                    wait_for(lambda: self.relay.passed >= limit, 60, "nothing came")
+                    held.touch()
+                    wait_for(full.exists, 60, "not filled")
+                    self.relay.hold_after(None)
+                t = threading.Thread(target=steer)
+                t.start()
+                p = self.in_tmpfs("600m", f"""
+until_there() {{ until test -e "$1"; do sleep 0.05; done; }}
+"$AGENT_VM" pull --quiet --image {self.ref("old")} >&2
+touch {self.work}/old{place}
+until_there {self.work}/go{place}
+(until_there {held}; cat /dev/zero > "$AGENT_VM_STATE_DIR/filler" 2>/dev/null || :; touch {full}) &
+r=0; "$AGENT_VM" pull --quiet || r=$?
+echo "first: $r" >&2
+wait
+"$AGENT_VM" images --json
+rm "$AGENT_VM_STATE_DIR/filler"
+"$AGENT_VM" pull --quiet >&2
+""")
+                t.join()
+                self.assertEqual(p.returncode, 0, p.stderr)
+                self.assertIn("first: 1\n", p.stderr)
+                line = p.stderr.split("first: 1\n")[0].splitlines()[-1]
+                self.assertRegex(line, r"(?i)^agent-vm: .*(no space left|no room|full)", p.stderr)
+                self.assertIn(self.ref("old"), p.stdout)
+                self.assertIn('"usable": true', p.stdout)
+                self.assertNotIn(self.ref() + '"', p.stdout)
+
+    def test_the_disk_of_the_image_fills_it(self):
+        # A layer of 1 MB that unpacks to more than there is: the estimate is passed, the unpacker meets the end.
+        self.push(Image(base_layer(), layer({"big": b"0123456789abcdef" * (21 << 20)})))
+        p = self.in_tmpfs("330m", """
+r=0; "$AGENT_VM" pull --quiet || r=$?
+"$AGENT_VM" images --json
+"$AGENT_VM" prune --json
+exit $r""")
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr.splitlines()[-1], r"(?i)^agent-vm: .*(no space left|no room|full)", p.stderr)
+        self.assertTrue(p.stdout.startswith("[]"), p.stdout)
 
     def test_the_disk_fills_up_in_mid_pull(self):
         # Another program takes the room when the check is over; then there is room again.

@@ -90,7 +90,11 @@ class Registry:
         config.write_text(f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
                           f"storage: {{filesystem: {{rootdirectory: {self.folder}/data}}, delete: {{enabled: true}}}}\n"
                           f"http: {{addr: '127.0.0.1:{self.port}'}}\n")
-        self.p = subprocess.Popen(["docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.config = config
+        self.start()
+
+    def start(self):
+        self.p = subprocess.Popen(["docker-registry", "serve", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self.answers, 20, "docker-registry does not answer")
 
     def answers(self):
@@ -154,6 +158,9 @@ class Relay:
                     self.passed += len(data)
                 client.sendall(data)
         for s in (client, up):
+            # The other thread sits in a recv(2), and would keep the connection open behind a close(2) alone.
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
             s.close()
 
     def hold_after(self, n):

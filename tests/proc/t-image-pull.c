@@ -183,16 +183,32 @@ TEST(a_blob_that_stands_twice_is_loaded_once)
 	teardown(&s);
 }
 
-TEST(an_archive_on_standard_input_is_stored_under_its_own_name)
+TEST(an_archive_on_standard_input_replaces_nothing_from_elsewhere)
 {
 	struct store s = setup();
 	struct pull_result res;
+	struct image img;
 	struct err err;
+	char *digest;
 
-	CHECK_INT(pull(&s, "named", "-", -1, &res, NULL, &err), ==, 0);
-	CHECK_STR(res.reference, "example.org/from-archive:9");
+	/* The archive says the name of an image that a registry gave. */
+	CHECK_INT(pull(&s, "honest", "example.org/from-archive:9", -1, &res, NULL, &err), ==, 0);
+	digest = xstrdup(res.digest);
 	free(res.reference);
-	CHECK(store_has(&s, "example.org/from-archive:9"));
+	CHECK_INT(pull(&s, "named", "-", -1, &res, NULL, &err), ==, 0);
+	CHECK_STR(res.reference, "stdin:example.org/from-archive:9");
+	CHECK_STR(res.was, "");
+	free(res.reference);
+	CHECK_INT(store_find(&s, "stdin:example.org/from-archive:9", &img, &err), ==, 0);
+	CHECK(img.pulled && !img.from_registry);
+	CHECK(!update_start(&s, &img, "/bin/false", -1));
+	image_done(&img);
+	CHECK_INT(store_find(&s, "example.org/from-archive:9", &img, &err), ==, 0);
+	CHECK(img.from_registry);
+	CHECK_STR(img.digest, digest);
+	CHECK_STR(img.env.v[1], "A=honest");
+	image_done(&img);
+	free(digest);
 	CHECK_INT(pull(&s, "honest", "-", -1, &res, NULL, &err), ==, -EINVAL);
 	CHECK(strstr(err.text, "names no image"));
 	fake_done();
