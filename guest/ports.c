@@ -38,7 +38,7 @@
 #define BACKLOG 128
 #define PID1_FD 3
 
-enum kind { EV_SERVICE, EV_CONN };
+enum kind { EV_SERVICE, EV_CONN, EV_PID1 };
 
 struct service {
 	uint16_t port;
@@ -188,7 +188,7 @@ static bool tell(uint16_t port, bool open)
 	if (send(PID1_FD, &n, sizeof(n), MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(n))
 		return true;
 	if (errno != EAGAIN && errno != ENOBUFS && errno != EINTR)
-		_exit(0); /* PID 1 wants no more of it */
+		_exit(0);
 	ports.again = true;
 	return false;
 }
@@ -384,6 +384,8 @@ static void on_event(const struct ev_event *e)
 {
 	struct conn *c;
 
+	if (e->kind == EV_PID1)
+		_exit(0); /* it wants no more of us */
 	if (e->kind == EV_SERVICE) {
 		if (e->slot < ports.n_services && ports.services[e->slot].fd >= 0 && ports.n_conns < CONNS_MAX)
 			conn_new(&ports.services[e->slot]);
@@ -440,7 +442,8 @@ static void child(const struct config_ports *c, const uint8_t addr4[4], const ui
 	ports.stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
 	ports.tab_fd[0] = open("/proc/net/tcp", O_RDONLY | O_CLOEXEC);
 	ports.tab_fd[1] = open("/proc/net/tcp6", O_RDONLY | O_CLOEXEC);
-	if (ports.stat_fd >= 0 && ports.tab_fd[0] >= 0 && ev_open(&ports.ev) == 0)
+	if (ports.stat_fd >= 0 && ports.tab_fd[0] >= 0 && ev_open(&ports.ev) == 0 &&
+	    ev_watch(&ports.ev, PID1_FD, 0, EV_PID1, 0, 0) == 0)
 		serve();
 }
 

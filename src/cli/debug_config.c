@@ -77,16 +77,30 @@ static json_t *policy(const struct plan *p)
 			 "git_config", p->args->git_config);
 }
 
+static json_t *ports(const struct network_plan *net)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < net->ports.n_what; i++) {
+		AUTO_FREE(char, one);
+
+		one = ports_text(&net->ports.what[i], true);
+		(void)json_array_append_new(list, json_string(one));
+	}
+	return list;
+}
+
 char *debug_config_text(const struct plan *p, const char *session)
 {
 	json_t *all;
 	char *out;
 
-	all = json_pack("{s:s, s:s, s:o, s:s, s:o, s:{s:I, s:i, s:I}, s:o, s:o, s:o, s:o, s:o}", "session", session, "verb",
+	all = json_pack("{s:s, s:s, s:o, s:s, s:o, s:{s:I, s:i, s:I}, s:o, s:o, s:o, s:o, s:b, s:o, s:o}", "session", session, "verb",
 			p->args->verb, "project", text(p->project.path), "monitor", monitor_name(p->monitor), "image",
 			text(p->pull ? p->pull : p->image.reference), "resources", "memory_mib", (json_int_t)p->res.memory_mib,
 			"cpus", (int)p->res.cpus, "disk_mib", (json_int_t)p->res.disk_mib, "project_guest",
-			text(p->layout.project_guest), "mounts", shares(&p->layout), "env", env(&p->args->env), "policy", policy(p),
+			text(p->layout.project_guest), "mounts", shares(&p->layout), "env", env(&p->args->env), "ports", ports(&p->net), "auto_publish",
+			p->net.auto_publish, "policy", policy(p),
 			"command", texts(&p->argv));
 	out = all ? json_dumps(all, JSON_COMPACT) : NULL;
 	json_decref(all);

@@ -67,7 +67,9 @@ const struct opt launch_opts[] = {
 	  "[BIND:]HOST:GUEST[/tcp|/udp]. BIND is an IP address, IPv6 in brackets; default: 127.0.0.1 and ::1. Ports "
 	  "are 1 to 65535. May be repeated.",
 	  "3000:3000" },
-	{ "auto-publish", OPT_FLAG, AT(auto_publish), NULL, "publish what listens in the guest, on loopback" },
+	{ "auto-publish", OPT_FLAG, AT(auto_publish), NULL, "publish what listens in the guest, on loopback", 0,
+	  "TCP, from port 1024 up, 32 at most: the same port of this host, or the next free one; ports of well-known services "
+	  "such as 5432 are always moved." },
 	{ "allow-egress", OPT_STRV, AT(allow_egress), "DEST", "open one private destination", 0,
 	  "IP, CIDR or NAME, each with :PORT or :LOW-HIGH; IPv6 with a port in brackets; /tcp or /udp behind it. May be "
 	  "repeated.",

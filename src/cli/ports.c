@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/macros.h"
 #include "cli/port_holder.h"
+#include "session/registry.h"
 
 #define BACKLOG 128
 #define UNPRIVILEGED "net.ipv4.ip_unprivileged_port_start"
@@ -83,7 +84,27 @@ static unsigned privileged_below(void)
 	return str_u64(text, UINT16_MAX + 1, &v) < 0 ? 1024 : (unsigned)v;
 }
 
-static void problem(struct cli *cli, const char *value, const struct publish *p, int family, const void *addr, int r)
+/* Another session of this user, whose vault no ordinary user may look into. */
+static char *session_holder(const struct state_root *root, int family, const void *addr, const struct publish *p)
+{
+	char listen[VAULT_LISTEN_TEXT];
+	AUTO_FREE(char, head);
+	struct session_list live;
+	char *found = NULL;
+
+	listen_text(family, addr, p->host, listen, sizeof(listen));
+	head = xasprintf("%s->", listen);
+	if (root->fd < 0 || registry_list(root, SESSIONS_LIVE, &live, NULL) < 0)
+		return NULL;
+	for (size_t i = 0; i < live.n; i++)
+		for (size_t k = 0; k < live.v[i].ports.n && !found; k++)
+			if (str_starts(live.v[i].ports.v[k], head) && (strstr(live.v[i].ports.v[k], "/udp") != NULL) == p->udp)
+				found = xasprintf("the session %s", live.v[i].name);
+	session_list_done(&live);
+	return found;
+}
+
+static void problem(struct cli *cli, const struct state_root *root, const char *value, const struct publish *p, int family, const void *addr, int r)
 {
 	struct problems *to = &cli->problems;
 	char text[INET6_ADDRSTRLEN];
@@ -94,7 +115,9 @@ static void problem(struct cli *cli, const char *value, const struct publish *p,
 	(void)inet_ntop(family, addr, text, sizeof(text));
 	switch (-r) {
 	case EADDRINUSE:
-		holder = port_holder(family, addr, p->host, p->udp);
+		holder = session_holder(root, family, addr, p);
+		if (!holder)
+			holder = port_holder(family, addr, p->host, p->udp);
 		problem_world(to, "--publish %s: port %u of %s is in use by %s; choose another port", shown, p->host, text,
 			      holder ? holder : "another program");
 		break;
@@ -124,7 +147,8 @@ static int add(struct ports *ports, const struct publish *p, int family, const v
 	return 0;
 }
 
-static void open_one(struct cli *cli, struct ports *ports, const char *value, const struct publish *p, bool has6)
+static void open_one(struct cli *cli, const struct state_root *root, struct ports *ports, const char *value,
+		     const struct publish *p, bool has6)
 {
 	const struct {
 		int family;
@@ -136,12 +160,12 @@ static void open_one(struct cli *cli, struct ports *ports, const char *value, co
 	for (size_t i = 0; r == 0 && i < (p->family == AF_UNSPEC && has6 ? 2u : 1u); i++) {
 		r = add(ports, p, want[i].family, want[i].addr);
 		if (r < 0)
-			problem(cli, value, p, want[i].family, want[i].addr, r);
+			problem(cli, root, value, p, want[i].family, want[i].addr, r);
 	}
 	ports->what[ports->n_what++] = *p;
 }
 
-void ports_open(struct cli *cli, struct ports *ret)
+void ports_open(struct cli *cli, const struct state_root *root, struct ports *ret)
 {
 	bool has6 = port_has_loopback6();
 
@@ -162,7 +186,7 @@ void ports_open(struct cli *cli, struct ports *ret)
 		for (size_t k = 0; k < ret->n_what; k++)
 			twice |= publish_meets(&p, &ret->what[k]);
 		if (!twice)
-			open_one(cli, ret, use->value, &p, has6);
+			open_one(cli, root, ret, use->value, &p, has6);
 	}
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 }

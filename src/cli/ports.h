@@ -10,6 +10,7 @@
 #include "cli/cmd.h"
 #include "cli/specs.h"
 #include "proto/vaultcfg.h"
+#include "session/root.h"
 
 #define PORTS_PUBLISH_MAX (VAULT_PUBLISH_MAX / 2) /* each may need a socket for both families */
 #define PORTS_TEXT 80
@@ -30,11 +31,12 @@ struct ports {
 
 /**
  * ports_open() - Open what the uses of --publish want
+ * @root:	Whose sessions are looked at for who has a port; its fd may be -1
  *
  * What is malformed, or given twice, was reported before and is passed over. What cannot be opened goes to cli->problems at
  * its word.
  */
-void ports_open(struct cli *cli, struct ports *ret);
+void ports_open(struct cli *cli, const struct state_root *root, struct ports *ret);
 /* After the vault has them. */
 void ports_close(struct ports *p);
 void ports_done(struct ports *p);

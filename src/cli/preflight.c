@@ -396,7 +396,7 @@ static void add_rules(struct network_plan *net, const struct strv *words,
 			net->n_rules++;
 }
 
-static void plan_network(struct cli *cli, const struct launch_args *args, struct plan *p)
+static void plan_network(struct cli *cli, const struct launch_args *args, struct plan *p, const struct state_root *root)
 {
 	static const uint8_t ours[3] = { 0x02, 0x61, 0x76 }; /* network page 1 */
 	struct network_plan *net = &p->net;
@@ -413,7 +413,7 @@ static void plan_network(struct cli *cli, const struct launch_args *args, struct
 	add_rules(net, &args->allow_ssh, ssh_dest_parse);
 	net->auto_publish = args->auto_publish;
 	if (!args->no_network)
-		ports_open(cli, &net->ports);
+		ports_open(cli, root, &net->ports);
 	if (net->n_rules > POLICY_RULES_MAX)
 		problem_text(&cli->problems, "--allow-egress and --allow-ssh: %zu of them; at most %d are possible", net->n_rules,
 			     POLICY_RULES_MAX);
@@ -440,7 +440,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 			     args->verb);
 	plan_monitor(cli, args, ret, root_cache(cli, ret, &root));
 	plan_resources(cli, args, &host, ret);
-	plan_network(cli, args, ret);
+	plan_network(cli, args, ret, &root);
 	plan_image(cli, args, ret, &root);
 	state_root_close(&root);
 	agent_argv(args->agent, args->agent_part, isatty(STDIN_FILENO) && isatty(STDOUT_FILENO), &ret->argv);

@@ -409,6 +409,9 @@ static void step(struct run *r, bool *more)
 	if (r->port.fd >= 0)
 		k = run_guest_frames(r);
 	*more = k > 0;
+	if (r->ports_changed && r->spec.on_ports)
+		r->spec.on_ports(r->spec.on_ports_arg);
+	r->ports_changed = false;
 	if (k < 0) {
 		run_fail(r, RUN_LOST, "guest: it broke the control protocol; the VM was stopped; logs: %s",
 			 r->spec.log_dir);

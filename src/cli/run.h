@@ -52,7 +52,7 @@ struct run_spec {
 	pid_t vmm_pid;
 	struct network *network; /* NULL: none; its end ends the session. Borrowed */
 	struct autopub *autopub; /* NULL: the guest was not asked for its listeners. Borrowed */
-	void (*on_ports)(void *arg); /* they have changed */
+	void (*on_ports)(void *arg); /* what is published has changed; once for many changes */
 	void *on_ports_arg;
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */

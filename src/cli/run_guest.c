@@ -151,8 +151,7 @@ static int on_ports(struct run *r, const struct ctl_frame *f)
 	line = autopub_change(r->spec.autopub, port, open, now_ns(), &changed);
 	if (line)
 		run_line(r, line);
-	if (changed && r->spec.on_ports)
-		r->spec.on_ports(r->spec.on_ports_arg);
+	r->ports_changed |= changed;
 	return 0;
 }
 

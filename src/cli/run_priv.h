@@ -56,6 +56,7 @@ struct run {
 	bool bye, oom;
 	struct strv held; /* lines for after the agent */
 	size_t lines;	  /* of ports, so far */
+	bool ports_changed; /* in this batch */
 	unsigned vmm_lines; /* that agent-vm-vmm had written to our log */
 	char vmm_text[ERR_TEXT_MAX];  /* why the monitor ended, in its own words, escaped */
 	char exit_text[ERR_TEXT_MAX]; /* the agent was not started, in the guest's words, escaped */

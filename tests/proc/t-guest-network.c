@@ -1,9 +1,7 @@
 /* The guest's addresses, in a network namespace of the test's own, as iproute2 shows them. */
-#include "../unit/test.h"
+#include "own-net.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -21,30 +19,6 @@ static const struct config_net both = {
 	.addr6 = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 2 },
 	.gateway6 = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 1 },
 };
-
-static void write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		fail_msg("%s: %s", path, strerror(errno));
-	close(fd);
-}
-
-static void own_namespace(void)
-{
-	char map[64];
-	uid_t uid = getuid();
-
-	CHECK_INT(setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1), ==, 0);
-	if (unshare(uid == 0 ? CLONE_NEWNET : CLONE_NEWNET | CLONE_NEWUSER) < 0)
-		fail_msg("no network namespace can be made: %s", strerror(errno));
-	if (uid == 0)
-		return;
-	write_file("/proc/self/setgroups", "deny");
-	(void)snprintf(map, sizeof(map), "0 %u 1", uid);
-	write_file("/proc/self/uid_map", map);
-}
 
 static char *out_of(const char *line)
 {

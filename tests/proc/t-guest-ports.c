@@ -1,6 +1,6 @@
 /* agent-vm-ports, the guest's process that watches listeners, in a network namespace whose loopback has the guest's
  * address. */
-#include "../unit/test.h"
+#include "own-net.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,32 +22,15 @@
 
 static const uint8_t addr4[4] = { 192, 0, 0, 2 }, addr6[16] = { 0xfd, 0x6b, [15] = 2 };
 
-static void write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		fail_msg("%s: %s", path, strerror(errno));
-	close(fd);
-}
-
-static void own_namespace(void)
+/* For all tests of this program. */
+static void own_network(void)
 {
 	static bool done;
-	char map[64];
-	uid_t uid = getuid();
 
 	if (done)
 		return;
 	done = true;
-	CHECK_INT(setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1), ==, 0);
-	if (unshare(uid == 0 ? CLONE_NEWNET : CLONE_NEWNET | CLONE_NEWUSER) < 0)
-		fail_msg("no network namespace can be made: %s", strerror(errno));
-	if (uid != 0) {
-		write_file("/proc/self/setgroups", "deny");
-		(void)snprintf(map, sizeof(map), "0 %u 1", uid);
-		write_file("/proc/self/uid_map", map);
-	}
+	own_namespace();
 	network_loopback();
 	CHECK_INT(system("ip addr add 192.0.0.2/32 dev lo && ip addr add fd6b::2/128 dev lo nodad"), ==, 0);
 }
@@ -58,7 +41,7 @@ static int start(const struct config_ports *c)
 {
 	int fd;
 
-	own_namespace();
+	own_network();
 	started = ports_start(c, addr4, addr6, &fd);
 	CHECK_INT(started, >, 0);
 	return fd;
@@ -68,9 +51,8 @@ static void end(int fd)
 {
 	int status;
 
-	(void)close(fd);
-	CHECK_INT(kill(started, SIGTERM), ==, 0);
-	CHECK(waitpid(started, &status, 0) == started && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+	(void)close(fd); /* as when PID 1 ends */
+	CHECK(waitpid(started, &status, 0) == started && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 static int listener(int family, const char *addr, uint16_t port)
