@@ -136,13 +136,11 @@ static enum http1_event request_line(struct http1 *h, struct span line)
 						.code = REFUSAL_METHOD,
 						.why = "this method is not let through; GET, HEAD, POST, PUT, PATCH, "
 						       "DELETE and OPTIONS are" });
-	/* Judged now, for its place in the order. The head may still move while it grows, so it is read again at the
-	 * end. */
+	/* The head may still move while it grows, so the target is read when it is whole or found to be broken. */
 	h->target = (uint32_t)(part[1].p - buf_span(&h->head).p);
 	h->target_n = (uint32_t)part[1].n;
-	request_set_target(r, part[1]);
-	h->state = r->fault.close ? HTTP1_DEAD : HTTP1_FIELDS;
-	return r->fault.close ? HTTP1_HEAD : HTTP1_MORE;
+	h->state = HTTP1_FIELDS;
+	return HTTP1_MORE;
 }
 
 static enum http1_event field_line(struct http1 *h, struct span line)
@@ -229,11 +227,12 @@ static enum http1_event head_line(struct http1 *h, struct span *in)
 	return ev;
 }
 
+/* CHUNK_LINE_MAX leaves 15 digits, so nothing overflows. */
 static int hex_size(struct span line, uint64_t *ret)
 {
 	uint64_t v = 0;
 
-	if (line.n == 0 || line.n > 15)
+	if (line.n == 0)
 		return -EBADMSG;
 	for (size_t i = 0; i < line.n; i++) {
 		uint8_t c = line.p[i];
@@ -274,8 +273,7 @@ static enum http1_event chunk_line(struct http1 *h, struct span *in)
 			return bad(h);
 		h->state = h->left > 0 ? HTTP1_CHUNK_DATA : HTTP1_TRAILER;
 	} else if (h->state == HTTP1_CHUNK_END) {
-		if (line.n > 0)
-			return bad(h);
+		/* A line of two bytes is CR LF. */
 		h->state = HTTP1_CHUNK_SIZE;
 	} else if (line.n == 0) {
 		h->state = HTTP1_END;

@@ -187,10 +187,11 @@ static void check_upgrade(struct request *r, bool asked)
 {
 	const struct span *to, *version = NULL, *key = NULL;
 	uint8_t bytes[16];
+	int e = only(r, "upgrade", &to);
 
-	if (only(r, "upgrade", &to) == 0 && !to)
+	if (e == 0 && !to)
 		return;
-	if (!to || !http_is(*to, "websocket")) {
+	if (e < 0 || !http_is(*to, "websocket")) {
 		fault(r, STAGE_FRAMING, 400, REFUSAL_FRAMING,
 		      "the only upgrade is to websocket; HTTP/2 is chosen by ALPN");
 		return;

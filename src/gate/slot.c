@@ -180,15 +180,12 @@ void slot_judge(const struct prov_launch *launch, const struct ph_set *set, enum
 
 		if (h == HEADERS || slot_is_empty(r->f[i].value))
 			continue;
-		if (value[h])
-			refuse(r, 400, REFUSAL_CRED_TWICE, NULL,
-			       "a credential header stands twice in the request; send one");
 		value[h] = &r->f[i].value;
 		n++;
 	}
 	if (r->fault.status == 0 && n > 1 &&
 	    !(host == HOST_ANTHROPIC && n == 2 && value[AUTHORIZATION] && value[X_API_KEY]))
-		refuse(r, 400, REFUSAL_CRED_TWICE, NULL, "the request has two credential headers; send one");
+		refuse(r, 400, REFUSAL_CRED_TWICE, NULL, "the request has more than one credential; send one");
 	if (r->fault.status == 0 && n > 0 && r->method == METHOD_OPTIONS)
 		refuse(r, 403, REFUSAL_SLOT, NULL, "OPTIONS never carries a credential; send it without");
 	for (size_t h = 0; h < HEADERS && r->fault.status == 0; h++) {
