@@ -189,6 +189,8 @@ static int start(struct build *b, struct debstrap *d, int tar, struct err *err)
 	if (r < 0)
 		return r;
 	strv_addf(&p.env, "TMPDIR=%s", d->work.path);
+	/* The builder's own settings, as in ~/.dpkg.cfg, are not for the image, and out of reach of its ids. */
+	strv_addf(&p.env, "HOME=%s", d->work.path);
 	strv_addf(&p.env, "SOURCE_DATE_EPOCH=%llu", (unsigned long long)d->epoch);
 	p.path = path;
 	p.argv = d->argv.v;
