@@ -171,7 +171,9 @@ static uint64_t tree_allocated(int dirfd, const char *name, int depth)
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
 	sum = (uint64_t)st.st_blocks * 512;
-	fd = S_ISDIR(st.st_mode) && depth < TREE_DEPTH_MAX ? openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (!S_ISDIR(st.st_mode) || depth >= TREE_DEPTH_MAX)
+		return sum;
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	d = fd < 0 ? NULL : fdopendir(fd);
 	while (d && (e = readdir(d)))
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)

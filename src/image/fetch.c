@@ -526,6 +526,9 @@ static int load_checked(struct fetch *f, struct load *l, struct err *err)
 
 	if (blob_is_stored(l->blob)) {
 		r = blob_finish(l->blob, err);
+		if (r == -ESTALE && f->source.kind == SOURCE_STORE)
+			return err_set(err, -EBADMSG, "image store: sha256:%.12s: damaged on this disk, deleted; build again: it is "
+				       "made anew", l->d->hex);
 		if (r == -ESTALE) {
 			log_warn("%s; loaded again", err->text);
 			blob_close(l->blob);

@@ -430,6 +430,20 @@ class Cache(Base):
         self.assertEqual(self.build("--latest")["new"], 2, "base and copilot")
         self.assertEqual(len(self.tarballs()), 1)
 
+    def test_a_layer_that_was_damaged_is_made_again(self):
+        first = self.build("--base")
+        layer, = [p for p in (self.state / "images/blobs/sha256").iterdir() if p.read_bytes()[:4] == b"\x28\xb5\x2f\xfd"]
+        data = layer.read_bytes()
+        layer.chmod(0o600)
+        layer.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        for disk in (self.state / "images/disks").iterdir():
+            disk.unlink()
+        p = subprocess.run([AGENT_VM, "build", "--base"], env=self.env, capture_output=True, text=True)
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertIn("damaged on this disk, deleted; build again: it is made anew", p.stderr.splitlines()[-1])
+        self.assertEqual(self.build("--base")["digest"], first["digest"])
+        self.assertEqual(layer.read_bytes(), data)
+
     def test_damaged_record_is_none(self):
         first = self.build("--base")
         for record in (self.state / "images/made").iterdir():

@@ -88,6 +88,32 @@ TEST(a_tree_is_removed_without_leaving_it)
 	tmp_done(dir);
 }
 
+TEST(a_tree_takes_what_its_files_have_allocated)
+{
+	char dir[] = "/tmp/t-file-tree-XXXXXX", path[64];
+	struct stat st, top;
+	uint64_t before;
+	int fd;
+
+	CHECK(mkdtemp(dir));
+	before = file_tree_allocated_at(AT_FDCWD, dir);
+	CHECK_INT(stat(dir, &top), ==, 0);
+	CHECK_INT(before, ==, top.st_blocks * 512);
+	(void)snprintf(path, sizeof(path), "%s/sub", dir);
+	CHECK_INT(mkdir(path, 0700), ==, 0);
+	(void)snprintf(path, sizeof(path), "%s/sub/f", dir);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	/* Blocks count, not the length. */
+	CHECK(fd >= 0 && ftruncate(fd, 100 << 20) == 0 && pwrite(fd, "x", 1, 0) == 1 && fsync(fd) == 0 && fstat(fd, &st) == 0);
+	close(fd);
+	(void)snprintf(path, sizeof(path), "%s/sub/link", dir);
+	CHECK_INT(symlink("/usr", path), ==, 0);
+	CHECK_INT(file_tree_allocated_at(AT_FDCWD, dir), >=, before + (uint64_t)st.st_blocks * 512);
+	CHECK_INT(file_tree_allocated_at(AT_FDCWD, dir), <, 1 << 20);
+	CHECK_INT(file_tree_allocated_at(AT_FDCWD, "/tmp/t-file-none"), ==, 0);
+	CHECK_INT(file_remove_tree_at(AT_FDCWD, dir), ==, 0);
+}
+
 TEST(folders_are_made_with_their_mode_whatever_the_umask)
 {
 	char base[] = "/tmp/agent-vm-test-XXXXXX", path[64];

@@ -128,6 +128,30 @@ TEST(layer_types)
 	CHECK_INT(one_layer(OCI "layer.v1.tar", ",\"size\":6", &m, &err), ==, -EBADMSG);
 }
 
+TEST(an_environment_that_nothing_can_be_started_with_is_refused)
+{
+	struct image_config c;
+	struct err err;
+
+	for (size_t n = 65530; n <= 65540; n += 10) {
+		AUTO_FREE(char, value);
+		AUTO_FREE(char, text);
+		int r;
+
+		value = xmalloc(n + 1);
+		memset(value, 'x', n);
+		memcpy(value, "A=", 2);
+		value[n] = '\0';
+		text = xasprintf("{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{\"Env\":[\"%s\"]},\"rootfs\":{\"type\":"
+				 "\"layers\",\"diff_ids\":[]}}", value);
+		r = config_parse(text, strlen(text), "amd64", 0, &c, &err);
+		CHECK_INT(r, ==, n < 65536 ? 0 : -EBADMSG);
+		if (r == 0)
+			config_done(&c);
+	}
+	CHECK_STR(err.text, "config: more than 64 KiB of environment (Env); use another image");
+}
+
 TEST(a_config_gives_what_a_launch_uses)
 {
 	static const char *const good = "{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{\"Env\":[\"A=1\",\"noise\",\"=x\","
