@@ -1,8 +1,8 @@
 /* The process "agent-vm-ports" of a guest.
  *
- * Each 200 ms, if anything ran meanwhile, it reads which TCP sockets listen, in /proc/net/tcp and tcp6: the kernel of
- * libkrunfw has no sock_diag for TCP, and so no notices of their end either. Reading costs up to some milliseconds; looking
- * into /proc/stat, whether there can be news, a tenth of it.
+ * Each 200 ms it reads which TCP sockets listen, in /proc/net/tcp and tcp6: the kernel of libkrunfw has no sock_diag for
+ * TCP, and so no notices of their end either. Whether anything ran meanwhile is not asked first: the kernel's own threads
+ * did in three of four such intervals of an idle guest (docs/network.md).
  *
  * A listener on a loopback address that is of interest gets a forwarder: a listener of ours on the guest's own IPv4
  * address, same port, whose connections we make again to the loopback address and pump, a buffer for each direction. It
@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -67,13 +66,11 @@ static struct {
 	const struct config_ports *conf;
 	uint8_t addr4[4], addr6[16];
 	struct ev ev;
-	int stat_fd, tab_fd[2];
+	int tab_fd[2];
 	struct service services[PORTS_MAX];
 	size_t n_services;
 	struct conn conns[CONNS_MAX];
 	size_t n_conns;
-	uint64_t ctxt, own;
-	bool again; /* look at the next turn in any case */
 } ports;
 
 enum port_reach port_reach(const struct nettab *t, const uint8_t addr4[4], const uint8_t addr6[16])
@@ -87,33 +84,6 @@ enum port_reach port_reach(const struct nettab *t, const uint8_t addr4[4], const
 	if (t->family == AF_INET6)
 		a += 12;
 	return memcmp(a, zero, 4) == 0 || memcmp(a, addr4, 4) == 0 ? PORT_DIRECT : a[0] == 127 ? PORT_LOOPBACK : PORT_NOT;
-}
-
-/* The number behind a word at the beginning of a line. */
-static bool stat_number(const char *stat, const char *word, uint64_t *ret)
-{
-	const char *at = strstr(stat, word);
-	uint64_t v = 0;
-
-	if (!at)
-		return false;
-	for (at += strlen(word); *at >= '0' && *at <= '9'; at++)
-		v = v * 10 + (uint64_t)(*at - '0');
-	*ret = v;
-	return *at == '\n';
-}
-
-bool ports_ran(const char *stat, uint64_t own, uint64_t *ctxt, uint64_t *last)
-{
-	uint64_t now, running;
-	bool ran;
-
-	if (!stat_number(stat, "\nctxt ", &now) || !stat_number(stat, "\nprocs_running ", &running))
-		return true;
-	ran = running > 1 || now - *ctxt > 2 * (own - *last);
-	*ctxt = now;
-	*last = own;
-	return ran;
 }
 
 static bool of_interest(uint16_t port)
@@ -189,7 +159,6 @@ static bool tell(uint16_t port, bool open)
 		return true;
 	if (errno != EAGAIN && errno != ENOBUFS && errno != EINTR)
 		_exit(0);
-	ports.again = true;
 	return false;
 }
 
@@ -202,7 +171,6 @@ static bool settle(struct service *s, size_t slot)
 		forward_end(s);
 	else if (s->fd < 0)
 		forward(s, slot);
-	ports.again |= s->reach == PORT_LOOPBACK && s->fd < 0;
 	reachable = s->reach == PORT_DIRECT || s->fd >= 0;
 	if (ports.conf->automatic && s->port >= GC_AUTO_PORT_MIN && s->told != reachable && tell(s->port, reachable))
 		s->told = reachable;
@@ -213,7 +181,6 @@ static void look(void)
 {
 	static const int families[2] = { AF_INET, AF_INET6 };
 
-	ports.again = false;
 	for (size_t i = 0; i < ports.n_services; i++)
 		ports.services[i].reach = PORT_NOT;
 	for (size_t i = 0; i < 2; i++)
@@ -230,18 +197,6 @@ static void look(void)
 			(void)ev_watch(&ports.ev, s->fd, ports.n_conns < CONNS_MAX ? EPOLLIN : 0, EV_SERVICE, (uint16_t)i, 0);
 		i--;
 	}
-}
-
-static bool ran(void)
-{
-	struct rusage own;
-	char text[16384];
-	ssize_t k;
-
-	(void)getrusage(RUSAGE_SELF, &own);
-	k = pread(ports.stat_fd, text, sizeof(text) - 1, 0);
-	text[k > 0 ? k : 0] = '\0';
-	return ports_ran(text, (uint64_t)own.ru_nvcsw, &ports.ctxt, &ports.own);
 }
 
 static void accept_more(bool on)
@@ -413,8 +368,7 @@ static void serve(void)
 			on_event(&batch[i]);
 		if (now_ns() < next)
 			continue;
-		if (ran() || ports.again)
-			look();
+		look();
 		next = now_ns() + LOOK_NS;
 	}
 }
@@ -439,10 +393,9 @@ static void child(const struct config_ports *c, const uint8_t addr4[4], const ui
 	memcpy(ports.addr6, addr6, 16);
 	for (size_t i = 0; i < CONNS_MAX; i++)
 		ports.conns[i].fd[0] = ports.conns[i].fd[1] = -1;
-	ports.stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
 	ports.tab_fd[0] = open("/proc/net/tcp", O_RDONLY | O_CLOEXEC);
 	ports.tab_fd[1] = open("/proc/net/tcp6", O_RDONLY | O_CLOEXEC);
-	if (ports.stat_fd >= 0 && ports.tab_fd[0] >= 0 && ev_open(&ports.ev) == 0 &&
+	if (ports.tab_fd[0] >= 0 && ev_open(&ports.ev) == 0 &&
 	    ev_watch(&ports.ev, PID1_FD, 0, EV_PID1, 0, 0) == 0)
 		serve();
 }

@@ -33,14 +33,3 @@ enum port_reach { PORT_NOT, PORT_DIRECT, PORT_LOOPBACK };
 
 /* Can a connection to the guest's own addresses reach this listener? PORT_NOT: neither so nor by way of loopback. */
 enum port_reach port_reach(const struct nettab *t, const uint8_t addr4[4], const uint8_t addr6[16]);
-
-/**
- * ports_ran() - Did anything but this process run since the last call?
- * @stat:	/proc/stat, as text that ends with a NUL
- * @own:	Times this process has given up the processor so far
- * @ctxt, @last: Of the last call; kept by the caller, 0 before the first
- *
- * While all else sleeps each sleep of ours costs two switches, away and back. A program that never sleeps is seen running.
- * Pure. What cannot be read counts as a yes.
- */
-bool ports_ran(const char *stat, uint64_t own, uint64_t *ctxt, uint64_t *last);

@@ -148,21 +148,6 @@ TEST(addresses_say_how_a_listener_is_reached)
 	}
 }
 
-TEST(only_what_others_did_makes_it_look)
-{
-	uint64_t ctxt = 0, last = 0;
-
-	CHECK(ports_ran("cpu  1 2\nctxt 1000\nprocs_running 1\n", 10, &ctxt, &last)); /* the first time */
-	CHECK(!ports_ran("cpu  1 2\nctxt 1002\nprocs_running 1\n", 11, &ctxt, &last));
-	CHECK(!ports_ran("cpu  1 2\nctxt 1004\nprocs_running 1\n", 12, &ctxt, &last));
-	CHECK(ports_ran("cpu  1 2\nctxt 1007\nprocs_running 1\n", 13, &ctxt, &last));  /* one ran between two sleeps */
-	CHECK(ports_ran("cpu  1 2\nctxt 1009\nprocs_running 2\n", 14, &ctxt, &last));  /* one that never sleeps */
-	CHECK(!ports_ran("cpu  1 2\nctxt 1011\nprocs_running 1\n", 15, &ctxt, &last));
-	CHECK(ports_ran("", 15, &ctxt, &last));
-	CHECK(ports_ran("cpu 1\nctxt 12", 15, &ctxt, &last));
-	CHECK(ports_ran("cpu 1\nctxt 12x\nprocs_running 1\n", 15, &ctxt, &last));
-}
-
 TEST(listeners_are_told_of_when_they_come_and_go)
 {
 	static const struct config_ports c = { .wanted = true, .automatic = true };

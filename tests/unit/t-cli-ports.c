@@ -84,6 +84,19 @@ TEST(a_port_that_is_in_use_cannot_be_opened_and_its_holder_is_named)
 	(void)close(udp);
 }
 
+TEST(an_ipv6_publish_is_for_ipv6_alone)
+{
+	int four = port_socket(AF_INET, (uint8_t[4]){ 0 }, 0, false), six;
+
+	CHECK(four >= 0);
+	if (port_has_loopback6()) {
+		six = port_socket(AF_INET6, (uint8_t[16]){ 0 }, port_of(four), false);
+		CHECK_INT(six, >=, 0);
+		(void)close(six);
+	}
+	(void)close(four);
+}
+
 /* --- which port --- */
 
 struct world {
