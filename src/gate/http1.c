@@ -24,6 +24,8 @@ void http1_done(struct http1 *h)
 
 void http1_next(struct http1 *h)
 {
+	bool last = h->req.last;
+
 	if (h->state == HTTP1_DEAD)
 		return;
 	buf_consume(&h->head, h->head.n);
@@ -31,7 +33,8 @@ void http1_next(struct http1 *h)
 	h->trailer = 0;
 	h->told = false;
 	memset(&h->req, 0, sizeof(h->req));
-	h->state = HTTP1_LINE;
+	/* RFC 9112 section 9.6: nothing behind a request that closes is one. */
+	h->state = last ? HTTP1_DEAD : HTTP1_LINE;
 }
 
 bool http1_is_idle(const struct http1 *h)
@@ -166,23 +169,6 @@ static enum http1_event field_line(struct http1 *h, struct span line)
 	return HTTP1_MORE;
 }
 
-/* In clear nobody but Host names the host. */
-static struct span named(const struct request *r)
-{
-	static const char port[] = ":80";
-
-	for (size_t i = 0; i < r->n; i++) {
-		struct span v = r->f[i].value;
-
-		if (!http_is(r->f[i].name, "host"))
-			continue;
-		if (v.n > strlen(port) && memcmp(v.p + v.n - strlen(port), port, strlen(port)) == 0)
-			v.n -= strlen(port);
-		return v;
-	}
-	return SPAN("", 0);
-}
-
 static enum http1_event whole(struct http1 *h)
 {
 	const uint8_t *base = buf_span(&h->head).p;
@@ -193,7 +179,7 @@ static enum http1_event whole(struct http1 *h)
 		r->f[i].value = SPAN(base + h->at[i].value, h->at[i].value_n);
 	}
 	request_set_target(r, SPAN(base + h->target, h->target_n));
-	request_check(r, h->sni.n > 0 ? h->sni : named(r));
+	request_check(r, h->sni.n > 0 ? h->sni : request_host(r));
 	if (r->fault.close)
 		h->state = HTTP1_DEAD;
 	else if (r->body == HTTP_BODY_STREAM)

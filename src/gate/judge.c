@@ -187,23 +187,42 @@ static bool is_dropped(const struct judged *d, const struct request *r, struct s
 /* The service's bot filter knows its visitor by these; no session of the user's is among them. */
 static const char *const cookies[] = { "__cf_bm", "_cfuvid", "cf_clearance", "__cflb", "__cfruid" };
 
-static int cookie(struct buf *out, struct http_field f, uint16_t *n)
+static bool next_cookie(struct span *rest, struct span *ret)
 {
-	struct span rest = f.value;
+	const uint8_t *semi = rest->n > 0 ? memchr(rest->p, ';', rest->n) : NULL;
+	size_t n = semi ? (size_t)(semi - rest->p) : rest->n;
+
+	if (rest->n == 0)
+		return false;
+	*ret = http_trim(SPAN(rest->p, n));
+	*rest = semi ? SPAN(semi + 1, rest->n - n - 1) : SPAN(rest->p, 0);
+	return true;
+}
+
+static bool is_kept_cookie(struct span one)
+{
+	const uint8_t *eq = one.n > 0 ? memchr(one.p, '=', one.n) : NULL;
+
+	for (size_t i = 0; eq && i < ARRAY_SIZE(cookies); i++)
+		if (span_is(SPAN(one.p, (size_t)(eq - one.p)), cookies[i]))
+			return true;
+	return false;
+}
+
+/* One field of all: HTTP/2 may bring each cookie in its own (RFC 9113 section 8.2.3). */
+static int put_cookies(struct buf *out, const struct request *r, uint16_t *n)
+{
 	ssize_t at = -1;
 
-	while (rest.n > 0) {
-		const uint8_t *semi = memchr(rest.p, ';', rest.n), *eq;
-		struct span one = http_trim(SPAN(rest.p, semi ? (size_t)(semi - rest.p) : rest.n));
+	for (size_t i = 0; i < r->n; i++) {
+		struct span rest = r->f[i].value, one;
 
-		rest = semi ? SPAN(semi + 1, rest.n - 1 - (size_t)(semi - rest.p)) : SPAN(rest.p, 0);
-		eq = one.n > 0 ? memchr(one.p, '=', one.n) : NULL;
-		for (size_t i = 0; eq && i < ARRAY_SIZE(cookies); i++) {
-			if (!span_is(SPAN(one.p, (size_t)(eq - one.p)), cookies[i]))
+		if (!http_is(r->f[i].name, "cookie"))
+			continue;
+		while (next_cookie(&rest, &one)) {
+			if (!is_kept_cookie(one))
 				continue;
-			if (at >= 0 && buf_put(out, "; ", 2) < 0)
-				return -ENOBUFS;
-			if (at < 0 && (at = httpmsg_field_begin(out, f.name)) < 0)
+			if (at < 0 ? (at = httpmsg_field_begin(out, r->f[i].name)) < 0 : buf_put(out, "; ", 2) < 0)
 				return -ENOBUFS;
 			if (buf_put(out, one.p, one.n) < 0)
 				return -ENOBUFS;
@@ -227,7 +246,7 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		.flags = (uint8_t)((r->has_query ? HTTPMSG_HAS_QUERY : 0) | (r->websocket ? HTTPMSG_UPGRADE : 0) |
 				   (d->use.foreign ? HTTPMSG_FOREIGN : 0)),
 	};
-	bool coded = false;
+	bool coded = false, cookies_put = false;
 	uint16_t n = 0;
 
 	for (size_t i = 0; i < HTTPMSG_CREDS; i++) {
@@ -246,7 +265,8 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		if (is_dropped(d, r, f.name) || (w.flags & HTTPMSG_ACCOUNT && http_is(f.name, "chatgpt-account-id")))
 			continue;
 		if (http_is(f.name, "cookie")) {
-			e = cookie(out, f, &n);
+			e = cookies_put ? 0 : put_cookies(out, r, &n);
+			cookies_put = true;
 		} else if (d->identity && http_is(f.name, "accept-encoding")) {
 			e = coded ? 0 : httpmsg_field(out, f.name, span_str("identity"));
 			n = (uint16_t)(n + !coded);

@@ -88,6 +88,22 @@ static bool is_host(struct span s, struct span name)
 	return s.n == name.n && strncasecmp((const char *)s.p, (const char *)name.p, name.n) == 0;
 }
 
+struct span request_host(const struct request *r)
+{
+	static const char port[] = ":80";
+
+	for (size_t i = 0; i < r->n; i++) {
+		struct span v = r->f[i].value;
+
+		if (!http_is(r->f[i].name, "host"))
+			continue;
+		if (v.n > strlen(port) && memcmp(v.p + v.n - strlen(port), port, strlen(port)) == 0)
+			v.n -= strlen(port);
+		return v;
+	}
+	return SPAN("", 0);
+}
+
 /* The single field of a name: 0 and NULL if there is none, -EBADMSG if there are several. */
 static int only(const struct request *r, const char *name, const struct span **ret)
 {
@@ -178,6 +194,7 @@ static bool check_connection(struct request *r)
 				fault(r, STAGE_FRAMING, 400, REFUSAL_FRAMING,
 				      "Connection names a field that belongs to the request itself; leave it out");
 			upgrade = upgrade || http_is(item, "upgrade");
+			r->last = r->last || http_is(item, "close");
 		}
 	}
 	return upgrade;

@@ -33,6 +33,7 @@ struct request {
 	size_t n;
 	enum http_body body;
 	uint64_t body_len;
+	bool last;	/* Connection: close; what follows is no request */
 	bool expects;	/* Expect: 100-continue */
 	bool websocket; /* a whole and valid upgrade */
 	enum stage stage;
@@ -48,6 +49,9 @@ void request_fault(struct request *r, enum stage stage, struct refusal fault);
 
 /* "https://AUTHORITY/…" or "/…": sets target, path, query and authority, or notes the fault. */
 void request_set_target(struct request *r, struct span target);
+
+/* The host of a connection in clear: the first Host field, without the port 80; empty without one. */
+struct span request_host(const struct request *r);
 
 /**
  * request_check() - What holds for a whole head of either version

@@ -118,6 +118,24 @@ static bool is_unavailable(const struct decide_case *c, enum ph_kind kind)
 		strcmp(str(host, "program"), "rotates") != 0);
 }
 
+/* The host that the input itself names. */
+static struct span named_host(const struct decide_case *c)
+{
+	static const char host[] = "\r\nHost: ", authority[] = ":authority";
+	struct span in = buf_span(&c->input);
+	const uint8_t *at = in.n > 0 ? memmem(in.p, in.n, host, strlen(host)) : NULL, *end;
+	const json_t *e;
+	size_t i;
+
+	json_array_foreach(
+		json_object_get(c->context, "fields"), i,
+		e) if (json_is_string(json_array_get(e, 0)) &&
+		       strcmp(json_string_value(json_array_get(e, 0)), authority) == 0 &&
+		       json_is_string(json_array_get(e, 1))) return span_str(json_string_value(json_array_get(e, 1)));
+	end = at ? memchr(at + 2, '\r', in.n - (size_t)(at - in.p) - 2) : NULL;
+	return end ? SPAN(at + strlen(host), (size_t)(end - at) - strlen(host)) : SPAN("", 0);
+}
+
 static bool read_case(const json_t *v, const json_t *fixture, struct decide_case *c)
 {
 	const json_t *names = json_object_get(fixture, "placeholders"), *slots = json_object_get(fixture, "slots"),
@@ -157,7 +175,7 @@ static bool read_case(const json_t *v, const json_t *fixture, struct decide_case
 	json_array_foreach(json_object_get(context, "api"), i,
 			   e) if (!json_is_string(e) ||
 				  prov_open(&c->judge.launch, span_str(json_string_value(e))) < 0) return false;
-	c->host = prov_host_find(span_str(str(context, "sni")));
+	c->host = prov_host_find(json_object_get(context, "sni") ? span_str(str(context, "sni")) : named_host(c));
 	c->account = span_str(str(fixture, "account_id"));
 	if (strcmp(str(context, "write"), "one byte at a time") == 0)
 		c->cut = SIZE_MAX;
@@ -284,6 +302,8 @@ static void feed(const struct decide_case *c, struct connection *k, struct span 
 				put(&r->out, SPAN("0\r\n\r\n", 5));
 			k->relaying = k->forwarding && k->h.req.websocket &&
 				      str_starts(str(c->context, "after"), "HTTP/1.1 101 ");
+			k->over = k->h.req.last && !k->relaying;
+			r->close = r->close || k->over;
 			http1_next(&k->h);
 			break;
 		case HTTP1_BAD:

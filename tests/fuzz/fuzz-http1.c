@@ -46,7 +46,8 @@ static void run(const uint8_t *p, size_t n, size_t step, struct told *t)
 			const struct request *r = &h.req;
 
 			if (ev == HTTP1_HEAD) {
-				uint32_t what[] = { 'H', r->fault.status, r->fault.code, r->fault.close, r->body, (uint32_t)r->n };
+				uint32_t what[] = { 'H',     r->fault.status, r->fault.code, r->fault.close,
+						    r->body, (uint32_t)r->n };
 
 				check_head(r);
 				tell(t, what, sizeof(what));

@@ -1,5 +1,5 @@
-/* A message between gate and vault, as a hostile peer might write it. What is read can be written again, byte for byte, and
- * what vault's check lets through makes a head of lines that nobody can read in two ways. */
+/* A message between gate and vault, as a hostile peer might write it. What is read can be written again, byte for byte,
+ * and what vault's check lets through makes a head of lines that nobody can read in two ways. */
 #include "fuzz.h"
 
 #include <string.h>

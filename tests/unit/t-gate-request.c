@@ -52,43 +52,64 @@ static enum refusal_code ask(struct msg m)
 
 TEST(vault_lends_by_its_own_table)
 {
-	CHECK_INT(ask((struct msg){ { .method = METHOD_GET, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==, REFUSAL_NONE);
-	CHECK_INT(ask((struct msg){ { .method = METHOD_POST, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==, REFUSAL_PATH_DENIED);
-	CHECK_INT(ask((struct msg){ { .method = METHOD_POST, CLAUDE }, "/api/oauth/claude_cli/create_api_key", NULL, { IDENTITY } }), ==,
+	CHECK_INT(ask((struct msg){ { .method = METHOD_GET, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==,
+		  REFUSAL_NONE);
+	CHECK_INT(ask((struct msg){ { .method = METHOD_POST, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==,
 		  REFUSAL_PATH_DENIED);
-	CHECK_INT(ask((struct msg){ { .host = HOST_OPENAI, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==, REFUSAL_WRONG_HOST);
-	CHECK_INT(ask((struct msg){ { .host = HOST_CLAUDE_TOKEN, CLAUDE }, "/v1/oauth/token", NULL, { IDENTITY } }), ==,
-		  REFUSAL_WRONG_HOST);
-	CHECK_INT(ask((struct msg){ { .kind = { PH_CLAUDE_A }, .slot = { SLOT_KEY } }, "/v1/models", NULL, { IDENTITY } }), ==, REFUSAL_SLOT);
-	CHECK_INT(ask((struct msg){ { .method = METHOD_OPTIONS, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==, REFUSAL_METHOD);
-	CHECK_INT(ask((struct msg){ { .host = HOSTS, NOBODY }, "/", NULL, { NULL } }), ==, REFUSAL_HOST);
-	CHECK_INT(ask((struct msg){ { .method = METHODS, NOBODY }, "/", NULL, { NULL } }), ==, REFUSAL_METHOD);
-	CHECK_INT(ask((struct msg){ { .kind = { PH_KINDS }, .slot = { SLOT_BEARER } }, "/v1/models", NULL, { IDENTITY } }), ==,
-		  REFUSAL_FRAMING);
-	CHECK_INT(ask((struct msg){ { .host = HOST_GITHUB_API, .kind = { PH_GH }, .slot = { SLOT_TOKEN } }, "/repos/acme/app", NULL,
+	CHECK_INT(ask((struct msg){ { .method = METHOD_POST, CLAUDE },
+				    "/api/oauth/claude_cli/create_api_key",
+				    NULL,
 				    { IDENTITY } }),
 		  ==, REFUSAL_PATH_DENIED);
-	CHECK_INT(ask((struct msg){ { .host = HOST_COPILOT, .method = METHOD_POST, NOBODY }, "/mcp/x", NULL, { NULL } }), ==,
-		  REFUSAL_PATH_DENIED);
+	CHECK_INT(ask((struct msg){ { .host = HOST_OPENAI, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==,
+		  REFUSAL_WRONG_HOST);
+	CHECK_INT(ask((struct msg){ { .host = HOST_CLAUDE_TOKEN, CLAUDE }, "/v1/oauth/token", NULL, { IDENTITY } }), ==,
+		  REFUSAL_WRONG_HOST);
+	CHECK_INT(ask((struct msg){
+			  { .kind = { PH_CLAUDE_A }, .slot = { SLOT_KEY } }, "/v1/models", NULL, { IDENTITY } }),
+		  ==, REFUSAL_SLOT);
+	CHECK_INT(ask((struct msg){ { .method = METHOD_OPTIONS, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==,
+		  REFUSAL_METHOD);
+	CHECK_INT(ask((struct msg){ { .host = HOSTS, NOBODY }, "/", NULL, { NULL } }), ==, REFUSAL_HOST);
+	CHECK_INT(ask((struct msg){ { .method = METHODS, NOBODY }, "/", NULL, { NULL } }), ==, REFUSAL_METHOD);
+	CHECK_INT(ask((struct msg){
+			  { .kind = { PH_KINDS }, .slot = { SLOT_BEARER } }, "/v1/models", NULL, { IDENTITY } }),
+		  ==, REFUSAL_FRAMING);
+	CHECK_INT(ask((struct msg){ { .host = HOST_GITHUB_API, .kind = { PH_GH }, .slot = { SLOT_TOKEN } },
+				    "/repos/acme/app",
+				    NULL,
+				    { IDENTITY } }),
+		  ==, REFUSAL_PATH_DENIED);
+	CHECK_INT(
+		ask((struct msg){ { .host = HOST_COPILOT, .method = METHOD_POST, NOBODY }, "/mcp/x", NULL, { NULL } }),
+		==, REFUSAL_PATH_DENIED);
 	launch.lent = PH_BIT(PH_OPENAI_KEY);
-	CHECK_INT(ask((struct msg){ { .method = METHOD_GET, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==, REFUSAL_HOST);
+	CHECK_INT(ask((struct msg){ { .method = METHOD_GET, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==,
+		  REFUSAL_HOST);
 	launch.lent = PH_ALL;
 }
 
 TEST(vault_takes_no_field_that_is_its_own_or_stays_here)
 {
-	static const char *const bad[] = { "Authorization", "x-api-key", "api-key", "Host", "Content-Length", "Transfer-Encoding", "Connection",
-					   "Upgrade", "Via", "X-Forwarded-For", "Proxy-Authorization", "Cookie", "Range", "TE", "Expect" };
+	static const char *const bad[] = { "Authorization",	  "x-api-key",	"api-key", "Host", "Content-Length",
+					   "Transfer-Encoding",	  "Connection", "Upgrade", "Via",  "X-Forwarded-For",
+					   "Proxy-Authorization", "Cookie",	"Range",   "TE",   "Expect" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
-		CHECK_INT(ask((struct msg){ { CLAUDE }, "/v1/models", NULL, { IDENTITY, bad[i], "x" } }), ==, REFUSAL_FRAMING);
+		CHECK_INT(ask((struct msg){ { CLAUDE }, "/v1/models", NULL, { IDENTITY, bad[i], "x" } }), ==,
+			  REFUSAL_FRAMING);
 	CHECK_INT(ask((struct msg){ { CLAUDE }, "/v1/models", NULL, { NULL } }), ==, REFUSAL_ENCODING);
-	CHECK_INT(ask((struct msg){ { CLAUDE }, "/v1/models", NULL, { "Accept-Encoding", "gzip" } }), ==, REFUSAL_ENCODING);
-	CHECK_INT(ask((struct msg){ { CLAUDE }, "/v1/models", NULL, { IDENTITY, "accept-encoding", "identity" } }), ==, REFUSAL_ENCODING);
-	CHECK_INT(ask((struct msg){ { .host = HOST_CHATGPT, .kind = { PH_CODEX_A }, .slot = { SLOT_BEARER } }, "/backend-api/codex/models",
-				    NULL, { IDENTITY, "ChatGPT-Account-Id", "x" } }),
+	CHECK_INT(ask((struct msg){ { CLAUDE }, "/v1/models", NULL, { "Accept-Encoding", "gzip" } }), ==,
+		  REFUSAL_ENCODING);
+	CHECK_INT(ask((struct msg){ { CLAUDE }, "/v1/models", NULL, { IDENTITY, "accept-encoding", "identity" } }), ==,
+		  REFUSAL_ENCODING);
+	CHECK_INT(ask((struct msg){ { .host = HOST_CHATGPT, .kind = { PH_CODEX_A }, .slot = { SLOT_BEARER } },
+				    "/backend-api/codex/models",
+				    NULL,
+				    { IDENTITY, "ChatGPT-Account-Id", "x" } }),
 		  ==, REFUSAL_FRAMING);
-	CHECK_INT(ask((struct msg){ { .flags = HTTPMSG_ACCOUNT, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==, REFUSAL_FRAMING);
+	CHECK_INT(ask((struct msg){ { .flags = HTTPMSG_ACCOUNT, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==,
+		  REFUSAL_FRAMING);
 }
 
 TEST(another_accounts_credential_goes_out_only_where_it_was_opened)
@@ -106,8 +127,12 @@ TEST(another_accounts_credential_goes_out_only_where_it_was_opened)
 
 TEST(two_credentials_are_a_login_and_a_key)
 {
-	struct msg m = { { .method = METHOD_GET, .kind = { PH_CLAUDE_A, PH_ANTHROPIC_KEY }, .slot = { SLOT_BEARER, SLOT_KEY } },
-			 "/v1/models", NULL, { IDENTITY } };
+	struct msg m = {
+		{ .method = METHOD_GET, .kind = { PH_CLAUDE_A, PH_ANTHROPIC_KEY }, .slot = { SLOT_BEARER, SLOT_KEY } },
+		"/v1/models",
+		NULL,
+		{ IDENTITY }
+	};
 
 	CHECK_INT(ask(m), ==, REFUSAL_NONE);
 	m.w.kind[1] = PH_ANTHROPIC_OAT;
@@ -117,8 +142,12 @@ TEST(two_credentials_are_a_login_and_a_key)
 
 TEST(an_upgrade_is_a_get_without_body_on_its_path)
 {
-	struct msg m = { { .host = HOST_CHATGPT, .flags = HTTPMSG_UPGRADE, .kind = { PH_CODEX_A }, .slot = { SLOT_BEARER } },
-			 "/backend-api/codex/responses", NULL, { IDENTITY } };
+	struct msg m = {
+		{ .host = HOST_CHATGPT, .flags = HTTPMSG_UPGRADE, .kind = { PH_CODEX_A }, .slot = { SLOT_BEARER } },
+		"/backend-api/codex/responses",
+		NULL,
+		{ IDENTITY }
+	};
 
 	CHECK_INT(ask(m), ==, REFUSAL_NONE);
 	m.w.body = HTTP_BODY_STREAM;
@@ -132,7 +161,9 @@ TEST(an_upgrade_is_a_get_without_body_on_its_path)
 TEST(a_message_with_anything_odd_is_no_message)
 {
 	struct msg good = { { CLAUDE }, "/v1/models", "a=b", { IDENTITY } };
-	static const char *const paths[] = { "", "v1", "/a/../b", "/a//b", "/a?b", "/a b", "/a\nb", "/%2e%2e", "/a%2fb" };
+	static const char *const paths[] = {
+		"", "v1", "/a/../b", "/a//b", "/a?b", "/a b", "/a\nb", "/%2e%2e", "/a%2fb"
+	};
 	static const char *const names[] = { "", "a b", "a:", "a\n" };
 	static const char *const values[] = { "a\r", "a\nb", " a", "a ", "\x7f", "\x01" };
 	struct buf b;
@@ -204,7 +235,9 @@ TEST(a_head_without_room_leaves_nothing_of_the_secret)
 TEST(git_hosts_get_a_token_as_a_password)
 {
 	struct span secret[HTTPMSG_CREDS] = { span_str("CANARY0123456789") };
-	struct msg m = { { .host = HOST_GITHUB_GIT, .kind = { PH_GH }, .slot = { SLOT_BASIC } }, "/acme/app.git/info/refs", NULL,
+	struct msg m = { { .host = HOST_GITHUB_GIT, .kind = { PH_GH }, .slot = { SLOT_BASIC } },
+			 "/acme/app.git/info/refs",
+			 NULL,
 			 { NULL } };
 	uint8_t out[1024] = { 0 };
 	struct buf b;
@@ -212,7 +245,8 @@ TEST(git_hosts_get_a_token_as_a_password)
 
 	CHECK_INT(parse(&m, &b), ==, 0);
 	n = reqhead_write(&parsed, secret, span_str(""), out, sizeof(out));
-	CHECK(n > 0 && memmem(out, (size_t)n, "Authorization: Basic eC1hY2Nlc3MtdG9rZW46Q0FOQVJZMDEyMzQ1Njc4OQ==\r\n", 66));
+	CHECK(n > 0 &&
+	      memmem(out, (size_t)n, "Authorization: Basic eC1hY2Nlc3MtdG9rZW46Q0FOQVJZMDEyMzQ1Njc4OQ==\r\n", 66));
 	CHECK(!memmem(out, sizeof(out), "CANARY", 6));
 	buf_done(&b);
 }
@@ -225,8 +259,12 @@ TEST(every_refusal_is_json_in_the_shape_of_its_host)
 
 	for (int host = 0; host <= HOSTS; host++)
 		for (int code = 1; code < REFUSAL_CODES; code++) {
-			struct refusal f = { .status = 403, .code = (enum refusal_code)code, .why = whys[0], .has_kind = true,
-					     .kind = PH_CODEX_A, .class = code % 2 ? CLASS_NEVER : CLASS_FILES };
+			struct refusal f = { .status = 403,
+					     .code = (enum refusal_code)code,
+					     .why = whys[0],
+					     .has_kind = true,
+					     .kind = PH_CODEX_A,
+					     .class = code % 2 ? CLASS_NEVER : CLASS_FILES };
 			struct refusal v = refusal_by_vault((enum refusal_code)code, PH_CLAUDE_A);
 			const char *type;
 			struct buf b;
@@ -240,13 +278,51 @@ TEST(every_refusal_is_json_in_the_shape_of_its_host)
 				j = json_loadb((const char *)buf_span(&b).p, b.n, JSON_REJECT_DUPLICATES, NULL);
 				CHECK(json_is_object(j));
 				if (host == HOST_ANTHROPIC)
-					CHECK_STR(json_string_value(json_object_get(json_object_get(j, "error"), "type")), "permission_error");
+					CHECK_STR(
+						json_string_value(json_object_get(json_object_get(j, "error"), "type")),
+						"permission_error");
 				if (host == HOST_CHATGPT || host == HOST_KIMI)
-					CHECK_STR(json_string_value(json_object_get(json_object_get(j, "error"), "code")), refusal_code_str[code]);
+					CHECK_STR(
+						json_string_value(json_object_get(json_object_get(j, "error"), "code")),
+						refusal_code_str[code]);
 				json_decref(j);
 			}
 			buf_done(&b);
 		}
+}
+
+TEST(after_a_fault_that_closes_nothing_more_is_told)
+{
+	static const char two[] =
+		"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: api.anthropic.com\r\n\r\n";
+	struct span in = span_str(two), body;
+	struct http1 h;
+
+	http1_init(&h, span_str("api.anthropic.com"));
+	CHECK_INT(http1_feed(&h, &in, &body), ==, HTTP1_HEAD);
+	CHECK(h.req.fault.status == 400 && h.req.fault.close);
+	http1_next(&h);
+	CHECK_INT(http1_feed(&h, &in, &body), ==, HTTP1_MORE);
+	CHECK_INT(in.n, ==, 0);
+	http1_done(&h);
+}
+
+TEST(the_next_request_waits_for_the_answer)
+{
+	static const char two[] = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\n";
+	struct span in = span_str(two), body;
+	struct http1 h;
+
+	http1_init(&h, span_str("a.test"));
+	CHECK_INT(http1_feed(&h, &in, &body), ==, HTTP1_HEAD);
+	CHECK_INT(http1_feed(&h, &in, &body), ==, HTTP1_DONE);
+	CHECK_INT(http1_feed(&h, &in, &body), ==, HTTP1_MORE);
+	CHECK_INT(in.n, ==, strlen("GET / HTTP/1.1\r\n"));
+	http1_next(&h);
+	CHECK(http1_is_idle(&h));
+	CHECK_INT(http1_feed(&h, &in, &body), ==, HTTP1_MORE);
+	CHECK(in.n == 0 && !http1_is_idle(&h));
+	http1_done(&h);
 }
 
 TEST(a_refusal_of_head_has_no_body)
@@ -312,7 +388,9 @@ static enum hello_verdict of(const char *ext, size_t n, size_t record, struct he
 }
 #define OF(ext, record, h) of(ext, sizeof(ext) - 1, record, h)
 
-#define SNI "\0\0\0\x0b\0\x09\0\0\x06" "A.test"
+#define SNI                        \
+	"\0\0\0\x0b\0\x09\0\0\x06" \
+	"A.test"
 #define ALPN "\0\x10\0\x0e\0\x0c\x02h2\x08http/1.1"
 
 TEST(a_hello_tells_name_and_protocols)
@@ -333,9 +411,18 @@ TEST(an_odd_hello_is_refused)
 	struct hello h;
 
 	CHECK_INT(OF(SNI SNI, 100, &h), ==, HELLO_BAD);
-	CHECK_INT(OF("\0\0\0\x0b\0\x09\0\0\x06" "a\0test", 100, &h), ==, HELLO_BAD);
-	CHECK_INT(OF("\0\0\0\x0b\0\x09\1\0\x06" "a.test", 100, &h), ==, HELLO_BAD);
-	CHECK_INT(OF("\0\0\0\x0b\0\x09\0\0\x05" "a.test", 100, &h), ==, HELLO_BAD);
+	CHECK_INT(OF("\0\0\0\x0b\0\x09\0\0\x06"
+		     "a\0test",
+		     100, &h),
+		  ==, HELLO_BAD);
+	CHECK_INT(OF("\0\0\0\x0b\0\x09\1\0\x06"
+		     "a.test",
+		     100, &h),
+		  ==, HELLO_BAD);
+	CHECK_INT(OF("\0\0\0\x0b\0\x09\0\0\x05"
+		     "a.test",
+		     100, &h),
+		  ==, HELLO_BAD);
 	CHECK_INT(OF("\0\0\0\x05\0\x03\0\0\0", 100, &h), ==, HELLO_BAD);
 	CHECK_INT(OF("\0\x10\0\x03\0\x01\0", 100, &h), ==, HELLO_BAD);
 	CHECK_INT(OF("\0\x10\0\x05\0\x02\1a", 100, &h), ==, HELLO_BAD);
