@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/span.h"
+#include "proto/guestcfg.h"
 
 struct config_bind {
 	char *sub, *tag; /* one of them */
@@ -37,11 +38,23 @@ struct config_net {
 	uint8_t addr6[16], gateway6[16];
 };
 
+/* What to try for the self-probe. */
+struct config_probe {
+	bool tcp;
+	uint8_t family; /* 4 or 6 */
+	uint8_t addr[16];
+	uint16_t port;
+	struct span say; /* borrowed from the records */
+};
+
 struct config {
 	uint64_t flags;
 	uint64_t root_bytes; /* 0: not said */
 	char *hostname, *root, *root_fs, *share_tag;
 	struct config_net net;
+	struct config_probe probes[GC_PROBES_MAX];
+	size_t n_probes;
+	uint64_t probe_ms;
 	struct config_bind *binds;
 	struct config_link *links;
 	struct config_file *files;

@@ -48,6 +48,7 @@ struct launch {
 	struct spawned vmm;
 	struct capture console, vmm_log;
 	struct network network;
+	struct selfprobe probe;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -214,13 +215,16 @@ static int start_network(struct launch *l)
 {
 	int r, log[2], audit[2];
 
+	r = selfprobe_value(&l->plan.net, &l->err);
+	if (r == 0)
+		r = selfprobe_open(&l->probe, &l->plan.net, l->plan.monitor == VMM_QEMU_TCG, &l->err);
 	log[0] = open_log(l, "wire.log");
 	log[1] = open_log(l, "vault.log");
 	audit[0] = openat(l->session.log_fd, "audit.jsonl", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	audit[1] = openat(l->session.log_fd, "audit.jsonl.1", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (log[0] < 0 || log[1] < 0 || audit[0] < 0 || audit[1] < 0)
+	if (r == 0 && (log[0] < 0 || log[1] < 0 || audit[0] < 0 || audit[1] < 0))
 		r = err_set(&l->err, -EIO, "%s: the network's logs cannot be made: %s", l->session.log_path, strerror(errno));
-	else
+	if (r == 0)
 		r = network_start(&l->plan.net, l->vmm.net_fd, l->plan.mac, log, audit, &l->network, &l->err);
 	for (int i = 0; i < 2; i++) {
 		close_p(&log[i]);
@@ -231,7 +235,10 @@ static int start_network(struct launch *l)
 	close_p(&l->vmm.net_fd); /* wire's now: its end is the link's end */
 	(void)session_add_child(&l->session, "wire", l->network.wire.pid);
 	(void)session_add_child(&l->session, "vault", l->network.vault.pid);
-	r = orders_guest(&l->plan, &l->session, &l->network, &l->config);
+	if (!l->network.as_asked)
+		return err_set(&l->err, -EPERM, "self-probe: the policy in force is not the one that was asked for; nothing was started; "
+			       "log: %s", l->session.log_path);
+	r = orders_guest(&l->plan, &l->session, &l->network, &l->probe, &l->config);
 	if (r < 0)
 		(void)err_set(&l->err, r, "guest: its configuration is longer than %d MiB; mount fewer folders", ORDERS_MAX >> 20);
 	return r;
@@ -245,6 +252,7 @@ static int start_run(struct launch *l)
 		.listen_fd = -1,
 		.vmm_pid = l->vmm.pid,
 		.network = &l->network,
+		.probe = &l->probe,
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
@@ -535,6 +543,7 @@ static void launch_end(struct launch *l, int profile_mode)
 		profile_print(&l->profile, run, profile_mode);
 	run_free(run);
 	network_stop(&l->network);
+	selfprobe_close(&l->probe);
 	close_p(&l->vmm.net_fd);
 	session_done(&l->session);
 	state_root_close(&l->root);
@@ -558,7 +567,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
 			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
-			    .network = NETWORK_INIT,
+			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT,
 			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;

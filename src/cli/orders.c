@@ -174,7 +174,8 @@ static int put_net(struct buf *out, const struct network *n)
 	return put_file(out, "/etc/resolv.conf", 0644, "nameserver 192.0.0.1\noptions edns0 timeout:2 attempts:3\n");
 }
 
-int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct buf *out)
+int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct selfprobe *probe,
+		 struct buf *out)
 {
 	AUTO_FREE(char, hosts);
 
@@ -190,5 +191,6 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 	TRY(put_file(out, "/etc/hosts", 0644, hosts));
 	if (!p->net.no_network)
 		TRY(put_net(out, net));
+	TRY(selfprobe_orders(probe, net, out));
 	return put_home(p, out);
 }

@@ -19,6 +19,7 @@
 #include "base/str.h"
 #include "cli/capture.h"
 #include "cli/network.h"
+#include "cli/selfprobe.h"
 
 enum run_end {
 	RUN_OPEN,    /* nothing ended it yet */
@@ -50,6 +51,7 @@ struct run_spec {
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
 	struct network *network; /* NULL: none; its end ends the session. Borrowed */
+	struct selfprobe *probe; /* what the guest tries before it is ready, NULL: nothing; borrowed */
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;
