@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	if (r < 0) {
 		MUST(err.text[0] != '\0');
 	} else {
-		MUST(c.n_binds <= GC_BINDS_MAX);
+		MUST(c.n_binds <= GC_BINDS_MAX && c.n_probes <= GC_PROBES_MAX);
 		for (size_t i = 0; i < c.n_binds; i++) {
 			must_be_path(c.binds[i].target);
 			MUST(!c.binds[i].sub != !c.binds[i].tag && (!c.binds[i].sub || c.share_tag));
@@ -33,6 +33,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 			must_be_path(c.files[i].path);
 		for (size_t i = 0; i < c.n_dirs; i++)
 			must_be_path(c.dirs[i].path);
+		for (size_t i = 0; i < c.n_probes; i++)
+			MUST(c.probes[i].port > 0 && (c.probes[i].family == 4 || c.probes[i].family == 6) &&
+			     (c.probes[i].tcp || c.probes[i].say.n > 0));
 	}
 	config_done(&c);
 	return 0;
