@@ -34,20 +34,24 @@ const struct lookup_name *lookup_find(const struct lookup *l, const char *name)
 	return NULL;
 }
 
+bool lookup_addr(const struct sockaddr *sa, struct addr *ret)
+{
+	struct addr a = { .family = sa->sa_family };
+
+	if (sa->sa_family == AF_INET)
+		memcpy(a.b, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, 4);
+	else if (sa->sa_family == AF_INET6)
+		memcpy(a.b, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, 16);
+	else
+		return false;
+	*ret = a;
+	return true;
+}
+
 static void take(struct found *f, const struct addrinfo *all)
 {
-	for (const struct addrinfo *a = all; a && f->n_addrs < LOOKUP_ADDRS; a = a->ai_next) {
-		struct addr *to = &f->addrs[f->n_addrs];
-
-		to->family = (sa_family_t)a->ai_family;
-		if (a->ai_family == AF_INET)
-			memcpy(to->b, &((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr, 4);
-		else if (a->ai_family == AF_INET6)
-			memcpy(to->b, &((const struct sockaddr_in6 *)(const void *)a->ai_addr)->sin6_addr, 16);
-		else
-			continue;
-		f->n_addrs++;
-	}
+	for (const struct addrinfo *a = all; a && f->n_addrs < LOOKUP_ADDRS; a = a->ai_next)
+		f->n_addrs += lookup_addr(a->ai_addr, &f->addrs[f->n_addrs]);
 }
 
 /* The child. All at once: one name that is slow keeps no other back. */

@@ -43,3 +43,6 @@ void lookup_start(struct lookup *l);
 void lookup_finish(struct lookup *l);
 const struct lookup_name *lookup_find(const struct lookup *l, const char *name);
 void lookup_done(struct lookup *l);
+
+/* False for another family than IPv4 and IPv6. */
+bool lookup_addr(const struct sockaddr *sa, struct addr *ret);

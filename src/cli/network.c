@@ -27,14 +27,13 @@
 #define AUDIT_FD VAULT_FD_EXTRA
 #define AUDIT_OLD_FD (VAULT_FD_EXTRA + 1)
 
-/* Address as in proto/vaultcfg.h. */
-static int put_addr(struct buf *out, const struct addr *a)
+int network_put_addr(struct buf *out, uint16_t key, const struct addr *a)
 {
 	uint8_t addr[17] = { a->family == AF_INET ? 4 : 6 };
 	size_t n = a->family == AF_INET ? 4 : 16;
 
 	memcpy(addr + 1, a->b, n);
-	return rec_put(out, VTC_ADDR, addr, n + 1);
+	return rec_put(out, key, addr, n + 1);
 }
 
 static int put_rule(struct buf *out, const struct policy_rule *r)
@@ -45,7 +44,7 @@ static int put_rule(struct buf *out, const struct policy_rule *r)
 	if (r->name[0] != '\0')
 		k |= rec_put_str(out, VTC_NAME, r->name);
 	else
-		k |= put_addr(out, &r->net.addr) | rec_put_u64(out, VTC_BITS, r->net.bits);
+		k |= network_put_addr(out, VTC_ADDR, &r->net.addr) | rec_put_u64(out, VTC_BITS, r->net.bits);
 	k |= rec_put_u64(out, VTC_LO, r->lo) | rec_put_u64(out, VTC_HI, r->hi) | rec_put_u64(out, VTC_TCP, r->tcp) |
 	     rec_put_u64(out, VTC_UDP, r->udp);
 	if (k == 0)
@@ -67,7 +66,7 @@ static int put_named(struct buf *out, const struct lookup_name *l)
 	int k = at < 0 ? -1 : rec_put_str(out, VTC_NAME, l->name);
 
 	for (size_t i = 0; i < l->n_addrs; i++)
-		k |= put_addr(out, &l->addrs[i]);
+		k |= network_put_addr(out, VTC_ADDR, &l->addrs[i]);
 	if (k == 0)
 		rec_end(out, (size_t)at);
 	return k;
@@ -79,7 +78,7 @@ static int put_proxy(struct buf *out, const struct network_proxy *p)
 	int k = at < 0 ? -1 : rec_put_u64(out, VTC_PORT, p->port) | rec_put_str(out, VTC_TEXT, p->text);
 
 	for (size_t i = 0; i < p->n_addrs; i++)
-		k |= put_addr(out, &p->addrs[i]);
+		k |= network_put_addr(out, VTC_ADDR, &p->addrs[i]);
 	if (p->auth)
 		k |= rec_put_str(out, VTC_AUTH, p->auth);
 	for (size_t i = 0; i < p->except.n; i++)

@@ -64,6 +64,9 @@ struct network {
 int network_start(const struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
 		  const int audit_fd[2], struct network *ret, struct err *err);
 
+/* A record with an address as in proto/vaultcfg.h. */
+int network_put_addr(struct buf *out, uint16_t key, const struct addr *a);
+
 /* The self-probe is over: what is refused from now on is the agent's. */
 void network_probed(struct network *n);
 

@@ -66,20 +66,6 @@ static void question(struct selfprobe *p, enum selfprobe_want want, const char *
 	p->v[p->n - 1].type = type;
 }
 
-static bool addr_of(const struct sockaddr *sa, struct addr *ret)
-{
-	struct addr a = { .family = sa->sa_family };
-
-	if (sa->sa_family == AF_INET)
-		memcpy(a.b, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, 4);
-	else if (sa->sa_family == AF_INET6)
-		memcpy(a.b, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, 16);
-	else
-		return false;
-	*ret = a;
-	return true;
-}
-
 /* An address of this host that others reach it by, and whether 10.255.255.1 is one. IPv4 is what the guest surely has. */
 static bool own_address(struct addr *ret, bool *ret_is_lan)
 {
@@ -93,7 +79,7 @@ static bool own_address(struct addr *ret, bool *ret_is_lan)
 	for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
 		struct addr a;
 
-		if (!i->ifa_addr || !(i->ifa_flags & IFF_UP) || !addr_of(i->ifa_addr, &a) || a.family != AF_INET)
+		if (!i->ifa_addr || !(i->ifa_flags & IFF_UP) || !lookup_addr(i->ifa_addr, &a) || a.family != AF_INET)
 			continue;
 		*ret_is_lan |= addr_equal(&a, &lan);
 		if (found || i->ifa_flags & IFF_LOOPBACK || addr_in(&a, &link_local))
@@ -166,18 +152,17 @@ void selfprobe_close(struct selfprobe *p)
 
 static int put_target(const struct selfprobe_target *t, struct buf *out)
 {
-	uint8_t addr[17] = { t->addr.family == AF_INET ? 4 : 6 }, ask[300] = { 0 };
-	size_t n = t->addr.family == AF_INET ? 4 : 16, n_ask = t->tcp ? 0 : 1;
+	uint8_t ask[300] = { 0 };
+	size_t n_ask = t->tcp ? 0 : 1;
 	ssize_t at = rec_begin(out, GC_PROBE);
 	struct dns_name name;
 	int k;
 
-	memcpy(addr + 1, t->addr.b, n);
 	if (t->name) {
 		(void)dns_name_from_text(t->name, &name);
 		n_ask = dns_question(&name, t->type, 1, true, false, false, false, ask);
 	}
-	k = at < 0 ? -1 : rec_put_u64(out, GC_PROBE_TCP, t->tcp) | rec_put(out, GC_PROBE_ADDR, addr, n + 1) |
+	k = at < 0 ? -1 : rec_put_u64(out, GC_PROBE_TCP, t->tcp) | network_put_addr(out, GC_PROBE_ADDR, &t->addr) |
 				  rec_put_u64(out, GC_PROBE_PORT, t->port);
 	if (n_ask > 0)
 		k |= rec_put(out, GC_PROBE_SAY, ask, n_ask);
@@ -206,7 +191,7 @@ void selfprobe_accept(struct selfprobe *p, size_t i)
 
 	fd = accept4(l->fd, (struct sockaddr *)&in, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	/* A neighbour that looks through ports is not the guest: vault connects from this host. */
-	if (fd < 0 || !addr_of((struct sockaddr *)&in, &from) || !addr_equal(&from, &l->addr))
+	if (fd < 0 || !lookup_addr((struct sockaddr *)&in, &from) || !addr_equal(&from, &l->addr))
 		return;
 	l->reached = true;
 	if (p->plan->allow_host)

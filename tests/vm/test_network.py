@@ -73,6 +73,24 @@ class Network(Case):
             "address",
             "agent-vm: 2 problems, nothing was started"])
 
+    def test_names_when_no_resolver_answers(self):
+        out = self.sh("echo up", "--allow-egress", "slow.test:80", world={"WORLD_RESOLVER": "192.168.77.99"})
+        self.assertEqual(out, "up\n")
+        self.assertIn("agent-vm: warning: --allow-egress slow.test:80: no resolver of this host answered for slow.test; it opens what "
+                      "the session's names give later\n", self.stderr)
+
+    def test_without_ipv6_and_quic_past_a_proxy_fail_at_once(self):
+        """A host without IPv6 gives the guest none; UDP 443 to public addresses would go past the proxy."""
+        at_once = ("t() { (exec 3<>/dev/$1 && s=${EPOCHREALTIME/./} && echo x >&3; read -t 5 -u 3; e=${EPOCHREALTIME/./}; "
+                   "echo $((e - s < 1000000))) 2>&1 | tail -n 1; };")
+        out = self.sh("grep -c eth0 /proc/net/if_inet6; getent ahosts www.test | cut -d' ' -f1 | sort -u; "
+                      "get 2a0e:b107::10 80;" + at_once + "t udp/45.0.0.10/443; t udp/45.0.0.10/444",
+                      world={"WORLD_ENV": "https_proxy=127.0.0.1:3128"})
+        self.assertEqual(out.split("\n"), ["0", "45.0.0.10", "Network is unreachable", "1", "1", ""])
+        denied = self.world("logs", "--denied")
+        self.assertIn("udp 45.0.0.10:443", denied)
+        self.assertNotIn("udp 45.0.0.10:444", denied)  # refused by the far end, which has nobody there
+
     def test_the_hosts_proxy(self):
         """Public TCP goes by it, with the address that was judged; its password is in no table, log, command line or guest."""
         secret = {"WORLD_ENV": "https_proxy=http://alice:pa%20ss@localhost:3128 no_proxy=45.0.0.10:5000"}

@@ -9,7 +9,7 @@ Makes a network namespace for the host that runs COMMAND and one that plays ever
                               169.254.169.254 a cloud's metadata
 
 Servers answer `GET` with a page that names the address they were reached at and write a line for every connection to
-DIR/seen. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies. An HTTP proxy is on 127.0.0.1:3128, which
+DIR/seen. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another resolver than ours. An HTTP proxy is on 127.0.0.1:3128, which
 asks for alice's password "pa ss" and alone knows inside.corp.test; the hosts file knows hosts-only.test. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1, both.test both kinds. As an ordinary user it
 enters a user namespace first.
 """
@@ -159,7 +159,8 @@ def main():
             ip(f"addr add {addr} dev {w}")
         ip("route add default via 10.99.0.2")
         os.read(theirs, 1)
-        (folder / "resolv.conf").write_text("nameserver 10.99.0.2\n")
+        resolver_at = os.environ.get("WORLD_RESOLVER", "10.99.0.2")
+        (folder / "resolv.conf").write_text(f"nameserver {resolver_at}\n")
         subprocess.run(["mount", "--bind", folder / "resolv.conf", os.path.realpath("/etc/resolv.conf")], check=True)
         for address in ("127.0.0.1", HOST_LAN):
             serve("host", address, 8080, seen)
