@@ -213,6 +213,49 @@ static int parse_ports(struct config_ports *p, struct span in)
 	return r;
 }
 
+static int parse_probe(struct config *c, struct span in)
+{
+	struct config_probe *p = &c->probes[c->n_probes];
+	uint64_t tcp = 2, port = 0;
+	struct span val;
+	uint16_t key;
+	int r;
+
+	if (c->n_probes >= GC_PROBES_MAX)
+		return -EBADMSG;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		switch (key) {
+		case GC_PROBE_TCP:
+			r = rec_u64(val, 1, &tcp);
+			break;
+		case GC_PROBE_ADDR:
+			r = span_u8(&val, &p->family);
+			if (r == 0 && val.n != (p->family == 4 ? 4u : p->family == 6 ? 16u : 0u))
+				r = -EBADMSG;
+			if (r == 0)
+				memcpy(p->addr, val.p, val.n);
+			break;
+		case GC_PROBE_PORT:
+			r = rec_u64(val, UINT16_MAX, &port);
+			break;
+		case GC_PROBE_SAY:
+			r = val.n > 0 && val.n <= GC_PROBE_SAY_MAX ? 0 : -EBADMSG;
+			p->say = val;
+			break;
+		default:
+			return -EBADMSG;
+		}
+		if (r < 0)
+			return r;
+	}
+	p->tcp = tcp == 1;
+	p->port = (uint16_t)port;
+	if (r < 0 || tcp > 1 || port == 0 || p->family == 0 || (!p->tcp && p->say.n == 0))
+		return -EBADMSG;
+	c->n_probes++;
+	return 0;
+}
+
 static int parse_one(struct config *c, uint16_t key, struct span val)
 {
 	switch (key) {
@@ -238,6 +281,10 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return parse_net(&c->net, val);
 	case GC_PORTS:
 		return parse_ports(&c->ports, val);
+	case GC_PROBE:
+		return parse_probe(c, val);
+	case GC_PROBE_MS:
+		return rec_u64(val, GC_PROBE_MS_MAX, &c->probe_ms);
 	case GC_FLAGS:
 		return rec_u64(val, GC_F_NO_IMAGE_VERSION, &c->flags);
 	default:

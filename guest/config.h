@@ -45,12 +45,24 @@ struct config_ports {
 	size_t n;
 };
 
+/* What to try for the self-probe. */
+struct config_probe {
+	bool tcp;
+	uint8_t family; /* 4 or 6 */
+	uint8_t addr[16];
+	uint16_t port;
+	struct span say; /* borrowed from the records */
+};
+
 struct config {
 	uint64_t flags;
 	uint64_t root_bytes; /* 0: not said */
 	char *hostname, *root, *root_fs, *share_tag;
 	struct config_net net;
 	struct config_ports ports;
+	struct config_probe probes[GC_PROBES_MAX];
+	size_t n_probes;
+	uint64_t probe_ms;
 	struct config_bind *binds;
 	struct config_link *links;
 	struct config_file *files;

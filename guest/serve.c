@@ -154,7 +154,7 @@ static void guest_config(struct guest *g, struct span config, int64_t now)
 	struct err err = { "guest: the configuration cannot be applied" };
 	struct buf ready;
 
-	buf_init(&ready, CTL_TEXT_MAX);
+	buf_init(&ready, CTL_READY_MAX);
 	if (g->ops->configure(g, config, &ready, &err) < 0) {
 		guest_fail(g, err.text, now);
 	} else {

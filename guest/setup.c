@@ -16,6 +16,7 @@
 #include "guest/mounts.h"
 #include "guest/network.h"
 #include "guest/ports.h"
+#include "guest/probe.h"
 #include "proto/guestcfg.h"
 
 #define NS ((int64_t)1000000000)
@@ -173,13 +174,20 @@ static int apply_files(const struct config *c, struct err *err)
 
 static int apply(struct guest *g, const struct config *c, struct buf *ready, struct err *err)
 {
-	int64_t start = now_ns(), mounted, files;
+	int64_t start = now_ns(), up, mounted, files, probed;
+	struct probe probes[GC_PROBES_MAX];
 	AUTO_FREE(char, note);
-	int r;
+	int r = 0;
 
 	if (c->hostname && sethostname(c->hostname, strlen(c->hostname)) < 0)
 		return err_set(err, -errno, "host name %s: cannot be set in the guest: %s", c->hostname, strerror(errno));
 	network_loopback();
+	if (c->net.mtu > 0)
+		r = network_up(GC_NET_IF, &c->net, err);
+	if (r < 0)
+		return r;
+	up = now_ns();
+	probe_start(c, probes);
 	if (c->root) {
 		r = mounts_root(c->root, c->root_fs ? c->root_fs : "ext4", c->root_bytes, &note, err);
 		if (r < 0)
@@ -200,19 +208,22 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 	if (r < 0)
 		return r;
 	files = now_ns();
-	if (c->net.mtu > 0)
-		r = network_up(GC_NET_IF, &c->net, err);
+	/* The self-probe's packets were on their way meanwhile. */
+	r = probe_finish(c, probes, ready);
 	if (r < 0)
-		return r;
+		return err_set(err, r, "self-probe: its result cannot be told: %s", strerror(-r));
+	probed = now_ns();
 	if (c->ports.wanted) {
 		r = (int)ports_start(&c->ports, c->net.addr4, c->net.addr6, &g->ports_fd);
 		if (r < 0)
 			return err_set(err, r, "guest: published ports cannot be watched: %s", strerror(-r));
 	}
-	(void)guest_put_phase(ready, "mounts", start, mounted - start);
+	(void)guest_put_phase(ready, "mounts", up, mounted - up);
 	(void)guest_put_phase(ready, "files", mounted, files - mounted);
 	if (c->net.mtu > 0)
-		(void)guest_put_phase(ready, "network", files, now_ns() - files);
+		(void)guest_put_phase(ready, "network", start, up - start);
+	if (c->n_probes > 0)
+		(void)guest_put_phase(ready, "probe", files, probed - files);
 	return 0;
 }
 

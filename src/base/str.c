@@ -60,6 +60,14 @@ char *xasprintf(const char *fmt, ...)
 	return s;
 }
 
+void str_append(char **s, const char *more)
+{
+	char *both = xasprintf("%s%s", *s, more);
+
+	free(*s);
+	*s = both;
+}
+
 void strv_done(struct strv *s)
 {
 	for (size_t i = 0; i < s->n; i++)

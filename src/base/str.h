@@ -14,6 +14,8 @@ void *xrealloc(void *p, size_t n);
 char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t n);
 char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* @more goes behind what *s holds, which is the caller's and may move. */
+void str_append(char **s, const char *more);
 
 /* Growing list of owned strings; v is NULL-terminated once something was added. */
 struct strv {

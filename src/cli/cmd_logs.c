@@ -32,7 +32,8 @@ static const struct opt logs_opts[] = {
 	{ "denied", OPT_FLAG, offsetof(struct logs_args, denied), NULL,
 	  "only what the network policy refused, with the option that would open it" },
 	{ "role", OPT_CHOICE, offsetof(struct logs_args, role), "NAME", "only the log of that part", 0,
-	  "One of launcher, vmm, wire, gate, vault, guest, console, audit.", "console", role_choices },
+	  "One of launcher, vmm, wire, gate, vault, guest, console, audit: what the session opened over the network, and what it "
+	  "was refused.", "console", role_choices },
 	{ "list", OPT_FLAG, offsetof(struct logs_args, list), NULL, "list the sessions that have logs, of all projects" },
 	{ "json", OPT_FLAG, offsetof(struct logs_args, json), NULL, "print one JSON array with the same facts" },
 	{ NULL },
@@ -106,7 +107,7 @@ static int source_open(struct source *s, int dirfd, const char *role)
 	struct stat st;
 
 	*s = (struct source){ .role = role };
-	name = strcmp(role, "audit") == 0 ? xstrdup("audit.jsonl") : xasprintf("%s.log", role);
+	name = str_starts(role, "audit.") ? xstrdup(role) : xasprintf("%s.log", role);
 	fd = file_open_beneath(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	if (fd < 0)
 		return fd;
@@ -176,61 +177,143 @@ static const char *member(const json_t *line, const char *key)
 	return s ? s : "";
 }
 
+/* What the self-probe was refused is no news. A name whose answer lost all its addresses was refused, too. */
 static bool is_denied(const json_t *line)
 {
 	const char *verdict = member(line, "verdict");
 
-	return strcmp(member(line, "k"), "refused") == 0 || (*verdict && strcmp(verdict, "allow") != 0);
+	if (json_is_true(json_object_get(line, "probe")))
+		return false;
+	if (strcmp(member(line, "k"), "dns") == 0)
+		return strcmp(member(line, "rule"), "rebind") == 0 && json_integer_value(json_object_get(line, "kept")) == 0;
+	return strcmp(member(line, "k"), "refused") == 0 ||
+	       (*verdict && strcmp(verdict, "allow") != 0 && strcmp(verdict, "inspect") != 0);
+}
+
+static json_int_t number(const json_t *line, const char *key)
+{
+	return json_integer_value(json_object_get(line, key));
+}
+
+/* "192.168.1.10:5432 (db.lan)"; caller owns. */
+static char *where(const json_t *line)
+{
+	const char *dst = member(line, "dst"), *name = member(line, "name");
+	json_int_t port = number(line, "port");
+	bool v6 = strchr(dst, ':');
+
+	if (port <= 0)
+		return xasprintf("%s%s%s%s", dst, *name ? " (" : "", name, *name ? ")" : "");
+	return xasprintf("%s%s%s:%lld%s%s%s", v6 ? "[" : "", dst, v6 ? "]" : "", (long long)port, *name ? " (" : "", name,
+			 *name ? ")" : "");
+}
+
+/* "1.5 MB", as people read amounts of traffic. */
+static char *amount(json_int_t bytes)
+{
+	static const char *const units[] = { "B", "kB", "MB", "GB", "TB" };
+	double v = (double)bytes;
+	size_t u = 0;
+
+	for (; v >= 1000 && u + 1 < ARRAY_SIZE(units); u++)
+		v /= 1000;
+	return xasprintf(u == 0 ? "%.0f %s" : "%.1f %s", v, units[u]);
+}
+
+/* One line of the audit for people:
+ *
+ *   20:01:02  tcp  104.16.3.35:80 (www.example.org)  allow  up 1.8 kB  down 90.2 kB  412 ms  fin
+ *   20:01:07  dns  evil.example A  NOERROR  kept 0  left out 1 (rebind)
+ *   20:01:09  refused  tcp 192.168.1.10:5432 (db.lan)  private  3x
+ *   20:02:00  published  127.0.0.1:3000 from 127.0.0.1:50312  up 120 B  down 4.1 kB  18 ms  fin */
+static char *audit_text(const json_t *line)
+{
+	const char *t = member(line, "t"), *k = member(line, "k"), *rule = member(line, "rule"), *end = member(line, "end");
+	bool probe = json_is_true(json_object_get(line, "probe"));
+	AUTO_FREE(char, at);
+	AUTO_FREE(char, up);
+	AUTO_FREE(char, down);
+	AUTO_FREE(char, rest);
+
+	at = where(line);
+	up = amount(number(line, "up"));
+	down = amount(number(line, "down"));
+	if (strcmp(k, "dns") == 0)
+		rest = xasprintf("%s %s  %s  kept %lld  left out %lld%s%s%s", member(line, "q"), member(line, "type"), member(line, "rcode"),
+				 (long long)number(line, "kept"), (long long)number(line, "dropped"), *rule ? " (" : "", rule,
+				 *rule ? ")" : "");
+	else if (strcmp(k, "refused") == 0)
+		rest = xasprintf("%s %s  %s", member(line, "p"), at, rule);
+	else if (strcmp(k, "published") == 0)
+		rest = xasprintf("%s from %s  up %s  down %s  %lld ms  %s", member(line, "listen"), member(line, "peer"), up, down,
+				 (long long)number(line, "ms"), end);
+	else if (json_object_get(line, "up"))
+		rest = xasprintf("%s  %s  up %s  down %s  %lld ms  %s", at, member(line, "verdict"), up, down,
+				 (long long)number(line, "ms"), *end ? end : "open");
+	else
+		rest = xasprintf("%s  %s  %lld ms  %s", at, member(line, "verdict"), (long long)number(line, "ms"), *end ? end : "open");
+	if (number(line, "n") > 1)
+		return xasprintf("%.8s  %s  %s  %lldx%s", strlen(t) >= 19 ? t + 11 : t, k, rest, (long long)number(line, "n"),
+				 probe ? "  self-probe" : "");
+	return xasprintf("%.8s  %s  %s%s", strlen(t) >= 19 ? t + 11 : t, k, rest, probe ? "  self-probe" : "");
 }
 
 /* 20:01:09  3x  tcp 192.168.1.10:5432 (db.lan)  private network  --allow-egress 192.168.1.10:5432 */
-static void denied_text(const json_t *line)
+static char *denied_text(const json_t *line)
 {
-	const char *t = member(line, "t"), *name = member(line, "name"), *dst = member(line, "dst");
+	const char *t = member(line, "t"), *dst = member(line, "dst"), *q = member(line, "q");
 	const char *open = member(line, "open"), *rule = member(line, "rule"), *p = member(line, "p");
-	json_int_t port = json_integer_value(json_object_get(line, "port"));
-	json_int_t n = json_integer_value(json_object_get(line, "n"));
-	AUTO_FREE(char, text);
-	AUTO_FREE(char, shown);
+	json_int_t n = number(line, "n");
 	AUTO_FREE(char, what);
-	bool v6 = strchr(dst, ':');
+	AUTO_FREE(char, opens);
 
-	if (*dst && port > 0)
-		what = xasprintf("%s%s%s:%lld%s%s%s", v6 ? "[" : "", dst, v6 ? "]" : "", (long long)port, *name ? " (" : "",
-				 name, *name ? ")" : "");
-	else if (*dst)
-		what = xstrdup(dst);
+	if (*dst)
+		what = where(line);
+	else if (*q)
+		what = xasprintf("dns %s %s", q, member(line, "type"));
 	else
 		what = xasprintf("%s %s%s", member(line, "method"), member(line, "host"), member(line, "path"));
-	text = xasprintf("%.8s  %lldx  %s%s%s  %s  %s", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), p,
+	/* Its addresses may be private ones or this host's; only the first can be opened. */
+	opens = *q ? xasprintf("--allow-egress %s, if it is a private address", q) : NULL;
+	return xasprintf("%.8s  %lldx  %s%s%s  %s  %s", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), p,
 			 *p ? " " : "", what,
 			 strcmp(rule, "private") == 0 ? "private network" : (*rule ? rule : member(line, "code")),
-			 *open ? open : "cannot be opened");
-	shown = str_escape(text, strlen(text));
-	(void)printf("%s\n", shown);
+			 *open ? open : opens ? opens : "cannot be opened");
 }
 
-static int show_denied(int dirfd, struct out *out)
+static void show_audit_file(int dirfd, const char *name, bool denied, struct out *out)
 {
 	AUTO_FREE(struct source, s);
 
 	s = xcalloc(1, sizeof(*s));
-	if (source_open(s, dirfd, "audit") < 0)
-		return 0;
+	if (source_open(s, dirfd, name) < 0)
+		return;
 	for (; s->have; source_next(s)) {
 		json_t *line = json_loadb(s->line, s->len, 0, NULL);
+		AUTO_FREE(char, text);
+		AUTO_FREE(char, shown);
 
-		if (!is_denied(line))
+		if (!line || (denied && !is_denied(line))) {
 			json_decref(line);
-		else if (out->json)
-			emit_json(out, line);
-		else {
-			denied_text(line);
-			json_decref(line);
+			continue;
 		}
+		if (out->json) {
+			emit_json(out, line);
+			continue;
+		}
+		text = denied ? denied_text(line) : audit_text(line);
+		shown = str_escape(text, strlen(text));
+		(void)puts(shown);
+		json_decref(line);
 	}
 	(void)fclose(s->f);
-	return 0;
+}
+
+/* The older file first, if it grew that long. */
+static void show_audit(int dirfd, bool denied, struct out *out)
+{
+	show_audit_file(dirfd, "audit.jsonl.1", denied, out);
+	show_audit_file(dirfd, "audit.jsonl", denied, out);
 }
 
 /* ---- the list ---- */
@@ -302,8 +385,8 @@ static int show_one(const struct state_root *root, const struct session_list *li
 		(void)err_set(err, dir, "%s/run/logs/%s: cannot be opened: %s", root->path, info->name, strerror(-dir));
 		return sessions_fail(-EIO, err);
 	}
-	if (a->denied)
-		(void)show_denied(dir, &out);
+	if (a->denied || (a->role && strcmp(a->role, "audit") == 0))
+		show_audit(dir, a->denied, &out);
 	else
 		(void)show_roles(dir, a->role, &out);
 	emit_end(&out);
@@ -352,7 +435,8 @@ const struct cmd cmd_logs = {
 		 "Logs are kept for the last 20 sessions of a project, 14 days and 200 MB in all; those of a launch that failed at "
 		 "least 7 days.",
 	.examples = "agent-vm logs\tthe newest session of this project\nagent-vm logs --list\twhich sessions there are\n"
-		    "agent-vm logs --role console\twhat the guest's kernel said\n",
+		    "agent-vm logs --role console\twhat the guest's kernel said\n"
+		    "agent-vm logs --role audit\twhat it reached, with sizes and times\n",
 	.opts = logs_opts,
 	.args_size = sizeof(struct logs_args),
 	.words = CMD_WORDS_MIXED,

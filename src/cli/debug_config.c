@@ -6,6 +6,7 @@
 
 #include "base/macros.h"
 #include "cli/monitor.h"
+#include "cli/netplan.h"
 
 bool debug_config_wanted(void)
 {
@@ -73,7 +74,10 @@ static json_t *env(const struct strv *v)
 
 static json_t *policy(const struct plan *p)
 {
-	return json_pack("{s:s, s:s, s:[], s:b, s:s}", "network", "none", "login", "none", "github", "namespaces", p->namespaces,
+	AUTO_FREE(char, network);
+
+	network = netplan_text(p->args, &p->net);
+	return json_pack("{s:o, s:s, s:[], s:b, s:s}", "network", text(network), "login", "none", "github", "namespaces", p->namespaces,
 			 "git_config", p->args->git_config);
 }
 

@@ -49,6 +49,7 @@ struct launch {
 	struct capture console, vmm_log;
 	struct network network;
 	struct autopub *autopub; /* NULL: not asked for */
+	struct selfprobe probe;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -230,13 +231,16 @@ static int start_network(struct launch *l)
 {
 	int r, log[2], audit[2];
 
+	r = selfprobe_value(&l->plan.net, &l->err);
+	if (r == 0)
+		r = selfprobe_open(&l->probe, &l->plan.net, l->plan.monitor == VMM_QEMU_TCG, &l->err);
 	log[0] = open_log(l, "wire.log");
 	log[1] = open_log(l, "vault.log");
 	audit[0] = openat(l->session.log_fd, "audit.jsonl", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	audit[1] = openat(l->session.log_fd, "audit.jsonl.1", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (log[0] < 0 || log[1] < 0 || audit[0] < 0 || audit[1] < 0)
+	if (r == 0 && (log[0] < 0 || log[1] < 0 || audit[0] < 0 || audit[1] < 0))
 		r = err_set(&l->err, -EIO, "%s: the network's logs cannot be made: %s", l->session.log_path, strerror(errno));
-	else
+	if (r == 0)
 		r = network_start(&l->plan.net, l->vmm.net_fd, l->plan.mac, log, audit, &l->network, &l->err);
 	for (int i = 0; i < 2; i++) {
 		close_p(&log[i]);
@@ -247,11 +251,14 @@ static int start_network(struct launch *l)
 	close_p(&l->vmm.net_fd); /* wire's now: its end is the link's end */
 	(void)session_add_child(&l->session, "wire", l->network.wire.pid);
 	(void)session_add_child(&l->session, "vault", l->network.vault.pid);
+	if (!l->network.as_asked)
+		return err_set(&l->err, -EPERM, "self-probe: the policy in force is not the one that was asked for; nothing was started; "
+			       "log: %s", l->session.log_path);
 	if (l->plan.net.auto_publish)
 		l->autopub = autopub_new(l->network.vault.fd, &l->plan.net.ports);
 	if (l->plan.net.ports.n_what > 0)
 		list_ports(l);
-	r = orders_guest(&l->plan, &l->session, &l->network, &l->config);
+	r = orders_guest(&l->plan, &l->session, &l->network, &l->probe, &l->config);
 	if (r < 0)
 		(void)err_set(&l->err, r, "guest: its configuration is longer than %d MiB; mount fewer folders", ORDERS_MAX >> 20);
 	return r;
@@ -268,6 +275,7 @@ static int start_run(struct launch *l)
 		.autopub = l->autopub,
 		.on_ports = list_ports,
 		.on_ports_arg = l,
+		.probe = &l->probe,
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
@@ -561,6 +569,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	run_free(run);
 	autopub_free(l->autopub);
 	network_stop(&l->network);
+	selfprobe_close(&l->probe);
 	close_p(&l->vmm.net_fd);
 	session_done(&l->session);
 	state_root_close(&l->root);
@@ -584,7 +593,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
 			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
-			    .network = NETWORK_INIT,
+			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT,
 			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;

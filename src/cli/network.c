@@ -29,18 +29,24 @@
 #define FDS_MAX (PORTS_FD + VAULT_PUBLISH_MAX)
 static_assert(FDS_MAX <= VAULT_FD_EXTRA + VAULT_FDS_MAX, "the vault takes no more");
 
+int network_put_addr(struct buf *out, uint16_t key, const struct addr *a)
+{
+	uint8_t addr[17] = { a->family == AF_INET ? 4 : 6 };
+	size_t n = a->family == AF_INET ? 4 : 16;
+
+	memcpy(addr + 1, a->b, n);
+	return rec_put(out, key, addr, n + 1);
+}
+
 static int put_rule(struct buf *out, const struct policy_rule *r)
 {
-	uint8_t addr[17] = { r->net.addr.family == AF_INET ? 4 : 6 };
-	size_t n = r->net.addr.family == AF_INET ? 4 : 16;
 	ssize_t at = rec_begin(out, VTC_RULE);
 	int k = at < 0 ? -1 : 0;
 
-	memcpy(addr + 1, r->net.addr.b, n);
 	if (r->name[0] != '\0')
 		k |= rec_put_str(out, VTC_NAME, r->name);
 	else
-		k |= rec_put(out, VTC_ADDR, addr, n + 1) | rec_put_u64(out, VTC_BITS, r->net.bits);
+		k |= network_put_addr(out, VTC_ADDR, &r->net.addr) | rec_put_u64(out, VTC_BITS, r->net.bits);
 	k |= rec_put_u64(out, VTC_LO, r->lo) | rec_put_u64(out, VTC_HI, r->hi) | rec_put_u64(out, VTC_TCP, r->tcp) |
 	     rec_put_u64(out, VTC_UDP, r->udp);
 	if (k == 0)
@@ -60,6 +66,42 @@ static int put_port(struct buf *out, const struct port_socket *s, size_t i)
 	return k;
 }
 
+static bool ruled(const struct network_plan *p, const char *name)
+{
+	for (size_t i = 0; i < p->n_rules; i++)
+		if (strcmp(p->rules[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static int put_named(struct buf *out, const struct lookup_name *l)
+{
+	ssize_t at = rec_begin(out, VTC_NAMED);
+	int k = at < 0 ? -1 : rec_put_str(out, VTC_NAME, l->name);
+
+	for (size_t i = 0; i < l->n_addrs; i++)
+		k |= network_put_addr(out, VTC_ADDR, &l->addrs[i]);
+	if (k == 0)
+		rec_end(out, (size_t)at);
+	return k;
+}
+
+static int put_proxy(struct buf *out, const struct network_proxy *p)
+{
+	ssize_t at = rec_begin(out, VTC_PROXY);
+	int k = at < 0 ? -1 : rec_put_u64(out, VTC_PORT, p->port) | rec_put_str(out, VTC_TEXT, p->text);
+
+	for (size_t i = 0; i < p->n_addrs; i++)
+		k |= network_put_addr(out, VTC_ADDR, &p->addrs[i]);
+	if (p->auth)
+		k |= rec_put_str(out, VTC_AUTH, p->auth);
+	for (size_t i = 0; i < p->except.n; i++)
+		k |= rec_put_str(out, VTC_NO_PROXY, p->except.v[i]);
+	if (k == 0)
+		rec_end(out, (size_t)at);
+	return k;
+}
+
 static int put_config(const struct network_plan *p, const uint8_t mac[6], struct buf *out)
 {
 	uint64_t flags = (p->no_network ? VAULT_NO_NETWORK : 0) | (p->allow_lan ? VAULT_ALLOW_LAN : 0) |
@@ -72,6 +114,14 @@ static int put_config(const struct network_plan *p, const uint8_t mac[6], struct
 		k |= put_rule(out, &p->rules[i]);
 	for (size_t i = 0; i < p->ports.n; i++)
 		k |= put_port(out, &p->ports.v[i], i);
+	/* That of the proxy is none that the guest may ask for. */
+	for (size_t i = 0; i < p->lookup.n; i++)
+		if (p->lookup.v[i].n_addrs > 0 && ruled(p, p->lookup.v[i].name))
+			k |= put_named(out, &p->lookup.v[i]);
+	if (p->proxy.text)
+		k |= put_proxy(out, &p->proxy);
+	if (p->probe[0] != '\0')
+		k |= rec_put_str(out, VTC_PROBE, p->probe);
 	at = rec_begin(out, VTC_AUDIT);
 	k |= at < 0 ? -1 : rec_put_u64(out, VTC_FD, AUDIT_FD) | rec_put_u64(out, VTC_OLD_FD, AUDIT_OLD_FD);
 	if (k == 0)
@@ -172,6 +222,24 @@ char *network_ended(struct network_role *role)
 	return xasprintf("network process (%s) ended: status %d", role->name, pid > 0 ? WEXITSTATUS(status) : -1);
 }
 
+/* Is what vault goes by what the table prints (network page 9.4)? @ready: what it said, its digest last. */
+static bool as_asked(const struct network_plan *plan, const char *ready)
+{
+	char want[POLICY_DIGEST];
+	AUTO_FREE(struct policy, p);
+	const char *is = strrchr(ready, ' ');
+
+	p = xcalloc(1, sizeof(*p));
+	p->no_network = plan->no_network;
+	p->allow_lan = plan->allow_lan;
+	p->allow_host = plan->allow_host;
+	p->proxied = plan->proxy.text;
+	p->n_rules = plan->n_rules;
+	memcpy(p->rules, plan->rules, plan->n_rules * sizeof(*p->rules));
+	policy_digest(p, plan->proxy.text, want);
+	return is && strcmp(is + 1, want) == 0;
+}
+
 static int start_both(const struct network_plan *plan, int link_fd, int config, const int log_fd[2], const int audit_fd[2],
 		      const int wire_vault[2], const int vault_gate[2], struct network *n, struct err *err)
 {
@@ -191,8 +259,20 @@ static int start_both(const struct network_plan *plan, int link_fd, int config, 
 		r = wait_ready(&n->vault, &families, err);
 	if (r == 0)
 		r = wait_ready(&n->wire, &none, err);
-	n->ipv6 = families && strstr(families, "ipv6");
-	return r;
+	if (r < 0)
+		return r;
+	n->ipv4 = strstr(families, "ipv4");
+	n->ipv6 = strstr(families, "ipv6");
+	n->as_asked = as_asked(plan, families);
+	return 0;
+}
+
+void network_probed(struct network *n)
+{
+	const uint8_t what = NET_CTL_PROBED;
+
+	/* If it is gone, that is noticed elsewhere. */
+	(void)fd_send(n->vault.fd, &what, sizeof(what), NULL, 0);
 }
 
 int network_start(struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
@@ -207,6 +287,8 @@ int network_start(struct network_plan *plan, int link_fd, const uint8_t mac[6], 
 	r = put_config(plan, mac, &records);
 	if (r == 0)
 		r = config = spawn_sealed("agent-vm-vault config", &records);
+	if (records.mem)
+		explicit_bzero(records.mem, records.size); /* the proxy's password */
 	buf_done(&records);
 	if (r < 0)
 		return err_set(err, r, "network: its configuration cannot be made: %s", strerror(-r));

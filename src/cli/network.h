@@ -7,16 +7,34 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/str.h"
+#include "cli/lookup.h"
 #include "cli/ports.h"
+#include "proto/vaultcfg.h"
 #include "vault/policy.h"
 
-/* What was asked for, with names looked up. */
+/* The user's HTTP proxy. */
+struct network_proxy {
+	const char *variable; /* where it stands, static */
+	char *text;	      /* as shown, without user and password; NULL: no proxy */
+	char *host;
+	char *auth;	      /* "user:password", wiped when it is freed; NULL: none */
+	struct addr addrs[VAULT_PROXY_ADDRS];
+	size_t n_addrs;
+	uint16_t port;
+	struct strv except;
+};
+
+/* What was asked for, with names looked up (cli/netplan.h). */
 struct network_plan {
-	char *wire_path, *vault_path; /* NULL with no_network */
+	char *wire_path, *vault_path;
 	bool no_network, allow_lan, allow_host, auto_publish;
 	struct ports ports; /* their sockets until network_start() has handed them over */
 	struct policy_rule *rules;
 	size_t n_rules;
+	struct network_proxy proxy;
+	struct lookup lookup;
+	char probe[33]; /* the self-probe's random value; "": none */
 };
 
 struct network_role {
@@ -27,11 +45,12 @@ struct network_role {
 
 struct network {
 	struct network_role wire, vault;
-	bool ipv6;	 /* the guest is given it */
+	bool ipv4, ipv6; /* the guest is given it */
+	bool as_asked;	 /* the digest of vault's policy is that of the plan's */
 	int gate_fd;	 /* far end of what vault has for gate; nobody reads it yet */
 };
 
-#define NETWORK_INIT { { "wire", -1, -1 }, { "vault", -1, -1 }, false, -1 }
+#define NETWORK_INIT { .wire = { "wire", -1, -1 }, .vault = { "vault", -1, -1 }, .gate_fd = -1 }
 
 /**
  * network_start() - Start both and wait until the policy is in force
@@ -46,6 +65,12 @@ struct network {
  */
 int network_start(struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
 		  const int audit_fd[2], struct network *ret, struct err *err);
+
+/* A record with an address as in proto/vaultcfg.h. */
+int network_put_addr(struct buf *out, uint16_t key, const struct addr *a);
+
+/* The self-probe is over: what is refused from now on is the agent's. */
+void network_probed(struct network *n);
 
 /* Close their control sockets, give them a moment, and wait for them. Safe at any time. */
 void network_stop(struct network *n);

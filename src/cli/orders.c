@@ -194,7 +194,8 @@ static int put_ports(struct buf *out, const struct network_plan *net)
 	return 0;
 }
 
-int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct buf *out)
+int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct selfprobe *probe,
+		 struct buf *out)
 {
 	AUTO_FREE(char, hosts);
 
@@ -211,5 +212,6 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 	if (!p->net.no_network)
 		TRY(put_net(out, net));
 	TRY(put_ports(out, &p->net));
+	TRY(selfprobe_orders(probe, net, out));
 	return put_home(p, out);
 }

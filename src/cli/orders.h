@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "cli/preflight.h"
+#include "cli/selfprobe.h"
 #include "session/session.h"
 
 #define ORDERS_MAX (4 << 20)
@@ -10,5 +11,6 @@
 /* Configuration of agent-vm-vmm (proto/vmmcfg.h). 0, or -ENOBUFS when it is longer than ORDERS_MAX. */
 int orders_vmm(const struct plan *p, const struct session *s, struct buf *out);
 
-/* CONFIG for the guest (proto/guestcfg.h), and its /etc/hosts, links, folders and addresses. */
-int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct buf *out);
+/* CONFIG for the guest (proto/guestcfg.h), and its /etc/hosts, links, folders and addresses, and the self-probe. */
+int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct selfprobe *probe,
+		 struct buf *out);

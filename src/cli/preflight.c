@@ -15,6 +15,7 @@
 #include "base/prog.h"
 #include "cli/find.h"
 #include "cli/monitor.h"
+#include "cli/netplan.h"
 #include "cli/specs.h"
 #include "proto/imagemsg.h"
 #include "sandbox/ns.h"
@@ -22,6 +23,11 @@
 
 #define DISK_WARN (UINT64_C(1) << 30)	/* spec/cli.md section 18 */
 #define DISK_ERROR (UINT64_C(256) << 20)
+
+static const char *variable(const char *name)
+{
+	return getenv(name);
+}
 
 static char *home_folder(void)
 {
@@ -384,40 +390,19 @@ static void plan_image(struct cli *cli, const struct launch_args *args, struct p
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 }
 
-static void add_rules(struct network_plan *net, const struct strv *words,
-		      int (*parse)(const char *, struct policy_rule *, struct err *))
-{
-	struct err err;
-
-	/* Their form was checked with the words. */
-	net->rules = xrealloc(net->rules, (net->n_rules + words->n + 1) * sizeof(*net->rules));
-	for (size_t i = 0; i < words->n; i++)
-		if (parse(words->v[i], &net->rules[net->n_rules], &err) == 0)
-			net->n_rules++;
-}
-
 static void plan_network(struct cli *cli, const struct launch_args *args, struct plan *p, const struct state_root *root)
 {
 	static const uint8_t ours[3] = { 0x02, 0x61, 0x76 }; /* network page 1 */
-	struct network_plan *net = &p->net;
 	struct err err;
 
 	memcpy(p->mac, ours, sizeof(ours));
 	do
 		(void)!getrandom(p->mac + 3, 3, 0);
 	while (p->mac[3] == 0 && p->mac[4] == 0); /* the gateway's is 02:61:76:00:00:01 */
-	net->no_network = args->no_network;
-	net->allow_lan = args->allow_lan;
-	net->allow_host = args->allow_host;
-	add_rules(net, &args->allow_egress, egress_parse);
-	add_rules(net, &args->allow_ssh, ssh_dest_parse);
-	net->auto_publish = args->auto_publish;
+	netplan_end(cli, args, &p->net, &p->warnings);
 	if (!args->no_network)
-		ports_open(cli, root, &net->ports);
-	if (net->n_rules > POLICY_RULES_MAX)
-		problem_text(&cli->problems, "--allow-egress and --allow-ssh: %zu of them; at most %d are possible", net->n_rules,
-			     POLICY_RULES_MAX);
-	if (find_role("agent-vm-wire", &net->wire_path, &err) < 0 || find_role("agent-vm-vault", &net->vault_path, &err) < 0)
+		ports_open(cli, root, &p->net.ports);
+	if (find_role("agent-vm-wire", &p->net.wire_path, &err) < 0 || find_role("agent-vm-vault", &p->net.vault_path, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);
 }
 
@@ -429,6 +414,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
 	host_facts_read("", &host);
 	launch_check(cli, args, &host, getenv);
+	netplan_begin(cli, args, variable, &ret->net, &ret->warnings); /* names are looked up beside what follows */
 	ret->home = home_folder();
 	plan_root(cli, ret);
 	plan_walls(ret);
@@ -449,12 +435,11 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 void plan_done(struct plan *p)
 {
 	char **const strings[] = { &p->root_path, &p->home,	 &p->kvm_reason, &p->vmm_path, &p->libkrun, &p->pull, &p->image_role,
-				   &p->net.wire_path, &p->net.vault_path, &p->libkrunfw, &p->qemu,	 &p->virtiofsd,	 &p->boot_dir, &p->boot_image };
+				   &p->libkrunfw, &p->qemu,	 &p->virtiofsd,	 &p->boot_dir, &p->boot_image };
 
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
 		free(*strings[i]);
-	free(p->net.rules);
-	ports_done(&p->net.ports);
+	netplan_done(&p->net);
 	project_close(&p->project);
 	layout_done(&p->layout);
 	image_done(&p->image);

@@ -89,6 +89,7 @@ void profile_print(const struct profile *p, const struct run *r, int mode)
 		r ? guest_phase(r, "mounts", t->ready, end) : (struct line){ "mounts", 0, 0 },
 		r ? guest_phase(r, "network", t->ready, end) : (struct line){ "network", 0, 0 },
 		r ? guest_phase(r, "files", t->ready, end) : (struct line){ "files", 0, 0 },
+		r ? guest_phase(r, "probe", t->ready, end) : (struct line){ "probe", 0, 0 },
 		{ "agent-first-byte", t->exec, t->first_byte },
 		{ "agent", t->exec, t->exit },
 		{ "shutdown", p->down, t->gone },

@@ -328,6 +328,9 @@ static void dispatch(struct run *r, const struct ev_event *e)
 	case EV_NETWORK:
 		on_network(r, e->slot);
 		break;
+	case EV_PROBE:
+		selfprobe_accept(r->spec.probe, e->slot);
+		break;
 	case EV_CLIENT:
 		if (r->clients[e->slot].used && r->clients[e->slot].gen == e->gen && !r->clients[e->slot].dying &&
 		    (e->events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
@@ -548,6 +551,9 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
 	for (uint16_t i = 0; k == 0 && spec->network && i < 2; i++)
 		k = ev_watch(&r->ev, network_role(spec->network, i)->fd, EPOLLIN, EV_NETWORK, i, 0);
+	for (uint16_t i = 0; k == 0 && spec->probe && i < SELFPROBE_LISTENERS; i++)
+		if (spec->probe->listen[i].fd >= 0)
+			k = ev_watch(&r->ev, spec->probe->listen[i].fd, EPOLLIN, EV_PROBE, i, 0);
 	if (k == 0 && r->listen_fd >= 0)
 		k = ev_watch(&r->ev, r->listen_fd, EPOLLIN, EV_LISTEN, 0, 0);
 	if (k == 0 && spec->console)

@@ -20,6 +20,7 @@
 #include "cli/autopub.h"
 #include "cli/capture.h"
 #include "cli/network.h"
+#include "cli/selfprobe.h"
 
 enum run_end {
 	RUN_OPEN,    /* nothing ended it yet */
@@ -54,6 +55,7 @@ struct run_spec {
 	struct autopub *autopub; /* NULL: the guest was not asked for its listeners. Borrowed */
 	void (*on_ports)(void *arg); /* what is published has changed; once for many changes */
 	void *on_ports_arg;
+	struct selfprobe *probe; /* what the guest tries before it is ready, NULL: nothing; borrowed */
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;

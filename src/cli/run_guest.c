@@ -57,6 +57,10 @@ static int read_report(struct run *r, struct span in, char **ret_text)
 			k = read_phase(r, val);
 			if (k < 0)
 				return k;
+		} else if (key == CTL_K_PROBE && r->spec.probe) {
+			k = selfprobe_result(r->spec.probe, val);
+			if (k < 0)
+				return k;
 		} else if (key == CTL_K_TEXT) {
 			free(text);
 			text = str_escape(val.p, val.n);
@@ -95,13 +99,29 @@ static int on_hello(struct run *r, const struct ctl_frame *f)
 	return ctl_put(&r->port.out, CTL_CONFIG, 0, 0, r->spec.config.p, r->spec.config.n);
 }
 
+static void probe_unwatch(struct run *r)
+{
+	for (size_t i = 0; i < SELFPROBE_LISTENERS; i++)
+		if (r->spec.probe->listen[i].fd >= 0)
+			ev_unwatch(&r->ev, r->spec.probe->listen[i].fd);
+}
+
 static int on_ready(struct run *r, const struct ctl_frame *f)
 {
 	AUTO_FREE(char, text);
+	struct err err;
 
 	if (r->stage != STAGE_CONFIG || read_report(r, f->payload, &text) < 0)
 		return -EBADMSG;
 	r->times.ready = now_ns();
+	if (r->spec.probe) {
+		probe_unwatch(r);
+		if (selfprobe_judge(r->spec.probe, &err) < 0) {
+			run_fail(r, RUN_FAILED, "%s; nothing was started; log: %s", err.text, r->spec.log_dir);
+			return 0;
+		}
+		network_probed(r->spec.network);
+	}
 	r->stage = STAGE_IDLE;
 	return 0;
 }

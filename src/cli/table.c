@@ -6,6 +6,7 @@
 #include "base/macros.h"
 #include "cli/guest_env.h"
 #include "cli/monitor.h"
+#include "cli/netplan.h"
 
 #define COLUMN 10 /* width of the label, behind four spaces */
 
@@ -45,14 +46,6 @@ static char *size_text(uint64_t mib)
 	return xasprintf("%lu MiB", (unsigned long)mib);
 }
 
-static void text_add(char **text, const char *more)
-{
-	char *both = xasprintf("%s%s", *text, more);
-
-	free(*text);
-	*text = both;
-}
-
 static void row_vm(const struct printer *pr, const struct plan *p)
 {
 	AUTO_FREE(char, memory);
@@ -85,24 +78,9 @@ static void row_env(const struct printer *pr, const struct strv *env)
 
 static void row_network(const struct printer *pr, const struct plan *p)
 {
-	const struct launch_args *a = p->args;
 	AUTO_FREE(char, text);
 
-	text = xstrdup(a->no_network ? "none" : "public internet");
-	if (!a->no_network && !a->allow_lan && !a->allow_host && p->net.n_rules == 0)
-		text_add(&text, " only");
-	if (a->allow_lan)
-		text_add(&text, ", LAN");
-	if (a->allow_host)
-		text_add(&text, ", this host");
-	for (size_t i = 0; i < a->allow_egress.n; i++) {
-		text_add(&text, ", ");
-		text_add(&text, a->allow_egress.v[i]);
-	}
-	for (size_t i = 0; i < a->allow_ssh.n; i++) {
-		text_add(&text, ", ssh ");
-		text_add(&text, a->allow_ssh.v[i]);
-	}
+	text = netplan_text(p->args, &p->net);
 	row(pr, "network", text);
 }
 
@@ -115,13 +93,13 @@ static void row_ports(const struct printer *pr, const struct network_plan *net)
 		AUTO_FREE(char, one);
 
 		one = ports_text(&net->ports.what[i], true);
-		text_add(&text, *text ? ", " : "");
-		text_add(&text, one);
-		text_add(&text, ports_is_open(&net->ports.what[i]) ? " (open to your network)" : "");
+		str_append(&text, *text ? ", " : "");
+		str_append(&text, one);
+		str_append(&text, ports_is_open(&net->ports.what[i]) ? " (open to your network)" : "");
 	}
 	if (net->auto_publish) {
-		text_add(&text, *text ? ", " : "");
-		text_add(&text, "on 127.0.0.1 what listens in the guest");
+		str_append(&text, *text ? ", " : "");
+		str_append(&text, "on 127.0.0.1 what listens in the guest");
 	}
 	if (*text)
 		row(pr, "ports", text);

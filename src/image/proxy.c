@@ -213,19 +213,15 @@ static const char *env_of(const char *(*env)(const char *), const char *lower, c
 	return v && *v ? v : NULL;
 }
 
-int proxy_for(bool https, const char *host, uint16_t port, const char *(*env)(const char *), struct proxy *ret,
-	      struct err *note)
+int proxy_upstream(bool https, const char *(*env)(const char *), struct proxy *ret, struct err *note)
 {
 	static const char *const names[][2] = {
 		{ "https_proxy", "HTTPS_PROXY" }, { "all_proxy", "ALL_PROXY" }, { "http_proxy", "HTTP_PROXY" },
 	};
-	const char *value = NULL, *no, *name = NULL, *scheme;
+	const char *value = NULL, *name = NULL, *scheme;
 	AUTO_FREE(char, kind);
 
 	note->text[0] = '\0';
-	no = env_of(env, "no_proxy", "NO_PROXY");
-	if (host_is_private(host) || (no && is_excepted(no, host, port)))
-		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(names) && !value; i++) {
 		const char *const *n = names[https ? i : ARRAY_SIZE(names) - 1 - i];
 
@@ -242,7 +238,24 @@ int proxy_for(bool https, const char *host, uint16_t port, const char *(*env)(co
 	}
 	if (!proxy_parse(scheme ? scheme + 3 : value, ret))
 		return err_set(note, -EINVAL, "%s: not http://[USER:PASSWORD@]HOST[:PORT]; correct or unset it", name);
+	ret->variable = name;
 	return 1;
+}
+
+const char *proxy_exceptions(const char *(*env)(const char *))
+{
+	return env_of(env, "no_proxy", "NO_PROXY");
+}
+
+int proxy_for(bool https, const char *host, uint16_t port, const char *(*env)(const char *), struct proxy *ret,
+	      struct err *note)
+{
+	const char *no = proxy_exceptions(env);
+
+	note->text[0] = '\0';
+	if (host_is_private(host) || (no && is_excepted(no, host, port)))
+		return 0;
+	return proxy_upstream(https, env, ret, note);
 }
 
 void proxy_done(struct proxy *p)

@@ -12,23 +12,29 @@ struct proxy {
 	char *host; /* IPv6 in brackets */
 	uint16_t port;
 	char *user, *password;
+	const char *variable; /* where it stands: "https_proxy"; static */
 };
 
 /* Loopback literals, "localhost" and names below it: where plain HTTP is allowed (RFC 6761 section 6.3). */
 bool host_is_loopback(const char *host);
 
 /**
- * proxy_for() - Find the proxy for one destination (network page 9.1)
- * @https:	The destination is https; http_proxy goes first otherwise
- * @host:	Name or literal, IPv6 without brackets
+ * proxy_upstream() - Find the proxy of the environment (network page 9.1)
+ * @https:	For https; http_proxy goes first otherwise
  * @env:	getenv(3) or a test's
  *
- * Lower case before upper case; an empty value counts as unset. Hosts of no_proxy, loopback and private literals go direct.
- * A proxy of another kind than http:// is passed over with a line in @note.
+ * Lower case before upper case; an empty value counts as unset. A proxy of another kind than http:// is passed over with a
+ * line in @note.
  *
  * Return: 1 and @ret, to be ended with proxy_done(); 0: direct, with @note set or empty; -EINVAL with @note saying what is
  * wrong with the value (never the value)
  */
+int proxy_upstream(bool https, const char *(*env)(const char *), struct proxy *ret, struct err *note);
+/* The value of no_proxy; NULL: none. */
+const char *proxy_exceptions(const char *(*env)(const char *));
+
+/* The same for one destination: hosts of no_proxy, loopback and private literals go direct. @host: name or literal, IPv6
+ * without brackets. */
 int proxy_for(bool https, const char *host, uint16_t port, const char *(*env)(const char *), struct proxy *ret,
 	      struct err *note);
 void proxy_done(struct proxy *p);

@@ -21,7 +21,7 @@ struct rule {
 static const struct rule rules[] = {
 	[CTL_HELLO] = { "HELLO", TO_HOST, 0, 1, 6, CTL_TEXT_MAX },
 	[CTL_CONFIG] = { "CONFIG", TO_GUEST, 0, 1, 0, CTL_RECS_MAX },
-	[CTL_READY] = { "READY", TO_HOST, 0, 1, 0, CTL_TEXT_MAX },
+	[CTL_READY] = { "READY", TO_HOST, 0, 1, 0, CTL_READY_MAX },
 	[CTL_FAIL] = { "FAIL", TO_HOST, 0, 1, 0, CTL_TEXT_MAX },
 	[CTL_EXEC] = { "EXEC", TO_GUEST, 1, 1, 1, CTL_RECS_MAX },
 	[CTL_STARTED] = { "STARTED", TO_HOST, 1, 1, 4, 4 },

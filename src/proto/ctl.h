@@ -31,7 +31,7 @@
 #include "base/buf.h"
 #include "base/span.h"
 
-#define CTL_VERSION 1
+#define CTL_VERSION 2
 #define CTL_PORT_NAME "agent-vm.ctl" /* /sys/class/virtio-ports/vportXpY/name in the guest */
 #define CTL_MAGIC 0x4d564741u	     /* "AGVM" */
 #define CTL_HEAD 12
@@ -40,6 +40,7 @@
 #define CTL_STREAMS_MAX 64   /* open at one time */
 #define CTL_RECS_MAX (4 << 20) /* EXEC and CONFIG: Linux takes 2 MiB of arguments and environment by default */
 #define CTL_TEXT_MAX 4096
+#define CTL_READY_MAX 16384 /* with the answers of the self-probe */
 
 enum ctl_type {
 	CTL_HELLO = 1, /* guest: magic u32, version u16, then records CTL_K_* */
@@ -84,6 +85,7 @@ enum ctl_key {
 	CTL_K_PHASE,   /* HELLO, READY: nested CTL_K_NAME, CTL_K_NS (start, guest boot clock), CTL_K_NS (duration) */
 	CTL_K_NAME,
 	CTL_K_NS,
+	CTL_K_PROBE,   /* READY: u32 errno, 0 when it was reached; then what came back */
 };
 
 enum ctl_stdin { CTL_STDIN_NULL, CTL_STDIN_PIPE };

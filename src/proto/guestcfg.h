@@ -28,11 +28,22 @@ enum guestcfg_key {
 	GC_PORTS,   /* records GC_AUTO, GC_PORT*: watch what listens; needs GC_NET with GC_NET_V4 */
 	GC_AUTO,    /* u64 0 or 1: tell the host of every listener by CTL_PORT */
 	GC_PORT,    /* u64 1..65535: published; a listener on loopback is made reachable */
+	GC_PROBE,   /* records GC_PROBE_*: try this while setting up; READY has a CTL_K_PROBE for each, in the same order */
+	GC_PROBE_TCP,  /* u64 0 or 1; 0: UDP */
+	GC_PROBE_ADDR, /* 5 or 17 bytes: 4 or 6, and the address */
+	GC_PROBE_PORT, /* u64 */
+	GC_PROBE_SAY,  /* bytes to send; may be absent with TCP */
+	GC_PROBE_MS,   /* u64: what has not come by then is ETIMEDOUT */
 };
 
 enum guestcfg_flag {
 	GC_F_NO_IMAGE_VERSION = 1, /* do not check /etc/agent-vm-image-version (a root disk that is no image of ours) */
 };
+
+#define GC_PROBES_MAX 16
+#define GC_PROBE_SAY_MAX 512
+#define GC_PROBE_REPLY_MAX 512
+#define GC_PROBE_MS_MAX 60000
 
 #define GC_NET_IF "eth0"
 #define GC_NET_MTU_MAX 65520

@@ -27,6 +27,7 @@
 enum net_control {
 	NET_CTL_READY = 1, /* the sandbox is shut and the configuration is in force */
 	NET_CTL_ERROR = 2, /* why it ends; exit status 1 follows */
+	NET_CTL_PROBED = 3, /* launcher to vault, no text: the self-probe is over, what comes now is the agent's */
 };
 
 /* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its

@@ -2,8 +2,8 @@
  *
  * agent-vm-vault is started with these descriptors and no others:
  *   0 /dev/null  1, 2 the role's log
- *   3 SOCK_SEQPACKET to the launcher: READY or ERROR go up, struct vault_listen comes down; its end means that the
- *     launcher is gone
+ *   3 SOCK_SEQPACKET to the launcher: READY or ERROR go up, PROBED and struct vault_listen come down; its end means
+ *     that the launcher is gone
  *   4 the role's log
  *   5 SOCK_SEQPACKET to wire, 6 SOCK_SEQPACKET to gate (proto/netmsg.h)
  *   7 sealed memfd with the configuration: records VTC_*
@@ -69,4 +69,5 @@ struct vault_listen {
 };
 
 /* On fd 3 enum net_control of proto/netmsg.h goes up. The text of NET_CTL_READY says which families the host has, and so the
- * guest gets: "ipv4", "ipv6", "ipv4 ipv6". */
+ * guest gets: "ipv4", "ipv6", "ipv4 ipv6"; and behind a space the policy_digest() of what is in force. With VTC_PROBE the
+ * launcher says NET_CTL_PROBED once; refusals before it are marked as the self-probe's in the audit. */

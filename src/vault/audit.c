@@ -113,7 +113,7 @@ void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_publ
 	putf(b, "}\n");
 }
 
-void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n)
+void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n, bool probe)
 {
 	put_begin(b, unix_ms, "dns");
 	put_str(b, "q", d->q);
@@ -124,10 +124,10 @@ void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, un
 		put_str(b, "rule", d->rule);
 	if (d->server >= 0)
 		putf(b, ",\"server\":%d", d->server);
-	putf(b, ",\"ms\":%u,\"n\":%u}\n", d->ms, n);
+	putf(b, ",\"ms\":%u,\"n\":%u%s}\n", d->ms, n, probe ? ",\"probe\":true" : "");
 }
 
-void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refused *r, unsigned int n)
+void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refused *r, unsigned int n, bool probe)
 {
 	char opens[400];
 
@@ -137,7 +137,7 @@ void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refuse
 	put_str(b, "rule", policy_step_str[r->step]);
 	if (*audit_opens(r, opens))
 		put_str(b, "open", opens);
-	putf(b, ",\"n\":%u}\n", n);
+	putf(b, ",\"n\":%u%s}\n", n, probe ? ",\"probe\":true" : "");
 }
 
 const char *audit_opens(const struct audit_refused *r, char *to)
@@ -269,9 +269,9 @@ static void let_go(struct audit *a, struct audit_held *h)
 
 	buf_init(&b, LINE_MAX_BYTES);
 	if (h->is_dns)
-		audit_put_dns(&b, h->unix_ms, &h->dns, h->n);
+		audit_put_dns(&b, h->unix_ms, &h->dns, h->n, a->probing);
 	else
-		audit_put_refused(&b, h->unix_ms, &h->refused, h->n);
+		audit_put_refused(&b, h->unix_ms, &h->refused, h->n, a->probing);
 	line(a, &b);
 	h->used = false;
 }

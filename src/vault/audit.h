@@ -57,8 +57,9 @@ struct audit_refused {
 /* One line with its newline into @b. @unix_ms: wall clock. Pure. */
 void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f);
 void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_published *p);
-void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n);
-void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refused *r, unsigned int n);
+void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n, bool probe);
+/* @probe: asked by the self-probe, not by the agent. */
+void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refused *r, unsigned int n, bool probe);
 
 /* The option that would open it, "" when none does. @to has 400 bytes. */
 const char *audit_opens(const struct audit_refused *r, char *to);
@@ -71,6 +72,7 @@ struct audit {
 	struct buf out; /* written at the end of each batch */
 	struct audit_held *held; /* [AUDIT_HELD_MAX] */
 	uint64_t lost;
+	bool probing; /* what is refused now is the self-probe's, and its line says so */
 };
 
 void audit_open(struct audit *a, int fd, int old_fd);

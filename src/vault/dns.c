@@ -650,7 +650,7 @@ static void at_once(struct vault *v, const struct ask *a, const struct dns_key *
 void dns_message(struct vault *v, const struct net_dns_ask *m)
 {
 	struct ask a = { .used = true, .slot = m->head.slot, .generation = m->head.generation, .size = m->size, .tcp = m->tcp,
-			 .edns = m->edns || m->dnssec_ok || (!m->tcp && m->size > 512), .dnssec_ok = m->dnssec_ok, .rd = m->rd,
+			 .edns = m->edns, .dnssec_ok = m->dnssec_ok, .rd = m->rd,
 			 .cd = m->cd, .ad = m->ad };
 	struct dns_key key = { .type = m->qtype, .flags = (m->dnssec_ok ? KEY_DO : 0) | (m->cd ? KEY_CD : 0) | (m->rd ? KEY_RD : 0) };
 	struct result r = { .server = -1, .ede = EDE_NONE };

@@ -75,7 +75,9 @@ static int check_fds(struct err *err)
 	r = fd_nonblock(NET_FD_WIRE, true);
 	if (r == 0)
 		r = fd_nonblock(NET_FD_TO_GATE, true);
-	return r < 0 ? err_set(err, r, "sockets of wire and gate: %s", strerror(-r)) : 0;
+	if (r == 0)
+		r = fd_nonblock(NET_FD_CONTROL, true);
+	return r < 0 ? err_set(err, r, "its sockets: %s", strerror(-r)) : 0;
 }
 
 static int read_config(struct vault_config *ret, struct err *err)
@@ -202,17 +204,22 @@ static void from_gate(struct vault *v)
 		vault_end(v, k == 0 || k == -ECONNRESET ? "gate is gone" : "gate broke the rules of the protocol");
 }
 
-/* The launcher publishes one more port. */
+/* PROBED, or one more port to publish. */
 static void from_launcher(struct vault *v)
 {
 	struct vault_listen l;
-	char msg[sizeof(l) + 1]; /* a longer one shows */
+	uint8_t msg[sizeof(l) + 1]; /* a longer one shows */
 	int fd, r;
 	ssize_t k = fd_recv(NET_FD_CONTROL, msg, sizeof(msg), &fd, 1);
 
+	if (k == -EAGAIN)
+		return;
 	if (k == 0 || k == -ECONNRESET) {
 		vault_end(v, "the launcher is gone");
-	} else if (k < 0 || fd < 0 || vault_listen_check(msg, (size_t)k, &l) < 0) {
+	} else if (k == 1 && fd < 0 && msg[0] == NET_CTL_PROBED && v->audit.probing) {
+		(void)audit_flush(&v->audit, v->now, true); /* the agent's refusals are not joined with the probe's */
+		v->audit.probing = false;
+	} else if (k < 0 || fd < 0 || vault_listen_check((const char *)msg, (size_t)k, &l) < 0) {
 		close_p(&fd);
 		vault_end(v, "the launcher is not understood; all parts of agent-vm must be of one build");
 	} else {
@@ -316,6 +323,7 @@ static int watch_all(struct vault *v, struct err *err)
 
 static int run(struct vault *v, struct err *err)
 {
+	char digest[POLICY_DIGEST], ready[sizeof("ipv4 ipv6 ") + POLICY_DIGEST];
 	int r;
 
 	r = read_config(&v->cfg, err);
@@ -350,7 +358,10 @@ static int run(struct vault *v, struct err *err)
 	if (r < 0)
 		return r;
 	send_wire_config(v);
-	tell(NET_CTL_READY, !v->ipv6 ? "ipv4" : v->ipv4 ? "ipv4 ipv6" : "ipv6");
+	v->audit.probing = v->cfg.probe[0] != '\0';
+	policy_digest(&v->policy, v->cfg.proxy.text, digest);
+	(void)snprintf(ready, sizeof(ready), "%s %s", !v->ipv6 ? "ipv4" : v->ipv4 ? "ipv4 ipv6" : "ipv6", digest);
+	tell(NET_CTL_READY, ready);
 	r = loop(v, err);
 	opens_end(v);
 	(void)audit_flush(&v->audit, v->now, true);

@@ -116,3 +116,14 @@ bool policy_port_closed(enum policy_proto proto, uint16_t port);
 
 /* One of GitHub's names for git, or a name below github.com. */
 bool policy_name_is_github(const char *name);
+
+#define POLICY_DIGEST 65
+
+/**
+ * policy_digest() - SHA-256 of what was opened and closed, as text, in hex
+ * @proxy:	As shown; read if the policy is proxied
+ *
+ * The launcher makes it of what it prints, vault of what it goes by (network page 9.4). What the host itself adds, its
+ * addresses and the NAT64 prefix, is not in it.
+ */
+void policy_digest(const struct policy *p, const char *proxy, char ret[POLICY_DIGEST]);

@@ -149,7 +149,7 @@ static int ask(struct wire *w, const struct dns_question *q, uint8_t family, uin
 	struct dns_ask *a = ask_new(w, &slot);
 	struct net_dns_ask m = { .head = { NET_VERSION, NET_DNS_ASK, sizeof(m), 0, 0 }, .qtype = q->qtype,
 				 .size = conn ? NET_DNS_MAX : q->size, .rd = q->rd, .cd = q->cd, .ad = q->ad,
-				 .dnssec_ok = q->dnssec_ok, .tcp = conn != NULL, .name_len = q->name_len };
+				 .dnssec_ok = q->dnssec_ok, .tcp = conn != NULL, .name_len = q->name_len, .edns = q->edns };
 
 	if (!a) {
 		wire_count(w, C_DNS);

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	if (r < 0) {
 		MUST(err.text[0] != '\0');
 	} else {
-		MUST(c.n_binds <= GC_BINDS_MAX && c.ports.n <= GC_PORTS_MAX);
+		MUST(c.n_binds <= GC_BINDS_MAX && c.n_probes <= GC_PROBES_MAX && c.ports.n <= GC_PORTS_MAX);
 		MUST(!c.ports.wanted || c.net.bits4 > 0);
 		for (size_t i = 0; i < c.ports.n; i++)
 			MUST(c.ports.v[i] > 0);
@@ -36,6 +36,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 			must_be_path(c.files[i].path);
 		for (size_t i = 0; i < c.n_dirs; i++)
 			must_be_path(c.dirs[i].path);
+		for (size_t i = 0; i < c.n_probes; i++)
+			MUST(c.probes[i].port > 0 && (c.probes[i].family == 4 || c.probes[i].family == 6) &&
+			     (c.probes[i].tcp || c.probes[i].say.n > 0));
 	}
 	config_done(&c);
 	return 0;

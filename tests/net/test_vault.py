@@ -334,6 +334,8 @@ class Names(Case):
         self.assertEqual(self.r.tcp_asked, 1)
         a = v.dns("big.example", "TXT", size=512, edns=0)
         self.assertTrue(a.tc and a.opt is None and len(a.raw) <= 512)
+        self.assertIsNotNone(v.dns("www.example.org", size=512).opt)
+        self.assertIsNone(v.dns("www.example.org", size=4096, edns=0).opt)
         self.assertEqual(v.dns("www.example.org", "ANY").rrs[0][2], 13)
         self.assertEqual(v.dns("www.example.org", "AXFR").rcode, 5)
 
@@ -827,6 +829,24 @@ class Audit(Case):
 
 
 class Role(Case):
+    def test_the_self_probes_refusals_are_marked_until_it_is_over(self):
+        v = self.vault(0, w.rec(10, "secret"))
+        self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
+        self.assertEqual(v.dns("rebind.probe.agent-vm.internal").addrs, [])
+        v.control.send(b"\3")
+        time.sleep(0.2)
+        self.assertEqual([l.get("probe") for l in v.audit()], [True, True])
+        self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
+        v.control.send(b"\3")  # only once
+        self.assertEqual(v.wait(), 1)
+        self.assertEqual([l.get("probe") for l in v.audit()], [True, True, None])
+
+    def test_the_digest_is_of_what_it_was_told(self):
+        told = [(0, b""), (w.ALLOW_LAN, b""), (w.ALLOW_HOST, b""), (0, rule("10.0.0.1", 80)), (0, rule("10.0.0.1", 81))]
+        digests = [self.vault(flags, records).digest for flags, records in told]
+        self.assertEqual(len(set(digests)), len(told))
+        self.assertEqual(digests[0], self.vault(0, b"").digest)
+
     def test_broken_wires_end_the_session(self):
         head = lambda kind, n, version=1: struct.pack("<HHIII", version, kind, n, 1, 7)
         good = w.net_addr(w.PUBLIC) + struct.pack("<HH", 80, 1)

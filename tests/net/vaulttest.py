@@ -351,7 +351,7 @@ class Vault:
             self.send(CONFIGURED, 0, 0)
             said = self.control.recv(4096)
             assert said[0] == 1, self.log()
-            self.families = said[1:].decode()
+            self.families, self.digest = said[1:].decode().rsplit(" ", 1)
 
     def close(self):
         self.control.close()

@@ -234,7 +234,7 @@ TEST(logs_of_a_failed_launch_are_there_after_three_more)
 
 TEST(denied_shows_refusals_and_what_would_open_them)
 {
-	struct logs_args denied = { .denied = true };
+	struct logs_args denied = { .denied = true }, audit = { .role = "audit" };
 	struct session s = SESSION_INIT;
 	struct state t;
 	struct err err;
@@ -250,6 +250,22 @@ TEST(denied_shows_refusals_and_what_would_open_them)
 		  "\"open\":\"--allow-egress 192.168.1.10:5432\",\"n\":3}\n");
 	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
 		  "20:01:09  3x  tcp 192.168.1.10:5432 (db.\\x1blan)  private network  --allow-egress 192.168.1.10:5432\n");
+	log_write(&s, "audit.jsonl.1",
+		  "{\"v\":1,\"t\":\"2026-11-23T19:01:02.345Z\",\"k\":\"udp\",\"dst\":\"fd12::5\",\"port\":53,\"verdict\":\"allow\","
+		  "\"up\":1834,\"down\":48,\"ms\":412,\"end\":\"idle\"}\n"
+		  "{\"v\":1,\"t\":\"2026-11-23T19:02:00.000Z\",\"k\":\"dns\",\"q\":\"evil.\\u001bexample\",\"type\":\"A\","
+		  "\"rcode\":\"NOERROR\",\"kept\":0,\"dropped\":1,\"rule\":\"rebind\",\"ms\":1,\"n\":2}\n"
+		  "{\"v\":1,\"t\":\"2026-11-23T19:03:00.000Z\",\"k\":\"refused\",\"p\":\"tcp\",\"dst\":\"1.1.1.1\",\"port\":53,"
+		  "\"rule\":\"port\",\"n\":1,\"probe\":true}\n");
+	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
+		  "19:02:00  2x  dns evil.\\x1bexample A  rebind  --allow-egress evil.\\x1bexample, if it is a private address\n"
+		  "20:01:09  3x  tcp 192.168.1.10:5432 (db.\\x1blan)  private network  --allow-egress 192.168.1.10:5432\n");
+	CHECK_STR(ran(&cmd_logs, &audit, NULL, 0),
+		  "19:01:02  udp  [fd12::5]:53  allow  up 1.8 kB  down 48 B  412 ms  idle\n"
+		  "19:02:00  dns  evil.\\x1bexample A  NOERROR  kept 0  left out 1 (rebind)  2x\n"
+		  "19:03:00  refused  tcp 1.1.1.1:53  port  self-probe\n"
+		  "20:01:02  tcp  104.16.3.35:80  allow  0 ms  open\n"
+		  "20:01:09  refused  tcp 192.168.1.10:5432 (db.\\x1blan)  private  3x\n");
 	session_done(&s);
 	state_end(&t);
 }

@@ -302,20 +302,20 @@ TEST(audit_lines_have_their_form)
 			    "\"port\":123,\"verdict\":\"allow\",\"rule\":\"public\",\"up\":48,\"down\":48,\"ms\":120031,"
 			    "\"end\":\"idle\"}\n");
 	buf_done(&b);
-	audit_put_dns(&b, T, &(struct audit_dns){ "evil.example", "A", "NOERROR", "rebind", 0, 1, 0, 12 }, 1);
+	audit_put_dns(&b, T, &(struct audit_dns){ "evil.example", "A", "NOERROR", "rebind", 0, 1, 0, 12 }, 1, false);
 	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"dns\",\"q\":\"evil.example\",\"type\":\"A\","
 			    "\"rcode\":\"NOERROR\",\"kept\":0,\"dropped\":1,\"rule\":\"rebind\",\"server\":0,\"ms\":12,\"n\":1}\n");
 	buf_done(&b);
-	audit_put_refused(&b, T, &(struct audit_refused){ POLICY_TCP, "db.lan", ip("192.168.1.10"), 5432, STEP_PRIVATE }, 3);
+	audit_put_refused(&b, T, &(struct audit_refused){ POLICY_TCP, "db.lan", ip("192.168.1.10"), 5432, STEP_PRIVATE }, 3, true);
 	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"refused\",\"p\":\"tcp\",\"name\":\"db.lan\","
 			    "\"by\":\"dns\",\"dst\":\"192.168.1.10\",\"port\":5432,\"rule\":\"private\","
-			    "\"open\":\"--allow-egress 192.168.1.10:5432\",\"n\":3}\n");
+			    "\"open\":\"--allow-egress 192.168.1.10:5432\",\"n\":3,\"probe\":true}\n");
 	buf_done(&b);
 	audit_put_published(&b, T, &(struct audit_published){ "127.0.0.1:3000", "127.0.0.1:50312", 3000, 120, 4096, 18, "fin" });
 	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"published\",\"listen\":\"127.0.0.1:3000\","
 			    "\"peer\":\"127.0.0.1:50312\",\"port\":3000,\"up\":120,\"down\":4096,\"ms\":18,\"end\":\"fin\"}\n");
 	buf_done(&b);
-	audit_put_dns(&b, T, &(struct audit_dns){ "a\\x00\"", "A", "NXDOMAIN", NULL, 0, 0, -1, 0 }, 1);
+	audit_put_dns(&b, T, &(struct audit_dns){ "a\\x00\"", "A", "NXDOMAIN", NULL, 0, 0, -1, 0 }, 1, false);
 	CHECK(strstr(text(&b), "\"q\":\"a\\\\x00\\\"\",")); /* as JSON; read back it is a\x00" */
 	buf_done(&b);
 }

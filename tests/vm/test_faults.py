@@ -307,7 +307,7 @@ class Limits(Case):
         self.assertEqual(config["env"], {"A": "***"})
         self.assertEqual(config["project"], str(self.project))
         self.assertEqual({m["kind"] for m in config["mounts"]}, {"project", "state"})
-        self.assertEqual(config["policy"]["network"], "none")
+        self.assertEqual(config["policy"]["network"], "public internet only")
         self.assertGreater(config["resources"]["memory_mib"], 255)
         p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_LOG": "error", "AGENT_VM_DEBUG_CONFIG": "off"}, check=0)
         self.assertEqual(p.stderr, b"")
@@ -320,7 +320,7 @@ class Limits(Case):
         for line in lines:
             self.assertRegex(" ".join(line), r"^(profile [a-z-]+ -?[0-9]+\.[0-9] [0-9]+\.[0-9]|profile-cpu launcher-before-vmm [0-9]+\.[0-9])$")
         # Everything that happens in a launch that prints nothing, in the page's order.
-        silent = ["parse", "preflight", "image", "spawn", "vmm", "kernel", "hello", "config", "mounts", "network", "files", "agent",
+        silent = ["parse", "preflight", "image", "spawn", "vmm", "kernel", "hello", "config", "mounts", "network", "files", "probe", "agent",
                   "shutdown", "report", "cleanup", "total", "launcher-before-vmm"]
         self.assertEqual([line[1] for line in lines], silent)
         start = {line[1]: float(line[2]) for line in lines[:-1]}

@@ -16,16 +16,16 @@ get() { (exec 3<>/dev/tcp/$1/$2 && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && tail -
 
 
 class Network(Case):
-    def world(self, *words, check=0, **kw):
+    def world(self, *words, check=0, world=None, **kw):
         p = subprocess.run(["/usr/bin/python3", HERE / "world.py", self.top, "--", AGENT_VM, *map(str, words)], cwd=self.project,
-                           env=environment(AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"]), stdin=subprocess.DEVNULL,
+                           env=environment(AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"], **(world or {})), stdin=subprocess.DEVNULL,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=BOOT_S, **kw)
         self.assertEqual(p.returncode, check, p.stderr.decode(errors="replace"))
         self.stderr = p.stderr.decode()
         return p.stdout.decode()
 
-    def sh(self, script, *options):
-        return self.world("shell", *options, "--", "-c", HELPERS + script)
+    def sh(self, script, *options, **kw):
+        return self.world("shell", *options, "--", "-c", HELPERS + script, **kw)
 
     def seen(self):
         return sorted(set((self.top / "seen").read_text().split("\n")) - {""})
@@ -56,6 +56,66 @@ class Network(Case):
                       "--allow-ssh", "www.test")
         self.assertEqual(out.split("\n")[0], "this is lan")
         self.assertEqual(out.split("\n")[1], "Connection refused")
+
+    def test_names_in_rules(self):
+        """A name that only this host's files know opens its address, for that name; one that nobody knows stops the launch."""
+        out = self.sh("get hosts-only.test 80; get 192.168.77.20 81", "--allow-egress", "hosts-only.test:80")
+        self.assertEqual(out, "this is lan\nConnection refused\n")
+        self.assertIn("    network   public internet, hosts-only.test:80\n", self.stderr)
+        start = time.monotonic()
+        self.world("shell", "--allow-egress", "nowhere.test:80", "--allow-ssh", "neither.test", "--allow-egress", "www.test", "--",
+                   "true", check=1)
+        self.assertLess(time.monotonic() - start, 30 * SLOW)
+        self.assertEqual(self.stderr.split("\n")[:3], [
+            "agent-vm: --allow-egress nowhere.test:80: nowhere.test does not resolve on this host; check the spelling, or write "
+            "its address",
+            "agent-vm: --allow-ssh neither.test: neither.test does not resolve on this host; check the spelling, or write its "
+            "address",
+            "agent-vm: 2 problems, nothing was started"])
+
+    def test_names_when_no_resolver_answers(self):
+        out = self.sh("echo up", "--allow-egress", "slow.test:80", world={"WORLD_RESOLVER": "192.168.77.99"})
+        self.assertEqual(out, "up\n")
+        self.assertIn("agent-vm: warning: --allow-egress slow.test:80: no resolver of this host answered for slow.test; it opens what "
+                      "the session's names give later\n", self.stderr)
+
+    def test_without_ipv6_and_quic_past_a_proxy_fail_at_once(self):
+        """A host without IPv6 gives the guest none; UDP 443 to public addresses would go past the proxy."""
+        at_once = ("t() { (exec 3<>/dev/$1 && s=${EPOCHREALTIME/./} && echo x >&3; read -t 5 -u 3; e=${EPOCHREALTIME/./}; "
+                   "echo $((e - s < 1000000))) 2>&1 | tail -n 1; };")
+        out = self.sh("grep -c eth0 /proc/net/if_inet6; getent ahosts www.test | cut -d' ' -f1 | sort -u; "
+                      "get 2a0e:b107::10 80;" + at_once + "t udp/45.0.0.10/443; t udp/45.0.0.10/444",
+                      world={"WORLD_ENV": "https_proxy=127.0.0.1:3128"})
+        self.assertEqual(out.split("\n"), ["0", "45.0.0.10", "Network is unreachable", "1", "1", ""])
+        denied = self.world("logs", "--denied")
+        self.assertIn("udp 45.0.0.10:443", denied)
+        self.assertNotIn("udp 45.0.0.10:444", denied)  # refused by the far end, which has nobody there
+
+    def test_the_hosts_proxy(self):
+        """Public TCP goes by it, with the address that was judged; its password is in no table, log, command line or guest."""
+        secret = {"WORLD_ENV": "https_proxy=http://alice:pa%20ss@localhost:3128 no_proxy=45.0.0.10:5000"}
+        out = self.sh("get www.test 80; get 45.0.0.10 5000; get 192.168.77.20 80; get inside.corp.test 80; env | grep -ci proxy; "
+                      "getent ahostsv4 inside.corp.test | cut -d. -f1,2 | sort -u", world=secret)
+        self.assertEqual(out.split("\n"), ["this is public", "this is public", "Connection refused", "this is public", "0",
+                                           "198.19", ""])
+        self.assertIn("    network   public internet, by proxy http://localhost:3128\n", self.stderr)
+        self.assertEqual([s for s in self.seen() if s.startswith("proxy")],
+                         ["proxy 45.0.0.10:80 alice", "proxy inside.corp.test:80 alice"])
+        audit = self.world("logs", "--role", "audit")
+        self.assertRegex(audit, r"tcp  45\.0\.0\.10:80 \(www\.test\)  allow  up \d+ B  down \d+ B  \d+ ms  fin")
+        for text in (self.stderr, audit, self.world("logs"), self.world("logs", "--json")):
+            for bad in ("pa ss", "pa%20ss", "YWxpY2U"):
+                self.assertNotIn(bad, text)
+        self.world("shell", "--", "true", check=1, world={"WORLD_ENV": "https_proxy=http://proxy.nowhere.test"})
+        self.assertIn("agent-vm: https_proxy: proxy.nowhere.test does not resolve on this host; correct or unset it, or use "
+                      "--no-network\n", self.stderr)
+        self.sh("true", world={"WORLD_ENV": "all_proxy=socks5://127.0.0.1:1080"})
+        self.assertIn("all_proxy: a proxy of kind socks5 is not supported; going direct", self.stderr)
+
+    def test_the_self_probe_leaves_nothing_in_denied(self):
+        self.sh("get 192.168.77.20 80")
+        self.assertEqual([l.split("  ")[2] for l in self.world("logs", "--denied").splitlines()], ["tcp 192.168.77.20:80"])
+        self.assertIn("self-probe", self.world("logs", "--role", "audit"))
 
     def test_no_network_is_none(self):
         out = self.sh("get 45.0.0.10 80; get www.test 80; cat /sys/class/net/eth0/operstate", "--no-network")

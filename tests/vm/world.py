@@ -9,9 +9,11 @@ Makes a network namespace for the host that runs COMMAND and one that plays ever
                               169.254.169.254 a cloud's metadata
 
 Servers answer `GET` with a page that names the address they were reached at and write a line for every connection to
-DIR/seen. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1, both.test both kinds. As an ordinary user it
+DIR/seen. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another resolver than ours. An HTTP proxy is on 127.0.0.1:3128, which
+asks for alice's password "pa ss" and alone knows inside.corp.test; the hosts file knows hosts-only.test. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1, both.test both kinds. As an ordinary user it
 enters a user namespace first.
 """
+import base64
 import ctypes
 import os
 import pathlib
@@ -24,6 +26,7 @@ import threading
 import time
 
 PUBLIC, LAN, META, HOST_LAN = "45.0.0.10", "192.168.77.20", "169.254.169.254", "192.168.77.10"
+PROXY_ONLY = {"inside.corp.test": PUBLIC}  # that only the proxy can resolve
 ZONE = {"www.test": [PUBLIC], "rebind.test": [LAN, "127.0.0.1"], "both.test": [LAN, PUBLIC]}
 
 
@@ -55,6 +58,45 @@ def serve(where, address, port, seen):
             with open(seen, "a") as f:
                 f.write(f"{where} {address}:{port}\n")
             threading.Thread(target=client, args=(c,), daemon=True).start()
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def proxy(seen):
+    """An HTTP proxy on the host's loopback: writes down what it is asked, and asks for alice's password."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 3128))
+    s.listen(64)
+
+    def pump(a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def client(c):
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += c.recv(1)
+        target = head.split()[1].decode()
+        good = b"Basic " + base64.b64encode(b"alice:pa ss") in head
+        with open(seen, "a") as f:
+            f.write(f"proxy {target} {'alice' if good else 'nobody'}\n")
+        if not good:
+            c.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+            c.close()
+            return
+        host, _, port = target.rpartition(":")
+        far = socket.create_connection((PROXY_ONLY.get(host, host), int(port)))
+        c.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        threading.Thread(target=pump, args=(far, c), daemon=True).start()
+        pump(c, far)
+
+    def loop():
+        while True:
+            threading.Thread(target=client, args=(s.accept()[0],), daemon=True).start()
     threading.Thread(target=loop, daemon=True).start()
 
 
@@ -117,11 +159,16 @@ def main():
             ip(f"addr add {addr} dev {w}")
         ip("route add default via 10.99.0.2")
         os.read(theirs, 1)
-        (folder / "resolv.conf").write_text("nameserver 10.99.0.2\n")
+        resolver_at = os.environ.get("WORLD_RESOLVER", "10.99.0.2")
+        (folder / "resolv.conf").write_text(f"nameserver {resolver_at}\n")
         subprocess.run(["mount", "--bind", folder / "resolv.conf", os.path.realpath("/etc/resolv.conf")], check=True)
         for address in ("127.0.0.1", HOST_LAN):
             serve("host", address, 8080, seen)
+        proxy(seen)
+        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{LAN} hosts-only.test\n")
+        subprocess.run(["mount", "--bind", folder / "hosts", "/etc/hosts"], check=True)
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k != "WORLD_IN"}
+        env.update(w.split("=", 1) for w in os.environ.get("WORLD_ENV", "").split())
         return subprocess.run(command, env=env).returncode
     finally:
         os.kill(pid, signal.SIGKILL)
