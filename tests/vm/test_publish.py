@@ -144,6 +144,9 @@ class Publish(Case):
         self.assertTrue(json.loads(self.vm("ps", "--json", check=0).stdout)[0]["ports"] ==
                         [f"127.0.0.1:{a}->8000/tcp", f"127.0.0.1:{b}->8001/tcp", f"127.0.0.1:{u}->9/udp",
                          f"0.0.0.0:{nobody}->7/tcp"])
+        p = self.vm("shell", "--publish", f"{a}:1", "true", check=1)
+        self.assertRegex(p.stderr.decode(), rf"^agent-vm: --publish {a}:1: port {a} of 127.0.0.1 is in use by the session "
+                         r"agent-vm-[0-9a-f]+-\d+; choose another port\n$")
         # What is published leads back into the guest: it is refused there, while the host's other ports are not.
         with socket.create_server(("127.0.0.1", 0)) as other:
             out = self.exec(f"for p in {a} {other.getsockname()[1]}; do (exec 3<>/dev/tcp/host.agent-vm.internal/$p) 2>&1 "
