@@ -45,7 +45,7 @@ struct httpmsg_request_wire {
 	uint8_t flags;		     /* enum httpmsg_flag */
 	uint8_t kind[HTTPMSG_CREDS]; /* enum ph_kind, or HTTPMSG_NO_CRED; none before a number */
 	uint8_t slot[HTTPMSG_CREDS]; /* enum prov_slot, or HTTPMSG_NO_CRED */
-	uint8_t zero[4];
+	uint8_t zero[6];
 };
 
 struct httpmsg_answer_wire {

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		for (const char *c = h.sni; *c; c++)
 			MUST(!(*c >= 'A' && *c <= 'Z') && *c > ' ' && *c < 0x7f);
 	}
-	for (size_t i = 0; i < n && i < 2048; i++) {
+	for (size_t i = 0; i < n && i < 512; i++) {
 		enum hello_verdict front = hello_parse(SPAN(p, i), &f);
 
 		MUST(front == HELLO_MORE || front == whole);

@@ -21,8 +21,14 @@ static void tell(struct told *t, const void *p, size_t n)
 	}
 }
 
-static void check_head(const struct request *r)
+static void check_head(const struct http1 *h)
 {
+	const struct request *r = &h->req;
+	struct span raw = buf_span(&h->head);
+
+	/* What is let through has no line that another reader would end elsewhere. */
+	for (size_t i = 0; i < raw.n && r->fault.status == 0; i++)
+		MUST(raw.p[i] != 0 && (raw.p[i] == '\n') == (i > 0 && raw.p[i - 1] == '\r'));
 	MUST(r->n <= HTTP_FIELDS_MAX);
 	for (size_t i = 0; i < r->n; i++)
 		MUST(http_is_token(r->f[i].name) && http_is_value(r->f[i].value) && r->f[i].name.n <= HTTP_NAME_MAX);
@@ -49,7 +55,7 @@ static void run(const uint8_t *p, size_t n, size_t step, struct told *t)
 				uint32_t what[] = { 'H',     r->fault.status, r->fault.code, r->fault.close,
 						    r->body, (uint32_t)r->n };
 
-				check_head(r);
+				check_head(&h);
 				tell(t, what, sizeof(what));
 				tell(t, r->path.p ? r->path.p : (const uint8_t *)"", r->path.n);
 			} else if (ev == HTTP1_BODY) {

@@ -174,7 +174,9 @@ TEST(a_message_with_anything_odd_is_no_message)
 	CHECK_INT(parse(&good, &b), ==, 0);
 	for (size_t i = 0; i < b.n; i++)
 		CHECK_INT(httpmsg_request_parse(SPAN(buf_span(&b).p, i), &parsed), ==, -EBADMSG);
-	CHECK_INT(buf_put_u8(&b, 0), ==, 0);
+	buf_set_u32(&b, 4, (uint32_t)b.n + 1);
+	CHECK_INT(httpmsg_request_parse(buf_span(&b), &parsed), ==, -EBADMSG);
+	CHECK_INT(buf_put_u8(&b, 0), ==, 0); /* as long as it says, and longer than its fields */
 	CHECK_INT(httpmsg_request_parse(buf_span(&b), &parsed), ==, -EBADMSG);
 	buf_done(&b);
 	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
@@ -195,7 +197,7 @@ TEST(a_message_with_anything_odd_is_no_message)
 		CHECK_INT(parse(&m, &b), ==, -EBADMSG);
 		buf_done(&b);
 	}
-	good.w.flags = 0x80;
+	good.w.flags = 0x80 | HTTPMSG_HAS_QUERY;
 	CHECK_INT(parse(&good, &b), ==, -EBADMSG);
 	buf_done(&b);
 	good.w.flags = HTTPMSG_HAS_QUERY;
