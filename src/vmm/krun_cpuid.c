@@ -1,4 +1,4 @@
-/* The guest's clock on AMD processors.
+/* What the guest gets from KVM and libkrun does not ask for: a clock on AMD processors, and large pages.
  *
  * With the split interrupt controller there is no PIT, so the guest's timer is that of its local APIC. Linux takes it
  * without a PIT to check it against only when CPUID offers the TSC deadline mode (apic_needs_pit()); otherwise the check
@@ -7,13 +7,15 @@
  * on Intel alone. (Without the split controller the guest has the PIT, eleven interrupts, and 0.2 s longer to boot, for
  * measuring the one by the other; 2 s in the lab.)
  *
- * libkrun has no call for this. But it makes its ioctls through the C library, and the loader looks in this program
+ * libkrun has no call for either. But it makes its ioctls through the C library, and the loader looks in this program
  * first, which exports ioctl() for that reason (meson.build). */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -42,6 +44,17 @@ static void cpuid_complete(struct kvm_cpuid2 *cpuid)
 			cpuid->entries[i].ecx |= ECX_TSC_DEADLINE;
 }
 
+/* Where the host gives large pages only to those who ask (Ubuntu's default), the guest would fault in each 4 KiB. What
+ * cannot have them stays as it is. */
+static void large_pages(const struct kvm_userspace_memory_region *m)
+{
+	void *at;
+
+	memcpy(&at, &m->userspace_addr, sizeof(at));
+	if (m->memory_size > 0)
+		(void)madvise(at, m->memory_size, MADV_HUGEPAGE);
+}
+
 /* The C library's has one argument behind the request, whatever it is. */
 int ioctl(int fd, unsigned long request, ...)
 {
@@ -51,6 +64,8 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
+	if (request == KVM_SET_USER_MEMORY_REGION)
+		large_pages(arg);
 	if (request == KVM_SET_CPUID2 && offer_deadline)
 		cpuid_complete(arg);
 	return (int)syscall(SYS_ioctl, fd, request, arg);
