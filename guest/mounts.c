@@ -166,27 +166,58 @@ static int limit_ext4(const char *node, uint64_t bytes, struct err *err)
 	return 0;
 }
 
-/* The disk of a session is larger than its image. Fields of the ext4 super block: Documentation/filesystems/ext4. */
-static int grow_ext4(const char *dev, uint64_t *ret_from, uint64_t *ret_to)
+struct ext4_size {
+	uint64_t blocks; /* that the disk has room for, when that is more than the file system has; else 0 */
+	uint64_t from_mib, to_mib;
+};
+
+/* Fields of the ext4 super block: Documentation/filesystems/ext4. */
+static int ext4_look(const char *dev, struct ext4_size *ret)
 {
 	uint64_t lo, hi, log_block, size, blocks;
 	AUTO_FD(disk);
-	AUTO_FD(root);
 
 	disk = open(dev, O_RDONLY | O_CLOEXEC);
-	root = open(NEWROOT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (disk < 0 || root < 0 || ioctl(disk, BLKGETSIZE64, &size) < 0)
+	if (disk < 0 || ioctl(disk, BLKGETSIZE64, &size) < 0)
 		return -errno;
 	if (le_at(disk, 1024 + 0x4, 4, &lo) < 0 || le_at(disk, 1024 + 0x18, 4, &log_block) < 0 ||
 	    le_at(disk, 1024 + 0x150, 4, &hi) < 0 || log_block > 6)
 		return -EIO;
 	blocks = size >> (10 + log_block);
 	lo |= hi << 32;
-	*ret_from = lo << (10 + log_block) >> 20;
-	*ret_to = size >> 20;
-	if (blocks <= lo)
-		return 0;
-	return ioctl(root, EXT4_IOC_RESIZE_FS_, &blocks) < 0 ? -errno : 1;
+	*ret = (struct ext4_size){ blocks > lo ? blocks : 0, lo << (10 + log_block) >> 20, size >> 20 };
+	return 0;
+}
+
+/* The disk of a session is larger than its image. */
+static char *ext4_grow(const struct ext4_size *s)
+{
+	AUTO_FD(root);
+
+	root = open(NEWROOT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0 || ioctl(root, EXT4_IOC_RESIZE_FS_, &s->blocks) < 0)
+		return xasprintf("root disk of %llu MiB cannot be grown to %llu MiB: %s", (unsigned long long)s->from_mib,
+				 (unsigned long long)s->to_mib, strerror(errno));
+	return xasprintf("root disk grown from %llu to %llu MiB", (unsigned long long)s->from_mib,
+			 (unsigned long long)s->to_mib);
+}
+
+/* Without noinit_itable the kernel would write zeros over all inode tables, 1/64 of the disk; they are not needed. With
+ * it growing would write them at once, so a disk that grows gets it afterwards, which takes another 4 % of a boot. */
+static int mount_ext4(const char *node, char **ret_note)
+{
+	struct ext4_size size = { 0 };
+	int r = ext4_look(node, &size);
+
+	if (mount(node, NEWROOT, "ext4", MS_NOATIME, size.blocks > 0 ? "barrier=0" : "barrier=0,noinit_itable") < 0)
+		return -errno;
+	if (r < 0)
+		*ret_note = xasprintf("root disk: whether it can be grown cannot be seen: %s", strerror(-r));
+	if (size.blocks > 0) {
+		*ret_note = ext4_grow(&size);
+		(void)mount(NULL, NEWROOT, NULL, MS_REMOUNT | MS_NOATIME, "noinit_itable");
+	}
+	return 0;
 }
 
 static int mount_pseudos(struct err *err)
@@ -230,7 +261,7 @@ static int enter_newroot(struct err *err)
 
 int mounts_root(const char *dev, const char *fs, uint64_t bytes, char **ret_note, struct err *err)
 {
-	uint64_t from = 0, to = 0;
+	bool ext4 = strcmp(fs, "ext4") == 0;
 	char node[300];
 	int r;
 
@@ -241,21 +272,13 @@ int mounts_root(const char *dev, const char *fs, uint64_t bytes, char **ret_note
 	r = disk_find(dev, node, sizeof(node), err);
 	if (r < 0)
 		return r;
-	if (mount(node, NEWROOT, fs, MS_NOATIME, strcmp(fs, "ext4") == 0 ? "barrier=0" : NULL) < 0)
-		return err_set(err, -errno, "root disk %s: cannot be mounted as %s: %s", node, fs, strerror(errno));
-	r = 0;
-	if (strcmp(fs, "ext4") == 0) {
-		r = grow_ext4(node, &from, &to);
-		/* Otherwise the kernel would now write zeros over all inode tables, 1/64 of the disk; they are not needed. Not
-		 * at the mount, because then growing would write them at once. */
-		(void)mount(NULL, NEWROOT, NULL, MS_REMOUNT | MS_NOATIME, "noinit_itable");
-	}
-	if (r != 0)
-		*ret_note = r > 0 ? xasprintf("root disk grown from %llu to %llu MiB", (unsigned long long)from,
-					      (unsigned long long)to) :
-				    xasprintf("root disk of %llu MiB cannot be grown to %llu MiB: %s",
-					      (unsigned long long)from, (unsigned long long)to, strerror(-r));
-	r = strcmp(fs, "ext4") == 0 ? limit_ext4(node, bytes, err) : 0;
+	if (ext4)
+		r = mount_ext4(node, ret_note);
+	else
+		r = mount(node, NEWROOT, fs, MS_NOATIME, NULL) < 0 ? -errno : 0;
+	if (r < 0)
+		return err_set(err, r, "root disk %s: cannot be mounted as %s: %s", node, fs, strerror(-r));
+	r = ext4 ? limit_ext4(node, bytes, err) : 0;
 	if (r == 0)
 		r = mount_pseudos(err);
 	return r < 0 ? r : enter_newroot(err);

@@ -320,7 +320,11 @@ static int launch_prepare(struct launch *l)
 	(void)session_set_vm(&l->session, l->plan.pull ? l->plan.pull : l->plan.image.reference,
 			     monitor_name(l->plan.monitor));
 	r = start_log(l);
-	return r < 0 ? r : prepare_state(l);
+	if (r < 0)
+		return r;
+	if (l->plan.monitor == VMM_KRUN)
+		l->plan.kernel = monitor_kernel(l->plan.vmm_path, l->plan.libkrunfw, &l->root);
+	return prepare_state(l);
 }
 
 /* The image was not stored when the plan was made. Shown on stderr: stdout is the agent's. */

@@ -1,5 +1,6 @@
 #include "cli/monitor.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -11,11 +12,13 @@
 
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
 
 #define PROBE_MS 5000
 #define PROBE_FILE "kvm-probe"
+#define KERNEL_PREFIX "kernel-"
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 
 const char *monitor_name(enum vmm_monitor m)
@@ -23,10 +26,10 @@ const char *monitor_name(enum vmm_monitor m)
 	return m == VMM_KRUN ? "krun" : "qemu";
 }
 
-char *monitor_ask(const char *vmm_path, const char *question, const char *file, bool *ret_good)
+static char *ask(const char *vmm_path, const char *question, const char *file, const char *to, bool *ret_good)
 {
 	char *const env[] = { (char *)"LC_ALL=C", NULL };
-	char *const argv[] = { (char *)vmm_path, (char *)question, (char *)file, NULL };
+	char *const argv[] = { (char *)vmm_path, (char *)question, (char *)file, (char *)to, NULL };
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
 	sigset_t none;
@@ -70,6 +73,11 @@ char *monitor_ask(const char *vmm_path, const char *question, const char *file, 
 	if (n > 0)
 		return str_escape(out, n);
 	return file ? xasprintf("%s: the program that tried it died", file) : xstrdup("the probe died");
+}
+
+char *monitor_ask(const char *vmm_path, const char *question, const char *file, bool *ret_good)
+{
+	return ask(vmm_path, question, file, NULL, ret_good);
 }
 
 char *monitor_probe_kvm(const char *vmm_path)
@@ -121,6 +129,51 @@ void monitor_library_remember(int cache_fd, const char *name, const char *path)
 		(void)file_replace_at(cache_fd, name, text, strlen(text), 0600);
 }
 
+/* Of libraries that are no more, and what a launch that died left. Another launch whose file this was fails or takes the
+ * library itself. */
+static void old_kernels_remove(int cache_fd, const char *but)
+{
+	int fd = fcntl(cache_fd, F_DUPFD_CLOEXEC, 0);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+
+	if (!d && fd >= 0)
+		(void)close(fd);
+	if (!d)
+		return;
+	rewinddir(d);
+	while ((e = readdir(d)))
+		if (str_starts(e->d_name, KERNEL_PREFIX) && strcmp(e->d_name, but) != 0)
+			(void)unlinkat(cache_fd, e->d_name, 0);
+	(void)closedir(d);
+}
+
+char *monitor_kernel(const char *vmm_path, const char *libkrunfw, const struct state_root *root)
+{
+	AUTO_FREE(char, name);
+	AUTO_FREE(char, path);
+	AUTO_FREE(char, says);
+	struct stat st;
+	bool good;
+
+#ifndef __x86_64__
+	return NULL; /* libkrun takes no ELF file there */
+#endif
+	if (stat(libkrunfw, &st) < 0)
+		return NULL;
+	name = xasprintf(KERNEL_PREFIX AGENT_VM_VERSION "-%llx-%llx-%llx.%lx", (unsigned long long)st.st_dev,
+			 (unsigned long long)st.st_ino, (unsigned long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	path = xasprintf("%s/" STATE_CACHE "/%s", root->path, name);
+	if (faccessat(root->cache_fd, name, R_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return TAKE_PTR(path);
+	says = ask(vmm_path, "--kernel-elf", libkrunfw, path, &good);
+	if (!good) {
+		log_warn("the guest's kernel is not kept, so it starts slower: %s", says);
+		return NULL;
+	}
+	old_kernels_remove(root->cache_fd, name);
+	return TAKE_PTR(path);
+}
 
 static char *boot_id(void)
 {

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "proto/vmmcfg.h"
+#include "session/root.h"
 
 struct monitor_choice {
 	enum vmm_monitor monitor;
@@ -58,6 +59,17 @@ char *monitor_ask(const char *vmm_path, const char *question, const char *file, 
 int monitor_library_check(const char *vmm_path, const char *question, const char *path, int cache_fd, const char *name,
 			  bool *ret_new, struct err *err);
 void monitor_library_remember(int cache_fd, const char *name, const char *path);
+
+/**
+ * monitor_kernel() - libkrunfw's kernel as a file that libkrun reads into the guest's memory
+ * @root:	The file is kept in its cache until libkrunfw or our version is another
+ *
+ * Without it libkrun gives the guest its kernel where the library lies in our memory: page by page, and so that no other
+ * page of the guest can be a large one of the host (docs/platform/libkrun.md). Made once, in some tens of ms.
+ *
+ * Return: its path, caller owns; NULL when it cannot be made
+ */
+char *monitor_kernel(const char *vmm_path, const char *libkrunfw, const struct state_root *root);
 
 #define MONITOR_KRUNFW_FILE "libkrunfw-probe"
 #define MONITOR_LIBKRUN_FILE "libkrun-probe"

@@ -59,6 +59,7 @@ int orders_vmm(const struct plan *p, const struct session *s, struct buf *out)
 	TRY(rec_put_str(out, VC_LIBKRUNFW, p->libkrunfw));
 	if (p->monitor == VMM_KRUN) {
 		TRY(put_path(out, VC_LIBKRUN, p->libkrun));
+		TRY(put_path(out, VC_KERNEL, p->kernel));
 		TRY(rec_put_str(out, VC_BOOT_DIR, p->boot_dir));
 	} else {
 		TRY(put_path(out, VC_QEMU, p->qemu));

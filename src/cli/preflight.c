@@ -435,7 +435,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 void plan_done(struct plan *p)
 {
 	char **const strings[] = { &p->root_path, &p->home,	 &p->kvm_reason, &p->vmm_path, &p->libkrun, &p->pull, &p->image_role,
-				   &p->libkrunfw, &p->qemu,	 &p->virtiofsd,	 &p->boot_dir, &p->boot_image };
+				   &p->libkrunfw, &p->kernel, &p->qemu, &p->virtiofsd, &p->boot_dir, &p->boot_image };
 
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
 		free(*strings[i]);

@@ -25,6 +25,7 @@ struct plan {
 	struct image image;
 	char *pull; /* reference to pull before the start, because it is not stored; then image is empty. NULL: none */
 	char *image_role; /* agent-vm-image; NULL when it was not found and is not needed */
+	char *kernel; /* libkrunfw's as a file; made by the launch, NULL when that failed */
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
 	struct network_plan net;
 	uint8_t mac[6]; /* the guest's */

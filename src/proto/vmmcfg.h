@@ -55,6 +55,7 @@ enum vmmcfg_key {
 	VC_NAMESPACES,	/* u64 enum vmm_need */
 	VC_MAC,		/* 6 bytes: the guest's Ethernet address */
 	VC_LABEL,	/* session name, for process titles */
+	VC_KERNEL,	/* libkrunfw's kernel as an ELF file; krun, may be missing */
 };
 
 enum vmm_need {

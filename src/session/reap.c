@@ -114,7 +114,7 @@ static void record_lost(const struct state_root *root, struct session_info *info
 	free(info->cause);
 	info->cause = xstrdup("the launcher died");
 	info->n_children = 0;
-	(void)session_info_write(logs, info);
+	(void)session_info_write(logs, info, true);
 }
 
 static void dead_done(struct dead *d)

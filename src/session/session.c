@@ -111,7 +111,7 @@ int session_write_json(struct session *s)
 {
 	if (s->dir_fd < 0 || s->ended || getpid() != s->owner)
 		return -EINVAL;
-	return session_info_write(s->dir_fd, &s->info);
+	return session_info_write(s->dir_fd, &s->info, false);
 }
 
 /* The words without the values of --env, which may be secrets. */
@@ -294,7 +294,7 @@ int session_end(struct session *s, enum session_result result, int exit_status, 
 	s->info.cause = cause ? xstrdup(cause) : NULL;
 	s->ended = true;
 	/* The record comes first: from here on a reaper that finds the rest knows that the session was not lost. */
-	first = session_info_write(s->log_fd, &s->info);
+	first = session_info_write(s->log_fd, &s->info, true);
 	registry = registry_lock(s->root, NULL);
 	if (registry < 0 && first == 0)
 		first = registry;

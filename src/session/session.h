@@ -83,7 +83,9 @@ int session_info_parse(const char *text, size_t n, struct session_info *ret, str
 int session_info_read(int dirfd, struct session_info *ret, struct err *err);
 /* What a session's name alone tells, for one whose session.json was never written. */
 void session_info_from_name(const char *name, struct session_info *ret);
-int session_info_write(int dirfd, const struct session_info *info);
+/* @sync: onto the disk. Who clears sessions away takes one that is broken by its name, so only the record in the logs,
+ * which nobody could make again, needs it. */
+int session_info_write(int dirfd, const struct session_info *info, bool sync);
 
 struct session {
 	const struct state_root *root; /* kept */

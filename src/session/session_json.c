@@ -341,7 +341,7 @@ int session_info_read(int dirfd, struct session_info *ret, struct err *err)
 	return session_info_parse(text, n, ret, err);
 }
 
-int session_info_write(int dirfd, const struct session_info *info)
+int session_info_write(int dirfd, const struct session_info *info, bool sync)
 {
 	AUTO_FREE(char, text);
 	json_t *obj = session_info_to_json(info);
@@ -350,7 +350,7 @@ int session_info_write(int dirfd, const struct session_info *info)
 	json_decref(obj);
 	if (!text)
 		return -ENOMEM;
-	return file_replace_at(dirfd, SESSION_JSON, text, strlen(text), 0600);
+	return (sync ? file_replace_at : file_replace_unsynced_at)(dirfd, SESSION_JSON, text, strlen(text), 0600);
 }
 
 void session_info_from_name(const char *name, struct session_info *ret)

@@ -153,6 +153,8 @@ static int landlock_rules(int fd, const struct vmm_config *cfg, bool inside, str
 		return r;
 	}
 	if (r == 0)
+		r = allow(fd, cfg->kernel, LANDLOCK_READ, err);
+	if (r == 0)
 		r = allow(fd, cfg->boot_dir, LANDLOCK_READ, err);
 	if (r == 0 && inside)
 		return allow(fd, CAGE_SHARE, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);

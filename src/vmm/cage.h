@@ -6,7 +6,7 @@
 
 /* Where things are inside the cage. */
 #define CAGE_SHARE "/share"		/* one folder a share, "0", "1" ... */
-#define CAGE_VM "/vm"			/* disk.qcow2, base.ext4, sockets of the monitor */
+#define CAGE_VM "/vm"			/* disk.qcow2, base.ext4, krun's kernel, sockets of the monitor */
 #define CAGE_BOOT_DIR "/boot-root"	/* krun's boot root */
 #define CAGE_BOOT_IMAGE "/vm/boot.ext4" /* qemu's */
 

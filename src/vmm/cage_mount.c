@@ -4,6 +4,7 @@
  *   /vm/disk.qcow2     the session's overlay, writable
  *   /vm/base.ext4      its backing file, read-only
  *   /vm/boot.ext4      QEMU's boot root; /boot-root is libkrun's
+ *   /vm/kernel         for libkrun, read-only
  *   /proc              of the pid namespace, read-only
  *   /dev               null, zero, random, urandom, kvm
  *   /usr /lib* /bin    for QEMU and virtiofsd alone, with /run and /tmp of their own
@@ -345,6 +346,8 @@ static int fill(int root, struct vmm_config *cfg, struct err *err)
 		r = bind_to(&cfg->disk, root, CAGE_VM "/disk.qcow2", 0, err);
 	if (r == 0)
 		r = bind_to(&cfg->disk_base, root, CAGE_VM "/base.ext4", MNT_RO, err);
+	if (r == 0 && !qemu)
+		r = bind_to(&cfg->kernel, root, CAGE_VM "/kernel", MNT_RO, err);
 	if (r == 0 && qemu)
 		r = bind_to(&cfg->boot_image, root, CAGE_BOOT_IMAGE, MNT_RO, err);
 	if (r == 0 && !qemu)

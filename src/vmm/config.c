@@ -41,6 +41,7 @@ static const struct row {
 	{ VC_LABEL, LABEL, 0, 0, offsetof(struct vmm_config, label), "label" },
 	{ VC_LIBKRUN, PATH_ABS, KRUN, 0, offsetof(struct vmm_config, libkrun), "libkrun" },
 	{ VC_LIBKRUNFW, PATH_ABS, ALL, 0, offsetof(struct vmm_config, libkrunfw), "libkrunfw" },
+	{ VC_KERNEL, PATH_ABS, 0, 0, offsetof(struct vmm_config, kernel), "kernel" },
 	{ VC_QEMU, PATH_ABS, QEMU, 0, offsetof(struct vmm_config, qemu), "qemu" },
 	{ VC_VIRTIOFSD, PATH_ABS, QEMU, 0, offsetof(struct vmm_config, virtiofsd), "virtiofsd" },
 	{ VC_BOOT_DIR, PATH_ABS, KRUN, 0, offsetof(struct vmm_config, boot_dir), "boot folder" },

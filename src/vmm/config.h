@@ -22,6 +22,7 @@ struct vmm_config {
 	uint8_t mac[6];
 	char *label;
 	char *libkrun, *libkrunfw, *qemu, *virtiofsd;
+	char *kernel; /* libkrunfw's as an ELF file, for libkrun; NULL: from libkrunfw itself */
 	char *boot_dir, *boot_image;
 	char *disk, *disk_base;
 	char *work_dir;

@@ -1,8 +1,9 @@
-/* The kernel inside libkrunfw, and the ELF file that QEMU boots it from.
+/* The kernel inside libkrunfw, and the ELF file that monitors boot it from.
  *
  * libkrunfw is a shared library whose data is one kernel as it lies in memory: no ELF headers, no sections. QEMU wants
  * an ELF file, and starts it in 32-bit protected mode at the address in a PVH note (Xen's, type 18). That note is part
- * of the image; so the file is the image behind one page of headers:
+ * of the image; so the file is the image behind one page of headers. libkrun takes the same file and starts it in 64-bit
+ * mode at the ELF header's entry, which QEMU does not look at:
  *
  *    0      64          176     200    4096
  *   +------+-----------+-------+------+---------------------+
@@ -10,7 +11,8 @@
  *   |      | PT_NOTE   |       |      | at its own address  |
  *   +------+-----------+-------+------+---------------------+
  *
- * It is written into a memfd, once a start: 21 MB take about 10 ms, which is what reading the library costs anyway. */
+ * For QEMU it is written into a memfd, once a start: 21 MB take about 10 ms, which is what reading the library costs
+ * anyway. For libkrun it is kept (cli/monitor.h). */
 #include <assert.h>
 #include <dlfcn.h>
 #include <elf.h>
@@ -121,24 +123,18 @@ int kernel_pvh_entry(const struct vmm_kernel *k, uint32_t *ret_entry)
 	return -ENOENT;
 }
 
-int kernel_elf(const struct vmm_kernel *k, int *ret_fd, struct err *err)
+int kernel_elf_write(const struct vmm_kernel *k, int fd)
 {
-	AUTO_FD(fd);
 	struct {
 		Elf64_Ehdr eh;
 		Elf64_Phdr load, note;
 		struct pvh_note pvh;
 		uint8_t zero[PAGE - sizeof(Elf64_Ehdr) - 2 * sizeof(Elf64_Phdr) - sizeof(struct pvh_note)];
 	} head = { 0 };
-	uint32_t entry;
+	uint32_t pvh;
 	int r;
 
 	static_assert(sizeof(head) == PAGE, "the image must start on a page");
-	r = kernel_pvh_entry(k, &entry);
-	if (r < 0)
-		return err_set(err, -ENOEXEC, "libkrunfw: its kernel has no PVH entry point, which QEMU needs; install another "
-			       "libkrunfw 5, or use KVM with libkrun");
-
 	memcpy(head.eh.e_ident, ELFMAG, SELFMAG);
 	head.eh.e_ident[EI_CLASS] = ELFCLASS64;
 	head.eh.e_ident[EI_DATA] = ELFDATA2LSB;
@@ -146,11 +142,11 @@ int kernel_elf(const struct vmm_kernel *k, int *ret_fd, struct err *err)
 	head.eh.e_type = ET_EXEC;
 	head.eh.e_machine = EM_X86_64;
 	head.eh.e_version = EV_CURRENT;
-	head.eh.e_entry = entry;
+	head.eh.e_entry = k->entry;
 	head.eh.e_phoff = sizeof(head.eh);
 	head.eh.e_ehsize = sizeof(head.eh);
 	head.eh.e_phentsize = sizeof(head.load);
-	head.eh.e_phnum = 2;
+	head.eh.e_phnum = kernel_pvh_entry(k, &pvh) == 0 ? 2 : 1;
 
 	head.load.p_type = PT_LOAD;
 	head.load.p_flags = PF_R | PF_W | PF_X;
@@ -169,14 +165,26 @@ int kernel_elf(const struct vmm_kernel *k, int *ret_fd, struct err *err)
 	head.pvh.head.n_descsz = sizeof(head.pvh.entry);
 	head.pvh.head.n_type = XEN_ELFNOTE_PHYS32_ENTRY;
 	memcpy(head.pvh.name, "Xen", 4);
-	head.pvh.entry = entry;
+	head.pvh.entry = head.eh.e_phnum == 2 ? pvh : 0;
 
+	r = fd_write_all(fd, &head, sizeof(head));
+	return r < 0 ? r : fd_write_all(fd, k->image, k->size);
+}
+
+int kernel_elf(const struct vmm_kernel *k, int *ret_fd, struct err *err)
+{
+	AUTO_FD(fd);
+	uint32_t entry;
+	int r;
+
+	r = kernel_pvh_entry(k, &entry);
+	if (r < 0)
+		return err_set(err, -ENOEXEC, "libkrunfw: its kernel has no PVH entry point, which QEMU needs; install another "
+			       "libkrunfw 5, or use KVM with libkrun");
 	fd = memfd_create("agent-vm-kernel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return err_set(err, -errno, "memory for the guest's kernel: %s", strerror(errno));
-	r = fd_write_all(fd, &head, sizeof(head));
-	if (r == 0)
-		r = fd_write_all(fd, k->image, k->size);
+	r = kernel_elf_write(k, fd);
 	if (r < 0)
 		return err_set(err, r, "memory for the guest's kernel, %zu MiB: %s; free some memory", k->size >> 20,
 			       strerror(-r));

@@ -5,7 +5,7 @@
  * in vmm.h. Whatever fails before the guest runs is one VMM_MSG_ERROR and exit status 1; afterwards the exit status of
  * the process is the monitor's.
  *
- * With a single word --probe-kvm, --version-krunfw or --check-libkrun it only answers that question (probe.c). */
+ * With --probe-kvm, --version-krunfw, --check-libkrun or --kernel-elf it only does that (probe.c). */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -171,6 +171,8 @@ static int question(int argc, char **argv)
 		return probe_kvm();
 	if (argc == 3 && strcmp(argv[1], "--version-krunfw") == 0)
 		return probe_krunfw(argv[2]);
+	if (argc == 4 && strcmp(argv[1], "--kernel-elf") == 0)
+		return probe_kernel(argv[2], argv[3]);
 	if (argc == 3 && strcmp(argv[1], "--check-libkrun") == 0)
 		return probe_libkrun(argv[2]);
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
@@ -178,7 +180,7 @@ static int question(int argc, char **argv)
 		return 0;
 	}
 	(void)dprintf(STDERR_FILENO, "agent-vm-vmm: started by agent-vm; by hand only with --probe-kvm, --version-krunfw FILE, "
-				     "--check-libkrun FILE or --version\n");
+				     "--check-libkrun FILE, --kernel-elf FILE TO or --version\n");
 	return 2;
 }
 

@@ -245,6 +245,30 @@ int probe_libkrun(const char *path)
 	return answer(krun_open(path, &err), &err);
 }
 
+int probe_kernel(const char *path, const char *to)
+{
+	AUTO_FREE(char, fresh);
+	AUTO_FD(fd);
+	struct vmm_kernel k;
+	struct err err;
+	int r;
+
+	r = kernel_open(path, &k, &err);
+	if (r < 0)
+		return answer(r, &err);
+	/* A name of our own: two first launches at once must not write into one file. */
+	fresh = xasprintf("%s.%d", to, (int)getpid());
+	(void)unlink(fresh);
+	fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	r = fd < 0 ? -errno : kernel_elf_write(&k, fd);
+	/* The next launches take it as it is, so it must be whole also after a crash of the host. */
+	if (r == 0 && (fsync(fd) < 0 || rename(fresh, to) < 0))
+		r = -errno;
+	if (r < 0 && fd >= 0)
+		(void)unlink(fresh);
+	return r < 0 ? answer(err_set(&err, r, "%s: %s", to, strerror(-r)), &err) : 0;
+}
+
 int probe_krunfw(const char *path)
 {
 	static const char mark[] = "Linux version ";

@@ -54,6 +54,9 @@ int kernel_open(const char *path, struct vmm_kernel *ret, struct err *err);
  */
 int kernel_elf(const struct vmm_kernel *k, int *ret_fd, struct err *err);
 
+/* Write that file; without the note when the image has none. Negative errno when it cannot be written. */
+int kernel_elf_write(const struct vmm_kernel *k, int fd);
+
 /* The PVH entry point that the image's own note names; -ENOENT when there is none. */
 int kernel_pvh_entry(const struct vmm_kernel *k, uint32_t *ret_entry);
 
@@ -67,4 +70,5 @@ bool krun_timer_works(void);
  * hang or crash. Each prints one line and returns the exit status. */
 int probe_kvm(void);		       /* "usable", or why not */
 int probe_krunfw(const char *path);    /* "libkrunfw ABI 5, kernel 6.12.87, ..." */
+int probe_kernel(const char *path, const char *to); /* makes the ELF file of libkrunfw's kernel; nothing, or why not */
 int probe_libkrun(const char *path);   /* "usable", or the file and the function that is missing */

@@ -58,6 +58,22 @@ class Machine(Case):
         out = self.sh("dmesg | grep -E 'Run .* as init|Cache len'")
         self.assertRegex(out, r"^.*Run /agent-vm-guest as init process\n$")
 
+    def test_the_guest_s_memory_is_one_piece_with_the_kernel_read_into_it(self):
+        """A mapping of libkrunfw in its midst would leave the rest without large pages (docs/platform/libkrun.md)."""
+        out = self.sh("cat /proc/cmdline; dmesg | grep 'BIOS-e820.*usable' | tail -n 1")
+        self.assertIn("max_loop=0", out)
+        self.assertRegex(out, r"0x0*100000-0x0*7fffffff\]", "2 GiB from the first byte on")
+
+    def test_a_kernel_that_is_lost_is_made_again_and_old_ones_go(self):
+        self.vm("shell", "true", check=0)
+        cache = pathlib.Path(os.environ["AGENT_VM_STATE_DIR"]) / "cache"
+        kernels = list(cache.glob("kernel-*"))
+        self.assertEqual(len(kernels), 1)
+        (cache / "kernel-of-an-older-one").write_text("x")
+        kernels[0].unlink()
+        self.vm("shell", "true", check=0)
+        self.assertEqual(list(cache.glob("kernel-*")), kernels)
+
     def test_what_serves_an_idle_guest_sleeps(self):
         with self.session() as s:
             def ticks(pid):

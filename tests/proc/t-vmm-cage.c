@@ -145,6 +145,7 @@ static void host_make(void)
 	make_file("boot.ext4", "boot image");
 	make_file("overlay.qcow2", "overlay");
 	make_file("image.ext4", "image");
+	make_file("kernel", "kernel");
 	make_dir("project");
 	make_dir("project/.git");
 	make_dir("project/.git/hooks");
@@ -199,6 +200,7 @@ static struct vmm_config config_make(enum vmm_monitor monitor)
 	c.libkrunfw = xstrdup("/nowhere");
 	c.qemu = xstrdup("/usr/bin/qemu-system-x86_64");
 	c.virtiofsd = xstrdup("/usr/lib/qemu/virtiofsd");
+	c.kernel = in("kernel");
 	c.boot_dir = in("boot");
 	c.boot_image = in("boot.ext4");
 	c.disk = in("overlay.qcow2");
@@ -231,6 +233,7 @@ static void config_drop(struct vmm_config *c)
 	free(c->libkrunfw);
 	free(c->qemu);
 	free(c->virtiofsd);
+	free(c->kernel);
 	free(c->boot_dir);
 	free(c->boot_image);
 	free(c->disk);
@@ -448,6 +451,7 @@ static void attack_files(void)
 	refused("write of /proc/sysrq-trigger", open("/proc/sysrq-trigger", O_WRONLY));
 	refused("new file in /", open("/x", O_WRONLY | O_CREAT, 0600));
 	refused("write of the base image", open(CAGE_VM "/base.ext4", O_WRONLY));
+	refused("write of the kernel", open(CAGE_VM "/kernel", O_WRONLY));
 	refused("write of the boot root", open(CAGE_BOOT_DIR "/agent-vm-guest", O_WRONLY));
 }
 
@@ -807,6 +811,7 @@ static void locked_krun(const struct vmm_config *cfg, uint32_t walls)
 	use_share(walls);
 	works("overlay disk", put(CAGE_VM "/disk.qcow2", "x"));
 	works("base image", fd = open(CAGE_VM "/base.ext4", O_RDONLY));
+	works("kernel", fd = open(CAGE_VM "/kernel", O_RDONLY));
 	works("boot root", fd = open(CAGE_BOOT_DIR "/agent-vm-guest", O_RDONLY));
 	works("/dev/urandom", fd = open("/dev/urandom", O_RDONLY));
 	works("/dev/null", fd = open("/dev/null", O_RDWR));

@@ -161,7 +161,7 @@ TEST(stop_never_signals_a_pid_that_was_used_again)
 	/* Ticks are 10 ms long: both may have started in one. */
 	info.launcher.start++;
 	info.n_children = 0;
-	CHECK_INT(session_info_write(dir, &info), ==, 0);
+	CHECK_INT(session_info_write(dir, &info, true), ==, 0);
 	session_info_done(&info);
 	(void)ran(&cmd_stop, &stop, l.name, 1);
 	CHECK_INT(waitpid(victim, NULL, WNOHANG), ==, 0);

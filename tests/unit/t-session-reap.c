@@ -43,7 +43,7 @@ static void child_forge(struct state *t, const char *name, const struct proc_id 
 	memcpy(info.launcher.boot_id, id->boot_id, sizeof(id->boot_id));
 	info.n_children = 1;
 	info.children[0].id = *id;
-	CHECK_INT(session_info_write(dir, &info), ==, 0);
+	CHECK_INT(session_info_write(dir, &info, true), ==, 0);
 	session_info_done(&info);
 }
 
@@ -254,7 +254,7 @@ TEST(death_in_the_middle_of_making_or_ending)
 	info.result = SESSION_EXIT;
 	info.exit_status = 5;
 	info.started_ms = info.ended_ms = time(NULL) * INT64_C(1000);
-	CHECK_INT(session_info_write(logs, &info), ==, 0);
+	CHECK_INT(session_info_write(logs, &info, true), ==, 0);
 	session_info_done(&info);
 	CHECK_INT(registry_reap(&t.root, 0, &n, &err), ==, 0);
 	CHECK_INT(n, ==, 2);

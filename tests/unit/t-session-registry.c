@@ -109,7 +109,7 @@ static void ended(struct state *t, const char *hash, int pid, int64_t ended_s, e
 	session_info_from_name(name, &info);
 	info.started_ms = info.ended_ms = ended_s * 1000;
 	info.result = result;
-	CHECK_INT(session_info_write(dir, &info), ==, 0);
+	CHECK_INT(session_info_write(dir, &info, true), ==, 0);
 	session_info_done(&info);
 	bytes = xcalloc(kib + 1, 1024);
 	CHECK_INT(file_replace_at(dir, "console.log", bytes, kib * 1024, 0600), ==, 0);
