@@ -49,12 +49,12 @@ static ssize_t form_decode(uint8_t *p, size_t n)
 		if (p[i] == '+')
 			p[i] = ' ';
 		if (p[i] == '%') {
-			uint8_t c;
+			uint8_t c[3]; /* all of it comes back when it is no escape */
 
-			if (n - i < 3 || http_percent_decode(SPAN(p + i, 3), &c) != 1)
+			if (n - i < 3 || http_percent_decode(SPAN(p + i, 3), c) != 1)
 				return -EBADMSG;
 			i += 2;
-			p[i] = c;
+			p[i] = c[0];
 		}
 		if (p[i] < 0x20 || p[i] == 0x7f)
 			return -EBADMSG;

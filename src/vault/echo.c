@@ -42,6 +42,7 @@ struct echo_set {
 	uint32_t longest;	      /* bytes that an unfinished hit can have */
 	uint8_t first[256];	      /* begins a needle */
 	uint8_t in_raw[256];	      /* is in one */
+	uint8_t inside[256];	      /* can be in a hit of any form */
 	uint8_t pair[65536 / 8];      /* two bytes that begin one */
 	uint8_t shift[1 << HASH_BITS];
 	uint16_t bucket[1 << HASH_BITS];
@@ -82,6 +83,8 @@ static void add(struct echo_set *s, const uint8_t *p, size_t n)
 	s->first[p[0]] = 1;
 	s->pair[pair / 8] |= (uint8_t)(1 << pair % 8);
 	s->longest = MAX(s->longest, (uint32_t)n);
+	for (size_t i = 0; i < n; i++)
+		s->inside[p[i]] = 1;
 }
 
 static bool is_known(const struct echo_set *s, const uint8_t *p, size_t n)
@@ -140,6 +143,8 @@ struct echo_set *echo_set_new(const struct span *needles, size_t n)
 		at += len;
 	}
 	s->n_raw = s->n_fixed;
+	for (const char *c = "%\\u0123456789abcdefABCDEFnrt\""; *c; c++)
+		s->inside[(uint8_t)*c] = 1; /* what escapes are made of */
 	for (size_t i = 0; i < s->n_raw; i++)
 		for (size_t before = 0; before < 3; before++)
 			for (enum base64 form = BASE64_STD; form <= BASE64_URL; form++) {
@@ -272,7 +277,12 @@ static bool may_begin(const struct echo_set *s, const uint8_t *w, size_t n, size
 
 static size_t find_tail(const struct echo_set *s, const uint8_t *w, size_t n)
 {
-	for (size_t at = n - MIN(n, (size_t)s->longest); at < n; at++) {
+	size_t least = n - MIN(n, (size_t)s->longest), at = n;
+
+	/* Ordinary text has a byte near its end that no hit has. */
+	while (at > least && s->inside[w[at - 1]])
+		at--;
+	for (; at < n; at++) {
 		uint8_t a = w[at], b;
 
 		if (a != '%' && a != '\\') {

@@ -63,7 +63,8 @@ bool renew_is_due(const struct renew *r, const struct renew_file *f, int64_t wal
 	/* What is not there cannot be renewed by a program of its own accord. */
 	if (f->state != RENEW_FILE_OK)
 		return false;
-	return f->exp_ms <= 0 || (f->exp_ms - wall_ms) / 1000 <= RENEW_DUE_S || is_rejected(r, f);
+	/* An unknown expiry is 0, which is long ago. */
+	return (f->exp_ms - wall_ms) / 1000 <= RENEW_DUE_S || is_rejected(r, f);
 }
 
 bool renew_is_over(const struct renew_file *f, int64_t wall_ms)

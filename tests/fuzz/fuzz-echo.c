@@ -8,7 +8,7 @@
 #include "vault/echo.h"
 #include "vault/secret.h"
 
-#define TEXT_MAX 8192
+#define TEXT_MAX 4096
 
 static const char *const words[] = { "abcabcabcabcabcabcabcabc", "aaaaaaaaaaaaaaaa", "CANARY-anthropic-access-7f3a9c2e5b81", "~._-/+=:,;!?()[]",
 				     "abcabcabcabcabcab" };
@@ -56,18 +56,19 @@ static void slow(const uint8_t *t, size_t n, unsigned which, uint8_t *out)
 
 			if (end > 0)
 				memset(out + at, 'x', end - at);
-			for (size_t before = 0; before < 3; before++)
-				for (int form = 0; form < 2; form++) {
-					static const size_t skip[] = { 0, 2, 3 };
-					char in[64] = "", enc[96];
-					size_t digits = (before + len) * 8 / 6 - skip[before];
-
-					memcpy(in + before, words[k], len);
-					(void)base64_encode((enum base64)form, SPAN(in, before + len), enc);
-					if (n - at >= digits && memcmp(t + at, enc + skip[before], digits) == 0)
-						memset(out + at, 'x', digits);
-				}
 		}
+		for (size_t before = 0; before < 3; before++)
+			for (int form = 0; form < 2; form++) {
+				static const size_t skip[] = { 0, 2, 3 };
+				char in[64] = "", enc[96];
+				size_t digits = (before + len) * 8 / 6 - skip[before];
+
+				memcpy(in + before, words[k], len);
+				(void)base64_encode((enum base64)form, SPAN(in, before + len), enc);
+				for (size_t at = 0; at + digits <= n; at++)
+					if (memcmp(t + at, enc + skip[before], digits) == 0)
+						memset(out + at, 'x', digits);
+			}
 	}
 }
 

@@ -239,7 +239,47 @@ TEST(claude_scopes_are_words_of_their_grammar)
 	CHECK_INT(hostfile_anthropic(span_str("{\"mcpOAuth\":{}}"), &l, &why), ==, -ENOENT);
 	CHECK_INT(hostfile_anthropic(span_str("{\"claudeAiOauth\":{\"accessToken\":\"x\",\"expiresAt\":\"1\"}}"), &l, &why), ==, -EBADMSG);
 	CHECK(why != NULL);
+	CHECK_INT(hostfile_anthropic(span_str("{\"claudeAiOauth\":{\"accessToken\":\"\"}}"), &l, &why), ==, -ENOENT);
 	login_done(&l);
+}
+
+TEST(only_api_keys_of_opencode_are_lent)
+{
+	struct host_keys k = { 0 };
+	const char *why;
+
+	arena();
+	CHECK_INT(hostfile_opencode(span_str("{\"zai\":{\"type\":\"wellknown\",\"key\":\"0123456789abcdef\"}}"), &k, &why), ==, -ENOENT);
+	CHECK_INT(hostfile_opencode(span_str("{\"zai\":7,\"kimi-for-coding\":{\"type\":\"api\",\"key\":\"0123456789abcdef\"}}"), &k, &why), ==, 0);
+	CHECK_INT(k.have, ==, PH_BIT(PH_KIMI));
+	CHECK(why != NULL); /* the other entry */
+	host_keys_done(&k);
+}
+
+TEST(a_codex_login_without_a_time_gets_one)
+{
+	struct login_info info = { .mode = LOGIN_CHATGPT };
+	struct ph_set set = { 0 };
+	struct buf out;
+
+	for (int k = 0; k < PH_KINDS; k++)
+		memset(set.v[k], 'a', PH_S);
+	buf_init(&out, GUESTFILE_MAX);
+	CHECK_INT(guestfile_codex(&info, &set, 1800000000, &out), ==, 0);
+	CHECK(memmem(buf_span(&out).p, out.n, "\"last_refresh\":\"2027-01-15T08:00:00Z\"", 37));
+	buf_done(&out);
+}
+
+TEST(a_key_of_a_form_counts_once)
+{
+	static const char body[] = "refresh_token=x&grant_type=refresh_token&refresh_token=avm-codex-r-22222222222222222222222222";
+	struct ph_set set = { 0 };
+	enum ph_kind kind;
+
+	(void)snprintf(set.v[PH_CODEX_R], PH_MAX, "avm-codex-r-22222222222222222222222222");
+	CHECK_INT(token_body(HOST_OPENAI_TOKEN, &set, span_str("application/x-www-form-urlencoded"), false, span_str(body + 16), &kind), ==, TOKEN_ASK);
+	CHECK_INT(kind, ==, PH_CODEX_R);
+	CHECK_INT(token_body(HOST_OPENAI_TOKEN, &set, span_str("application/x-www-form-urlencoded"), false, span_str(body), &kind), ==, TOKEN_INVALID);
 }
 
 TEST(keys_tokens_and_base_urls)
@@ -496,6 +536,22 @@ TEST(another_session_that_renewed_makes_the_lock_unneeded)
 	CHECK_INT(renew_next_done(&r, 50, &pending), ==, 1);
 }
 
+TEST(the_file_is_looked_at_again_under_the_lock)
+{
+	struct renew_file f = file_with(100, 1);
+	enum renew_program p;
+	bool pending;
+	struct renew r;
+
+	renew_init(&r, PROV_ANTHROPIC);
+	(void)renew_ask(&r, &f, 1, 0, WALL);
+	CHECK_INT(renew_act(&r, &f, 0, WALL, &p), ==, RENEW_LOCK);
+	f = file_with(28800, 2);
+	renew_lock(&r, true, -1, &f, 0, WALL);
+	CHECK_INT(renew_act(&r, &f, 0, WALL, &p), ==, RENEW_UNLOCK);
+	CHECK_INT(renew_next_done(&r, 0, &pending), ==, 1);
+}
+
 TEST(a_rejected_token_takes_the_program_that_can_help)
 {
 	struct renew_file f = file_with(9000, 7);
@@ -560,4 +616,8 @@ TEST(the_truth_table)
 	CHECK_INT(v.expires_in, ==, 3600);
 	f.state = RENEW_FILE_KEY;
 	CHECK_INT(renew_values(&r, &f, &info, PH_CODEX_R, WALL, &v), ==, TOKEN_LACK_KEY);
+	f.state = RENEW_FILE_BAD;
+	CHECK_INT(renew_values(&r, &f, &info, PH_CODEX_R, WALL, &v), ==, TOKEN_LACK_FILE);
+	f.state = RENEW_FILE_SIGNED_OUT;
+	CHECK_INT(renew_values(&r, &f, &info, PH_CODEX_R, WALL, &v), ==, TOKEN_LACK_LOGIN);
 }
