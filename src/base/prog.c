@@ -87,6 +87,14 @@ static bool is_shunned(const char *real)
 	return false;
 }
 
+bool prog_is_shunned(const char *path)
+{
+	AUTO_FREE(char, real);
+
+	real = realpath(path, NULL);
+	return !real || is_shunned(real);
+}
+
 /* The program itself is named, not a link to it: a link in the project can be turned elsewhere after the look. */
 static int find_in(const char *path, const char *name, char **ret)
 {

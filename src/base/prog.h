@@ -21,6 +21,8 @@ int prog_find(const char *name, char **ret);
 /* From now on run nothing from @dir or below: a guest can write there, or could have (command line page, section 4). "/"
  * and what is not there change nothing. */
 void prog_shun(const char *dir);
+/* Whether an existing path leads into such a folder; what does not exist does. */
+bool prog_is_shunned(const char *path);
 /* For a role that looks for programs itself: the variable that tells it, and its taking over in that role. */
 #define PROG_SHUN_ENV "AGENT_VM_SHUN"
 void prog_shun_env(struct strv *ret);

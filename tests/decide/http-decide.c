@@ -533,10 +533,10 @@ static int run(const struct decide_case *c, const json_t *expect, struct decide_
 }
 
 /* 1: agrees, 0: does not, 2: nobody decides this kind yet, -1: no case. */
-static int decide(const json_t *v, const json_t *fixture, bool cuts)
+static int decide(const json_t *v, const json_t *all, const json_t *fixture, bool cuts)
 {
 	const json_t *expect = json_object_get(v, "expect");
-	struct decide_case c = { 0 };
+	struct decide_case c = { .all = all };
 	struct decide_result r = { 0 };
 	size_t step = 1;
 	int e;
@@ -624,7 +624,7 @@ int main(int argc, char **argv)
 	}
 	json_array_foreach(all, i, v)
 	{
-		int r = decide(v, fixture, cuts);
+		int r = decide(v, all, fixture, cuts);
 		bool but = false;
 
 		for (int k = 1; k + 1 < at; k++)

@@ -9,6 +9,7 @@
 
 struct decide_case {
 	const json_t *fixture;
+	const json_t *all; /* the file of cases, for those that name another */
 	const json_t *context;
 	const char *kind;
 	struct buf input;
