@@ -392,7 +392,9 @@ static bool play(struct world *w, struct renew *m, struct decide_result *r)
 	bool pending;
 
 	if (str_starts(lock, "held ")) {
-		memcpy(digits, lock + 5, MIN(strspn(lock + 5, "0123456789"), sizeof(digits) - 1));
+		const char *n = strchr(lock, ' ') + 1; /* gcc 12 warns of lock + 5: str() may give "" */
+
+		memcpy(digits, n, MIN(strspn(n, "0123456789"), sizeof(digits) - 1));
 		(void)str_u64(digits, 3600, &held);
 	}
 	for (;;) {
