@@ -31,9 +31,9 @@ static const char *const codex_server[] = { "codex", "app-server", NULL };
 static const char *const codex_exec[] = { "codex",     "exec",	    "--skip-git-repo-check", "--sandbox",
 					  "read-only", "--ephemeral", "Reply with OK",	     NULL };
 
-static const char *const *const argvs[RUNS] = {
-	[RUN_CLAUDE_STATUS] = claude_status,	  [RUN_CLAUDE_PROMPT] = claude_prompt, [RUN_CODEX_SERVER] = codex_server,
-	[RUN_CODEX_SERVER_RENEW] = codex_server, [RUN_CODEX_EXEC] = codex_exec,
+static const char *const *const argvs[RENEW_PROGRAMS] = {
+	[RENEW_CLAUDE_STATUS] = claude_status,	  [RENEW_CLAUDE_PROMPT] = claude_prompt, [RENEW_CODEX_SERVER] = codex_server,
+	[RENEW_CODEX_SERVER_RENEW] = codex_server, [RENEW_CODEX_EXEC] = codex_exec,
 };
 
 #define SERVER_HELLO                                                                                                  \
@@ -43,9 +43,9 @@ static const char *const *const argvs[RUNS] = {
 	"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"getAuthStatus\",\"params\":{\"includeToken\":false,"       \
 	"\"refreshToken\":" renew "}}\n"
 
-static const char *const dialogs[RUNS] = {
-	[RUN_CODEX_SERVER] = SERVER_HELLO SERVER_ASK("false"),
-	[RUN_CODEX_SERVER_RENEW] = SERVER_HELLO SERVER_ASK("true"),
+static const char *const dialogs[RENEW_PROGRAMS] = {
+	[RENEW_CODEX_SERVER] = SERVER_HELLO SERVER_ASK("false"),
+	[RENEW_CODEX_SERVER_RENEW] = SERVER_HELLO SERVER_ASK("true"),
 };
 
 char *renew_path(void)
@@ -81,7 +81,7 @@ static void keep(struct strv *ret, const char *const *names, size_t n, bool file
 	}
 }
 
-void renew_env(enum renew_what what, const char *path, struct strv *ret)
+void renew_env(enum renew_program what, const char *path, struct strv *ret)
 {
 	static const char *const kept[] = {
 		"HOME",	      "USER",	     "LOGNAME",	    "SHELL",	 "LANG",      "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
@@ -91,7 +91,7 @@ void renew_env(enum renew_what what, const char *path, struct strv *ret)
 	static const char *const files[] = { "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "CODEX_CA_CERTIFICATE" };
 	static const char *const claude[] = { "CLAUDE_CONFIG_DIR", "CLAUDE_SECURESTORAGE_CONFIG_DIR" };
 	static const char *const codex[] = { "CODEX_HOME" };
-	bool is_claude = what == RUN_CLAUDE_STATUS || what == RUN_CLAUDE_PROMPT;
+	bool is_claude = what == RENEW_CLAUDE_STATUS || what == RENEW_CLAUDE_PROMPT;
 
 	strv_addf(ret, "PATH=%s", path);
 	strv_add(ret, "TERM=dumb");

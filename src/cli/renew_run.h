@@ -4,22 +4,14 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "vault/renew.h"
 
 #define RENEW_GRACE_MS 2000
 #define RENEW_OUTPUT_MAX (64 << 10)
 #define RENEW_ERRORS_MAX (8 << 10)
 
-enum renew_what {
-	RUN_CLAUDE_STATUS,
-	RUN_CLAUDE_PROMPT,
-	RUN_CODEX_SERVER,
-	RUN_CODEX_SERVER_RENEW,
-	RUN_CODEX_EXEC,
-	RUNS,
-};
-
 struct renew_run {
-	enum renew_what what;
+	enum renew_program what; /* not RENEW_NOTHING */
 	const char *program;	/* absolute and without links; found by prog_find() at launch */
 	const char *path;	/* the filtered PATH for it, from renew_path() */
 	int work_parent;	/* borrowed; where the empty working folder is made */
@@ -39,7 +31,7 @@ char *renew_path(void);
  * DBUS_SESSION_BUS_ADDRESS, the provider's folder variables, proxies, and the variables for certificates that lie in no folder
  * which a guest can write.
  */
-void renew_env(enum renew_what what, const char *path, struct strv *ret);
+void renew_env(enum renew_program what, const char *path, struct strv *ret);
 
 /**
  * renew_run() - Run it to the end or its limit

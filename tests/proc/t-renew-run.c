@@ -27,7 +27,7 @@ static void script(const char *body)
 	free(text);
 }
 
-static void begin(enum renew_what what, int limit_ms)
+static void begin(enum renew_program what, int limit_ms)
 {
 	(void)snprintf(t.dir, sizeof(t.dir), "/tmp/renew-run.XXXXXX");
 	CHECK(mkdtemp(t.dir) != NULL);
@@ -82,7 +82,7 @@ TEST(the_environment_is_exactly_the_list_and_the_folder_new_and_empty)
 	struct err err;
 	char *text;
 
-	begin(RUN_CLAUDE_STATUS, 20000);
+	begin(RENEW_CLAUDE_STATUS, 20000);
 	(void)clearenv();
 	for (size_t i = 0; i < ARRAY_SIZE(set); i++)
 		(void)setenv(set[i][0], set[i][1], 1);
@@ -133,7 +133,7 @@ TEST(at_the_limit_a_grandchild_that_ignores_sigterm_is_dead_after_two_seconds)
 	int64_t began;
 	struct err err;
 
-	begin(RUN_CLAUDE_PROMPT, 1500);
+	begin(RENEW_CLAUDE_PROMPT, 1500);
 	script("trap '' TERM; (trap '' TERM; echo $$ >/dev/null; sh -c 'trap \"\" TERM; echo $$ >'$O'/grand; while :; do sleep 1; done') &\n"
 	       "echo $$ >$O/pid; while :; do sleep 1; done");
 	began = now_ns();
@@ -151,7 +151,7 @@ TEST(after_success_nothing_of_the_group_is_left)
 {
 	struct err err;
 
-	begin(RUN_CODEX_EXEC, 20000);
+	begin(RENEW_CODEX_EXEC, 20000);
 	script("sh -c 'trap \"\" TERM; echo $$ >'$O'/grand; exec >/dev/null 2>&1; while :; do sleep 1; done' &\n"
 	       "while [ ! -s $O/grand ]; do sleep 0.05; done");
 	CHECK_INT(renew_run(&t.run, &err), ==, 0);
@@ -166,7 +166,7 @@ TEST(the_server_is_asked_by_lines_and_its_input_closed_after_the_answer)
 	struct err err;
 	char *text;
 
-	begin(RUN_CODEX_SERVER_RENEW, 20000);
+	begin(RENEW_CODEX_SERVER_RENEW, 20000);
 	script("read a; echo '{\"id\":1,\"result\":{}}'; read b; read c; printf '%s\\n' \"$a\" \"$b\" \"$c\" >$O/lines\n"
 	       "echo '{\"id\":2,\"result\":{}}'; read d || echo closed >$O/end");
 	CHECK_INT(renew_run(&t.run, &err), ==, 0);
@@ -183,7 +183,7 @@ TEST(a_flood_of_output_ends_nothing_and_the_last_errors_are_kept)
 {
 	struct err err;
 
-	begin(RUN_CODEX_SERVER, 20000);
+	begin(RENEW_CODEX_SERVER, 20000);
 	script("head -c 300000 /dev/zero; i=0; while [ $i -lt 400 ]; do echo \"line $i of what goes wrong, again and again\" >&2; i=$((i+1)); done");
 	CHECK_INT(renew_run(&t.run, &err), ==, 0);
 	CHECK(strlen(t.run.errors) <= RENEW_ERRORS_MAX);
@@ -195,7 +195,7 @@ TEST(a_program_that_is_missing_is_an_end_with_its_cause)
 {
 	struct err err;
 
-	begin(RUN_CLAUDE_STATUS, 20000);
+	begin(RENEW_CLAUDE_STATUS, 20000);
 	CHECK_INT(renew_run(&t.run, &err), ==, 0);
 	CHECK(strstr(t.run.errors, "No such file"));
 	end();
@@ -205,7 +205,7 @@ TEST(the_path_has_no_relative_entry_and_none_of_the_project)
 {
 	char *path, *text;
 
-	begin(RUN_CLAUDE_STATUS, 1);
+	begin(RENEW_CLAUDE_STATUS, 1);
 	prog_shun(t.dir);
 	text = xasprintf("/usr/bin:.:%s:bin:/nowhere:/bin:%s/../..%s", t.dir, t.dir, t.dir);
 	(void)setenv("PATH", text, 1);
