@@ -72,8 +72,10 @@ static int read_form(struct span body, struct asked *ret)
 	ret->grant_n = ret->token_n = -1;
 	memcpy(text, body.p, body.n);
 	while (at < end) {
-		uint8_t *amp = memchr(at, '&', (size_t)(end - at)), *stop = amp ? amp : end, *eq = memchr(at, '=', (size_t)(stop - at));
-		ssize_t kn = form_decode(at, (size_t)((eq ? eq : stop) - at)), vn = eq ? form_decode(eq + 1, (size_t)(stop - eq - 1)) : 0;
+		uint8_t *amp = memchr(at, '&', (size_t)(end - at)), *stop = amp ? amp : end,
+			*eq = memchr(at, '=', (size_t)(stop - at));
+		ssize_t kn = form_decode(at, (size_t)((eq ? eq : stop) - at)),
+			vn = eq ? form_decode(eq + 1, (size_t)(stop - eq - 1)) : 0;
 
 		if (kn < 0 || vn < 0 || n_keys == TOKEN_KEYS_MAX)
 			return -EBADMSG;
@@ -95,8 +97,8 @@ static int read_form(struct span body, struct asked *ret)
 	return 0;
 }
 
-enum token_verdict token_body(enum prov_host_id host, const struct ph_set *set, struct span type, bool coded, struct span body,
-			      enum ph_kind *ret_kind)
+enum token_verdict token_body(enum prov_host_id host, const struct ph_set *set, struct span type, bool coded,
+			      struct span body, enum ph_kind *ret_kind)
 {
 	const uint8_t *semicolon = type.n > 0 ? memchr(type.p, ';', type.n) : NULL;
 	struct asked asked;
@@ -134,7 +136,8 @@ bool token_has_ours(const struct ph_set *set, struct span body)
 
 	if (body.n > TOKEN_BODY_MAX)
 		return true;
-	return ph_find(set, body, NULL) != PH_FOREIGN || ph_find(set, SPAN(text, http_percent_decode(body, text)), NULL) != PH_FOREIGN;
+	return ph_find(set, body, NULL) != PH_FOREIGN ||
+	       ph_find(set, SPAN(text, http_percent_decode(body, text)), NULL) != PH_FOREIGN;
 }
 
 /* --- answers --- */
@@ -144,9 +147,9 @@ unsigned token_status(enum token_verdict v)
 	return v == TOKEN_TOO_LARGE ? 413 : v == TOKEN_MEDIA ? 415 : 400;
 }
 
-#define LOGIN_TEXT(command, name)                                                                                          \
-	"signing in inside this sandbox is off because the session uses the host's login; sign in on the host with `" command \
-	"`, or start with --api " name "=foreign"
+#define LOGIN_TEXT(command, name)                                                                                    \
+	"signing in inside this sandbox is off because the session uses the host's login; sign in on the host with " \
+	"`" command "`, or start with --api " name "=foreign"
 
 static const char *login_text(enum prov prov)
 {
@@ -159,10 +162,12 @@ const char *token_lack_text(enum prov prov, enum token_lack lack)
 		[TOKEN_LACK_LOGIN] = "the host is signed out; sign in on the host with `claude`",
 		[TOKEN_LACK_FILE] = "the host's login cannot be read; sign in on the host with `claude`",
 		[TOKEN_LACK_KEY] = "the host uses an API key, which is not renewed",
-		[TOKEN_LACK_SOON] = "the host's login ends within minutes and was not renewed yet; it still works until then",
+		[TOKEN_LACK_SOON] =
+			"the host's login ends within minutes and was not renewed yet; it still works until then",
 		[TOKEN_LACK_EXPIRED] = "the host's login has expired and was not renewed; run `claude` on the host",
 		[TOKEN_LACK_UNKNOWN] = "the host's login does not say when it ends; run `claude` on the host",
-		[TOKEN_LACK_REJECTED] = "the service does not take the host's login any more; sign in on the host with `claude`",
+		[TOKEN_LACK_REJECTED] =
+			"the service does not take the host's login any more; sign in on the host with `claude`",
 		[TOKEN_LACK_PENDING] = "the host's login is being renewed; ask again",
 		[TOKEN_LACK_LIMIT] = "too many renewals are asked for; ask again later",
 	};
@@ -170,7 +175,8 @@ const char *token_lack_text(enum prov prov, enum token_lack lack)
 		[TOKEN_LACK_LOGIN] = "the host is signed out; sign in on the host with `codex login`",
 		[TOKEN_LACK_FILE] = "the host's login cannot be read; sign in on the host with `codex login`",
 		[TOKEN_LACK_KEY] = "the host uses an API key, which is not renewed",
-		[TOKEN_LACK_SOON] = "the host's login ends within minutes and was not renewed yet; it still works until then",
+		[TOKEN_LACK_SOON] =
+			"the host's login ends within minutes and was not renewed yet; it still works until then",
 		[TOKEN_LACK_EXPIRED] = "the host's login has expired and was not renewed; run `codex` on the host",
 		[TOKEN_LACK_UNKNOWN] = "the host's login does not say when it ends; run `codex` on the host",
 		[TOKEN_LACK_REJECTED] =
@@ -194,7 +200,9 @@ static int put_all(struct buf *out, const char *const *parts, size_t n)
 
 static int put_error(struct buf *out, const char *error, const char *text)
 {
-	const char *parts[] = { "{\"error\":\"", error, "\",\"error_description\":\"", text, "\",\"message\":\"", text, "\"}" };
+	const char *parts[] = {
+		"{\"error\":\"", error, "\",\"error_description\":\"", text, "\",\"message\":\"", text, "\"}"
+	};
 
 	return put_all(out, parts, ARRAY_SIZE(parts));
 }
@@ -214,11 +222,13 @@ int token_write_refusal(enum prov prov, enum token_verdict v, struct buf *out)
 	case TOKEN_MEDIA:
 		return put_error(out, "invalid_request", "the body must be JSON or a form, without content coding");
 	default:
-		return put_error(out, "invalid_request", "this is no refresh token of this session, or the request cannot be read");
+		return put_error(out, "invalid_request",
+				 "this is no refresh token of this session, or the request cannot be read");
 	}
 }
 
-static int put_ph(struct buf *out, const char *name, const struct ph_set *set, enum ph_kind kind, const struct ph_claims *c)
+static int put_ph(struct buf *out, const char *name, const struct ph_set *set, enum ph_kind kind,
+		  const struct ph_claims *c)
 {
 	int r = buf_put(out, name, strlen(name));
 

@@ -1,5 +1,5 @@
-/* What is sent to a token endpoint, and what is answered (credentials page 6.4). Nothing of it leaves the host: gate reads the
- * request and writes the answer, vault says the numbers. Pure. */
+/* What is sent to a token endpoint, and what is answered (credentials page 6.4). Nothing of it leaves the host: gate
+ * reads the request and writes the answer, vault says the numbers. Pure. */
 #pragma once
 
 #include "agents/providers.h"
@@ -25,11 +25,11 @@ enum token_verdict {
  * @body:	Whole, or the first TOKEN_BODY_MAX + 1 bytes of it
  * @ret_kind:	PH_CLAUDE_R, PH_CODEX_R or PH_OPENCODE_R; only for TOKEN_ASK
  */
-enum token_verdict token_body(enum prov_host_id host, const struct ph_set *set, struct span type, bool coded, struct span body,
-			      enum ph_kind *ret_kind);
+enum token_verdict token_body(enum prov_host_id host, const struct ph_set *set, struct span type, bool coded,
+			      struct span body, enum ph_kind *ret_kind);
 
-/* Whether a body carries a placeholder, as it is or percent-decoded. With --api PROVIDER=foreign one that carries none may go
- * out although token_body() would not answer it. */
+/* Whether a body carries a placeholder, as it is or percent-decoded. With --api PROVIDER=foreign one that carries none
+ * may go out although token_body() would not answer it. */
 bool token_has_ours(const struct ph_set *set, struct span body);
 
 /* HTTP status of a verdict other than TOKEN_ASK. */

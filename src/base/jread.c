@@ -267,7 +267,8 @@ static struct span take_value(struct span *s)
 			open -= s->p[0] == '}' || s->p[0] == ']';
 			s->p++;
 			s->n--;
-			while (open == 0 && s->n > 0 && !memchr(" \t\r\n,:]}", s->p[0], 8) && v.p[0] != '{' && v.p[0] != '[') {
+			while (open == 0 && s->n > 0 && !memchr(" \t\r\n,:]}", s->p[0], 8) && v.p[0] != '{' &&
+			       v.p[0] != '[') {
 				s->p++;
 				s->n--;
 			}

@@ -1,5 +1,5 @@
-/* Strict JSON (RFC 8259) read where it lies: no copy, no allocation, no tree. Made for files that hold secrets and for small
- * bodies of a guest: the whole text is checked once by jread_check(), then values are picked out of it by name.
+/* Strict JSON (RFC 8259) read where it lies: no copy, no allocation, no tree. Made for files that hold secrets and for
+ * small bodies of a guest: the whole text is checked once by jread_check(), then values are picked out of it by name.
  *
  * A "value" is a span of checked text, from its first byte to its last, without white space around it. */
 #pragma once
@@ -19,8 +19,8 @@ enum jread_type { JREAD_NULL, JREAD_BOOL, JREAD_NUMBER, JREAD_STRING, JREAD_ARRA
  * @depth:	Most nested arrays and objects
  * @ret_value:	The one value in it; borrowed from @text
  *
- * Refused: what is not UTF-8, bytes behind the value, deeper nesting, a member twice in one object (after its escapes), the
- * character U+0000 and halves of surrogate pairs.
+ * Refused: what is not UTF-8, bytes behind the value, deeper nesting, a member twice in one object (after its escapes),
+ * the character U+0000 and halves of surrogate pairs.
  *
  * Return: 0 or -EBADMSG
  */

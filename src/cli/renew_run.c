@@ -24,23 +24,34 @@ extern char **environ;
 
 /* No agent turn in the first of each; the second has no tools and no settings but the user's own. */
 static const char *const claude_status[] = { "claude", "auth", "status", NULL };
-static const char *const claude_prompt[] = { "claude",	"-p",	   "--safe-mode", "--strict-mcp-config",     "--setting-sources",
-					     "user",	"--tools", "",		  "--no-session-persistence", "--model",
-					     "haiku",	"Reply with OK", NULL };
+static const char *const claude_prompt[] = { "claude",
+					     "-p",
+					     "--safe-mode",
+					     "--strict-mcp-config",
+					     "--setting-sources",
+					     "user",
+					     "--tools",
+					     "",
+					     "--no-session-persistence",
+					     "--model",
+					     "haiku",
+					     "Reply with OK",
+					     NULL };
 static const char *const codex_server[] = { "codex", "app-server", NULL };
-static const char *const codex_exec[] = { "codex",     "exec",	    "--skip-git-repo-check", "--sandbox",
-					  "read-only", "--ephemeral", "Reply with OK",	     NULL };
+static const char *const codex_exec[] = { "codex",     "exec",	      "--skip-git-repo-check", "--sandbox",
+					  "read-only", "--ephemeral", "Reply with OK",	       NULL };
 
 static const char *const *const argvs[RENEW_PROGRAMS] = {
-	[RENEW_CLAUDE_STATUS] = claude_status,	  [RENEW_CLAUDE_PROMPT] = claude_prompt, [RENEW_CODEX_SERVER] = codex_server,
-	[RENEW_CODEX_SERVER_RENEW] = codex_server, [RENEW_CODEX_EXEC] = codex_exec,
+	[RENEW_CLAUDE_STATUS] = claude_status, [RENEW_CLAUDE_PROMPT] = claude_prompt,
+	[RENEW_CODEX_SERVER] = codex_server,   [RENEW_CODEX_SERVER_RENEW] = codex_server,
+	[RENEW_CODEX_EXEC] = codex_exec,
 };
 
-#define SERVER_HELLO                                                                                                  \
+#define SERVER_HELLO                                                                                                 \
 	"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"clientInfo\":{\"name\":\"agent-vm\"," \
 	"\"version\":\"" AGENT_VM_VERSION "\"}}}\n{\"jsonrpc\":\"2.0\",\"method\":\"initialized\"}\n"
-#define SERVER_ASK(renew)                                                                                       \
-	"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"getAuthStatus\",\"params\":{\"includeToken\":false,"       \
+#define SERVER_ASK(renew)                                                                                \
+	"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"getAuthStatus\",\"params\":{\"includeToken\":false," \
 	"\"refreshToken\":" renew "}}\n"
 
 static const char *const dialogs[RENEW_PROGRAMS] = {
@@ -84,11 +95,26 @@ static void keep(struct strv *ret, const char *const *names, size_t n, bool file
 void renew_env(enum renew_program what, const char *path, struct strv *ret)
 {
 	static const char *const kept[] = {
-		"HOME",	      "USER",	     "LOGNAME",	    "SHELL",	 "LANG",      "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
-		"XDG_DATA_HOME", "DBUS_SESSION_BUS_ADDRESS", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY",
-		"HTTPS_PROXY", "ALL_PROXY",   "NO_PROXY",
+		"HOME",
+		"USER",
+		"LOGNAME",
+		"SHELL",
+		"LANG",
+		"XDG_RUNTIME_DIR",
+		"XDG_CONFIG_HOME",
+		"XDG_DATA_HOME",
+		"DBUS_SESSION_BUS_ADDRESS",
+		"http_proxy",
+		"https_proxy",
+		"all_proxy",
+		"no_proxy",
+		"HTTP_PROXY",
+		"HTTPS_PROXY",
+		"ALL_PROXY",
+		"NO_PROXY",
 	};
-	static const char *const files[] = { "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "CODEX_CA_CERTIFICATE" };
+	static const char *const files[] = { "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
+					     "CODEX_CA_CERTIFICATE" };
 	static const char *const claude[] = { "CLAUDE_CONFIG_DIR", "CLAUDE_SECURESTORAGE_CONFIG_DIR" };
 	static const char *const codex[] = { "CODEX_HOME" };
 	bool is_claude = what == RENEW_CLAUDE_STATUS || what == RENEW_CLAUDE_PROMPT;
@@ -139,7 +165,8 @@ static void say(int fd, const char *text)
 }
 
 /* In the child: only calls that are safe after a fork. */
-static void child(const struct renew_run *r, char *const *env, int work, int null, int in, int out, int errfd, pid_t parent)
+static void child(const struct renew_run *r, char *const *env, int work, int null, int in, int out, int errfd,
+		  pid_t parent)
 {
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 	struct rlimit none = { 0, 0 };
@@ -174,7 +201,8 @@ static int start(const struct renew_run *r, int work, struct running *ret, struc
 
 	*ret = (struct running){ .pidfd = -1, .in = -1, .out = -1, .errfd = -1 };
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || pipe2(errs, O_CLOEXEC) < 0 || (talks && (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)))
+	if (null < 0 || pipe2(errs, O_CLOEXEC) < 0 ||
+	    (talks && (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)))
 		res = -errno;
 	if (res == 0) {
 		renew_env(r->what, r->path, &env);
@@ -315,7 +343,8 @@ int renew_run(struct renew_run *r, struct err *err)
 		close_fd(&p.in);
 		end_group(r, &p, ended);
 		if (p.errfd >= 0)
-			(void)fd_nonblock(p.errfd, true); /* a process that left the group may still have the other end */
+			(void)fd_nonblock(p.errfd,
+					  true); /* a process that left the group may still have the other end */
 		while (p.errfd >= 0)
 			read_errors(r, &p);
 		close_p(&p.out);

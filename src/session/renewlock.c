@@ -29,8 +29,9 @@ int renewlock_folder(const char *runtime_dir, struct err *err)
 		return -ENOENT;
 	parent = open(runtime_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (parent < 0)
-		return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? -ENOENT :
-			       err_set(err, -errno, "%s: cannot be opened: %s", runtime_dir, strerror(errno));
+		return errno == ENOENT || errno == ENOTDIR || errno == EACCES
+			       ? -ENOENT
+			       : err_set(err, -errno, "%s: cannot be opened: %s", runtime_dir, strerror(errno));
 	r = dir_make_at(parent, "agent-vm", 0700);
 	if (r == 0)
 		fd = openat(parent, "agent-vm", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -41,7 +42,8 @@ int renewlock_folder(const char *runtime_dir, struct err *err)
 	if (r < 0)
 		return err_set(err, r, "%s/agent-vm: cannot be used: %s; remove it", runtime_dir, strerror(-r));
 	if (st.st_uid != geteuid() || (st.st_mode & 077) != 0)
-		return err_set(err, -EPERM, "%s/agent-vm: belongs to another user or is open to others; remove it", runtime_dir);
+		return err_set(err, -EPERM, "%s/agent-vm: belongs to another user or is open to others; remove it",
+			       runtime_dir);
 	return TAKE_FD(fd);
 }
 
@@ -91,7 +93,8 @@ int64_t renewlock_age_ms(const struct renewlock *l)
 
 	if (proc_id_self(&self) < 0 || file_read_beneath(l->dirfd, name_of(l, "stamp", name), STAMP_MAX, &text, &n) < 0)
 		return -1;
-	if (n < BOOT_ID_LEN + 3 || text[n - 1] != '\n' || text[BOOT_ID_LEN] != ' ' || memcmp(text, self.boot_id, BOOT_ID_LEN) != 0)
+	if (n < BOOT_ID_LEN + 3 || text[n - 1] != '\n' || text[BOOT_ID_LEN] != ' ' ||
+	    memcmp(text, self.boot_id, BOOT_ID_LEN) != 0)
 		return -1;
 	text[n - 1] = '\0';
 	if (str_u64(text + BOOT_ID_LEN + 1, INT64_MAX, &at) < 0 || (int64_t)at > now)

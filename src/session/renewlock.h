@@ -1,6 +1,6 @@
-/* Who renews a login: one process of the user at a time, whatever the project, and none within 30 seconds of the last start
- * (credentials page 6.2). Lock and stamp lie in $XDG_RUNTIME_DIR/agent-vm, or in run/locks of the state root where there is no
- * such folder. Neither holds a token. */
+/* Who renews a login: one process of the user at a time, whatever the project, and none within 30 seconds of the last
+ * start (credentials page 6.2). Lock and stamp lie in $XDG_RUNTIME_DIR/agent-vm, or in run/locks of the state root
+ * where there is no such folder. Neither holds a token. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,7 +23,8 @@ struct renewlock {
  */
 int renewlock_folder(const char *runtime_dir, struct err *err);
 
-/* @provider: a word of lower case; @source: the canonical path of its file, of which 16 hex digits of SHA-256 are the name. */
+/* @provider: a word of lower case; @source: the canonical path of its file, of which 16 hex digits of SHA-256 are the
+ * name. */
 void renewlock_init(struct renewlock *l, int dirfd, const char *provider, const char *source);
 
 /* Try once: a descriptor whose closing frees it, -EWOULDBLOCK, or a negative errno (-ELOOP: a link lies there). */

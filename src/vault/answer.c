@@ -1,5 +1,5 @@
-/* States: HEAD collects lines up to the empty one; BODY_* pass bytes on; CHUNK_* read the framing between them. Lines are
- * checked for their ends byte by byte as they come, so that a service that never sends CR LF is not waited for. */
+/* States: HEAD collects lines up to the empty one; BODY_* pass bytes on; CHUNK_* read the framing between them. Lines
+ * are checked for their ends byte by byte as they come, so that a service that never sends CR LF is not waited for. */
 #include "vault/answer.h"
 
 #include <errno.h>
@@ -36,7 +36,8 @@ void answer_done(struct answer *a)
 
 /* --- lines --- */
 
-/* Moves bytes into a->head up to the end of a line (@whole false) or of the empty line (true). 1: it is there; 0: more. */
+/* Moves bytes into a->head up to the end of a line (@whole false) or of the empty line (true). 1: it is there; 0: more.
+ */
 static int take_lines(struct answer *a, struct span *in, size_t max, bool whole)
 {
 	while (in->n > 0) {
@@ -101,8 +102,8 @@ static int read_status(struct span line, unsigned *ret, bool *ret_is_10)
 {
 	unsigned v = 0;
 
-	if (line.n < 13 || memcmp(line.p, "HTTP/1.", 7) != 0 || (line.p[7] != '0' && line.p[7] != '1') || line.p[8] != ' ' ||
-	    line.p[12] != ' ')
+	if (line.n < 13 || memcmp(line.p, "HTTP/1.", 7) != 0 || (line.p[7] != '0' && line.p[7] != '1') ||
+	    line.p[8] != ' ' || line.p[12] != ' ')
 		return -EPROTO;
 	for (int i = 9; i < 12; i++) {
 		if (line.p[i] < '0' || line.p[i] > '9')
@@ -347,8 +348,8 @@ static bool is_kept_cookie(struct span value)
 bool answer_keeps(enum prov_host_id host, const struct answer *a, const struct http_field *f)
 {
 	static const char *const dropped[] = {
-		"connection", "keep-alive", "te",	       "trailer", "transfer-encoding", "upgrade", "alt-svc",
-		"clear-site-data", "nel",   "report-to",
+		"connection", "keep-alive",	 "te",	"trailer",   "transfer-encoding", "upgrade",
+		"alt-svc",    "clear-site-data", "nel", "report-to",
 	};
 
 	if (http_is_one_of(f->name, dropped, ARRAY_SIZE(dropped)) || http_begins(f->name, "proxy-") ||
@@ -365,7 +366,8 @@ bool answer_keeps(enum prov_host_id host, const struct answer *a, const struct h
 		if (!http_is(a->f[i].name, "connection"))
 			continue;
 		while (http_next_item(&list, &item))
-			if (item.n == f->name.n && strncasecmp((const char *)item.p, (const char *)f->name.p, item.n) == 0)
+			if (item.n == f->name.n &&
+			    strncasecmp((const char *)item.p, (const char *)f->name.p, item.n) == 0)
 				return false;
 	}
 	return true;

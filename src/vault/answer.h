@@ -1,5 +1,6 @@
-/* Strict parser of what a service answers over HTTP/1.1 (credentials page 8.2): bytes in, events out. What is not exactly HTTP
- * is an error, for an answer that two programs read differently is the end of their agreement on where the next one begins. */
+/* Strict parser of what a service answers over HTTP/1.1 (credentials page 8.2): bytes in, events out. What is not
+ * exactly HTTP is an error, for an answer that two programs read differently is the end of their agreement on where the
+ * next one begins. */
 #pragma once
 
 #include <stdbool.h>
@@ -28,10 +29,10 @@ struct answer {
 	unsigned status;
 	enum http_body framing;
 	uint64_t length;
-	bool closes;	    /* the connection carries no other answer */
-	size_t n_fields;    /* of ANSWER_HEAD or ANSWER_TRAILERS, until the next call */
+	bool closes;	 /* the connection carries no other answer */
+	size_t n_fields; /* of ANSWER_HEAD or ANSWER_TRAILERS, until the next call */
 	struct http_field f[HTTP_FIELDS_MAX];
-	struct span body;   /* borrowed from the input */
+	struct span body; /* borrowed from the input */
 	/* Its own. */
 	int state;
 	unsigned interim;
@@ -48,8 +49,8 @@ void answer_done(struct answer *a);
  * answer_feed() - Read on
  * @in:		Moved past what was used; call again until ANSWER_MORE, ANSWER_END or ANSWER_UPGRADED
  *
- * Return: enum answer_event; -EPROTO: this is no answer, and nothing after it is one (502 upstream-framing, or a reset when
- * the head was already passed on); -ENOMEM
+ * Return: enum answer_event; -EPROTO: this is no answer, and nothing after it is one (502 upstream-framing, or a reset
+ * when the head was already passed on); -ENOMEM
  */
 int answer_feed(struct answer *a, struct span *in);
 

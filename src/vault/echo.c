@@ -1,17 +1,18 @@
 /* How it works.
  *
- * Work is done on a window: the bytes that were held back, then the new ones. First the tail is found that has to be held
- * back: from the leftmost place at which the window ends in the middle of something that may be a hit. All hits that begin
- * before that place lie whole in the window, since else the place would be further left, and are looked for in two passes:
+ * Work is done on a window: the bytes that were held back, then the new ones. First the tail is found that has to be
+ * held back: from the leftmost place at which the window ends in the middle of something that may be a hit. All hits
+ * that begin before that place lie whole in the window, since else the place would be further left, and are looked for
+ * in two passes:
  *
- *   fixed    needles as they are and their base64 digits. Wu and Manber's search: a table over hashes of three bytes says how
- *            far the window of 16 bytes may move, 10 and more on ordinary text. It does not slow down with more needles.
+ *   fixed    needles as they are and their base64 digits. Wu and Manber's search: a table over hashes of three bytes
+ * says how far the window of 16 bytes may move, 10 and more on ordinary text. It does not slow down with more needles.
  *   escaped  only at an escape (found by memchr) that stands for a character of some needle. What lies before the first
  *            escape of a hit is raw, so each place of that character in each needle gives one start to be checked.
  *
- * Hits are marked in a mask beside the window and overwritten when bytes leave, because hits may overlap: bytes that are
- * already marked may be part of the next one, and are compared as they came. A needle's own "%" or "\" is taken for an escape
- * where it could be one; tokens have neither. */
+ * Hits are marked in a mask beside the window and overwritten when bytes leave, because hits may overlap: bytes that
+ * are already marked may be part of the next one, and are compared as they came. A needle's own "%" or "\" is taken for
+ * an escape where it could be one; tokens have neither. */
 #include "vault/echo.h"
 
 #include <assert.h>
@@ -28,7 +29,9 @@
 #define NONE UINT16_MAX
 #define WINDOW_MAX (ECHO_HOLD_MAX + ECHO_WINDOW)
 
-const char *const echo_form_str[ECHO_FORMS] = { [ECHO_RAW] = "raw", [ECHO_ESCAPED] = "escaped", [ECHO_BASE64] = "base64" };
+const char *const echo_form_str[ECHO_FORMS] = {
+	[ECHO_RAW] = "raw", [ECHO_ESCAPED] = "escaped", [ECHO_BASE64] = "base64"
+};
 
 struct needle {
 	const uint8_t *p;
@@ -38,12 +41,12 @@ struct needle {
 
 struct echo_set {
 	unsigned refs;
-	uint16_t n_fixed, n_raw;      /* the raw ones come first */
-	uint32_t longest;	      /* bytes that an unfinished hit can have */
-	uint8_t first[256];	      /* begins a needle */
-	uint8_t in_raw[256];	      /* is in one */
-	uint8_t inside[256];	      /* can be in a hit of any form */
-	uint8_t pair[65536 / 8];      /* two bytes that begin one */
+	uint16_t n_fixed, n_raw; /* the raw ones come first */
+	uint32_t longest;	 /* bytes that an unfinished hit can have */
+	uint8_t first[256];	 /* begins a needle */
+	uint8_t in_raw[256];	 /* is in one */
+	uint8_t inside[256];	 /* can be in a hit of any form */
+	uint8_t pair[65536 / 8]; /* two bytes that begin one */
 	uint8_t shift[1 << HASH_BITS];
 	uint16_t bucket[1 << HASH_BITS];
 	struct needle fixed[FIXED_MAX];
@@ -203,8 +206,8 @@ static int hex(uint8_t c)
 	return c >= '0' && c <= '9' ? c - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
 }
 
-/* One character in any form at @p; how many bytes it takes, 0 when @n ends within an escape. What is no escape stands for
- * itself. */
+/* One character in any form at @p; how many bytes it takes, 0 when @n ends within an escape. What is no escape stands
+ * for itself. */
 static size_t symbol(const uint8_t *p, size_t n, int *ret)
 {
 	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -235,7 +238,8 @@ static size_t symbol(const uint8_t *p, size_t n, int *ret)
 	return at + digits;
 }
 
-/* Walks needle @f from its character @k on at @at of the window. The end of the hit; 0: none; -1: the window ends first. */
+/* Walks needle @f from its character @k on at @at of the window. The end of the hit; 0: none; -1: the window ends
+ * first. */
 static ssize_t walk(const struct needle *f, size_t k, const uint8_t *w, size_t n, size_t at)
 {
 	for (; k < f->n; k++) {

@@ -1,10 +1,10 @@
-/* The echo scanner (credentials page 8.2): no answer takes a secret back to the guest. Bytes in, the same number of bytes out,
- * with each hit overwritten by "x". Only a tail that may still become a hit is held back.
+/* The echo scanner (credentials page 8.2): no answer takes a secret back to the guest. Bytes in, the same number of
+ * bytes out, with each hit overwritten by "x". Only a tail that may still become a hit is held back.
  *
- * A needle is found raw; with any of its characters percent-encoded or escaped as in JSON; and as base64, standard or URL, at
- * each of the three alignments, by the digits that it alone determines (what the digits at either end share with their
- * neighbours stays: at most 4 bits). Halves of a needle with other bytes between them are not found, nor is what is encoded
- * twice. */
+ * A needle is found raw; with any of its characters percent-encoded or escaped as in JSON; and as base64, standard or
+ * URL, at each of the three alignments, by the digits that it alone determines (what the digits at either end share
+ * with their neighbours stays: at most 4 bits). Halves of a needle with other bytes between them are not found, nor is
+ * what is encoded twice. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,15 +16,15 @@
 #define ECHO_NEEDLE_MIN 16 /* shorter ones are passed over: they would be found by chance */
 #define ECHO_NEEDLE_MAX 4096
 #define ECHO_NEEDLES_MAX 64
-#define ECHO_WINDOW (16 << 10)			 /* looked at in one piece, beside what was held back */
-#define ECHO_HOLD_MAX (6 * ECHO_NEEDLE_MAX)	 /* all of one as \uXXXX */
+#define ECHO_WINDOW (16 << 10)		    /* looked at in one piece, beside what was held back */
+#define ECHO_HOLD_MAX (6 * ECHO_NEEDLE_MAX) /* all of one as \uXXXX */
 
 /* Which form a hit had, for the record. */
 enum echo_form { ECHO_RAW, ECHO_ESCAPED, ECHO_BASE64, ECHO_FORMS };
 extern const char *const echo_form_str[ECHO_FORMS];
 
-/* All needles of one generation of the table; not changed afterwards, and shared by all answers that began with it. It lies
- * in the arena. */
+/* All needles of one generation of the table; not changed afterwards, and shared by all answers that began with it. It
+ * lies in the arena. */
 struct echo_set;
 
 /**

@@ -33,7 +33,8 @@ static int put_number(struct buf *out, const char *name, int64_t n)
 	return r < 0 ? r : put(out, text);
 }
 
-static int put_ph(struct buf *out, const char *name, const struct ph_set *set, enum ph_kind kind, const struct ph_claims *c)
+static int put_ph(struct buf *out, const char *name, const struct ph_set *set, enum ph_kind kind,
+		  const struct ph_claims *c)
 {
 	int r = put(out, name);
 
@@ -107,7 +108,8 @@ int guestfile_codex(const struct login_info *info, const struct ph_set *set, int
 	if (info->mode != LOGIN_CHATGPT || !gmtime_r(&t, &tm))
 		return -ENOENT;
 	(void)strftime(now, sizeof(now), "%Y-%m-%dT%H:%M:%SZ", &tm);
-	r = put_ph(out, "{\"auth_mode\":\"chatgpt\",\"OPENAI_API_KEY\":null,\"tokens\":{\"id_token\":", set, PH_CODEX_ID, &c);
+	r = put_ph(out, "{\"auth_mode\":\"chatgpt\",\"OPENAI_API_KEY\":null,\"tokens\":{\"id_token\":", set,
+		   PH_CODEX_ID, &c);
 	if (r == 0)
 		r = put_ph(out, ",\"access_token\":", set, PH_CODEX_A, &c);
 	if (r == 0)
@@ -119,7 +121,8 @@ int guestfile_codex(const struct login_info *info, const struct ph_set *set, int
 	return r < 0 ? r : put(out, "}");
 }
 
-int guestfile_opencode(const struct login_info *info, uint32_t keys, const struct ph_set *set, int64_t now_s, struct buf *out)
+int guestfile_opencode(const struct login_info *info, uint32_t keys, const struct ph_set *set, int64_t now_s,
+		       struct buf *out)
 {
 	const char *sep = "";
 	int r = put(out, "{");

@@ -1,5 +1,5 @@
-/* The login files of the guest (credentials page 2.2): written from an allow-list, never copied. Compact JSON. What goes in is
- * placeholders and struct login_info, in which nothing is secret. */
+/* The login files of the guest (credentials page 2.2): written from an allow-list, never copied. Compact JSON. What
+ * goes in is placeholders and struct login_info, in which nothing is secret. */
 #pragma once
 
 #include "base/buf.h"
@@ -21,7 +21,8 @@ int guestfile_codex(const struct login_info *info, const struct ph_set *set, int
 int guestfile_codex_key(enum ph_kind kind, const struct ph_set *set, struct buf *out);
 
 /* opencode/auth.json. @info NULL: no OpenAI login. @keys: PH_BIT of the lent ones. */
-int guestfile_opencode(const struct login_info *info, uint32_t keys, const struct ph_set *set, int64_t now_s, struct buf *out);
+int guestfile_opencode(const struct login_info *info, uint32_t keys, const struct ph_set *set, int64_t now_s,
+		       struct buf *out);
 
 /* What the placeholders of a login say. An unknown expiry is an hour from now. */
 struct ph_claims guestfile_claims(const struct login_info *info, int64_t now_s);

@@ -361,8 +361,9 @@ bool hostfile_copilot_takes(struct span token, const char **ret_why)
 	*ret_why = NULL;
 	if (begins(token, "gho_") || begins(token, "ghu_") || begins(token, "github_pat_"))
 		return true;
-	*ret_why = begins(token, "ghp_") ? "a classic token (ghp_) is not taken by Copilot; sign in with `gh auth login` or `copilot`" :
-					   "Copilot takes only tokens that begin with gho_, ghu_ or github_pat_";
+	*ret_why = begins(token, "ghp_")
+			   ? "a classic token (ghp_) is not taken by Copilot; sign in with `gh auth login` or `copilot`"
+			   : "Copilot takes only tokens that begin with gho_, ghu_ or github_pat_";
 	return false;
 }
 

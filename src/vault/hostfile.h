@@ -1,6 +1,6 @@
-/* The host's login files (credentials page 2.1, 2.5): bytes in, what may be lent out. Only the members that are named here
- * are looked at; everything else in a file does not exist for us. Secrets go into the arena, all else is data that may be
- * shown. The files of the guest are made by guestfile.h from the latter alone. */
+/* The host's login files (credentials page 2.1, 2.5): bytes in, what may be lent out. Only the members that are named
+ * here are looked at; everything else in a file does not exist for us. Secrets go into the arena, all else is data that
+ * may be shown. The files of the guest are made by guestfile.h from the latter alone. */
 #pragma once
 
 #include <stdbool.h>
@@ -49,8 +49,8 @@ void host_keys_done(struct host_keys *k);
  * @ret:	Zeroed or of an earlier reading, which is wiped on success and untouched otherwise
  * @ret_why:	On failure, and for entries that were passed over, the cause as a fixed text without content; else NULL
  *
- * Return: 0: can be lent; -ENOENT: signed out, which is no fault; -EBADMSG: warn once; -ENOTSUP: a kind of login that is
- * not lent, say so once; -ENOMEM: the arena is full
+ * Return: 0: can be lent; -ENOENT: signed out, which is no fault; -EBADMSG: warn once; -ENOTSUP: a kind of login that
+ * is not lent, say so once; -ENOMEM: the arena is full
  */
 int hostfile_anthropic(struct span text, struct login *ret, const char **ret_why);
 int hostfile_openai(struct span text, struct login *ret, const char **ret_why);

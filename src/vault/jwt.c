@@ -16,7 +16,8 @@ static bool all_of(struct span s, size_t max, const char *more, bool upper)
 	for (size_t i = 0; i < s.n; i++) {
 		uint8_t c = s.p[i];
 
-		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (upper && c >= 'A' && c <= 'Z') || (c && strchr(more, c))))
+		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (upper && c >= 'A' && c <= 'Z') ||
+		      (c && strchr(more, c))))
 			return false;
 	}
 	return true;
@@ -93,7 +94,8 @@ int jwt_read(struct span token, struct jwt *ret)
 	int r = -EBADMSG;
 	ssize_t n;
 
-	if (!next_part(&token, &head, false) || !next_part(&token, &payload, false) || !next_part(&token, &signature, true))
+	if (!next_part(&token, &head, false) || !next_part(&token, &payload, false) ||
+	    !next_part(&token, &signature, true))
 		return -EBADMSG;
 	for (size_t i = 0; i < signature.n; i++)
 		if (!base64_is_digit(BASE64_URL, signature.p[i]) && !memchr("+/=", signature.p[i], 3))

@@ -21,8 +21,8 @@ int renew_program_limit_ms(enum renew_program p)
 	return p == RENEW_CLAUDE_PROMPT ? 45000 : p == RENEW_CODEX_EXEC ? 60000 : 20000;
 }
 
-/* What comes after @p; the first one for RENEW_NOTHING. The short one of each provider renews only what is about to end, so
- * a token that was refused before its time needs another. */
+/* What comes after @p; the first one for RENEW_NOTHING. The short one of each provider renews only what is about to
+ * end, so a token that was refused before its time needs another. */
 static enum renew_program next_program(const struct renew *r, enum renew_program p, bool rejected)
 {
 	switch (p) {
@@ -120,7 +120,8 @@ void renew_forget(struct renew *r, uint32_t id)
 			r->waiting[i].id = 0;
 }
 
-enum renew_act renew_act(struct renew *r, const struct renew_file *f, int64_t now, int64_t wall_ms, enum renew_program *ret_program)
+enum renew_act renew_act(struct renew *r, const struct renew_file *f, int64_t now, int64_t wall_ms,
+			 enum renew_program *ret_program)
 {
 	/* Another session may have renewed it; for that no lock is needed. */
 	if (r->state == RENEW_LOCKING && !r->locked && (!renew_is_due(r, f, wall_ms) || !somebody_waits(r)))
@@ -147,7 +148,8 @@ enum renew_act renew_act(struct renew *r, const struct renew_file *f, int64_t no
 	return RENEW_RUN;
 }
 
-void renew_lock(struct renew *r, bool got, int64_t since_start_ms, const struct renew_file *f, int64_t now, int64_t wall_ms)
+void renew_lock(struct renew *r, bool got, int64_t since_start_ms, const struct renew_file *f, int64_t now,
+		int64_t wall_ms)
 {
 	r->locked = got;
 	if (r->state != RENEW_LOCKING)
@@ -199,8 +201,8 @@ int64_t renew_wake(const struct renew *r)
 	return at;
 }
 
-enum token_lack renew_values(const struct renew *r, const struct renew_file *f, const struct login_info *info, enum ph_kind kind,
-			     int64_t wall_ms, struct token_values *ret)
+enum token_lack renew_values(const struct renew *r, const struct renew_file *f, const struct login_info *info,
+			     enum ph_kind kind, int64_t wall_ms, struct token_values *ret)
 {
 	int64_t left = f->exp_ms - wall_ms, floor_s = kind == PH_OPENCODE_R ? 30 : RENEW_DUE_S;
 

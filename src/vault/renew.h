@@ -1,5 +1,6 @@
-/* When the host's own program renews a login, and what the guest is told (credentials page 6.2, 6.3). Decisions only: the clock
- * and what was read of the host's file come in, what to do next comes out. Files, locks and programs belong to the launcher.
+/* When the host's own program renews a login, and what the guest is told (credentials page 6.2, 6.3). Decisions only:
+ *the clock and what was read of the host's file come in, what to do next comes out. Files, locks and programs belong to
+ *the launcher.
  *
  *	IDLE --ask, due--> LOCKING --lock, still due, not damped--> RUNNING --program ended--> RUNNING (next) or IDLE
  *	                      \--file is fresh, damped, or nobody waits any more--> IDLE
@@ -15,7 +16,7 @@
 #define RENEW_RETRY_MS 50     /* between two tries for the lock */
 #define RENEW_DAMPER_MS 30000 /* no second start after one */
 #define RENEW_WAITING_MAX 8
-#define RENEW_ASKED_MAX 30    /* a minute */
+#define RENEW_ASKED_MAX 30 /* a minute */
 #define RENEW_MINUTE_MS 60000
 
 /* What the host's file holds now. */
@@ -25,8 +26,15 @@ struct renew_file {
 	uint64_t generation; /* another number for another content */
 };
 
-enum renew_program { RENEW_NOTHING, RENEW_CLAUDE_STATUS, RENEW_CLAUDE_PROMPT, RENEW_CODEX_SERVER, RENEW_CODEX_SERVER_RENEW,
-		     RENEW_CODEX_EXEC, RENEW_PROGRAMS };
+enum renew_program {
+	RENEW_NOTHING,
+	RENEW_CLAUDE_STATUS,
+	RENEW_CLAUDE_PROMPT,
+	RENEW_CODEX_SERVER,
+	RENEW_CODEX_SERVER_RENEW,
+	RENEW_CODEX_EXEC,
+	RENEW_PROGRAMS
+};
 extern const char *const renew_program_str[RENEW_PROGRAMS];
 int renew_program_limit_ms(enum renew_program p);
 
@@ -84,10 +92,12 @@ void renew_forget(struct renew *r, uint32_t id);
  * renew_act() - What is to be done now; called after each event and at renew_wake()
  * @ret_program: For RENEW_RUN
  */
-enum renew_act renew_act(struct renew *r, const struct renew_file *f, int64_t now, int64_t wall_ms, enum renew_program *ret_program);
+enum renew_act renew_act(struct renew *r, const struct renew_file *f, int64_t now, int64_t wall_ms,
+			 enum renew_program *ret_program);
 
 /* The outcome of RENEW_LOCK. @since_start_ms: age of the stamp, negative: none. */
-void renew_lock(struct renew *r, bool got, int64_t since_start_ms, const struct renew_file *f, int64_t now, int64_t wall_ms);
+void renew_lock(struct renew *r, bool got, int64_t since_start_ms, const struct renew_file *f, int64_t now,
+		int64_t wall_ms);
 /* The outcome of RENEW_RUN; the file was read anew, and it alone decides. */
 void renew_ended(struct renew *r, const struct renew_file *f, int64_t wall_ms);
 
@@ -103,5 +113,5 @@ int64_t renew_wake(const struct renew *r);
  *
  * Return: TOKEN_LACK_NONE: 200; else why it is a 503
  */
-enum token_lack renew_values(const struct renew *r, const struct renew_file *f, const struct login_info *info, enum ph_kind kind,
-			     int64_t wall_ms, struct token_values *ret);
+enum token_lack renew_values(const struct renew *r, const struct renew_file *f, const struct login_info *info,
+			     enum ph_kind kind, int64_t wall_ms, struct token_values *ret);

@@ -10,8 +10,8 @@
 #define GRAIN 64
 #define GRAINS (SECRET_ARENA / GRAIN)
 
-/* The book lies outside: nothing that is written past a piece can reach it. used[i] is the number of grains of the piece
- * that begins at grain i; 0 elsewhere. */
+/* The book lies outside: nothing that is written past a piece can reach it. used[i] is the number of grains of the
+ * piece that begins at grain i; 0 elsewhere. */
 static uint8_t *arena;
 static size_t grains;
 static uint32_t used[GRAINS];
@@ -46,7 +46,8 @@ int secret_arena_open(size_t size, struct err *err)
 			return 0;
 		}
 	}
-	return err_set(err, -ENOMEM, "memory for logins cannot be locked: the limit is too low; raise it (ulimit -l) to 128 or more");
+	return err_set(err, -ENOMEM,
+		       "memory for logins cannot be locked: the limit is too low; raise it (ulimit -l) to 128 or more");
 }
 
 int secret_hide_process(void)

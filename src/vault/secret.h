@@ -1,6 +1,6 @@
-/* Where secrets lie (credentials page 4.4): one arena of the process, locked into memory, left out of core dumps, empty in a
- * forked child, between two pages that cannot be touched, and wiped when a piece is given back. A secret is never a string
- * and never near printf. */
+/* Where secrets lie (credentials page 4.4): one arena of the process, locked into memory, left out of core dumps, empty
+ * in a forked child, between two pages that cannot be touched, and wiped when a piece is given back. A secret is never
+ * a string and never near printf. */
 #pragma once
 
 #include <stdint.h>
@@ -8,10 +8,10 @@
 #include "base/err.h"
 #include "base/span.h"
 
-#define SECRET_ARENA (3 << 20)	/* two host files at their largest and all secrets */
+#define SECRET_ARENA (3 << 20)	    /* two host files at their largest and all secrets */
 #define SECRET_ARENA_MIN (96 << 10) /* below: a host that lets nothing be locked */
-#define SECRET_MIN 16		/* shorter ones cannot be looked for in answers */
-#define SECRET_MAX (16 << 10)	/* an access token; what a header may hold with room */
+#define SECRET_MIN 16		    /* shorter ones cannot be looked for in answers */
+#define SECRET_MAX (16 << 10)	    /* an access token; what a header may hold with room */
 
 /**
  * secret_arena_open() - Make the arena; once, before the first secret
@@ -34,7 +34,8 @@ struct secret {
 	size_t n;
 };
 
-/* A copy of @from in the arena; what @s held is wiped. An empty @from: none. 0, -ENOMEM, or -E2BIG above SECRET_MAX; then
+/* A copy of @from in the arena; what @s held is wiped. An empty @from: none. 0, -ENOMEM, or -E2BIG above SECRET_MAX;
+ * then
  * @s is as it was. */
 int secret_set(struct secret *s, struct span from);
 void secret_done(struct secret *s);

@@ -1,6 +1,6 @@
-/* One login file of the host as the vault's table has it (credentials page 4): looked at before each request that needs it, read
- * again when it changed, never served across a change. Secrets of earlier contents stay known to the scanner of answers for
- * 15 minutes. The clock comes in; the folder is a descriptor of the caller. */
+/* One login file of the host as the vault's table has it (credentials page 4): looked at before each request that needs
+ * it, read again when it changed, never served across a change. Secrets of earlier contents stay known to the scanner
+ * of answers for 15 minutes. The clock comes in; the folder is a descriptor of the caller. */
 #pragma once
 
 #include <sys/stat.h>
@@ -9,7 +9,7 @@
 
 #define SOURCE_RETRIES 3
 #define SOURCE_RETRY_MS 20
-#define SOURCE_GOOD_MS 5000	/* a file that cannot be read is waited for so long: Codex truncates it in place */
+#define SOURCE_GOOD_MS 5000 /* a file that cannot be read is waited for so long: Codex truncates it in place */
 #define SOURCE_OLD_MS 900000
 #define SOURCE_OLD_MAX 32
 
@@ -25,9 +25,9 @@ struct source_id {
 
 struct source {
 	enum source_kind kind;
-	int dirfd;	  /* borrowed */
-	const char *name; /* kept; one component */
-	uid_t owner;	  /* beside root */
+	int dirfd;			/* borrowed */
+	const char *name;		/* kept; one component */
+	uid_t owner;			/* beside root */
 	bool (*may)(int fd, void *arg); /* whether the file that was opened lies where it may; NULL: anywhere */
 	void *arg;
 
@@ -38,8 +38,8 @@ struct source {
 	const char *why;     /* the cause of a failure or of what was passed over; fixed text, NULL: none */
 
 	struct source_id id;
-	bool have;	   /* login or keys are of @id */
-	bool bad;	   /* the last reading failed; of @bad_id */
+	bool have; /* login or keys are of @id */
+	bool bad;  /* the last reading failed; of @bad_id */
 	struct source_id bad_id;
 	int bad_result;
 	unsigned retries;
@@ -57,13 +57,13 @@ void source_done(struct source *s);
  * source_look() - Make what is there current
  * @now:	Milliseconds of the boot-time clock
  *
- * Return: 0: login or keys can be used; -ENOENT: signed out or no file; -EAGAIN: it seems to be in the middle of a write, ask
- * again at @retry_at; -EBADMSG, -ENOTSUP, -EPERM (not ours, no file, too large, not where it may be), or another negative
- * errno: cannot be used, see @why
+ * Return: 0: login or keys can be used; -ENOENT: signed out or no file; -EAGAIN: it seems to be in the middle of a
+ * write, ask again at @retry_at; -EBADMSG, -ENOTSUP, -EPERM (not ours, no file, too large, not where it may be), or
+ * another negative errno: cannot be used, see @why
  */
 int source_look(struct source *s, int64_t now);
 
-/* What the scanner of answers has to find: of a JWT the signature, of others all; borrowed until the next source_look(). At
- * most @max of them; how many. Wipes what is past its time. */
+/* What the scanner of answers has to find: of a JWT the signature, of others all; borrowed until the next
+ * source_look(). At most @max of them; how many. Wipes what is past its time. */
 size_t source_needles(struct source *s, int64_t now, struct span *ret, size_t max);
 #define SOURCE_NEEDLES_MAX (4 + PH_KINDS + SOURCE_OLD_MAX)

@@ -1,5 +1,5 @@
-/* Throughput of the scanner of answers over ordinary text: an event stream with JSON in it, prose, and base64. Usage: bench-echo
- * [MIB]. Prints MB/s a kind, with the needles of a session: six secrets, each in all its forms. */
+/* Throughput of the scanner of answers over ordinary text: an event stream with JSON in it, prose, and base64. Usage:
+ * bench-echo [MIB]. Prints MB/s a kind, with the needles of a session: six secrets, each in all its forms. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,8 @@ static uint32_t next(void)
 
 static void fill(uint8_t *p, int kind)
 {
-	static const char *const words[] = { "the ", "file ", "reads ", "const ", "error ", "in ", "return ", "value; ", "and ", "Claude ", "100% ", "sk-" };
+	static const char *const words[] = { "the ",	"file ",   "reads ", "const ",	"error ", "in ",
+					     "return ", "value; ", "and ",   "Claude ", "100% ",  "sk-" };
 	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	size_t at = 0;
 
@@ -40,8 +41,11 @@ static void fill(uint8_t *p, int kind)
 		size_t n;
 
 		if (kind == 0)
-			(void)snprintf(line, sizeof(line), "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":%u,\"delta\":{\"type\":"
-				       "\"text_delta\",\"text\":\"%s%s\\n\\\"%s\\\"\"}}\n\n", next() % 9, words[next() % 12], words[next() % 12], words[next() % 12]);
+			(void)snprintf(line, sizeof(line),
+				       "event: content_block_delta\ndata: "
+				       "{\"type\":\"content_block_delta\",\"index\":%u,\"delta\":{\"type\":"
+				       "\"text_delta\",\"text\":\"%s%s\\n\\\"%s\\\"\"}}\n\n",
+				       next() % 9, words[next() % 12], words[next() % 12], words[next() % 12]);
 		else if (kind == 1)
 			(void)snprintf(line, sizeof(line), "%s", words[next() % 12]);
 		else

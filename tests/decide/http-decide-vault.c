@@ -1,5 +1,5 @@
-/* The half of vault of http-decide: answers of a service, renewals, and the host's files. Host files are written as the case
- * describes them and read by the real reader; programs, locks and the clock are played. */
+/* The half of vault of http-decide: answers of a service, renewals, and the host's files. Host files are written as the
+ * case describes them and read by the real reader; programs, locks and the clock are played. */
 #include "http-decide.h"
 
 #include <errno.h>
@@ -95,9 +95,15 @@ static struct asked find_request(const struct decide_case *c)
 static struct echo *scanner(const struct decide_case *c, enum prov_host_id host)
 {
 	static const char *const names[HOSTS] = {
-		[HOST_ANTHROPIC] = "anthropic", [HOST_ANTHROPIC_MCP] = "anthropic", [HOST_CHATGPT] = "openai",
-		[HOST_OPENAI] = "openai",	[HOST_ZAI] = "zai",		    [HOST_ZHIPU] = "zhipu",
-		[HOST_KIMI] = "kimi",		[HOST_MOONSHOT] = "moonshot",	    [HOST_MOONSHOT_CN] = "moonshot",
+		[HOST_ANTHROPIC] = "anthropic",
+		[HOST_ANTHROPIC_MCP] = "anthropic",
+		[HOST_CHATGPT] = "openai",
+		[HOST_OPENAI] = "openai",
+		[HOST_ZAI] = "zai",
+		[HOST_ZHIPU] = "zhipu",
+		[HOST_KIMI] = "kimi",
+		[HOST_MOONSHOT] = "moonshot",
+		[HOST_MOONSHOT_CN] = "moonshot",
 	};
 	const char *group = names[host] ? names[host] : prov_hosts[host].prov == PROV_COPILOT ? "copilot" : "gh", *key;
 	struct span needles[ECHO_NEEDLES_MAX];
@@ -307,8 +313,8 @@ static char *jwt_with(const char *payload, const char *like)
 
 static char *anthropic_file(const struct world *w)
 {
-	const json_t *secrets = json_object_get(w->c->fixture, "secrets"), *ms = json_object_get(w->state, "expires_at_ms"),
-		     *scopes = json_object_get(w->state, "scopes");
+	const json_t *secrets = json_object_get(w->c->fixture, "secrets"),
+		     *ms = json_object_get(w->state, "expires_at_ms"), *scopes = json_object_get(w->state, "scopes");
 	json_t *o = json_pack("{s:s,s:s}", "accessToken", str(secrets, "anthropic-access"), "refreshToken",
 			      str(secrets, "anthropic-refresh"));
 	char *inner, *whole;
@@ -337,9 +343,12 @@ static char *openai_file(const struct world *w)
 	if (strcmp(mode, "apikey") == 0 || strcmp(str(w->state, "mode"), "apikey") == 0)
 		return xasprintf("{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"%s\"}", str(secrets, "openai-key"));
 	(void)snprintf(payload, sizeof(payload), "{\"exp\":%lld}", (long long)w->exp_s);
-	token = json_is_true(json_object_get(w->state, "opaque")) ? xstrdup("CANARY-opaque-0123456789abcdef") : jwt_with(payload, access);
-	whole = xasprintf("{\"tokens\":{\"access_token\":\"%s\",\"refresh_token\":\"%s\",\"id_token\":\"%s\",\"account_id\":\"%s\"}}",
-			  token, str(secrets, "openai-refresh"), str(secrets, "openai-id"), str(w->c->fixture, "account_id"));
+	token = json_is_true(json_object_get(w->state, "opaque")) ? xstrdup("CANARY-opaque-0123456789abcdef")
+								  : jwt_with(payload, access);
+	whole = xasprintf("{\"tokens\":{\"access_token\":\"%s\",\"refresh_token\":\"%s\",\"id_token\":\"%s\",\"account_"
+			  "id\":\"%s\"}}",
+			  token, str(secrets, "openai-refresh"), str(secrets, "openai-id"),
+			  str(w->c->fixture, "account_id"));
 	free(token);
 	return whole;
 }
@@ -347,22 +356,23 @@ static char *openai_file(const struct world *w)
 static void read_world(struct world *w)
 {
 	const json_t *text = json_object_get(w->state, "file");
-	bool bridged = json_number_value(json_object_get(w->state, "unparsable_s")) < 5 && json_object_get(w->state, "unparsable_s");
+	bool bridged = json_number_value(json_object_get(w->state, "unparsable_s")) < 5 &&
+		       json_object_get(w->state, "unparsable_s");
 	AUTO_FREE(char, file);
 	const char *why;
 	int e;
 
-	file = text && !w->rotated && !bridged ? xstrdup(json_string_value(text)) :
-	       w->prov == PROV_ANTHROPIC       ? anthropic_file(w) :
-						 openai_file(w);
-	e = json_is_false(json_object_get(w->state, "signed_in")) ? -ENOENT :
-	    w->prov == PROV_ANTHROPIC				  ? hostfile_anthropic(span_str(file), &w->login, &why) :
-								    hostfile_openai(span_str(file), &w->login, &why);
+	file = text && !w->rotated && !bridged ? xstrdup(json_string_value(text))
+	       : w->prov == PROV_ANTHROPIC     ? anthropic_file(w)
+					       : openai_file(w);
+	e = json_is_false(json_object_get(w->state, "signed_in")) ? -ENOENT
+	    : w->prov == PROV_ANTHROPIC				  ? hostfile_anthropic(span_str(file), &w->login, &why)
+								  : hostfile_openai(span_str(file), &w->login, &why);
 	w->file = (struct renew_file){ .generation = w->rotated ? 2 : 1, .exp_ms = w->login.info.exp_ms };
-	w->file.state = e == -ENOENT			    ? RENEW_FILE_SIGNED_OUT :
-			e < 0				    ? RENEW_FILE_BAD :
-			w->login.info.mode == LOGIN_APIKEY ? RENEW_FILE_KEY :
-							      RENEW_FILE_OK;
+	w->file.state = e == -ENOENT			     ? RENEW_FILE_SIGNED_OUT
+			: e < 0				     ? RENEW_FILE_BAD
+			: w->login.info.mode == LOGIN_APIKEY ? RENEW_FILE_KEY
+							     : RENEW_FILE_OK;
 }
 
 static void rotate(struct world *w, const char *how)
@@ -409,7 +419,8 @@ static bool play(struct world *w, struct renew *m, struct decide_result *r)
 		}
 		switch (renew_act(m, &w->file, t, w->wall, &p)) {
 		case RENEW_LOCK:
-			renew_lock(m, t >= (int64_t)held * 1000, stamp ? json_integer_value(stamp) * 1000 : -1, &w->file, t, w->wall);
+			renew_lock(m, t >= (int64_t)held * 1000, stamp ? json_integer_value(stamp) * 1000 : -1,
+				   &w->file, t, w->wall);
 			continue;
 		case RENEW_RUN:
 			r->programs_run += strcmp(program, "missing") != 0;
@@ -440,13 +451,14 @@ static void renew(struct world *w, enum ph_kind kind, struct decide_result *r)
 	if (lack == TOKEN_LACK_NONE)
 		lack = renew_values(&m, &w->file, &w->login.info, kind, w->wall, &v);
 	r->status = lack == TOKEN_LACK_NONE ? 200 : 503;
-	e = lack == TOKEN_LACK_NONE ? token_write_renewed(&w->c->judge.set, kind, &v, &r->answer) :
-				      token_write_lack(w->prov, lack, &r->answer);
+	e = lack == TOKEN_LACK_NONE ? token_write_renewed(&w->c->judge.set, kind, &v, &r->answer)
+				    : token_write_lack(w->prov, lack, &r->answer);
 	if (e < 0)
 		exit(2);
 }
 
-static void token_request(const struct decide_case *c, const struct request *q, struct span body, struct decide_result *r)
+static void token_request(const struct decide_case *c, const struct request *q, struct span body,
+			  struct decide_result *r)
 {
 	enum prov prov = prov_hosts[c->host].prov;
 	struct world w = { .c = c, .prov = prov };

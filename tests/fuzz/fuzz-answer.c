@@ -1,5 +1,5 @@
-/* Answers of a service. The first byte: HEAD, upgrade, and where the rest is cut. In one piece, in two and byte by byte the same
- * comes out, and fields are what they must be. */
+/* Answers of a service. The first byte: HEAD, upgrade, and where the rest is cut. In one piece, in two and byte by byte
+ * the same comes out, and fields are what they must be. */
 #include "fuzz.h"
 
 #include <string.h>
@@ -39,7 +39,8 @@ static struct seen read_all(const uint8_t *p, size_t n, unsigned flags, size_t f
 				s.body += a.body.n;
 				note(&s, a.body.p, a.body.n);
 			} else if (r == ANSWER_HEAD || r == ANSWER_TRAILERS || r == ANSWER_UPGRADED) {
-				MUST(r == ANSWER_UPGRADED ? a.status == 101 && (flags & 2) : a.status >= 200 && a.status < 600);
+				MUST(r == ANSWER_UPGRADED ? a.status == 101 && (flags & 2)
+							  : a.status >= 200 && a.status < 600);
 				note(&s, &a.status, sizeof(a.status));
 				for (size_t i = 0; i < a.n_fields; i++) {
 					MUST(http_is_token(a.f[i].name) && http_is_value(a.f[i].value));

@@ -1,5 +1,5 @@
-/* The scanner of answers against a slow one that decodes from every byte on. The first bytes choose needles and cuts; the rest is a
- * program that writes text with whole, cut and encoded needles in it. */
+/* The scanner of answers against a slow one that decodes from every byte on. The first bytes choose needles and cuts;
+ * the rest is a program that writes text with whole, cut and encoded needles in it. */
 #include "fuzz.h"
 
 #include <string.h>
@@ -10,8 +10,8 @@
 
 #define TEXT_MAX 4096
 
-static const char *const words[] = { "abcabcabcabcabcabcabcabc", "aaaaaaaaaaaaaaaa", "CANARY-anthropic-access-7f3a9c2e5b81", "~._-/+=:,;!?()[]",
-				     "abcabcabcabcabcab" };
+static const char *const words[] = { "abcabcabcabcabcabcabcabc", "aaaaaaaaaaaaaaaa",
+				     "CANARY-anthropic-access-7f3a9c2e5b81", "~._-/+=:,;!?()[]", "abcabcabcabcabcab" };
 
 static int hex_digit(uint8_t c)
 {
@@ -30,8 +30,9 @@ static size_t slow_walk(const uint8_t *t, size_t n, size_t at, const char *w)
 		if (left >= 3 && t[at] == '%' && hex_digit(t[at + 1]) >= 0 && hex_digit(t[at + 2]) >= 0 &&
 		    hex_digit(t[at + 1]) * 16 + hex_digit(t[at + 2]) == *w)
 			at += 3;
-		else if (left >= 6 && t[at] == '\\' && t[at + 1] == 'u' && t[at + 2] == '0' && t[at + 3] == '0' && hex_digit(t[at + 4]) >= 0 &&
-			 hex_digit(t[at + 5]) >= 0 && hex_digit(t[at + 4]) * 16 + hex_digit(t[at + 5]) == *w)
+		else if (left >= 6 && t[at] == '\\' && t[at + 1] == 'u' && t[at + 2] == '0' && t[at + 3] == '0' &&
+			 hex_digit(t[at + 4]) >= 0 && hex_digit(t[at + 5]) >= 0 &&
+			 hex_digit(t[at + 4]) * 16 + hex_digit(t[at + 5]) == *w)
 			at += 6;
 		else if (left >= 2 && t[at] == '\\' && t[at + 1] == '/' && *w == '/')
 			at += 2;

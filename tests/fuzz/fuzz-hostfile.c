@@ -1,5 +1,5 @@
-/* The host's login files, by the first byte: which one. What is lent fits its grammar; the guest's file is JSON and holds nothing
- * of a secret; nothing stays in the arena. */
+/* The host's login files, by the first byte: which one. What is lent fits its grammar; the guest's file is JSON and
+ * holds nothing of a secret; nothing stays in the arena. */
 #include "fuzz.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Bodies that a guest sends to a token endpoint: the first byte is host and content type. An answer is given to an owner alone, and
- * is JSON. */
+/* Bodies that a guest sends to a token endpoint: the first byte is host and content type. An answer is given to an
+ * owner alone, and is JSON. */
 #include "fuzz.h"
 
 #include <string.h>
@@ -9,8 +9,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
-	static const char *const types[] = { "application/json", "application/x-www-form-urlencoded", "application/json; charset=utf-8",
-					     "text/plain" };
+	static const char *const types[] = { "application/json", "application/x-www-form-urlencoded",
+					     "application/json; charset=utf-8", "text/plain" };
 	struct token_values v = { .expires_in = 3600, .scope = "user:inference" };
 	enum prov_host_id host;
 	enum token_verdict verdict;

@@ -33,7 +33,11 @@ static void begin(enum renew_program what, int limit_ms)
 	CHECK(mkdtemp(t.dir) != NULL);
 	t.fd = open(t.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	(void)snprintf(t.program, sizeof(t.program), "%s/program", t.dir);
-	t.run = (struct renew_run){ .what = what, .program = t.program, .path = "/usr/bin:/bin", .work_parent = t.fd, .work_path = t.dir,
+	t.run = (struct renew_run){ .what = what,
+				    .program = t.program,
+				    .path = "/usr/bin:/bin",
+				    .work_parent = t.fd,
+				    .work_path = t.dir,
 				    .limit_ms = limit_ms };
 }
 
@@ -68,17 +72,35 @@ static bool lives(pid_t pid)
 TEST(the_environment_is_exactly_the_list_and_the_folder_new_and_empty)
 {
 	static const char *const set[][2] = {
-		{ "HOME", "/home/ann" }, { "USER", "ann" }, { "LOGNAME", "ann" }, { "SHELL", "/bin/sh" }, { "LANG", "C" }, { "LC_TIME", "C" },
-		{ "XDG_RUNTIME_DIR", "/run/user/1" }, { "XDG_CONFIG_HOME", "/c" }, { "XDG_DATA_HOME", "/d" },
-		{ "DBUS_SESSION_BUS_ADDRESS", "unix:x" }, { "https_proxy", "http://proxy:1" }, { "SSL_CERT_FILE", "/etc/hostname" },
-		{ "NODE_EXTRA_CA_CERTS", "/nowhere/ca.pem" }, { "CLAUDE_CONFIG_DIR", "/etc" }, { "CODEX_HOME", "/etc" },
-		{ "ANTHROPIC_API_KEY", "key" }, { "ANTHROPIC_BASE_URL", "https://evil.example" }, { "NODE_OPTIONS", "--require=x" },
-		{ "LD_PRELOAD", "" }, { "GIT_DIR", "/x" }, { "GH_TOKEN", "t" }, { "BASH_ENV", "/x" }, { "PYTHONPATH", "/x" },
+		{ "HOME", "/home/ann" },
+		{ "USER", "ann" },
+		{ "LOGNAME", "ann" },
+		{ "SHELL", "/bin/sh" },
+		{ "LANG", "C" },
+		{ "LC_TIME", "C" },
+		{ "XDG_RUNTIME_DIR", "/run/user/1" },
+		{ "XDG_CONFIG_HOME", "/c" },
+		{ "XDG_DATA_HOME", "/d" },
+		{ "DBUS_SESSION_BUS_ADDRESS", "unix:x" },
+		{ "https_proxy", "http://proxy:1" },
+		{ "SSL_CERT_FILE", "/etc/hostname" },
+		{ "NODE_EXTRA_CA_CERTS", "/nowhere/ca.pem" },
+		{ "CLAUDE_CONFIG_DIR", "/etc" },
+		{ "CODEX_HOME", "/etc" },
+		{ "ANTHROPIC_API_KEY", "key" },
+		{ "ANTHROPIC_BASE_URL", "https://evil.example" },
+		{ "NODE_OPTIONS", "--require=x" },
+		{ "LD_PRELOAD", "" },
+		{ "GIT_DIR", "/x" },
+		{ "GH_TOKEN", "t" },
+		{ "BASH_ENV", "/x" },
+		{ "PYTHONPATH", "/x" },
 	};
-	static const char want[] =
-		"CLAUDE_CONFIG_DIR=/etc\nDBUS_SESSION_BUS_ADDRESS=unix:x\nHOME=/home/ann\nLANG=C\nLC_TIME=C\nLOGNAME=ann\nPATH=/usr/bin:/bin\n"
-		"SHELL=/bin/sh\nSSL_CERT_FILE=/etc/hostname\nTERM=dumb\nUSER=ann\nXDG_CONFIG_HOME=/c\nXDG_DATA_HOME=/d\n"
-		"XDG_RUNTIME_DIR=/run/user/1\nhttps_proxy=http://proxy:1\n";
+	static const char want[] = "CLAUDE_CONFIG_DIR=/etc\nDBUS_SESSION_BUS_ADDRESS=unix:x\nHOME=/home/"
+				   "ann\nLANG=C\nLC_TIME=C\nLOGNAME=ann\nPATH=/usr/bin:/bin\n"
+				   "SHELL=/bin/sh\nSSL_CERT_FILE=/etc/hostname\nTERM=dumb\nUSER=ann\nXDG_CONFIG_HOME=/"
+				   "c\nXDG_DATA_HOME=/d\n"
+				   "XDG_RUNTIME_DIR=/run/user/1\nhttps_proxy=http://proxy:1\n";
 	struct err err;
 	char *text;
 
@@ -87,7 +109,8 @@ TEST(the_environment_is_exactly_the_list_and_the_folder_new_and_empty)
 	for (size_t i = 0; i < ARRAY_SIZE(set); i++)
 		(void)setenv(set[i][0], set[i][1], 1);
 	script("tr '\\0' '\\n' </proc/$$/environ | grep -v '^_=' | LC_ALL=C sort >$O/env; echo \"$@\" >$O/args\n"
-	       "pwd >$O/pwd; ls -A >$O/ls; stat -c %a . >$O/mode; ls /proc/$$/fd | tr '\\n' ' ' >$O/fds; readlink /proc/$$/fd/0 >$O/in\n"
+	       "pwd >$O/pwd; ls -A >$O/ls; stat -c %a . >$O/mode; ls /proc/$$/fd | tr '\\n' ' ' >$O/fds; readlink "
+	       "/proc/$$/fd/0 >$O/in\n"
 	       "ulimit -c >$O/core; ps -o sid= -p $$ >$O/sid; echo $$ >$O/pid; echo plain error >&2; exit 3");
 	CHECK_INT(renew_run(&t.run, &err), ==, 0);
 	text = said("env");
@@ -134,7 +157,8 @@ TEST(at_the_limit_a_grandchild_that_ignores_sigterm_is_dead_after_two_seconds)
 	struct err err;
 
 	begin(RENEW_CLAUDE_PROMPT, 1500);
-	script("trap '' TERM; (trap '' TERM; echo $$ >/dev/null; sh -c 'trap \"\" TERM; echo $$ >'$O'/grand; while :; do sleep 1; done') &\n"
+	script("trap '' TERM; (trap '' TERM; echo $$ >/dev/null; sh -c 'trap \"\" TERM; echo $$ >'$O'/grand; while :; "
+	       "do sleep 1; done') &\n"
 	       "echo $$ >$O/pid; while :; do sleep 1; done");
 	began = now_ns();
 	CHECK_INT(renew_run(&t.run, &err), ==, -ETIMEDOUT);
@@ -167,11 +191,13 @@ TEST(the_server_is_asked_by_lines_and_its_input_closed_after_the_answer)
 	char *text;
 
 	begin(RENEW_CODEX_SERVER_RENEW, 20000);
-	script("read a; echo '{\"id\":1,\"result\":{}}'; read b; read c; printf '%s\\n' \"$a\" \"$b\" \"$c\" >$O/lines\n"
+	script("read a; echo '{\"id\":1,\"result\":{}}'; read b; read c; printf '%s\\n' \"$a\" \"$b\" \"$c\" "
+	       ">$O/lines\n"
 	       "echo '{\"id\":2,\"result\":{}}'; read d || echo closed >$O/end");
 	CHECK_INT(renew_run(&t.run, &err), ==, 0);
 	text = said("lines");
-	CHECK(strstr(text, "\"method\":\"initialize\"") && strstr(text, "\"method\":\"initialized\"") && strstr(text, "\"refreshToken\":true"));
+	CHECK(strstr(text, "\"method\":\"initialize\"") && strstr(text, "\"method\":\"initialized\"") &&
+	      strstr(text, "\"refreshToken\":true"));
 	free(text);
 	text = said("end");
 	CHECK_STR(text, "closed\n");
@@ -184,7 +210,8 @@ TEST(a_flood_of_output_ends_nothing_and_the_last_errors_are_kept)
 	struct err err;
 
 	begin(RENEW_CODEX_SERVER, 20000);
-	script("head -c 300000 /dev/zero; i=0; while [ $i -lt 400 ]; do echo \"line $i of what goes wrong, again and again\" >&2; i=$((i+1)); done");
+	script("head -c 300000 /dev/zero; i=0; while [ $i -lt 400 ]; do echo \"line $i of what goes wrong, again and "
+	       "again\" >&2; i=$((i+1)); done");
 	CHECK_INT(renew_run(&t.run, &err), ==, 0);
 	CHECK(strlen(t.run.errors) <= RENEW_ERRORS_MAX);
 	CHECK(strstr(t.run.errors, "line 399 of") && !strstr(t.run.errors, "line 1 of"));

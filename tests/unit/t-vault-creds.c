@@ -18,9 +18,11 @@
 #include "vault/source.h"
 
 #define TOKEN "CANARY-anthropic-access-7f3a9c2e5b81d604-QwErTyUiOpAsDf"
-/* {"alg":"none"} . {"exp":1800086400,"https://api.openai.com/auth":{"chatgpt_account_id":"acc-1","chatgpt_plan_type":"plus"}} */
-#define JWT                                                                                                               \
-	"eyJhbGciOiJub25lIn0.eyJleHAiOjE4MDAwODY0MDAsImh0dHBzOi8vYXBpLm9wZW5haS5jb20vYXV0aCI6eyJjaGF0Z3B0X2FjY291bnRfaWQi" \
+/* {"alg":"none"} .
+ * {"exp":1800086400,"https://api.openai.com/auth":{"chatgpt_account_id":"acc-1","chatgpt_plan_type":"plus"}} */
+#define JWT                                                                                            \
+	"eyJhbGciOiJub25lIn0."                                                                         \
+	"eyJleHAiOjE4MDAwODY0MDAsImh0dHBzOi8vYXBpLm9wZW5haS5jb20vYXV0aCI6eyJjaGF0Z3B0X2FjY291bnRfaWQi" \
 	"OiJhY2MtMSIsImNoYXRncHRfcGxhbl90eXBlIjoicGx1cyJ9fQ.c2lnbmF0dXJlLW9mLXNvbWUtbGVuZ3Ro"
 
 static void arena(void)
@@ -46,10 +48,28 @@ TEST(json_is_strict)
 {
 	CHECK_INT(json(" {\"a\":[1,-0.5e+3,true,null,\"\\u00e9\\ud83d\\ude00\"]} "), ==, 0);
 	for (size_t i = 0; i < 22; i++) {
-		static const char *const bad[] = { "",	   "{",	      "{\"a\":1,}",	 "[1,]",      "01",
-						   "+1",   "1.",      "{\"a\":1}x",	 "'a'",	      "\"\\x\"",
-						   "nul",  "\"\\u00\"", "{\"a\":1,\"\\u0061\":2}", "\"\\ud800\"", "\"\\udc00x\"",
-						   "[[[[[1]]]]]", "{a:1}", "\"\n\"", "\"\xff\"", "\"\\u0000\"", "1e", "[1 2]" };
+		static const char *const bad[] = { "",
+						   "{",
+						   "{\"a\":1,}",
+						   "[1,]",
+						   "01",
+						   "+1",
+						   "1.",
+						   "{\"a\":1}x",
+						   "'a'",
+						   "\"\\x\"",
+						   "nul",
+						   "\"\\u00\"",
+						   "{\"a\":1,\"\\u0061\":2}",
+						   "\"\\ud800\"",
+						   "\"\\udc00x\"",
+						   "[[[[[1]]]]]",
+						   "{a:1}",
+						   "\"\n\"",
+						   "\"\xff\"",
+						   "\"\\u0000\"",
+						   "1e",
+						   "[1 2]" };
 
 		if (json(bad[i]) == 0)
 			fail_msg("taken: %s", bad[i]);
@@ -62,7 +82,12 @@ TEST(json_members_are_found_in_the_object_itself)
 	uint8_t text[16];
 	int64_t n;
 
-	CHECK_INT(jread_check(span_str("{ \"x\" : {\"a\":1} , \"b\" : [ 1 , \"]\" , {} ] , \"\\u0061\" : -1800007199000.75 }"), 4, &v), ==, 0);
+	CHECK_INT(
+		jread_check(
+			span_str(
+				"{ \"x\" : {\"a\":1} , \"b\" : [ 1 , \"]\" , {} ] , \"\\u0061\" : -1800007199000.75 }"),
+			4, &v),
+		==, 0);
 	CHECK(jread_member(v, "a", &a));
 	CHECK_INT(jread_int(a, &n), ==, 0);
 	CHECK_INT(n, ==, -1800007199000);
@@ -186,8 +211,15 @@ TEST(a_jwt_is_read_in_both_alphabets_and_paddings)
 	CHECK_INT(jwt_read(span_str("e30.eyJhIjoi8J-YgD8_Pz8_In0.c2ln"), &j), ==, 0);
 	CHECK_INT(jwt_read(span_str("e30.eyJhIjoi8J+YgD8/Pz8/In0.c2ln"), &j), ==, 0);
 	for (size_t i = 0; i < 9; i++) {
-		static const char *const bad[] = { "", "a.b", "e30..c2ln", "e30.e30", "e30.e30.c2ln.c2ln", "e30.W10.c2ln",
-						   "e30==.e30.c2ln", "e30.eyJhIjoi8J+YgD8_Pz8_In0.c2ln", "e30.e30.c2 n" };
+		static const char *const bad[] = { "",
+						   "a.b",
+						   "e30..c2ln",
+						   "e30.e30",
+						   "e30.e30.c2ln.c2ln",
+						   "e30.W10.c2ln",
+						   "e30==.e30.c2ln",
+						   "e30.eyJhIjoi8J+YgD8_Pz8_In0.c2ln",
+						   "e30.e30.c2 n" };
 
 		if (jwt_read(span_str(bad[i]), &j) == 0)
 			fail_msg("taken: %s", bad[i]);
@@ -208,13 +240,18 @@ TEST(a_codex_login_lends_only_what_its_mode_uses)
 	struct login l = { 0 };
 
 	arena();
-	CHECK_INT(openai("{\"OPENAI_API_KEY\":\"sk-0123456789abcdef\",\"tokens\":{\"access_token\":\"" JWT "\",\"id_token\":\"" JWT
-			 "\",\"refresh_token\":\"rt-0123456789abcdef\"}}", &l), ==, 0);
+	CHECK_INT(openai("{\"OPENAI_API_KEY\":\"sk-0123456789abcdef\",\"tokens\":{\"access_token\":\"" JWT
+			 "\",\"id_token\":\"" JWT "\",\"refresh_token\":\"rt-0123456789abcdef\"}}",
+			 &l),
+		  ==, 0);
 	CHECK_INT(l.info.mode, ==, LOGIN_CHATGPT);
 	CHECK(l.key.n == 0 && l.refresh.n == 19);
 	CHECK_STR(l.info.account_id, "acc-1");
 	CHECK_INT(l.info.exp_ms, ==, INT64_C(1800086400000));
-	CHECK_INT(openai("{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-0123456789abcdef\",\"tokens\":{\"access_token\":\"a\"}}", &l), ==, 0);
+	CHECK_INT(openai("{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-0123456789abcdef\",\"tokens\":{\"access_"
+			 "token\":\"a\"}}",
+			 &l),
+		  ==, 0);
 	CHECK(l.info.mode == LOGIN_APIKEY && l.access.n == 0 && l.key.n == 19);
 	CHECK_INT(openai("{\"auth_mode\":\"bedrock\"}", &l), ==, -ENOTSUP);
 	CHECK_INT(openai("{}", &l), ==, -ENOENT);
@@ -231,13 +268,18 @@ TEST(claude_scopes_are_words_of_their_grammar)
 	const char *why;
 
 	arena();
-	CHECK_INT(hostfile_anthropic(span_str("{\"claudeAiOauth\":{\"accessToken\":\"0123456789abcdef\",\"expiresAt\":1.5e12,\"scopes\":[\" user:a \","
-					      "\"\",\"b\\\"c\",\"user:d\"],\"subscriptionType\":\"a b\"}}"), &l, &why), ==, 0);
+	CHECK_INT(hostfile_anthropic(span_str("{\"claudeAiOauth\":{\"accessToken\":\"0123456789abcdef\",\"expiresAt\":"
+					      "1.5e12,\"scopes\":[\" user:a \","
+					      "\"\",\"b\\\"c\",\"user:d\"],\"subscriptionType\":\"a b\"}}"),
+				     &l, &why),
+		  ==, 0);
 	CHECK_STR(l.info.scopes, "user:a user:d");
 	CHECK_STR(l.info.subscription, "");
 	CHECK_INT(l.info.exp_ms, ==, INT64_C(1500000000000));
 	CHECK_INT(hostfile_anthropic(span_str("{\"mcpOAuth\":{}}"), &l, &why), ==, -ENOENT);
-	CHECK_INT(hostfile_anthropic(span_str("{\"claudeAiOauth\":{\"accessToken\":\"x\",\"expiresAt\":\"1\"}}"), &l, &why), ==, -EBADMSG);
+	CHECK_INT(hostfile_anthropic(span_str("{\"claudeAiOauth\":{\"accessToken\":\"x\",\"expiresAt\":\"1\"}}"), &l,
+				     &why),
+		  ==, -EBADMSG);
 	CHECK(why != NULL);
 	CHECK_INT(hostfile_anthropic(span_str("{\"claudeAiOauth\":{\"accessToken\":\"\"}}"), &l, &why), ==, -ENOENT);
 	login_done(&l);
@@ -249,8 +291,13 @@ TEST(only_api_keys_of_opencode_are_lent)
 	const char *why;
 
 	arena();
-	CHECK_INT(hostfile_opencode(span_str("{\"zai\":{\"type\":\"wellknown\",\"key\":\"0123456789abcdef\"}}"), &k, &why), ==, -ENOENT);
-	CHECK_INT(hostfile_opencode(span_str("{\"zai\":7,\"kimi-for-coding\":{\"type\":\"api\",\"key\":\"0123456789abcdef\"}}"), &k, &why), ==, 0);
+	CHECK_INT(hostfile_opencode(span_str("{\"zai\":{\"type\":\"wellknown\",\"key\":\"0123456789abcdef\"}}"), &k,
+				    &why),
+		  ==, -ENOENT);
+	CHECK_INT(hostfile_opencode(
+			  span_str("{\"zai\":7,\"kimi-for-coding\":{\"type\":\"api\",\"key\":\"0123456789abcdef\"}}"),
+			  &k, &why),
+		  ==, 0);
 	CHECK_INT(k.have, ==, PH_BIT(PH_KIMI));
 	CHECK(why != NULL); /* the other entry */
 	host_keys_done(&k);
@@ -272,14 +319,19 @@ TEST(a_codex_login_without_a_time_gets_one)
 
 TEST(a_key_of_a_form_counts_once)
 {
-	static const char body[] = "refresh_token=x&grant_type=refresh_token&refresh_token=avm-codex-r-22222222222222222222222222";
+	static const char body[] =
+		"refresh_token=x&grant_type=refresh_token&refresh_token=avm-codex-r-22222222222222222222222222";
 	struct ph_set set = { 0 };
 	enum ph_kind kind;
 
 	(void)snprintf(set.v[PH_CODEX_R], PH_MAX, "avm-codex-r-22222222222222222222222222");
-	CHECK_INT(token_body(HOST_OPENAI_TOKEN, &set, span_str("application/x-www-form-urlencoded"), false, span_str(body + 16), &kind), ==, TOKEN_ASK);
+	CHECK_INT(token_body(HOST_OPENAI_TOKEN, &set, span_str("application/x-www-form-urlencoded"), false,
+			     span_str(body + 16), &kind),
+		  ==, TOKEN_ASK);
 	CHECK_INT(kind, ==, PH_CODEX_R);
-	CHECK_INT(token_body(HOST_OPENAI_TOKEN, &set, span_str("application/x-www-form-urlencoded"), false, span_str(body), &kind), ==, TOKEN_INVALID);
+	CHECK_INT(token_body(HOST_OPENAI_TOKEN, &set, span_str("application/x-www-form-urlencoded"), false,
+			     span_str(body), &kind),
+		  ==, TOKEN_INVALID);
 }
 
 TEST(keys_tokens_and_base_urls)
@@ -387,14 +439,19 @@ static char *answered(const char *text, size_t step, enum prov_method method, bo
 	}
 	if (r == ANSWER_MORE && eof)
 		r = answer_eof(&a);
-	(void)snprintf(out + at, sizeof(out) - at, "%s", r == ANSWER_END ? "E" : r == ANSWER_UPGRADED ? "U" : r == -EPROTO ? "!" : r == -EPIPE ? "cut" : "+");
+	(void)snprintf(out + at, sizeof(out) - at, "%s",
+		       r == ANSWER_END	      ? "E"
+		       : r == ANSWER_UPGRADED ? "U"
+		       : r == -EPROTO	      ? "!"
+		       : r == -EPIPE	      ? "cut"
+					      : "+");
 	answer_done(&a);
 	return out;
 }
 
-#define A(text, want)                                                                               \
-	do {                                                                                        \
-		for (size_t step_ = 1; step_ < 200; step_ = step_ * 3)                              \
+#define A(text, want)                                                                                \
+	do {                                                                                         \
+		for (size_t step_ = 1; step_ < 200; step_ = step_ * 3)                               \
 			CHECK_STR(answered("HTTP/1.1 " text, step_, METHOD_GET, false, true), want); \
 	} while (0)
 
@@ -430,8 +487,11 @@ TEST(answers_are_framed_strictly)
 	CHECK_STR(answered("HTTP/1.0 200 OK\r\n\r\nab", 1, METHOD_GET, false, true), "H200abE");
 	CHECK_STR(answered("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 1, METHOD_GET, false, true), "!");
 	CHECK_STR(answered("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", 1, METHOD_HEAD, false, true), "H200E");
-	CHECK_STR(answered("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 3, METHOD_GET, true, true), "U");
-	CHECK_STR(answered("HTTP/1.1 101 S\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 3, METHOD_GET, true, true), "!");
+	CHECK_STR(answered("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 3, METHOD_GET, true,
+			   true),
+		  "U");
+	CHECK_STR(answered("HTTP/1.1 101 S\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 3, METHOD_GET, true, true),
+		  "!");
 }
 
 /* --- renewal --- */
@@ -593,8 +653,9 @@ TEST(the_truth_table)
 		enum ph_kind kind;
 		enum token_lack want;
 	} rows[] = {
-		{ 301, PH_CLAUDE_R, TOKEN_LACK_NONE },	{ 300, PH_CLAUDE_R, TOKEN_LACK_SOON },	{ 300, PH_CODEX_R, TOKEN_LACK_SOON },
-		{ 31, PH_OPENCODE_R, TOKEN_LACK_NONE },	{ 30, PH_OPENCODE_R, TOKEN_LACK_SOON }, { 0, PH_CODEX_R, TOKEN_LACK_EXPIRED },
+		{ 301, PH_CLAUDE_R, TOKEN_LACK_NONE },	 { 300, PH_CLAUDE_R, TOKEN_LACK_SOON },
+		{ 300, PH_CODEX_R, TOKEN_LACK_SOON },	 { 31, PH_OPENCODE_R, TOKEN_LACK_NONE },
+		{ 30, PH_OPENCODE_R, TOKEN_LACK_SOON },	 { 0, PH_CODEX_R, TOKEN_LACK_EXPIRED },
 		{ -9, PH_CLAUDE_R, TOKEN_LACK_EXPIRED },
 	};
 	struct login_info info = { .scopes = "user:inference" };

@@ -66,7 +66,8 @@ TEST(a_change_is_seen_at_the_next_look_and_the_old_token_stays_a_needle)
 	write_file(FILE_OF("token-two-6543210")); /* of the same size */
 	CHECK_INT(source_look(&t.s, 2), ==, 0);
 	CHECK(has("token-two-6543210") && t.s.generation == 2);
-	CHECK_INT(source_needles(&t.s, 3, n, SOURCE_NEEDLES_MAX), ==, 3); /* two live ones, one old; the refresh token is the same */
+	CHECK_INT(source_needles(&t.s, 3, n, SOURCE_NEEDLES_MAX), ==,
+		  3); /* two live ones, one old; the refresh token is the same */
 	CHECK(span_is(n[2], "token-one-0123456"));
 	CHECK_INT(source_needles(&t.s, 2 + SOURCE_OLD_MS - 1, n, SOURCE_NEEDLES_MAX), ==, 3);
 	CHECK_INT(source_needles(&t.s, 2 + SOURCE_OLD_MS, n, SOURCE_NEEDLES_MAX), ==, 2);
