@@ -9,16 +9,19 @@ Makes a network namespace for the host that runs COMMAND and one that plays ever
                               169.254.169.254 a cloud's metadata
 
 Servers answer `GET` with a page that names the address they were reached at and write a line for every connection to
-DIR/seen. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another resolver than ours. An HTTP proxy is on 127.0.0.1:3128, which
+DIR/seen. If there is a DIR/tls.pem (key and certificate), DIR/www is served by https at the public address. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another resolver than ours. An HTTP proxy is on 127.0.0.1:3128, which
 asks for alice's password "pa ss" and alone knows inside.corp.test; the hosts file knows hosts-only.test. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1, both.test both kinds. As an ordinary user it
 enters a user namespace first.
 """
 import base64
 import ctypes
+import functools
+import http.server
 import os
 import pathlib
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -59,6 +62,15 @@ def serve(where, address, port, seen):
                 f.write(f"{where} {address}:{port}\n")
             threading.Thread(target=client, args=(c,), daemon=True).start()
     threading.Thread(target=loop, daemon=True).start()
+
+
+def serve_tls(folder):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder / "www")
+    server = http.server.ThreadingHTTPServer((PUBLIC, 443), handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "tls.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def proxy(seen):
@@ -117,7 +129,7 @@ def resolver():
         s.sendto(q[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, len(found), 0, 0) + q[12:at + 5] + answer, peer)
 
 
-def rest_of_the_world(seen, ready):
+def rest_of_the_world(folder, seen, ready):
     ctypes.CDLL(None).unshare(0x40000000)  # CLONE_NEWNET
     os.write(ready, b"1")
     while subprocess.run(["ip", "link", "show", "r1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
@@ -131,6 +143,8 @@ def rest_of_the_world(seen, ready):
     for where, address, port in (("public", PUBLIC, 80), ("public", PUBLIC, 5000), ("public", PUBLIC, 22), ("lan", LAN, 80),
                                  ("metadata", META, 80)):
         serve(where, address, port, seen)
+    if (folder / "tls.pem").exists():
+        serve_tls(folder)
     threading.Thread(target=resolver, daemon=True).start()
     os.write(ready, b"2")
     signal.pause()
@@ -147,7 +161,7 @@ def main():
     pid = os.fork()
     if pid == 0:
         try:
-            rest_of_the_world(seen, ours)
+            rest_of_the_world(folder, seen, ours)
         finally:
             os._exit(1)
     try:
