@@ -325,7 +325,7 @@ static void check_inside_git(struct plan *p, const struct layout_share *s)
 
 		*strrchr(at, '/') = '\0';
 		fd = open(at, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0 || !gitdir_looks_like(fd))
+		if (fd < 0 || !gitdir_is(at, fd))
 			continue;
 		shown = path_shown(s->host);
 		git = path_shown(at);
@@ -345,16 +345,12 @@ static void guard_share(struct plan *p, const struct layout_share *s)
 
 	check_inside_git(p, s);
 	fd = open(s->host, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0 && gitdir_looks_like(fd)) {
+	if (fd >= 0 && gitdir_is(s->host, fd))
 		(void)guard_git(g, s->host, NULL, p->a->git_config_rw, p->found);
-		return;
-	}
 	(void)guard_top(g, s->host, p->found);
 	entry = path_join(s->host, ".git");
 	(void)close_p(&fd);
 	fd = open(entry, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 && !gitdir_looks_like(fd))
-		(void)close_p(&fd);
 	(void)guard_below(g, s->host, fd >= 0 ? entry : NULL, fd >= 0 ? entry : NULL, p->a->git_config_rw, p->found);
 	if (fd >= 0 && (!p->l.git.common || strcmp(entry, p->l.git.common) != 0))
 		(void)guard_git(g, entry, NULL, p->a->git_config_rw, p->found);
@@ -368,9 +364,8 @@ static void collect_guards(struct plan *p)
 	(void)guard_top(&p->l.guard, p->a->project, p->found);
 	/* In a subfolder names in the index are not those of the walk; then every repository counts. */
 	at_top = g->top && strcmp(g->top, p->a->project) == 0;
-	if (g->kind != GITDIR_BARE)
-		(void)guard_below(&p->l.guard, p->a->project, !at_top ? NULL : g->admin ? g->admin : g->common,
-				  at_top ? g->common : NULL, p->a->git_config_rw, p->found);
+	(void)guard_below(&p->l.guard, p->a->project, !at_top ? NULL : g->admin ? g->admin : g->common, at_top ? g->common : NULL,
+			  p->a->git_config_rw, p->found);
 	if (g->common)
 		(void)guard_git(&p->l.guard, g->common, g->admin, p->a->git_config_rw, p->found);
 	for (size_t i = 0; i < p->n_binds; i++)

@@ -270,6 +270,43 @@ TEST(a_mount_of_the_parent_is_no_way_around_the_guard)
 	launch_done(&t);
 }
 
+/* Each of these shapes could be left by a guest for the next launch. */
+TEST(a_git_folder_is_guarded_whatever_was_made_of_it)
+{
+	static const char *const shapes[] = {
+		"mv objects o && ln -s o objects", "mv refs r && ln -s r refs", "mv HEAD h", "touch ../HEAD ../objects ../refs",
+	};
+	const char *mounts[] = { NULL, NULL };
+	struct launch t;
+	char *git;
+
+	launch_init(&t, "/var/tmp");
+	git = files_at(t.home, "main/.git");
+	files_sh(t.home, "mkdir other");
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+		files_sh(t.home, "rm -rf main");
+		files_sh(t.home, repo);
+		files_sh(git, shapes[i]);
+		mounts[0] = NULL;
+		t.a.mounts = NULL;
+		plan(&t, "main");
+		CHECK_INT(t.r, ==, 0);
+		if (!has(&share(&t, "main")->guard_ro, ".git/config") || !has(&share(&t, "main")->guard_ro, ".git/hooks"))
+			fail_msg("project: %s", shapes[i]);
+		mounts[0] = "../main";
+		t.a.mounts = mounts;
+		plan(&t, "other");
+		CHECK_INT(t.r, ==, 0);
+		if (!has(&share(&t, "main")->guard_ro, ".git/config") || !has(&share(&t, "main")->guard_ro, ".git/hooks"))
+			fail_msg("mount: %s", shapes[i]);
+		mounts[0] = "../main/.git/info";
+		plan(&t, "other");
+		CHECK(t.r < 0 && says(&t, FINDING_WORLD, "inside the git directory"));
+	}
+	free(git);
+	launch_done(&t);
+}
+
 TEST(mount_points_in_other_shares_must_exist)
 {
 	const char *mounts[3] = { NULL };

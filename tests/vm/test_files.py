@@ -264,6 +264,17 @@ class Git(Case):
         self.assertEqual(self.sh(IDENTITY + "set -e; cd sub/mod; echo x > x; git add x; git commit -qm x; git status --porcelain;"
                                  "cd ../..; git status --porcelain"), " M sub/mod\n?? evil/\n")
 
+    def test_a_git_folder_made_of_links_is_guarded(self):
+        """A guest turns what makes .git a git directory into links, or takes it away, and comes back in a second session."""
+        evil = f"git config core.fsmonitor 'touch {self.top}/owned; false'"
+        for before, after in (("mv .git/objects .git/o2; ln -s o2 .git/objects", "true"), ("mv .git/HEAD .git/h", "mv .git/h .git/HEAD")):
+            with self.subTest(before=before):
+                self.sh(before)
+                p = self.vm("shell", "--", "-c", f"{after}; {evil} || echo refused", check=0)
+                self.assertEqual(p.stdout, b"refused\n")
+                self.assertIn(b"ro .git/hooks, .git/config", p.stderr)
+                self.status_runs_nothing(self.project)
+
     def test_the_guard_of_two_sessions_lasts_until_both_have_ended(self):
         hooks = self.project / ".git/hooks"
         shutil.rmtree(hooks)
