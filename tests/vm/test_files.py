@@ -1,11 +1,13 @@
 """The project and other folders as the guest sees them, and what it cannot do to them."""
 import os
+import pathlib
+import re
 import shutil
 import stat
 import subprocess
 import unittest
 
-from vmtest import Case
+from vmtest import AGENT_VM, Case, environment
 
 
 def git(*words, cwd):
@@ -144,6 +146,15 @@ class Files(Case):
         p = self.vm("shell", "--vmm", "qemu", "--", "echo", "fine", env={"PATH": path}, check=0)
         self.assertEqual(p.stdout, b"fine\n")
         self.assertFalse((self.project / "ran").exists())
+
+    def test_a_project_that_holds_agent_vm_itself_is_warned_of(self):
+        shutil.copytree(pathlib.Path(AGENT_VM).parent.parent, self.top / "prefix", symlinks=True)
+        own = self.top / "prefix/bin/agent-vm"
+        p = subprocess.run([own, "shell", "--", "-c", "echo fine"], cwd=own.parent, env=environment(), stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual((p.returncode, p.stdout), (0, b"fine\n"), p.stderr)
+        self.assertIn(f"{own.parent}: the guest will see {own} (a program of agent-vm)".encode(), p.stderr)
+        self.assertRegex(p.stderr.decode(), rf"\n *exposed +{re.escape(str(own))} \(a program of agent-vm\)")
 
     def test_links_left_in_the_state_folder_are_set_aside(self):
         self.sh("cd /agent-vm-state && rm -rf bash_history claude && ln -s /etc/passwd bash_history && ln -s /nowhere claude")
