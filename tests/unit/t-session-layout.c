@@ -207,6 +207,31 @@ TEST(folders_above_a_hidden_file_stay_where_they_are)
 	launch_done(&t);
 }
 
+TEST(other_names_of_hidden_files_are_told)
+{
+	const char *hide[] = { ".env", "key", "/d", NULL, NULL };
+	struct launch t;
+
+	launch_init(&t, "/var/tmp");
+	files_sh(t.home, repo);
+	files_sh(t.home, "cd main && mkdir -p d/e sub/k && touch .env sub/key && ln .env sub/hard && ln sub/key sub/k/key");
+	t.a.hide = hide;
+	plan(&t, "main");
+	CHECK_INT(t.r, ==, 0);
+	CHECK(says(&t, FINDING_WARNING, "hidden files: .env: "));
+	CHECK_INT(t.found.n, ==, 1);
+	/* All names are hidden; a folder always has several. */
+	hide[3] = "hard";
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
+	/* A name that is found from the top as well counts once. */
+	hide[3] = NULL;
+	files_sh(t.home, "ln main/sub/key outside && printf 'key\\n' > main/.agentvmignore");
+	plan(&t, "main/sub");
+	CHECK(t.r == 0 && says(&t, FINDING_WARNING, "hidden files: key, k/key: "));
+	launch_done(&t);
+}
+
 TEST(under_tmp_relative_distances_are_kept)
 {
 	struct launch t;
