@@ -34,7 +34,8 @@ const struct opt launch_opts[] = {
 	  "../lib:ro" },
 	{ "hide", OPT_STRV, AT(hide), "PATTERN", "show files as empty, as .agentvmignore does", 0,
 	  "A pattern as in .gitignore. A hidden file is empty and unreadable in the guest and cannot be replaced. Only "
-	  "what exists at the start is hidden, not what comes later. May be repeated.",
+	  "what exists at the start is hidden, not what comes later, and not another name (hard link) of the file. May be "
+	  "repeated.",
 	  "'.env*'" },
 	{ "no-hide", OPT_FLAG, AT(no_hide), NULL, "do not read .agentvmignore" },
 	{ "expose", OPT_STRV, AT(expose), "PATH", "allow a folder that holds logins to be shown", 0,

@@ -113,17 +113,20 @@ static const char *const *list(const struct strv *s)
 	return s->n > 0 ? (const char *const *)s->v : NULL;
 }
 
-static int find_vmm(char **ret, struct err *err)
-{
-	return find_role("agent-vm-vmm", ret, err);
-}
-
-/* Our executables and libraries, as far as they are there: what is missing is reported elsewhere. */
+/* All that a launch executes or loads, as far as it is there: what is missing is reported elsewhere. The kernel's file lies in
+ * the state root, which is never shown. */
 static void own_parts(struct strv *own)
 {
-	int (*const finders[])(char **, struct err *) = { find_vmm, find_libkrun, find_libkrunfw, find_boot_dir };
-	char *path;
+	static const char *const roles[] = { "agent-vm-vmm", "agent-vm-wire", "agent-vm-vault", "agent-vm-image" };
+	int (*const finders[])(char **, struct err *) = { find_libkrun,	   find_libkrunfw, find_boot_dir,
+							  find_boot_image, find_qemu,	   find_virtiofsd };
+	char *path = realpath("/proc/self/exe", NULL);
 
+	if (path)
+		strv_take(own, path);
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+		if (find_role(roles[i], &path, NULL) == 0)
+			strv_take(own, path);
 	for (size_t i = 0; i < ARRAY_SIZE(finders); i++)
 		if (finders[i](&path, NULL) == 0)
 			strv_take(own, path);
@@ -233,7 +236,7 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 	struct monitor_choice choice;
 	const char *no_krun = NULL, *no_qemu = NULL;
 
-	if (find_vmm(&p->vmm_path, &err) < 0)
+	if (find_role("agent-vm-vmm", &p->vmm_path, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);
 	if (find_boot_dir(&p->boot_dir, &err) < 0 || find_boot_image(&p->boot_image, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);

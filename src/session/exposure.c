@@ -316,6 +316,23 @@ static void add_secrets(struct exposure *e, const struct exposure_args *args)
 		add_below(e, PLACE_SECRET, v, "keyrings", "passwords");
 }
 
+/* Who can write a folder above a file can replace the file. */
+static bool can_replace(const char *path)
+{
+	AUTO_FREE(char, at);
+	char *slash;
+
+	if (access(path, W_OK) == 0)
+		return true;
+	at = xstrdup(path);
+	while ((slash = strrchr(at, '/'))) {
+		*slash = '\0';
+		if (access(*at ? at : "/", W_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
 struct exposure *exposure_new(const struct exposure_args *args)
 {
 	struct exposure *e = xcalloc(1, sizeof(*e));
@@ -328,16 +345,9 @@ struct exposure *exposure_new(const struct exposure_args *args)
 		add(e, PLACE_HOME, args->home, "your home folder");
 	add_logins(e, args);
 	add_secrets(e, args);
-	for (size_t i = 0; args->own && args->own[i]; i++) {
-		AUTO_FREE(char, dir);
-
-		/* Who can write the folder can replace the file. */
-		dir = xstrdup(args->own[i]);
-		if (strrchr(dir, '/'))
-			*strrchr(dir, '/') = '\0';
-		if (access(args->own[i], W_OK) == 0 || access(*dir ? dir : "/", W_OK) == 0)
+	for (size_t i = 0; args->own && args->own[i]; i++)
+		if (can_replace(args->own[i]))
 			add(e, PLACE_PROGRAM, args->own[i], "a program of agent-vm");
-	}
 	for (size_t i = 0; args->lift && args->lift[i]; i++)
 		strv_take(&e->lift, args->lift[i][0] == '/' ? path_canonical(args->lift[i]) : xstrdup(args->lift[i]));
 	e->used = xcalloc(e->lift.n, sizeof(*e->used));

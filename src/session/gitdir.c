@@ -60,11 +60,26 @@ static bool is_kind(int dirfd, const char *name, mode_t kind)
 	return fd >= 0 && fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == kind;
 }
 
+static bool is_there(int dirfd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0;
+}
+
 bool gitdir_looks_like(int dirfd)
 {
 	/* HEAD was a link in old repositories; git still takes those. */
-	return (is_kind(dirfd, "HEAD", S_IFREG) || is_kind(dirfd, "HEAD", S_IFLNK)) &&
-	       is_kind(dirfd, "objects", S_IFDIR) && is_kind(dirfd, "refs", S_IFDIR);
+	if (!is_kind(dirfd, "HEAD", S_IFREG) && !is_kind(dirfd, "HEAD", S_IFLNK))
+		return false;
+	return is_there(dirfd, "commondir") || (is_there(dirfd, "objects") && is_there(dirfd, "refs"));
+}
+
+bool gitdir_is(const char *path, int dirfd)
+{
+	const char *slash = strrchr(path, '/');
+
+	return (slash && strcmp(slash, "/.git") == 0) || gitdir_looks_like(dirfd);
 }
 
 /* Opens an absolute tidy path, no component of which may be a link. */
@@ -305,21 +320,24 @@ static int follow_pointer(struct search *s, int top_fd)
 	return strcmp(strrchr(parent, '/') + 1, "worktrees") == 0 ? worktree(s, target, fd) : module(s, target, fd);
 }
 
-/* .git is a folder in s->g.top. */
-static int look_inside(struct search *s, int top_fd)
+/* .git is a folder in s->g.top. One in the project is guarded whatever is in it, since the guest can put there what lacks;
+ * one above is bound only when it is a git directory, and nothing of it can be written otherwise. */
+static int look_inside(struct search *s, int top_fd, bool below)
 {
+	AUTO_FREE(char, shown);
 	AUTO_FD(fd);
 
 	fd = file_open_beneath(top_fd, ".git", O_PATH | O_DIRECTORY, 0);
-	if (fd < 0 || !gitdir_looks_like(fd)) {
+	if (below && (fd < 0 || !gitdir_looks_like(fd))) {
 		/* git would look further up here; the first .git is where we stop. */
 		return -ENOENT;
 	}
-	if (gitdir_has_other_common(fd)) {
-		not_bound(s, NULL, "its commondir file names another git directory", false);
-		s->g.kind = GITDIR_INSIDE;
-		s->g.common = xstrdup(s->g.entry);
-		return 0;
+	if (fd >= 0 && gitdir_has_other_common(fd)) {
+		shown = path_shown(s->g.entry);
+		findings_add(s->found, FINDING_WARNING,
+			     "%s: its file commondir names another git directory, whose hooks and config are not guarded; run no git "
+			     "there before you have read that file, or repair it",
+			     shown);
 	}
 	s->g.kind = GITDIR_INSIDE;
 	s->g.common = xstrdup(s->g.entry);
@@ -353,7 +371,7 @@ static void decide(struct search *s, const char *top, int top_fd, mode_t mode)
 			     where, where);
 		return;
 	}
-	r = S_ISREG(mode) ? follow_pointer(s, top_fd) : look_inside(s, top_fd);
+	r = S_ISREG(mode) ? follow_pointer(s, top_fd) : look_inside(s, top_fd, below);
 	if (r < 0)
 		return;
 	if (below) {
@@ -416,7 +434,7 @@ int gitdir_find(const struct gitdir_args *args, struct gitdir *ret, struct gitbi
 			decide(&s, at, fd, entry.st_mode);
 			break;
 		}
-		if (gitdir_looks_like(fd)) {
+		if (gitdir_is(at, fd)) {
 			if (strcmp(at, args->project) != 0) {
 				AUTO_FREE(char, project);
 				AUTO_FREE(char, git);
@@ -427,6 +445,16 @@ int gitdir_find(const struct gitdir_args *args, struct gitdir *ret, struct gitbi
 					     "%s: lies inside the git directory %s, parts of which run on the host; "
 					     "run agent-vm in the work tree",
 					     project, git);
+				return -EACCES;
+			}
+			if (gitdir_has_other_common(fd)) {
+				AUTO_FREE(char, git);
+
+				git = path_shown(at);
+				findings_add(found, FINDING_WORLD,
+					     "%s: is a git directory whose file commondir names another one, so it cannot be guarded; run "
+					     "agent-vm in the work tree, or remove that file",
+					     git);
 				return -EACCES;
 			}
 			s.g.kind = GITDIR_BARE;

@@ -66,8 +66,13 @@ int gitdir_find(const struct gitdir_args *args, struct gitdir *ret, struct gitbi
 void gitdir_done(struct gitdir *g);
 void gitbind_done(struct gitbind *b);
 
-/* Is the folder a git directory: HEAD, objects/ and refs/ as git wants them? */
+/* Could git take the folder for a git directory? It wants a HEAD, and objects and refs in the folder or in that which
+ * commondir names, and follows links to them (is_git_directory() of git 2.39). Where a link leads is not asked: that
+ * something has the name is enough. */
 bool gitdir_looks_like(int dirfd);
+
+/* The same for the folder with this path; what has the name .git is one whatever lacks in it: a guest can put that there. */
+bool gitdir_is(const char *path, int dirfd);
 
 /* Does its file commondir name another git directory? One that says "." (which is how the guard keeps another from being
  * made) names this one. What cannot be read counts as another. */

@@ -228,15 +228,32 @@ static int each_folder(struct walk *w, int at, const char *name, const char *pat
 }
 
 static int modules_in(struct walk *w, int fd, const char *dir, int depth);
+static int one_module(struct walk *w, int fd, const char *path, int depth);
 
-/* A folder in modules/: a git directory, or, as names may hold slashes, one that holds some. */
+/* A folder of a git directory in modules/: what git keeps there holds no modules. */
+static int in_module(struct walk *w, int fd, const char *path, int depth)
+{
+	static const char *const names[] = { "annex", "hooks",   "info", "lfs",	   "logs",	"modules",
+					     "objects", "refs", "rr-cache", "svn", "worktrees" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(strrchr(path, '/') + 1, names[i]) == 0)
+			return 0;
+	return one_module(w, fd, path, depth);
+}
+
+/* A folder in modules/: a git directory, or, as names may hold slashes, one that holds some. A guest can take HEAD away for
+ * the time of a launch, but not the config that was guarded; and it can make the second kind look like the first. */
 static int one_module(struct walk *w, int fd, const char *path, int depth)
 {
-	if (gitdir_looks_like(fd)) {
-		git_places(w, fd, path);
-		return modules_in(w, fd, path, depth + 1);
-	}
-	return each_folder(w, fd, ".", path, depth + 1, one_module);
+	mode_t mode;
+	int r;
+
+	if (!gitdir_looks_like(fd) && (kind_of(fd, "config", &mode) < 0 || mode == S_IFDIR))
+		return each_folder(w, fd, ".", path, depth + 1, one_module);
+	git_places(w, fd, path);
+	r = modules_in(w, fd, path, depth + 1);
+	return r < 0 ? r : each_folder(w, fd, ".", path, depth + 1, in_module);
 }
 
 static int modules_in(struct walk *w, int fd, const char *dir, int depth)
@@ -427,7 +444,6 @@ static enum tree_next below_each(const struct tree_entry *e, void *arg)
 	AUTO_FREE(char, full);
 	AUTO_FREE(char, entry);
 	AUTO_FREE(char, target);
-	AUTO_FD(fd);
 	struct repo *outer;
 	bool guarded = true;
 
@@ -448,10 +464,7 @@ static enum tree_next below_each(const struct tree_entry *e, void *arg)
 					     (e->type == DT_REG && target && outer->common && path_within(outer->common, target)));
 	}
 	repo_add(b, TAKE_PTR(rel), target ? xstrdup(target) : NULL, target ? xstrdup(target) : NULL, guarded);
-	if (!guarded || git_entry(&b->w, e->dirfd, full) != S_IFDIR)
-		return TREE_PASS;
-	fd = file_open_beneath(e->dirfd, ".git", O_PATH | O_DIRECTORY, 0);
-	if (fd >= 0 && gitdir_looks_like(fd))
+	if (guarded && git_entry(&b->w, e->dirfd, full) == S_IFDIR)
 		b->r = guard_git(b->w.g, entry, NULL, b->w.config_rw, b->w.found);
 	return TREE_PASS;
 }

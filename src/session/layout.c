@@ -325,7 +325,7 @@ static void check_inside_git(struct plan *p, const struct layout_share *s)
 
 		*strrchr(at, '/') = '\0';
 		fd = open(at, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0 || !gitdir_looks_like(fd))
+		if (fd < 0 || !gitdir_is(at, fd))
 			continue;
 		shown = path_shown(s->host);
 		git = path_shown(at);
@@ -345,16 +345,12 @@ static void guard_share(struct plan *p, const struct layout_share *s)
 
 	check_inside_git(p, s);
 	fd = open(s->host, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0 && gitdir_looks_like(fd)) {
+	if (fd >= 0 && gitdir_is(s->host, fd))
 		(void)guard_git(g, s->host, NULL, p->a->git_config_rw, p->found);
-		return;
-	}
 	(void)guard_top(g, s->host, p->found);
 	entry = path_join(s->host, ".git");
 	(void)close_p(&fd);
 	fd = open(entry, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 && !gitdir_looks_like(fd))
-		(void)close_p(&fd);
 	(void)guard_below(g, s->host, fd >= 0 ? entry : NULL, fd >= 0 ? entry : NULL, p->a->git_config_rw, p->found);
 	if (fd >= 0 && (!p->l.git.common || strcmp(entry, p->l.git.common) != 0))
 		(void)guard_git(g, entry, NULL, p->a->git_config_rw, p->found);
@@ -368,9 +364,8 @@ static void collect_guards(struct plan *p)
 	(void)guard_top(&p->l.guard, p->a->project, p->found);
 	/* In a subfolder names in the index are not those of the walk; then every repository counts. */
 	at_top = g->top && strcmp(g->top, p->a->project) == 0;
-	if (g->kind != GITDIR_BARE)
-		(void)guard_below(&p->l.guard, p->a->project, !at_top ? NULL : g->admin ? g->admin : g->common,
-				  at_top ? g->common : NULL, p->a->git_config_rw, p->found);
+	(void)guard_below(&p->l.guard, p->a->project, !at_top ? NULL : g->admin ? g->admin : g->common, at_top ? g->common : NULL,
+			  p->a->git_config_rw, p->found);
 	if (g->common)
 		(void)guard_git(&p->l.guard, g->common, g->admin, p->a->git_config_rw, p->found);
 	for (size_t i = 0; i < p->n_binds; i++)
@@ -439,12 +434,95 @@ static void hide_in(struct plan *p, const char *host, bool typed)
 	ignore_free(ig);
 }
 
+static int by_depth(const void *a, const void *b)
+{
+	const char *const *x = a, *const *y = b;
+	size_t dx = path_depth(*x), dy = path_depth(*y);
+
+	return dx != dy ? (dx < dy ? -1 : 1) : strcmp(*x, *y);
+}
+
+static void sort_paths(struct strv *s)
+{
+	if (s->n > 0)
+		qsort(s->v, s->n, sizeof(*s->v), by_depth);
+}
+
+/* Names joined with ", ", a tail counted. Caller owns. */
+static char *list_text(const struct strv *v, const char *base, size_t max)
+{
+	char *text = xstrdup("");
+
+	for (size_t i = 0; i < v->n; i++) {
+		const char *rest = base ? path_rest(base, v->v[i]) : NULL;
+		AUTO_FREE(char, shown);
+		char *more;
+
+		shown = path_shown(rest && *rest ? rest : v->v[i]);
+		more = i == max ? xasprintf("%s and %zu more", text, v->n - i) :
+				  xasprintf("%s%s%s", text, i ? ", " : "", shown);
+		free(text);
+		text = more;
+		if (i == max)
+			break;
+	}
+	return text;
+}
+
+/* The patterns of the top and those of the project can hide the same. */
+static void sort_hidden(struct strv *hide)
+{
+	size_t to = 0;
+
+	sort_paths(hide);
+	for (size_t i = 0; i < hide->n; i++)
+		if (to > 0 && strcmp(hide->v[to - 1], hide->v[i]) == 0)
+			free(hide->v[i]);
+		else
+			hide->v[to++] = hide->v[i];
+	if (to < hide->n)
+		hide->v[to] = NULL;
+	hide->n = to;
+}
+
+/* What is mounted over a file covers one name of it. */
+static void warn_of_names(struct plan *p)
+{
+	struct stat *of = xcalloc(p->hide.n + 1, sizeof(*of));
+	struct strv shown = { 0 };
+
+	for (size_t i = 0; i < p->hide.n; i++)
+		if (lstat(p->hide.v[i], &of[i]) < 0 || !S_ISREG(of[i].st_mode))
+			of[i].st_nlink = 0;
+	for (size_t i = 0; i < p->hide.n; i++) {
+		nlink_t n_hidden = 0;
+
+		for (size_t k = 0; k < p->hide.n && of[i].st_nlink > 1; k++)
+			n_hidden += of[k].st_nlink > 0 && of[k].st_dev == of[i].st_dev && of[k].st_ino == of[i].st_ino;
+		if (n_hidden < of[i].st_nlink)
+			strv_add(&shown, p->hide.v[i]);
+	}
+	if (shown.n > 0) {
+		AUTO_FREE(char, list);
+
+		list = list_text(&shown, p->a->project, GUARD_ROW_ITEMS);
+		findings_add(p->found, FINDING_WARNING,
+			     "hidden files: %s: hidden under that name, and there are more names (hard links), under which the guest "
+			     "can read the same where it sees them; hide those as well, or put a copy in the place of the file",
+			     list);
+	}
+	strv_done(&shown);
+	free(of);
+}
+
 static void collect_hidden(struct plan *p)
 {
 	hide_in(p, p->a->project, true);
 	for (size_t i = 0; i < p->n_binds; i++)
 		if (p->binds[i].role == GITBIND_TOP)
 			hide_in(p, p->binds[i].host, false);
+	sort_hidden(&p->hide);
+	warn_of_names(p);
 	if (p->a->report_only && p->hide.n > 0)
 		findings_add(p->found, FINDING_WORLD,
 			     "hidden files: hiding cannot be enforced on this host; 'agent-vm doctor' says what is missing, "
@@ -469,20 +547,6 @@ static void hold_parents(struct layout_share *s, const char *rest)
 		part = xstrndup(rest, (size_t)(slash - rest));
 		strv_add_new(&s->guard_self, part);
 	}
-}
-
-static int by_depth(const void *a, const void *b)
-{
-	const char *const *x = a, *const *y = b;
-	size_t dx = path_depth(*x), dy = path_depth(*y);
-
-	return dx != dy ? (dx < dy ? -1 : 1) : strcmp(*x, *y);
-}
-
-static void sort_paths(struct strv *s)
-{
-	if (s->n > 0)
-		qsort(s->v, s->n, sizeof(*s->v), by_depth);
 }
 
 static void guard_writable(struct plan *p, struct layout_share *s)
@@ -571,27 +635,6 @@ static char *share_text(const struct layout_share *s)
 	if (strcmp(s->host, s->guest) == 0)
 		return xasprintf("%s %s", s->ro ? "ro" : "rw", host);
 	return xasprintf("%s %s -> %s", s->ro ? "ro" : "rw", host, guest);
-}
-
-/* Names joined with ", ", a tail counted. Caller owns. */
-static char *list_text(const struct strv *v, const char *base, size_t max)
-{
-	char *text = xstrdup("");
-
-	for (size_t i = 0; i < v->n; i++) {
-		const char *rest = base ? path_rest(base, v->v[i]) : NULL;
-		AUTO_FREE(char, shown);
-		char *more;
-
-		shown = path_shown(rest && *rest ? rest : v->v[i]);
-		more = i == max ? xasprintf("%s and %zu more", text, v->n - i) :
-				  xasprintf("%s%s%s", text, i ? ", " : "", shown);
-		free(text);
-		text = more;
-		if (i == max)
-			break;
-	}
-	return text;
 }
 
 /* What a person knows: without the commondir that is made to keep another from being made. */

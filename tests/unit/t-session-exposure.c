@@ -181,6 +181,31 @@ TEST(secrets_warn)
 	host_done(&h);
 }
 
+/* Who can write a folder above a program can put another folder in its place. */
+TEST(programs_below_a_writable_folder_warn)
+{
+	struct host h;
+	char *prog;
+	pid_t pid;
+	int status;
+
+	host_init(&h);
+	files_sh(h.home, "mkdir -p x/a/b && touch x/a/b/prog && chmod 555 x/a x/a/b && chmod 444 x/a/b/prog && "
+			 "if test $(id -u) = 0; then chown 65534 . x; fi");
+	h.own[0] = prog = files_at(h.home, "x/a/b/prog");
+	pid = fork();
+	if (pid == 0) {
+		if (geteuid() == 0 && (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
+			_exit(3);
+		_exit(ask(&h, "x") == EXPOSURE_WARN ? 0 : 1);
+	}
+	CHECK_INT(waitpid(pid, &status, 0), ==, pid);
+	CHECK_INT(status, ==, 0);
+	files_sh(h.home, "chmod 755 x/a x/a/b");
+	free(prog);
+	host_done(&h);
+}
+
 /* Bind mounts, in a mount namespace of a child; 77 where those are refused. */
 static void bind_child(struct host *h)
 {

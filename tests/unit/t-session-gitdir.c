@@ -278,6 +278,46 @@ TEST(a_project_inside_a_git_directory_is_refused)
 	files_rm(home);
 }
 
+/* What git takes for one, and more: a guest may take away what makes it one, and put it back in a later session. */
+TEST(a_git_directory_is_known_by_links_and_by_its_name)
+{
+	static const char *const shapes[] = {
+		"mv .git/objects .git/o && ln -s o .git/objects", "mv .git/refs .git/r && ln -s r .git/refs",
+		"mv .git/objects .git/o && ln -s \"$PWD/.git/o\" .git/objects", "mv .git/HEAD .git/h", "rm -r .git && mkdir .git",
+	};
+	char *home = files_tmp("/var/tmp"), *top = files_at(home, "main");
+	struct seen s;
+
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+		files_sh(home, "rm -rf main");
+		files_sh(home, repo);
+		files_sh(top, shapes[i]);
+		look(home, "main", &s);
+		if (s.r != 0 || s.g.kind != GITDIR_INSIDE || !ends(s.g.common, "/main/.git") || s.found.n != 0)
+			fail_msg("not taken: %s", shapes[i]);
+		seen_done(&s);
+		files_sh(home, "mkdir -p main/.git/hooks");
+		look(home, "main/.git/hooks", &s);
+		CHECK_INT(s.r, ==, -EACCES);
+		seen_done(&s);
+	}
+	files_sh(home, "git init -q --bare b.git && cd b.git && mv refs r && ln -s r refs");
+	look(home, "b.git", &s);
+	CHECK(s.r == 0 && s.g.kind == GITDIR_BARE);
+	seen_done(&s);
+	/* The config of these lies elsewhere. */
+	files_sh(home, "cd b.git && mkdir ../store && mv config objects r refs ../store && echo ../store > commondir");
+	look(home, "b.git", &s);
+	CHECK_INT(s.r, ==, -EACCES);
+	seen_done(&s);
+	files_sh(home, "rm -rf main && git init -q main && mkdir store2 && mv main/.git/config store2 && echo ../../store2 > main/.git/commondir");
+	look(home, "main", &s);
+	CHECK(s.g.kind == GITDIR_INSIDE && s.found.n == 1 && s.found.v[0].kind == FINDING_WARNING);
+	seen_done(&s);
+	free(top);
+	files_rm(home);
+}
+
 static int count(const struct gitconfig_entry *e, void *arg)
 {
 	char *line = xasprintf("%s|%s|%s|%s", e->section, e->sub ? e->sub : "-", e->key, e->value ? e->value : "(none)");

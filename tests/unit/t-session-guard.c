@@ -112,6 +112,32 @@ TEST(modules_of_modules_are_found_and_links_among_them_are_not_entered)
 	place_done(&p);
 }
 
+/* A guest can turn folders of one into links, and take its HEAD away until the next session. */
+TEST(modules_are_known_by_links_and_by_their_config)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "mkdir -p .git/modules/a && cd .git/modules && git init -q --bare a/b && git init -q --bare c && git init -q --bare d && "
+			"mv a/b/objects a/b/o && ln -s o a/b/objects && rm c/HEAD && mv d/refs d/r && "
+			"ln -s r d/refs && touch a/config");
+	CHECK_INT(guard_git(&p.g, p.git, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.git, "modules/a/b/config") && has(&p.g.ro, p.git, "modules/a/b/hooks"));
+	CHECK(has(&p.g.ro, p.git, "modules/c/config") && has(&p.g.ro, p.git, "modules/d/config"));
+	place_done(&p);
+}
+
+TEST(every_folder_named_git_is_guarded)
+{
+	struct place p;
+
+	place_init(&p);
+	files_sh(p.dir, "git init -q a && git init -q b && mkdir -p c/.git && mv a/.git/objects a/.git/o && ln -s o a/.git/objects && rm b/.git/HEAD");
+	CHECK_INT(guard_below(&p.g, p.dir, NULL, NULL, false, &p.found), ==, 0);
+	CHECK(has(&p.g.ro, p.dir, "a/.git/config") && has(&p.g.ro, p.dir, "b/.git/config") && has(&p.g.ro, p.dir, "c/.git/config"));
+	place_done(&p);
+}
+
 TEST(a_config_that_a_commondir_would_change_is_warned_of)
 {
 	struct place p;

@@ -207,6 +207,31 @@ TEST(folders_above_a_hidden_file_stay_where_they_are)
 	launch_done(&t);
 }
 
+TEST(other_names_of_hidden_files_are_told)
+{
+	const char *hide[] = { ".env", "key", "/d", NULL, NULL };
+	struct launch t;
+
+	launch_init(&t, "/var/tmp");
+	files_sh(t.home, repo);
+	files_sh(t.home, "cd main && mkdir -p d/e sub/k && touch .env sub/key && ln .env sub/hard && ln sub/key sub/k/key");
+	t.a.hide = hide;
+	plan(&t, "main");
+	CHECK_INT(t.r, ==, 0);
+	CHECK(says(&t, FINDING_WARNING, "hidden files: .env: "));
+	CHECK_INT(t.found.n, ==, 1);
+	/* All names are hidden; a folder always has several. */
+	hide[3] = "hard";
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
+	/* A name that is found from the top as well counts once. */
+	hide[3] = NULL;
+	files_sh(t.home, "ln main/sub/key outside && printf 'key\\n' > main/.agentvmignore");
+	plan(&t, "main/sub");
+	CHECK(t.r == 0 && says(&t, FINDING_WARNING, "hidden files: key, k/key: "));
+	launch_done(&t);
+}
+
 TEST(under_tmp_relative_distances_are_kept)
 {
 	struct launch t;
@@ -267,6 +292,43 @@ TEST(a_mount_of_the_parent_is_no_way_around_the_guard)
 	plan(&t, "w/main");
 	CHECK_INT(t.r, ==, 0);
 	CHECK(has(&share(&t, "w/main/.git")->guard_ro, "hooks") && has(&share(&t, "w/main/.git")->guard_ro, "config"));
+	launch_done(&t);
+}
+
+/* Each of these shapes could be left by a guest for the next launch. */
+TEST(a_git_folder_is_guarded_whatever_was_made_of_it)
+{
+	static const char *const shapes[] = {
+		"mv objects o && ln -s o objects", "mv refs r && ln -s r refs", "mv HEAD h", "touch ../HEAD ../objects ../refs",
+	};
+	const char *mounts[] = { NULL, NULL };
+	struct launch t;
+	char *git;
+
+	launch_init(&t, "/var/tmp");
+	git = files_at(t.home, "main/.git");
+	files_sh(t.home, "mkdir other");
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+		files_sh(t.home, "rm -rf main");
+		files_sh(t.home, repo);
+		files_sh(git, shapes[i]);
+		mounts[0] = NULL;
+		t.a.mounts = NULL;
+		plan(&t, "main");
+		CHECK_INT(t.r, ==, 0);
+		if (!has(&share(&t, "main")->guard_ro, ".git/config") || !has(&share(&t, "main")->guard_ro, ".git/hooks"))
+			fail_msg("project: %s", shapes[i]);
+		mounts[0] = "../main";
+		t.a.mounts = mounts;
+		plan(&t, "other");
+		CHECK_INT(t.r, ==, 0);
+		if (!has(&share(&t, "main")->guard_ro, ".git/config") || !has(&share(&t, "main")->guard_ro, ".git/hooks"))
+			fail_msg("mount: %s", shapes[i]);
+		mounts[0] = "../main/.git/info";
+		plan(&t, "other");
+		CHECK(t.r < 0 && says(&t, FINDING_WORLD, "inside the git directory"));
+	}
+	free(git);
 	launch_done(&t);
 }
 

@@ -198,6 +198,38 @@ TEST(modules_and_worktrees)
 	proj_done(&p);
 }
 
+/* git follows links to objects and refs, wherever they lead, and finds both by commondir. */
+TEST(git_directories_made_of_links_are_found)
+{
+	static const char *const shapes[] = {
+		"ln -s ../store/objects docs/objects && ln -s ../store/refs docs/refs",
+		"ln -s /usr docs/objects && ln -s /usr docs/refs",
+		"echo ../store > docs/commondir",
+	};
+	struct proj p;
+
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+		proj_init(&p, "mkdir -p docs store/objects store/refs");
+		files_sh(p.dir, shapes[i]);
+		after(&p, "echo ref: refs/heads/main > docs/HEAD && git config -f docs/config core.fsmonitor ./x && "
+			  "git config -f docs/config core.worktree ../docs");
+		ITSELF(p, "docs/ (new)");
+		ITSELF(p, "docs/config core.fsmonitor = ./x (new)");
+		ITSELF(p, "docs/config core.worktree = ../docs (new)");
+		proj_done(&p);
+	}
+	proj_init(&p, "git init -q . && git init -q --bare .git/modules/a && cd .git/modules/a && mv objects o && ln -s o objects");
+	after(&p, "git config -f .git/modules/a/config core.fsmonitor x");
+	ITSELF(p, ".git/modules/a/config core.fsmonitor = x (new)");
+	proj_done(&p);
+	/* One that was there before it was known for one. */
+	proj_init(&p, "git init -q --bare b && cd b && mv refs r && ln -s r refs");
+	after(&p, "git config -f b/config core.fsmonitor x");
+	ITSELF(p, "b/config core.fsmonitor = x (new)");
+	CHECK_INT(p.left[0].itself.n, ==, 1);
+	proj_done(&p);
+}
+
 TEST(places_of_editors_and_builds)
 {
 	struct proj p;

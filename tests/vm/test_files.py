@@ -1,11 +1,13 @@
 """The project and other folders as the guest sees them, and what it cannot do to them."""
 import os
+import pathlib
+import re
 import shutil
 import stat
 import subprocess
 import unittest
 
-from vmtest import Case
+from vmtest import AGENT_VM, Case, environment
 
 
 def git(*words, cwd):
@@ -145,6 +147,15 @@ class Files(Case):
         self.assertEqual(p.stdout, b"fine\n")
         self.assertFalse((self.project / "ran").exists())
 
+    def test_a_project_that_holds_agent_vm_itself_is_warned_of(self):
+        shutil.copytree(pathlib.Path(AGENT_VM).parent.parent, self.top / "prefix", symlinks=True)
+        own = self.top / "prefix/bin/agent-vm"
+        p = subprocess.run([own, "shell", "--", "-c", "echo fine"], cwd=own.parent, env=environment(), stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual((p.returncode, p.stdout), (0, b"fine\n"), p.stderr)
+        self.assertIn(f"{own.parent}: the guest will see {own} (a program of agent-vm)".encode(), p.stderr)
+        self.assertRegex(p.stderr.decode(), rf"\n *exposed +{re.escape(str(own))} \(a program of agent-vm\)")
+
     def test_links_left_in_the_state_folder_are_set_aside(self):
         self.sh("cd /agent-vm-state && rm -rf bash_history claude && ln -s /etc/passwd bash_history && ln -s /nowhere claude")
         p = self.vm("shell", "--", "-c", "ls -ld /root/.claude/ > /dev/null && echo typed >> ~/.bash_history && echo fine",
@@ -263,6 +274,17 @@ class Git(Case):
         self.status_runs_nothing(self.project / "sub/mod")
         self.assertEqual(self.sh(IDENTITY + "set -e; cd sub/mod; echo x > x; git add x; git commit -qm x; git status --porcelain;"
                                  "cd ../..; git status --porcelain"), " M sub/mod\n?? evil/\n")
+
+    def test_a_git_folder_made_of_links_is_guarded(self):
+        """A guest turns what makes .git a git directory into links, or takes it away, and comes back in a second session."""
+        evil = f"git config core.fsmonitor 'touch {self.top}/owned; false'"
+        for before, after in (("mv .git/objects .git/o2; ln -s o2 .git/objects", "true"), ("mv .git/HEAD .git/h", "mv .git/h .git/HEAD")):
+            with self.subTest(before=before):
+                self.sh(before)
+                p = self.vm("shell", "--", "-c", f"{after}; {evil} || echo refused", check=0)
+                self.assertEqual(p.stdout, b"refused\n")
+                self.assertIn(b"ro .git/hooks, .git/config", p.stderr)
+                self.status_runs_nothing(self.project)
 
     def test_the_guard_of_two_sessions_lasts_until_both_have_ended(self):
         hooks = self.project / ".git/hooks"
