@@ -31,5 +31,6 @@ int cage_enter(struct vmm_config *cfg, uint32_t *ret_walls, struct err *err);
  */
 int cage_lock(const struct vmm_config *cfg, uint32_t *walls, struct err *err);
 
-/* In the process that becomes virtiofsd: no set-id bits on the files that it serves. 0; negative errno with @err set. */
+/* In the process that becomes virtiofsd: no set-id bits on the files that it serves, and no device nodes.
+ * 0; negative errno with @err set. */
 int cage_seccomp_files(struct err *err);

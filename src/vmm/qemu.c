@@ -130,7 +130,8 @@ static char *fuse_value(const char *s)
 
 /* Both kinds: the attributes and the pages of a file are cached for a second, because the host changes files too;
  * mount points inside the share are announced, so that two files never have the same inode number; locks stay in the
- * guest (neither can wait for one on the host); xattrs are off: files that the guest makes must look ordinary. */
+ * guest (neither can wait for one on the host); xattrs are off: files that the guest makes must look ordinary. It keeps no
+ * capability to make devices where its option for that is known; the filter (cage_seccomp_files()) holds for both. */
 static void virtiofsd_argv(struct strv *argv, const char *program, const char *dir, int fd)
 {
 	AUTO_FREE(char, value);
@@ -142,8 +143,8 @@ static void virtiofsd_argv(struct strv *argv, const char *program, const char *d
 		value = fuse_value(dir);
 		strv_add(argv, "-f");
 		strv_add(argv, "-o");
-		strv_addf(argv, "source=%s,sandbox=chroot,cache=auto,announce_submounts,no_xattr,no_posix_lock,no_flock,"
-				"no_writeback,no_posix_acl,log_level=warn", value);
+		strv_addf(argv, "source=%s,sandbox=chroot,modcaps=-mknod,cache=auto,announce_submounts,no_xattr,no_posix_lock,"
+				"no_flock,no_writeback,no_posix_acl,log_level=warn", value);
 	} else {
 		strv_addf(argv, "--shared-dir=%s", dir);
 		strv_add(argv, "--sandbox=none");
