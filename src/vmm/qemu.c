@@ -171,7 +171,7 @@ static void allow_keeping_groups(void)
 }
 
 /* In the child: only 0, the role's log as 1 and 2, and the listening socket as 3 go on. */
-static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int listener)
+static _Noreturn void virtiofsd_exec(const char *program, const char *dir, bool inside, int listener)
 {
 	char locale[] = "LC_ALL=C", *const envp[] = { locale, NULL };
 	struct strv argv = { 0 };
@@ -186,7 +186,7 @@ static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int l
 	if (dup2(VMM_FD_LOG, 1) < 0 || dup2(VMM_FD_LOG, 2) < 0 || dup2(listener, 3) < 0 || close_range(4, ~0u, 0) < 0)
 		_exit(126);
 	allow_keeping_groups();
-	if (cage_seccomp_files(&err) < 0) {
+	if ((!inside && cage_landlock_files(program, dir, &err) < 0) || cage_seccomp_files(&err) < 0) {
 		(void)dprintf(2, "virtiofsd: %s\n", err.text);
 		_exit(126);
 	}
@@ -198,12 +198,13 @@ static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int l
 
 /**
  * virtiofsd_start() - Serve a folder
+ * @inside:	In namespaces of our own, where there are no other files; else Landlock shuts them off
  * @ret_fd:	QEMU's end of the connection
  *
  * virtiofsd wants a listening socket. It gets one with an address of the kernel's choice that is in no folder, and in an
  * empty network namespace; our connection is in its queue, which holds one, before it starts, so it accepts ours.
  */
-static int virtiofsd_start(const char *program, const char *dir, int *ret_fd, struct err *err)
+static int virtiofsd_start(const char *program, const char *dir, bool inside, int *ret_fd, struct err *err)
 {
 	AUTO_FD(listener);
 	AUTO_FD(conn);
@@ -222,7 +223,7 @@ static int virtiofsd_start(const char *program, const char *dir, int *ret_fd, st
 	if (pid < 0)
 		return err_set(err, -errno, "start virtiofsd: %s", strerror(errno));
 	if (pid == 0)
-		virtiofsd_exec(program, dir, listener);
+		virtiofsd_exec(program, dir, inside, listener);
 	*ret_fd = TAKE_FD(conn);
 	return 0;
 }
@@ -232,13 +233,13 @@ static int qemu_prepare(const struct vmm_config *cfg, struct err *err)
 	int r;
 
 	if (cfg->namespaces == VMM_NS_USED) {
-		r = virtiofsd_start(cfg->virtiofsd, CAGE_SHARE, &fs_fds[0], err);
+		r = virtiofsd_start(cfg->virtiofsd, CAGE_SHARE, true, &fs_fds[0], err);
 		if (r == 0)
 			n_fs = 1;
 		return r;
 	}
 	for (size_t i = 0; i < cfg->n_shares; i++) {
-		r = virtiofsd_start(cfg->virtiofsd, cfg->shares[i].path, &fs_fds[i], err);
+		r = virtiofsd_start(cfg->virtiofsd, cfg->shares[i].path, false, &fs_fds[i], err);
 		if (r < 0)
 			return r;
 		n_fs++;

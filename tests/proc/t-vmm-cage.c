@@ -998,6 +998,44 @@ TEST(virtiofsd_makes_no_device_nodes_and_no_set_id_files)
 	host_drop();
 }
 
+/* As virtiofsd without namespaces: its own folder, by descriptor as well, and no other file. */
+TEST(virtiofsd_without_namespaces_has_its_share_alone)
+{
+	AUTO_FREE(char, project);
+	AUTO_FREE(char, beside);
+	struct err err = { "" };
+	int st;
+	pid_t pid;
+
+	host_make();
+	project = in("project");
+	beside = in("ro/made");
+	pid = fork();
+	if (pid == 0) {
+		char by_fd[64];
+		int fd;
+
+		if (cage_landlock_files("/usr/lib/qemu/virtiofsd", project, &err) < 0 || chdir(project) < 0)
+			_exit(2);
+		fd = open(".env", O_PATH | O_CLOEXEC);
+		(void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+		if (open(by_fd, O_RDWR | O_CLOEXEC) < 0 || put("made", "x") < 0 || mkdir("dir", 0755) < 0 ||
+		    rename_at("made", "dir/made") < 0 || unlink_at("dir/made") < 0)
+			_exit(3);
+		if (shell("exit 7") != 7)
+			_exit(4);
+		if (landlock_abi() >= 2 && (open("../secret", O_RDONLY | O_CLOEXEC) >= 0 || put(beside, "x") == 0 ||
+					    open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0 || open("/proc/1/status", O_RDONLY | O_CLOEXEC) >= 0 ||
+					    rename_at("src/a.c", "../ro/a.c") == 0))
+			_exit(5);
+		_exit(0);
+	}
+	CHECK_INT(waitpid(pid, &st, 0), ==, pid);
+	CHECK(WIFEXITED(st));
+	CHECK_INT(WEXITSTATUS(st), ==, 0);
+	host_drop();
+}
+
 TEST(a_guard_whose_target_is_gone_ends_the_launch)
 {
 	struct vmm_config cfg;
