@@ -36,12 +36,8 @@
 #include "vmm/cage.h"
 #include "vmm/vmm.h"
 
-/* microvm's interrupts 16..23 for virtio; boot image, disk, console, network and entropy take five. */
-#define TRANSPORTS 8
-#define FS_MAX (TRANSPORTS - 5)
-
 static int kernel_fd = -1;
-static int fs_fds[FS_MAX] = { -1, -1, -1 };
+static int fs_fds[VMM_QEMU_SHARES_MAX] = { -1, -1, -1 };
 static size_t n_fs;
 
 /* A value inside a comma-separated option: commas are doubled. Caller owns. */
@@ -89,9 +85,9 @@ static int qemu_check(const struct vmm_config *cfg, struct err *err)
 
 	start_ns = raw_ns();
 	start_tsc = __rdtsc();
-	if (want > FS_MAX)
+	if (want > VMM_QEMU_SHARES_MAX)
 		return err_set(err, -E2BIG, "%zu shares: with QEMU and without user namespaces at most %d are possible; mount "
-			       "less, or see agent-vm doctor", want, FS_MAX);
+			       "less, or see agent-vm doctor", want, VMM_QEMU_SHARES_MAX);
 	r = check_program(cfg->qemu, "QEMU", "qemu-system-x86", err);
 	if (r < 0)
 		return r;

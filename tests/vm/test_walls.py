@@ -60,6 +60,17 @@ class Walls(Case):
         self.assertIn("agent-vm: --memory 0: less than 256M; for four GiB write --memory 4", lines)
         self.assertTrue(any(line.startswith(f"agent-vm: --mount {more}:ro: ") and "namespaces" in line for line in lines), lines)
 
+    def test_too_many_shares_are_a_mistake_among_the_others(self):
+        more = [self.top / "a", self.top / "b"]
+        for m in more:
+            m.mkdir()
+        p = self.run_without(NO_NAMESPACES, "shell", "--vmm", "qemu", "--mount", more[0], "--mount", more[1], "--memory", "0", "true")
+        lines = p.stderr.decode().splitlines()
+        self.assertEqual(p.returncode, 2, lines)
+        self.assertIn("agent-vm: --memory 0: less than 256M; for four GiB write --memory 4", lines)
+        self.assertIn("agent-vm: 4 shares: with QEMU and without namespaces at most 3 are possible; mount less, or see agent-vm "
+                      "doctor for how to allow them", lines)
+
 
 if __name__ == "__main__":
     unittest.main()
