@@ -54,5 +54,5 @@ const char *agent_note(const struct agent *agent, char *const *part, int status)
 		return NULL;
 	if (!part[0][strcspn(part[0], " \t\n\r\v\f;&|<>()")])
 		return NULL;
-	return "to run a shell line write: agent-vm shell -c 'a && b'";
+	return "to run a shell line use -c, as in: -c 'a && b'";
 }

@@ -34,7 +34,7 @@ void agent_argv(const struct agent *agent, char *const *part, bool stdin_tty, st
 void agent_shell_argv(char *const *part, bool stdin_tty, struct strv *ret);
 
 /**
- * agent_note() - What to say about an end of the guest program
+ * agent_note() - What to say about an end of the guest program; of exec as of the shell
  * @status:	Its exit status
  *
  * Return: static text without prefix and newline, or NULL

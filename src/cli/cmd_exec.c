@@ -80,6 +80,7 @@ static int exec_run(struct cli *cli, void *args, char **rest)
 	struct err err = { "" };
 	struct run *run = NULL;
 	int status = 1, sig = 0;
+	const char *note;
 
 	(void)cli;
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -96,6 +97,9 @@ static int exec_run(struct cli *cli, void *args, char **rest)
 			status = run_status(run);
 			if (run_exit_text(run)[0] != '\0')
 				(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(run));
+			note = agent_note(&agent_shell, rest, status);
+			if (note)
+				(void)fprintf(stderr, "agent-vm: note: %s\n", note);
 			break;
 		case RUN_STOPPED:
 			sig = run_status(run);

@@ -227,14 +227,16 @@ static int prove_in(const char *dir, const char *image, uint32_t api_version, in
 {
 	AUTO_FREE(char, vmm);
 	AUTO_FREE(char, no_kvm);
+	AUTO_FREE(char, emulated);
 	struct proof p = { .out = -1, .stop_fd = stop_fd, .api_version = api_version };
 	int r, status;
 
 	no_kvm = find_role("agent-vm-vmm", &vmm, NULL) == 0 ? monitor_probe_kvm(vmm) : NULL;
 	p.agent_s = no_kvm ? AGENT_EMULATED_S : AGENT_S;
 	p.boot_s = no_kvm ? BOOT_EMULATED_S : BOOT_S;
-	if (no_kvm)
-		say("%-9s /dev/kvm cannot run a guest here (%s), so this is QEMU emulation and slow", "monitor", no_kvm);
+	emulated = no_kvm ? monitor_emulated(no_kvm) : NULL;
+	if (emulated)
+		say("%-9s %s, so this is QEMU emulation and slow", "monitor", emulated);
 	r = start(&p, dir, image, mask, err);
 	if (r == 0)
 		r = watch(&p, err);

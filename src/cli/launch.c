@@ -388,6 +388,7 @@ static void image_beside(struct launch *l)
 static void launch_greet(struct launch *l)
 {
 	AUTO_FREE(char, config);
+	AUTO_FREE(char, emulated);
 	struct strv others = { 0 };
 
 	if (!l->quiet)
@@ -401,9 +402,10 @@ static void launch_greet(struct launch *l)
 	print_all(&l->plan.warnings, "warning");
 	if (!l->quiet)
 		print_all(&l->plan.notes, "note");
-	if (l->plan.monitor == VMM_QEMU_TCG)
-		say(l, "/dev/kvm cannot run a guest here (%s); using QEMU emulation, which is slow and a weaker wall than KVM",
-		    l->plan.kvm_reason);
+	if (l->plan.monitor == VMM_QEMU_TCG) {
+		emulated = monitor_emulated(l->plan.kvm_reason);
+		say(l, "%s; using QEMU emulation, which is slow and a weaker wall than KVM", emulated);
+	}
 	if (debug_config_wanted()) {
 		config = debug_config_text(&l->plan, l->session.info.name);
 		(void)fprintf(stderr, "%s\n", config);

@@ -89,6 +89,15 @@ char *monitor_probe_kvm(const char *vmm_path)
 	return good ? NULL : TAKE_PTR(says);
 }
 
+char *monitor_emulated(const char *reason)
+{
+	static const char object[] = "/dev/kvm: ";
+
+	if (str_starts(reason, object))
+		reason += sizeof(object) - 1;
+	return xasprintf("/dev/kvm cannot run a guest here (%s)", reason);
+}
+
 /* What stands in the cache for a library that was found good: it is the same file, asked by the same version. */
 static char *stamp(const char *path)
 {

@@ -37,6 +37,14 @@ void monitor_remember(int cache_fd);
 char *monitor_probe_kvm(const char *vmm_path);
 
 /**
+ * monitor_emulated() - That and why a guest is emulated: the beginning of a line
+ * @reason:	From monitor_probe_kvm() or monitor_choose()
+ *
+ * Return: caller owns
+ */
+char *monitor_emulated(const char *reason);
+
+/**
  * monitor_ask() - One question to agent-vm-vmm, in a process of its own that may hang or die
  * @question:	"--version-krunfw", "--check-libkrun" or "--probe-kvm"
  * @file:	The library; NULL: none

@@ -265,6 +265,10 @@ static void plan_monitor(struct cli *cli, const struct launch_args *args, struct
 		problem_world(&cli->problems, "virtiofsd: %s, which is part of QEMU 7, serves an ordinary user only inside namespaces, "
 			      "and this host refuses them; allow them (agent-vm doctor says how), or install a virtiofsd of version 1",
 			      p->virtiofsd);
+	/* Each is a device of its own then. */
+	if (choice.monitor != VMM_KRUN && !p->namespaces && p->layout.n_shares > VMM_QEMU_SHARES_MAX)
+		problem_world(&cli->problems, "%zu shares: with QEMU and without namespaces at most %d are possible; mount less, or see "
+			      "agent-vm doctor for how to allow them", p->layout.n_shares, VMM_QEMU_SHARES_MAX);
 	if (choice.monitor == VMM_QEMU_KVM && !args->vmm)
 		strv_addf(&p->warnings, "%s; QEMU is used in its place", krun_err.text);
 	p->monitor = choice.monitor;

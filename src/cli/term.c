@@ -10,11 +10,14 @@
 #include "base/fd.h"
 #include "base/macros.h"
 
-/* What full-screen programs switch on and a killed one cannot switch off: keyboard protocols of kitty (CSI < u) and
- * xterm (modifyOtherKeys), bracketed paste, the mouse modes, focus events, application cursor keys and keypad, the
- * alternate screen, then colours, cursor, and a fresh line. */
-static const char undo_modes[] = "\033[<u\033[>4;0m\033[?2004l\033[?1000l\033[?1002l\033[?1003l\033[?1006l\033[?1004l"
-				 "\033[?1l\033>\033[?1049l\033[0m\033[?25h\r\n";
+/* What full-screen programs switch on and a killed one cannot switch off: updates held back (first, so that the rest is
+ * shown), keyboard protocols of kitty (CSI < u) and xterm (modifyOtherKeys), bracketed paste, the mouse modes, focus
+ * events, application cursor keys and keypad, the alternate screen, the scroll region (whose reset moves the cursor; what
+ * is saved and put back with it comes after), line drawing in the place of letters, insert mode, colours, the cursor's
+ * shape, the cursor, and a fresh line. */
+static const char undo_modes[] = "\033[?2026l\033[<u\033[>4;0m\033[?2004l\033[?1000l\033[?1002l\033[?1003l\033[?1006l"
+				 "\033[?1004l\033[?1l\033>\033[?1049l\0337\033[r\0338\017\033(B\033[4l\033[0m\033[0 q"
+				 "\033[?25h\r\n";
 
 static struct {
 	int fd;

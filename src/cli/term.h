@@ -24,7 +24,8 @@ int term_raw(int fd);
 /**
  * term_restore() - Back to the mode before term_raw(); nothing if it was not called
  * @undo:	The program inside did not end by itself: also undo what it may have switched on (alternate screen,
- *		mouse, bracketed paste, keyboard protocols, colours, hidden cursor)
+ *		mouse, bracketed paste, keyboard protocols, held updates, scroll region, line drawing, insert mode, colours,
+ *		the cursor's shape, hidden cursor)
  *
  * Async-signal-safe.
  */

@@ -25,7 +25,10 @@
 
 /* With a mount namespace there is one virtio-fs device of this tag, whose root holds one folder a VC_SHARE, named by its
  * index: "0", "1" ... Without one each VC_SHARE is a device of its own with the tag VMM_SHARE_TAG "." INDEX. Which it is
- * the launcher knows before (sandbox/ns.h) and says in VC_NAMESPACES. */
+ * the launcher knows before (sandbox/ns.h) and says in VC_NAMESPACES. Without one
+ * QEMU can have three: its machine has interrupts 16..23 for virtio; boot image, disk, console, network and entropy take
+ * five. */
+#define VMM_QEMU_SHARES_MAX 3
 #define VMM_SHARE_TAG "agent-vm"
 #define VMM_DISK_DEV_KRUN "/dev/vda" /* the root disk as the guest sees it */
 #define VMM_DISK_DEV_QEMU "/dev/vdb" /* /dev/vda is the boot image */

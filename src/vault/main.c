@@ -395,7 +395,11 @@ int main(int argc, char **argv)
 		_exit(1);
 	}
 	if (strcmp(vault.ended, "the launcher is gone") != 0 && strcmp(vault.ended, "told to end") != 0) {
-		log_error("session ends: %s", vault.ended);
+		/* wire ends by itself when the VM has, so this is how sessions end. When it dies the launcher tells. */
+		if (strcmp(vault.ended, "wire is gone") == 0)
+			log_info("session ends: %s", vault.ended);
+		else
+			log_error("session ends: %s", vault.ended);
 		tell(NET_CTL_ERROR, vault.ended);
 		_exit(1);
 	}

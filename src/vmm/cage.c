@@ -118,17 +118,39 @@ static int allow(int fd, const char *path, uint32_t rights, struct err *err)
 	return r == -ENOENT ? 0 : r;
 }
 
+static int allow_nodes(int fd, struct err *err)
+{
+	static const char *const nodes[] = { "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom" };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(nodes); i++)
+		r = allow(fd, nodes[i], LANDLOCK_READ | LANDLOCK_WRITE, err);
+	return r;
+}
+
+/* What the exec of @program takes, and the loading of its libraries. */
+static int allow_exec(int fd, const char *program, struct err *err)
+{
+	static const char *const places[] = { "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin",
+					      "/nix/store", "/gnu/store" };
+	int r;
+
+	r = allow(fd, program, LANDLOCK_READ | LANDLOCK_EXEC, err);
+	if (r == 0)
+		r = allow(fd, "/etc/ld.so.cache", LANDLOCK_READ, err);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(places); i++)
+		r = allow(fd, places[i], LANDLOCK_READ | LANDLOCK_EXEC, err);
+	return r;
+}
+
 static int landlock_rules(int fd, const struct vmm_config *cfg, bool inside, struct err *err)
 {
-	static const char *const exec_places[] = { "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin",
-						   "/nix/store", "/gnu/store" };
-	static const char *const nodes[] = { "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom" };
 	size_t i;
 	int r;
 
 	r = allow(fd, "/proc", LANDLOCK_READ, err);
-	for (i = 0; r == 0 && i < ARRAY_SIZE(nodes); i++)
-		r = allow(fd, nodes[i], LANDLOCK_READ | LANDLOCK_WRITE, err);
+	if (r == 0)
+		r = allow_nodes(fd, err);
 	if (r == 0 && cfg->monitor != VMM_QEMU_TCG)
 		r = allow(fd, "/dev/kvm", LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_IOCTL, err);
 	if (r == 0)
@@ -137,20 +159,14 @@ static int landlock_rules(int fd, const struct vmm_config *cfg, bool inside, str
 		r = allow(fd, cfg->disk_base, LANDLOCK_READ, err);
 
 	if (cage_is_qemu(cfg)) {
-		/* The shares are virtiofsd's, which was started before. */
+		/* The shares are virtiofsd's, which was started before, with rules of its own where it has no namespace. */
 		if (r == 0)
 			r = allow(fd, cfg->boot_image, LANDLOCK_READ, err);
 		if (r == 0)
 			r = allow(fd, cfg->work_dir, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
-		if (r == 0)
-			r = allow(fd, cfg->qemu, LANDLOCK_READ | LANDLOCK_EXEC, err);
-		if (r == 0)
-			r = allow(fd, "/etc/ld.so.cache", LANDLOCK_READ, err);
 		if (r == 0 && inside)
 			r = allow(fd, "/tmp", LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
-		for (i = 0; r == 0 && i < ARRAY_SIZE(exec_places); i++)
-			r = allow(fd, exec_places[i], LANDLOCK_READ | LANDLOCK_EXEC, err);
-		return r;
+		return r == 0 ? allow_exec(fd, cfg->qemu, err) : r;
 	}
 	if (r == 0)
 		r = allow(fd, cfg->kernel, LANDLOCK_READ, err);
@@ -172,6 +188,31 @@ static int landlock_lock(const struct vmm_config *cfg, bool inside, struct err *
 	r = landlock_new(&fd, err);
 	if (r == 0)
 		r = landlock_rules(fd, cfg, inside, err);
+	return r < 0 ? r : landlock_enforce(fd, err);
+}
+
+int cage_landlock_files(const char *program, const char *dir, struct err *err)
+{
+	AUTO_FD(fd);
+	int r;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_set(err, -errno, "cage: no-new-privs: %s", strerror(errno));
+	r = landlock_new(&fd, err);
+	if (r == -EOPNOTSUPP)
+		return 0;
+	/* It knows its files by descriptor, and opens them again through /proc/self/fd. */
+	if (r == 0)
+		r = allow(fd, "/proc/self", LANDLOCK_READ, err);
+	/* The limit of open files, at its start. */
+	if (r == 0)
+		r = allow(fd, "/proc/sys/fs", LANDLOCK_READ, err);
+	if (r == 0)
+		r = allow_nodes(fd, err);
+	if (r == 0)
+		r = allow_exec(fd, program, err);
+	if (r == 0)
+		r = landlock_allow(fd, dir, LANDLOCK_READ | LANDLOCK_WRITE | LANDLOCK_MAKE, err);
 	return r < 0 ? r : landlock_enforce(fd, err);
 }
 

@@ -31,5 +31,16 @@ int cage_enter(struct vmm_config *cfg, uint32_t *ret_walls, struct err *err);
  */
 int cage_lock(const struct vmm_config *cfg, uint32_t *walls, struct err *err);
 
-/* In the process that becomes virtiofsd: no set-id bits on the files that it serves. 0; negative errno with @err set. */
+/**
+ * cage_landlock_files() - In the process that becomes virtiofsd without namespaces: of all files only those that it serves
+ * @dir:	The share, writable; @program and the places of libraries can be read and executed
+ *
+ * Sets no-new-privs.
+ *
+ * Return: 0, also on a kernel without Landlock (cage_lock() tells); negative errno with @err set
+ */
+int cage_landlock_files(const char *program, const char *dir, struct err *err);
+
+/* In the same process, always: no set-id bits on the files that it serves, and no device nodes. 0; negative errno with
+ * @err set. */
 int cage_seccomp_files(struct err *err);

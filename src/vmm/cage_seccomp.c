@@ -10,7 +10,8 @@
  * Neither libkrun nor virtiofsd, which has a list of its own before the program's, may give a file the set-user-ID or
  * set-group-ID bit: what the guest makes belongs to the user on the host, so such a program would run there as that user
  * for everybody. Folders are refused the bits as well (a filter cannot tell), and to krun openat2(2) whole, because its
- * mode lies in memory where no filter looks.
+ * mode lies in memory where no filter looks. Nor may they make device nodes: where root runs without a user namespace,
+ * such a node would be a disk of the host.
  *
  * What answers ENOSYS makes its caller fall back to an older call: the C library from clone3(2), whose flags a filter
  * cannot see, to clone(2); QEMU from io_uring to epoll and threads. */
@@ -36,7 +37,11 @@
 	{ .name = call, .what = SECCOMP_EPERM, .arg = n, .mask = UINT64_MAX, .value = (uint64_t)(v), .unequal = 1 }
 #define SET_ID (S_ISUID | S_ISGID)
 #define OK_NO_SET_ID(call, n) OK_IF(call, n, SET_ID, 0)
+#define OK_NODE(call, n) \
+	OK_IF(call, n, S_IFMT | SET_ID, 0 /* a file */), OK_IF(call, n, S_IFMT | SET_ID, S_IFREG), \
+	OK_IF(call, n, S_IFMT | SET_ID, S_IFIFO), OK_IF(call, n, S_IFMT | SET_ID, S_IFSOCK)
 #define NO_SET_ID(call, n) NO_IF(call, n, S_ISUID, S_ISUID), NO_IF(call, n, S_ISGID, S_ISGID)
+#define NO_DEVICE(call, n) NO_IF(call, n, S_IFMT, S_IFCHR), NO_IF(call, n, S_IFMT, S_IFBLK)
 #define UNKNOWN(call) { .name = call, .what = SECCOMP_ENOSYS }
 
 #define U32 UINT64_C(0xffffffff) /* arguments of type int: the upper half is undefined */
@@ -69,7 +74,7 @@ static const struct seccomp_row krun_rows[] = {
 	/* Names: virtio-fs, and the files that the disks are. */
 	OK_NO_SET_ID("openat", 3), OK_NO_SET_ID("open", 2), OK("newfstatat"), OK("fstat"), OK("stat"), OK("lstat"), OK("statx"),
 	OK("statfs"), OK("fstatfs"), OK("access"), OK("faccessat"), OK("faccessat2"), OK("readlink"), OK("readlinkat"),
-	OK("getdents64"), OK("getcwd"), OK("mkdirat"), OK_NO_SET_ID("mknodat", 2), OK("unlinkat"), OK("linkat"), OK("symlinkat"),
+	OK("getdents64"), OK("getcwd"), OK("mkdirat"), OK_NODE("mknodat", 2), OK("unlinkat"), OK("linkat"), OK("symlinkat"),
 	OK("renameat"), OK("renameat2"), OK_NO_SET_ID("fchmod", 1), OK_NO_SET_ID("fchmodat", 2),
 	OK_NO_SET_ID("fchmodat2", 2), OK("fchown"), OK("fchownat"),
 	OK("utimensat"), OK("umask"), OK("setxattr"), OK("getxattr"), OK("listxattr"), OK("removexattr"),
@@ -124,7 +129,7 @@ static const struct seccomp_row qemu_rows[] = {
 static const struct seccomp_row files_rows[] = {
 	NO_SET_ID("chmod", 1), NO_SET_ID("fchmod", 1), NO_SET_ID("fchmodat", 2), NO_SET_ID("fchmodat2", 2),
 	NO_SET_ID("mknod", 1), NO_SET_ID("mknodat", 2), NO_SET_ID("open", 2), NO_SET_ID("creat", 1),
-	NO_SET_ID("openat", 3),
+	NO_SET_ID("openat", 3), NO_DEVICE("mknod", 1), NO_DEVICE("mknodat", 2),
 };
 
 static const struct seccomp_row super_rows[] = {

@@ -175,10 +175,10 @@ static int run_code(const struct machine *m, const char *mode, struct err *err)
 	}
 	if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR && run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
 		return err_set(err, -ENOTSUP, "/dev/kvm: this host emulates the instructions of guests and does not know one that "
-			       "Linux needs (%s mode); it cannot run ordinary guests", mode);
+			       "Linux needs (%s mode)", mode);
 	if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
-		return err_set(err, -EIO, "/dev/kvm: the first instructions in %s mode failed inside KVM (internal error %u); "
-			       "this host cannot run ordinary guests", mode, run->internal.suberror);
+		return err_set(err, -EIO, "/dev/kvm: the first instructions in %s mode failed inside KVM (internal error %u)",
+			       mode, run->internal.suberror);
 	if (run->exit_reason == KVM_EXIT_FAIL_ENTRY)
 		return err_set(err, -EIO, "/dev/kvm: the processor refused to enter %s mode (hardware reason %#llx)", mode,
 			       run->fail_entry.hardware_entry_failure_reason);

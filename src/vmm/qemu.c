@@ -36,12 +36,8 @@
 #include "vmm/cage.h"
 #include "vmm/vmm.h"
 
-/* microvm's interrupts 16..23 for virtio; boot image, disk, console, network and entropy take five. */
-#define TRANSPORTS 8
-#define FS_MAX (TRANSPORTS - 5)
-
 static int kernel_fd = -1;
-static int fs_fds[FS_MAX] = { -1, -1, -1 };
+static int fs_fds[VMM_QEMU_SHARES_MAX] = { -1, -1, -1 };
 static size_t n_fs;
 
 /* A value inside a comma-separated option: commas are doubled. Caller owns. */
@@ -89,9 +85,9 @@ static int qemu_check(const struct vmm_config *cfg, struct err *err)
 
 	start_ns = raw_ns();
 	start_tsc = __rdtsc();
-	if (want > FS_MAX)
+	if (want > VMM_QEMU_SHARES_MAX)
 		return err_set(err, -E2BIG, "%zu shares: with QEMU and without user namespaces at most %d are possible; mount "
-			       "less, or see agent-vm doctor", want, FS_MAX);
+			       "less, or see agent-vm doctor", want, VMM_QEMU_SHARES_MAX);
 	r = check_program(cfg->qemu, "QEMU", "qemu-system-x86", err);
 	if (r < 0)
 		return r;
@@ -130,7 +126,8 @@ static char *fuse_value(const char *s)
 
 /* Both kinds: the attributes and the pages of a file are cached for a second, because the host changes files too;
  * mount points inside the share are announced, so that two files never have the same inode number; locks stay in the
- * guest (neither can wait for one on the host); xattrs are off: files that the guest makes must look ordinary. */
+ * guest (neither can wait for one on the host); xattrs are off: files that the guest makes must look ordinary. It keeps no
+ * capability to make devices where its option for that is known; the filter (cage_seccomp_files()) holds for both. */
 static void virtiofsd_argv(struct strv *argv, const char *program, const char *dir, int fd)
 {
 	AUTO_FREE(char, value);
@@ -142,8 +139,8 @@ static void virtiofsd_argv(struct strv *argv, const char *program, const char *d
 		value = fuse_value(dir);
 		strv_add(argv, "-f");
 		strv_add(argv, "-o");
-		strv_addf(argv, "source=%s,sandbox=chroot,cache=auto,announce_submounts,no_xattr,no_posix_lock,no_flock,"
-				"no_writeback,no_posix_acl,log_level=warn", value);
+		strv_addf(argv, "source=%s,sandbox=chroot,modcaps=-mknod,cache=auto,announce_submounts,no_xattr,no_posix_lock,"
+				"no_flock,no_writeback,no_posix_acl,log_level=warn", value);
 	} else {
 		strv_addf(argv, "--shared-dir=%s", dir);
 		strv_add(argv, "--sandbox=none");
@@ -170,7 +167,7 @@ static void allow_keeping_groups(void)
 }
 
 /* In the child: only 0, the role's log as 1 and 2, and the listening socket as 3 go on. */
-static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int listener)
+static _Noreturn void virtiofsd_exec(const char *program, const char *dir, bool inside, int listener)
 {
 	char locale[] = "LC_ALL=C", *const envp[] = { locale, NULL };
 	struct strv argv = { 0 };
@@ -185,7 +182,7 @@ static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int l
 	if (dup2(VMM_FD_LOG, 1) < 0 || dup2(VMM_FD_LOG, 2) < 0 || dup2(listener, 3) < 0 || close_range(4, ~0u, 0) < 0)
 		_exit(126);
 	allow_keeping_groups();
-	if (cage_seccomp_files(&err) < 0) {
+	if ((!inside && cage_landlock_files(program, dir, &err) < 0) || cage_seccomp_files(&err) < 0) {
 		(void)dprintf(2, "virtiofsd: %s\n", err.text);
 		_exit(126);
 	}
@@ -197,12 +194,13 @@ static _Noreturn void virtiofsd_exec(const char *program, const char *dir, int l
 
 /**
  * virtiofsd_start() - Serve a folder
+ * @inside:	In namespaces of our own, where there are no other files; else Landlock shuts them off
  * @ret_fd:	QEMU's end of the connection
  *
  * virtiofsd wants a listening socket. It gets one with an address of the kernel's choice that is in no folder, and in an
  * empty network namespace; our connection is in its queue, which holds one, before it starts, so it accepts ours.
  */
-static int virtiofsd_start(const char *program, const char *dir, int *ret_fd, struct err *err)
+static int virtiofsd_start(const char *program, const char *dir, bool inside, int *ret_fd, struct err *err)
 {
 	AUTO_FD(listener);
 	AUTO_FD(conn);
@@ -221,7 +219,7 @@ static int virtiofsd_start(const char *program, const char *dir, int *ret_fd, st
 	if (pid < 0)
 		return err_set(err, -errno, "start virtiofsd: %s", strerror(errno));
 	if (pid == 0)
-		virtiofsd_exec(program, dir, listener);
+		virtiofsd_exec(program, dir, inside, listener);
 	*ret_fd = TAKE_FD(conn);
 	return 0;
 }
@@ -231,13 +229,13 @@ static int qemu_prepare(const struct vmm_config *cfg, struct err *err)
 	int r;
 
 	if (cfg->namespaces == VMM_NS_USED) {
-		r = virtiofsd_start(cfg->virtiofsd, CAGE_SHARE, &fs_fds[0], err);
+		r = virtiofsd_start(cfg->virtiofsd, CAGE_SHARE, true, &fs_fds[0], err);
 		if (r == 0)
 			n_fs = 1;
 		return r;
 	}
 	for (size_t i = 0; i < cfg->n_shares; i++) {
-		r = virtiofsd_start(cfg->virtiofsd, cfg->shares[i].path, &fs_fds[i], err);
+		r = virtiofsd_start(cfg->virtiofsd, cfg->shares[i].path, false, &fs_fds[i], err);
 		if (r < 0)
 			return r;
 		n_fs++;

@@ -888,6 +888,8 @@ class Role(Case):
         v = self.vault()
         v.wire.close()
         self.assertEqual(v.wait(2), 1)
+        self.assertIn(" vault info session ends: wire is gone", v.log())  # as it does whenever the VM has ended
+        self.assertNotIn(" vault error ", v.log())
         v = self.vault()
         v.control.close()
         self.assertEqual(v.wait(2), 0)

@@ -715,6 +715,17 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
+/* Without a path, so that it is the filter that answers: where nothing else refuses devices the kernel would say EFAULT. */
+static void attack_nodes(void)
+{
+	static const mode_t types[] = { S_IFCHR, S_IFBLK };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(types); i++)
+		if (syscall(SYS_mknodat, AT_FDCWD, NULL, types[i] | 0666, makedev(7, 0)) >= 0 || errno != EPERM)
+			say("device node of type %o: not the filter's answer: %s", types[i], strerror(errno));
+}
+
 /* What people do in a project, done the way in which libkrun does it. */
 static void use_share(uint32_t walls)
 {
@@ -736,6 +747,7 @@ static void use_share(uint32_t walls)
 	works("fifo", mknodat(AT_FDCWD, P "fifo", S_IFIFO | 0600, 0));
 	works("local socket's node", mknodat(AT_FDCWD, P "sock", S_IFSOCK | 0600, 0));
 	refused("device node", mknodat(AT_FDCWD, P "dev", S_IFCHR | 0600, makedev(1, 1)));
+	attack_nodes();
 	refused("set-user-ID bit", chmod_at(P "out/moved", 04755));
 	refused("set-group-ID bit", chmod_at(P "out/moved", 02755));
 	refused("set-id file from the start", open(P "suid", O_WRONLY | O_CREAT | O_CLOEXEC, 04755));
@@ -932,6 +944,7 @@ static void locked_none(const struct vmm_config *cfg, uint32_t walls)
 	}
 	works("new file in a share", put(project, "x"));
 	works("overlay", put(cfg->disk, "x"));
+	attack_nodes();
 	attack_processes();
 	attack_kernel();
 	attack_sockets(true);
@@ -948,6 +961,78 @@ TEST(without_namespaces_landlock_and_seccomp_hold)
 	cfg = config_make(VMM_QEMU_TCG);
 	cfg.namespaces = VMM_NS_NONE;
 	run_expect(cfg, NULL, NULL, 0, NULL);
+	host_drop();
+}
+
+/* As virtiofsd's place before it is executed. Where the tests are root's nothing but the filter refuses these. */
+TEST(virtiofsd_makes_no_device_nodes_and_no_set_id_files)
+{
+	AUTO_FREE(char, project);
+	struct err err = { "" };
+	int fd, st;
+	pid_t pid;
+
+	host_make();
+	project = in("project");
+	pid = fork();
+	if (pid == 0) {
+		if (chdir(project) < 0 || cage_seccomp_files(&err) < 0)
+			_exit(2);
+		errno = 0;
+		if (mknod("c", S_IFCHR | 0666, makedev(1, 3)) == 0 || errno != EPERM ||
+		    mknod("b", S_IFBLK | 0666, makedev(7, 0)) == 0 || errno != EPERM ||
+		    syscall(SYS_mknod, "b", S_IFBLK | 0666, makedev(7, 0)) == 0 || errno != EPERM ||
+		    syscall(SYS_mknodat, AT_FDCWD, NULL, S_IFCHR, 0) == 0 || errno != EPERM ||
+		    syscall(SYS_mknod, NULL, S_IFBLK, 0) == 0 || errno != EPERM)
+			_exit(3);
+		if (mknod("f", S_IFREG | 04755, 0) == 0 || mknod("f", S_IFREG | 02755, 0) == 0)
+			_exit(4);
+		if (mknod("f", S_IFREG | 0644, 0) < 0 || mknod("p", S_IFIFO | 0644, 0) < 0 || mknod("s", S_IFSOCK | 0644, 0) < 0 ||
+		    (fd = open("o", O_WRONLY | O_CREAT | O_CLOEXEC, 0644)) < 0 || fchmod(fd, 0755) < 0)
+			_exit(5);
+		_exit(chmod("f", 04755) == 0 || fchmod(fd, 02755) == 0 ? 6 : 0);
+	}
+	CHECK_INT(waitpid(pid, &st, 0), ==, pid);
+	CHECK(WIFEXITED(st));
+	CHECK_INT(WEXITSTATUS(st), ==, 0);
+	host_drop();
+}
+
+/* As virtiofsd without namespaces: its own folder, by descriptor as well, and no other file. */
+TEST(virtiofsd_without_namespaces_has_its_share_alone)
+{
+	AUTO_FREE(char, project);
+	AUTO_FREE(char, beside);
+	struct err err = { "" };
+	int st;
+	pid_t pid;
+
+	host_make();
+	project = in("project");
+	beside = in("ro/made");
+	pid = fork();
+	if (pid == 0) {
+		char by_fd[64];
+		int fd;
+
+		if (cage_landlock_files("/usr/lib/qemu/virtiofsd", project, &err) < 0 || chdir(project) < 0)
+			_exit(2);
+		fd = open(".env", O_PATH | O_CLOEXEC);
+		(void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+		if (open(by_fd, O_RDWR | O_CLOEXEC) < 0 || put("made", "x") < 0 || mkdir("dir", 0755) < 0 ||
+		    rename_at("made", "dir/made") < 0 || unlink_at("dir/made") < 0)
+			_exit(3);
+		if (shell("exit 7") != 7)
+			_exit(4);
+		if (landlock_abi() >= 2 && (open("../secret", O_RDONLY | O_CLOEXEC) >= 0 || put(beside, "x") == 0 ||
+					    open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0 || open("/proc/1/status", O_RDONLY | O_CLOEXEC) >= 0 ||
+					    rename_at("src/a.c", "../ro/a.c") == 0))
+			_exit(5);
+		_exit(0);
+	}
+	CHECK_INT(waitpid(pid, &st, 0), ==, pid);
+	CHECK(WIFEXITED(st));
+	CHECK_INT(WEXITSTATUS(st), ==, 0);
 	host_drop();
 }
 

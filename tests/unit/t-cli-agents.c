@@ -129,8 +129,7 @@ TEST(a_shell_line_as_one_word_gets_a_note)
 	static const char *const lines[] = { "echo a && echo b", "a;b", "a|b", "x>y", "a\tb", "(a)" };
 
 	for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++)
-		CHECK_STR(agent_note(shell, PART(W lines[i]), 127),
-			  "to run a shell line write: agent-vm shell -c 'a && b'");
+		CHECK_STR(agent_note(shell, PART(W lines[i]), 127), "to run a shell line use -c, as in: -c 'a && b'");
 	CHECK(!agent_note(shell, PART(W "nosuchprogram"), 127));
 	CHECK(!agent_note(shell, PART(W "a b"), 1));
 	CHECK(!agent_note(shell, PART(W "a b", W "c"), 127));

@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include "base/macros.h"
+#include "cli/monitor.h"
 #include "cli/walls.h"
 #include "proto/vmmcfg.h"
 
@@ -40,4 +41,15 @@ TEST(without_namespaces_and_landlock_it_is_said_whose_files_are_at_stake)
 			       "root's files on this host; agent-vm doctor says what to do");
 	is(0, false, "cage: no namespaces, no Landlock, no seccomp around the VM's monitor; a guest that takes the monitor over has "
 		     "your files on this host; agent-vm doctor says what to do");
+}
+
+TEST(why_a_guest_is_emulated_names_the_device_once)
+{
+	AUTO_FREE(char, object);
+	AUTO_FREE(char, other);
+
+	object = monitor_emulated("/dev/kvm: not there");
+	CHECK_STR(object, "/dev/kvm cannot run a guest here (not there)");
+	other = monitor_emulated("the probe died");
+	CHECK_STR(other, "/dev/kvm cannot run a guest here (the probe died)");
 }

@@ -92,7 +92,7 @@ class Signals(Case):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def test_tstp_stops_the_launcher_alone(self):
-        with self.session(script="echo up; i=0; while :; do i=$((i+1)); echo $i >count; sleep 0.2; done") as s:
+        with self.session(script="i=0; echo 0 >count; echo up; while :; do i=$((i+1)); echo $i >count; sleep 0.2; done") as s:
             s.send_signal(signal.SIGTSTP)
             wait_for(lambda: self.stopped(s.pid), 5, "it goes on")
             was = (self.project / "count").read_text()
@@ -175,7 +175,7 @@ class Hints(Case):
 
     def test_a_word_with_operators_gets_a_note(self):
         p = self.vm("shell", "echo a && echo b", check=127)
-        self.assertIn("to run a shell line write: agent-vm shell -c 'a && b'", p.stderr.decode())
+        self.assertIn("to run a shell line use -c, as in: -c 'a && b'", p.stderr.decode())
 
 
 class Flood(Case):

@@ -202,6 +202,9 @@ class Exec(Case):
 
     def test_exec_ends_with_the_session(self):
         with self.session() as s:
+            line = self.vm("exec", "echo a && echo b")
+            self.assertEqual(line.returncode, 127)
+            self.assertIn(b"agent-vm: note: to run a shell line use -c, as in: -c 'a && b'", line.stderr)
             p = subprocess.Popen([AGENT_VM, "exec", "sleep", "500"], cwd=self.project, env=environment(),
                                  stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
             time.sleep(1.5)

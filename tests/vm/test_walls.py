@@ -21,7 +21,8 @@ class Walls(Case):
         self.assertIn(b"warn  landlock", self.run_without(NO_LANDLOCK, "doctor").stdout)
 
     def test_no_namespaces(self):
-        p = self.run_without(NO_NAMESPACES, "shell", "--vmm", "qemu", "--quiet", "--", "-c", "echo works; echo x >x")
+        script = "mknod c c 1 3 2>&1; mknod b b 7 0 2>&1; chmod 666 b c 2>/dev/null; mkfifo p; echo x >x; echo works"
+        p = self.run_without(NO_NAMESPACES, "shell", "--vmm", "qemu", "--quiet", "--", "-c", script)
         err = p.stderr.decode()
         if DEBIAN_12 and not ROOT:
             self.assertEqual(p.returncode, 1, err)
@@ -29,9 +30,13 @@ class Walls(Case):
             self.assertIn("agent-vm doctor", err)
             self.assertFalse((self.project / "x").exists())
             return
-        self.assertEqual((p.returncode, p.stdout), (0, b"works\n"), err)
+        self.assertEqual((p.returncode, p.stdout.splitlines()[-1:]), (0, [b"works"]), err)
         self.assertIn("agent-vm: warning: cage: no namespaces around the VM's monitor", err)
         self.assertEqual((self.project / "x").read_text(), "x\n")
+        self.assertTrue((self.project / "p").is_fifo())
+        # As root's they would be devices of the host.
+        self.assertEqual(p.stdout.count(b"Operation not permitted"), 2, p.stdout)
+        self.assertEqual(sorted(f.name for f in self.project.iterdir()), ["p", "x"])
 
     def test_nothing_but_seccomp(self):
         p = self.run_without({**NO_NAMESPACES, **NO_LANDLOCK}, "shell", "--vmm", "qemu", "--quiet", "true")
@@ -54,6 +59,17 @@ class Walls(Case):
         self.assertEqual(p.returncode, 2, lines)
         self.assertIn("agent-vm: --memory 0: less than 256M; for four GiB write --memory 4", lines)
         self.assertTrue(any(line.startswith(f"agent-vm: --mount {more}:ro: ") and "namespaces" in line for line in lines), lines)
+
+    def test_too_many_shares_are_a_mistake_among_the_others(self):
+        more = [self.top / "a", self.top / "b"]
+        for m in more:
+            m.mkdir()
+        p = self.run_without(NO_NAMESPACES, "shell", "--vmm", "qemu", "--mount", more[0], "--mount", more[1], "--memory", "0", "true")
+        lines = p.stderr.decode().splitlines()
+        self.assertEqual(p.returncode, 2, lines)
+        self.assertIn("agent-vm: --memory 0: less than 256M; for four GiB write --memory 4", lines)
+        self.assertIn("agent-vm: 4 shares: with QEMU and without namespaces at most 3 are possible; mount less, or see agent-vm "
+                      "doctor for how to allow them", lines)
 
 
 if __name__ == "__main__":
