@@ -294,7 +294,7 @@ class Limits(Case):
         with self.session() as s:
             self.exec("date -s '2001-02-03 04:05:06' >/dev/null")
             self.assertEqual(self.exec("date +%Y"), "2001\n")
-            self.exec("for i in $(seq 900); do [ $(date +%Y) = 2001 ] || exit 0; sleep 0.1; done; exit 1", timeout=100 * SLOW)
+            self.exec("for i in $(seq 60); do [ $(date +%Y) = 2001 ] || exit 0; sleep 1; done; exit 1", timeout=100 * SLOW)
             before = time.time()
             guest = float(self.exec("date +%s.%N"))
             self.assertLess(before - 2, guest)
@@ -305,7 +305,7 @@ class Limits(Case):
         root.mkdir(mode=0o700)
         shutil.copytree(f"{STATE}/images", root / "images", copy_function=os.link, symlinks=True)  # modes are kept
         stored = set(root.rglob("*"))
-        script = f"umask 000; exec '{AGENT_VM}' shell -- -c 'echo up; cat'"
+        script = f"umask 000; exec '{AGENT_VM}' shell --quiet -- -c 'echo up; cat'"
         p = subprocess.Popen(["sh", "-c", script], cwd=self.project, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              env=environment(AGENT_VM_STATE_DIR=root, AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"]))
         self.addCleanup(p.stdout.close)
