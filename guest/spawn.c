@@ -136,6 +136,33 @@ static bool term_is_known(struct span term)
 	return false;
 }
 
+/* Whether a TZ tells the C library the time: a file of the image, or a rule of POSIX ("CET-1CEST", "<+03>-3"). Of any other it
+ * keeps the first letters as the name of a zone that is UTC, and so `date` is wrong by hours and does not look so. */
+static bool zone_is_known(struct span tz)
+{
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	char path[320], name[257];
+	const char *s = name, *end;
+	struct stat st;
+
+	if (tz.n >= sizeof(name))
+		return false;
+	if (tz.n > 0)
+		memcpy(name, tz.p, tz.n);
+	name[tz.n] = '\0';
+	if (*s == ':')
+		s++;
+	(void)snprintf(path, sizeof(path), "%s%s", *s == '/' ? "" : "/usr/share/zoneinfo/", s);
+	if (*s == '\0' || (stat(path, &st) == 0 && S_ISREG(st.st_mode)))
+		return true;
+	end = *s == '<' ? strchrnul(s, '>') : s + strspn(s, letters);
+	end += *end == '>';
+	if (end - s < 3)
+		return false;
+	end += *end == '+' || *end == '-';
+	return *end >= '0' && *end <= '9';
+}
+
 static char *store(char **at, const char *head, struct span s)
 {
 	char *start = *at, *to = start;
@@ -150,7 +177,22 @@ static char *store(char **at, const char *head, struct span s)
 	return start;
 }
 
-/* Second pass: the strings go to the block. TERM of the list gives way to that of the pty. */
+static bool is_var(struct span assignment, const char *name)
+{
+	size_t n = strlen(name);
+
+	return assignment.n > n && memcmp(assignment.p, name, n) == 0 && assignment.p[n] == '=';
+}
+
+/* TERM of the list gives way to that of the pty; a zone that the image does not know is left out. */
+static bool env_stays(const struct parse *p, struct span val)
+{
+	if (is_var(val, "TERM"))
+		return !p->pty;
+	return !is_var(val, "TZ") || zone_is_known(SPAN(val.p + 3, val.n - 3));
+}
+
+/* Second pass: the strings go to the block. */
 static int build(const struct parse *p, struct span recs, struct spawn_req *req)
 {
 	size_t n_lists = p->n_arg + 1 + p->n_env + 2, arg = 0, env = 0;
@@ -167,7 +209,7 @@ static int build(const struct parse *p, struct span recs, struct spawn_req *req)
 	while (rec_next(&recs, &key, &val) == 1) {
 		if (key == CTL_K_ARG)
 			req->argv[arg++] = store(&at, "", val);
-		else if (key == CTL_K_ENV && !(p->pty && val.n >= 5 && memcmp(val.p, "TERM=", 5) == 0))
+		else if (key == CTL_K_ENV && env_stays(p, val))
 			req->env[env++] = store(&at, "", val);
 	}
 	if (p->pty)

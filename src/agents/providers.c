@@ -454,3 +454,23 @@ bool prov_closed(enum prov_host_id host, struct span path)
 			return true;
 	return false;
 }
+
+bool prov_cookie_kept(struct span cookie)
+{
+	static const char *const names[] = { "__cf_bm", "_cfuvid", "cf_clearance", "__cflb", "__cfruid" };
+	const uint8_t *eq = cookie.n > 0 ? memchr(cookie.p, '=', cookie.n) : NULL;
+
+	for (size_t i = 0; eq && i < ARRAY_SIZE(names); i++)
+		if (span_is(SPAN(cookie.p, (size_t)(eq - cookie.p)), names[i]))
+			return true;
+	return false;
+}
+
+#define LOGIN_TEXT(command, name)                                                                                    \
+	"signing in inside this sandbox is off because the session uses the host's login; sign in on the host with " \
+	"`" command "`, or start with --api " name "=foreign"
+
+const char *prov_login_text(enum prov prov)
+{
+	return prov == PROV_OPENAI ? LOGIN_TEXT("codex login", "openai") : LOGIN_TEXT("claude", "anthropic");
+}

@@ -137,3 +137,10 @@ bool prov_ws(const struct prov_launch *launch, enum prov_host_id host, struct sp
 
 /* Paths of a host under which even a request without credential is refused. */
 bool prov_closed(enum prov_host_id host, struct span path);
+
+/* Whether a cookie, "NAME=VALUE" with or without attributes, may pass at HOST_CHATGPT, in either direction: its bot filter knows
+ * its visitor by a few; no session of the user's is among them. */
+bool prov_cookie_kept(struct span cookie);
+
+/* Why a sign-in inside is refused, in the token endpoint's answer and in a 403 alike. PROV_ANTHROPIC or PROV_OPENAI. */
+const char *prov_login_text(enum prov prov);

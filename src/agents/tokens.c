@@ -147,15 +147,6 @@ unsigned token_status(enum token_verdict v)
 	return v == TOKEN_TOO_LARGE ? 413 : v == TOKEN_MEDIA ? 415 : 400;
 }
 
-#define LOGIN_TEXT(command, name)                                                                                    \
-	"signing in inside this sandbox is off because the session uses the host's login; sign in on the host with " \
-	"`" command "`, or start with --api " name "=foreign"
-
-static const char *login_text(enum prov prov)
-{
-	return prov == PROV_ANTHROPIC ? LOGIN_TEXT("claude", "anthropic") : LOGIN_TEXT("codex login", "openai");
-}
-
 const char *token_lack_text(enum prov prov, enum token_lack lack)
 {
 	static const char *const anthropic[TOKEN_LACKS] = {
@@ -216,7 +207,7 @@ int token_write_refusal(enum prov prov, enum token_verdict v, struct buf *out)
 {
 	switch (v) {
 	case TOKEN_UNSUPPORTED:
-		return put_error(out, "unsupported_grant_type", login_text(prov));
+		return put_error(out, "unsupported_grant_type", prov_login_text(prov));
 	case TOKEN_TOO_LARGE:
 		return put_error(out, "invalid_request", "the body is longer than 16 KiB");
 	case TOKEN_MEDIA:

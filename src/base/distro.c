@@ -54,21 +54,58 @@ enum distro distro_parse(const char *os_release)
 	return d != DISTRO_OTHER ? d : of_key(os_release, "ID_LIKE=");
 }
 
+/* Whether a line is KEY=word, in quotes or not. */
+static bool has_value(const char *text, const char *key, const char *word)
+{
+	size_t k = strlen(key), w = strlen(word);
+
+	for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+		const char *v = line + k;
+
+		if (strncmp(line, key, k) != 0)
+			continue;
+		v += strspn(v, "\"'");
+		if (strncmp(v, word, w) == 0 && strcspn(v + w, "\"'\n") == 0)
+			return true;
+	}
+	return false;
+}
+
+const char *distro_virtiofsd_deb(const char *os_release)
+{
+	static const char *const old[] = { "bullseye", "bookworm", "focal", "jammy" };
+
+	/* Ubuntu's kin name its release in the second. */
+	for (size_t i = 0; i < ARRAY_SIZE(old); i++)
+		if (has_value(os_release, "VERSION_CODENAME=", old[i]) || has_value(os_release, "UBUNTU_CODENAME=", old[i]))
+			return "qemu-system-common";
+	return "virtiofsd";
+}
+
+/* Of this host, "" when there is none; read once. */
+static const char *os_release(void)
+{
+	static char *text;
+	AUTO_FD(root);
+
+	if (text)
+		return text;
+	/* Most often a link into /usr/lib, hence both. */
+	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0 || (file_read_beneath(root, "etc/os-release", OS_RELEASE_MAX, &text, NULL) < 0 &&
+			 file_read_beneath(root, "usr/lib/os-release", OS_RELEASE_MAX, &text, NULL) < 0))
+		text = xstrdup("");
+	return text;
+}
+
 enum distro distro_get(void)
 {
-	static int known = -1;
-	AUTO_FREE(char, text);
-	AUTO_FD(etc);
+	return distro_parse(os_release());
+}
 
-	if (known >= 0)
-		return (enum distro)known;
-	known = DISTRO_OTHER;
-	/* Most often a link into /usr/lib, hence both. */
-	etc = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (etc >= 0 && (file_read_beneath(etc, "etc/os-release", OS_RELEASE_MAX, &text, NULL) == 0 ||
-			 file_read_beneath(etc, "usr/lib/os-release", OS_RELEASE_MAX, &text, NULL) == 0))
-		known = (int)distro_parse(text);
-	return (enum distro)known;
+char *distro_install_virtiofsd(void)
+{
+	return distro_install(distro_virtiofsd_deb(os_release()), "virtiofsd", "virtiofsd");
 }
 
 char *distro_install(const char *apt, const char *dnf, const char *pacman)

@@ -9,15 +9,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/distro.h"
 #include "base/macros.h"
 #include "base/prog.h"
 
 #if defined(__aarch64__)
 #define QEMU "qemu-system-aarch64"
+#define QEMU_DEB "qemu-system-arm"
+#define QEMU_PACMAN "qemu-system-aarch64"
 #define MULTIARCH "aarch64-linux-gnu"
 #define NPM_ARCH "arm64"
 #else
 #define QEMU "qemu-system-x86_64"
+#define QEMU_DEB "qemu-system-x86"
+#define QEMU_PACMAN "qemu-system-x86"
 #define MULTIARCH "x86_64-linux-gnu"
 #define NPM_ARCH "x64"
 #endif
@@ -174,15 +179,23 @@ int find_libkrunfw(char **ret, struct err *err)
 
 int find_qemu(char **ret, struct err *err)
 {
-	return find_program(QEMU, ret, err);
+	AUTO_FREE(char, how);
+	int r = find_program(QEMU, ret, err);
+
+	if (r != -ENOENT)
+		return r;
+	how = distro_install(QEMU_DEB, "qemu-kvm", QEMU_PACMAN);
+	return err_set(err, r, QEMU ": not installed; %s", how);
 }
 
 int find_virtiofsd(char **ret, struct err *err)
 {
 	static const char *const patterns[] = { "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd",
 						NULL };
+	AUTO_FREE(char, how);
 
-	return find_part("virtiofsd", patterns, S_IFREG, "install it", ret, err);
+	how = distro_install_virtiofsd();
+	return find_part("virtiofsd", patterns, S_IFREG, how, ret, err);
 }
 
 int find_boot_dir(char **ret, struct err *err)

@@ -41,7 +41,7 @@ static uint64_t memory_default(const struct host_facts *host)
 
 struct launch_resources launch_resources(const struct launch_args *args, const struct host_facts *host, bool emulated)
 {
-	unsigned cpus = emulated ? 1 : 4; /* two emulated ones are no faster: docs/platform/qemu.md */
+	unsigned cpus = emulated ? 1 : 4; /* two emulated ones are no faster: docs/platform/libkrun.md */
 
 	return (struct launch_resources){
 		.memory_mib = args->memory_mib ? args->memory_mib : emulated ? 2 * GIB : memory_default(host),

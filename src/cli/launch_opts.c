@@ -28,7 +28,7 @@ const struct opt launch_opts[] = {
 
 	{ "Files", OPT_GROUP },
 	{ "mount", OPT_STRV, AT(mounts), "HOST[:GUEST][:ro]", "show one more folder to the guest", 0,
-	  "HOST is a folder: absolute, below the current folder, or ~/ and a path below the home folder. GUEST is an "
+	  "HOST is a folder: absolute, from the current folder on, or ~/ and a path below the home folder. GUEST is an "
 	  "absolute path; default: the same as on the host. ro or rw (the default) comes last. A colon in a path is "
 	  "written \\:. May be repeated.",
 	  "../lib:ro" },

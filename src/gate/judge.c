@@ -12,11 +12,6 @@ static void deny(struct request *r, uint16_t status, enum refusal_code code, con
 	request_fault(r, STAGE_POLICY, (struct refusal){ .status = status, .code = code, .why = why });
 }
 
-#define LOGIN_INSIDE                                                                                                 \
-	"signing in inside this sandbox is off because the session uses the host's login; sign in on the host with " \
-	"`claude` "                                                                                                  \
-	"(or `codex login`), or start with --api "
-
 static const char *const token_paths[] = {
 	[HOST_CLAUDE_TOKEN] = "/v1/oauth/token",
 	[HOST_CONSOLE_TOKEN] = "/v1/oauth/token",
@@ -44,9 +39,7 @@ static enum verdict token_host(const struct judge *j, enum prov_host_id host, st
 		/* Here nothing has a slot; what was let pass as foreign may go on. */
 		if (r->method == METHOD_GET || r->method == METHOD_HEAD || prov_foreign(&j->launch, host))
 			return JUDGE_FORWARD;
-		deny(r, 403, REFUSAL_LOGIN_INSIDE,
-		     prov_hosts[host].prov == PROV_OPENAI ? LOGIN_INSIDE "openai=foreign"
-							  : LOGIN_INSIDE "anthropic=foreign");
+		deny(r, 403, REFUSAL_LOGIN_INSIDE, prov_login_text(prov_hosts[host].prov));
 	} else if (r->has_query || r->path.p[r->path.n - 1] == '/') {
 		deny(r, 404, REFUSAL_PATH, "the token endpoint has no query and no trailing slash");
 	} else if (r->method != METHOD_POST) {
@@ -184,9 +177,6 @@ static bool is_dropped(const struct judged *d, const struct request *r, struct s
 	return http_is(name, "cookie") && d->host != HOST_CHATGPT;
 }
 
-/* The service's bot filter knows its visitor by these; no session of the user's is among them. */
-static const char *const cookies[] = { "__cf_bm", "_cfuvid", "cf_clearance", "__cflb", "__cfruid" };
-
 static bool next_cookie(struct span *rest, struct span *ret)
 {
 	const uint8_t *semi = rest->n > 0 ? memchr(rest->p, ';', rest->n) : NULL;
@@ -197,16 +187,6 @@ static bool next_cookie(struct span *rest, struct span *ret)
 	*ret = http_trim(SPAN(rest->p, n));
 	*rest = semi ? SPAN(semi + 1, rest->n - n - 1) : SPAN(rest->p, 0);
 	return true;
-}
-
-static bool is_kept_cookie(struct span one)
-{
-	const uint8_t *eq = one.n > 0 ? memchr(one.p, '=', one.n) : NULL;
-
-	for (size_t i = 0; eq && i < ARRAY_SIZE(cookies); i++)
-		if (span_is(SPAN(one.p, (size_t)(eq - one.p)), cookies[i]))
-			return true;
-	return false;
 }
 
 /* One field of all: HTTP/2 may bring each cookie in its own (RFC 9113 section 8.2.3). */
@@ -220,7 +200,7 @@ static int put_cookies(struct buf *out, const struct request *r, uint16_t *n)
 		if (!http_is(r->f[i].name, "cookie"))
 			continue;
 		while (next_cookie(&rest, &one)) {
-			if (!is_kept_cookie(one))
+			if (!prov_cookie_kept(one))
 				continue;
 			if (at < 0 ? (at = httpmsg_field_begin(out, r->f[i].name)) < 0 : buf_put(out, "; ", 2) < 0)
 				return -ENOBUFS;

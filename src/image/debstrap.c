@@ -20,6 +20,7 @@
 
 static const char *const set_minimal[] = {
 	"git", "curl", "ca-certificates", "mount", "procps", "less", "iproute2", "jq", "ripgrep", "openssh-client",
+	"tzdata",
 };
 
 static const char *const set_default[] = {

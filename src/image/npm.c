@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/macros.h"
 #include "base/str.h"
 
@@ -13,8 +14,7 @@
 #define URL_MAX_BYTES 2000
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
 #define DIGITS "0123456789"
-
-static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+#define INTEGRITY_LEN BASE64_LEN(NPM_SHA512)
 
 static bool part_is_good(const char *s, size_t n)
 {
@@ -64,47 +64,22 @@ char *npm_url(const char *registry, const char *name, const char *version)
 int npm_integrity_parse(const char *text, uint8_t ret[NPM_SHA512])
 {
 	const char *at = strstr(text, "sha512-");
-	uint32_t bits = 0;
-	size_t n = 0;
 
 	if (!at || (at != text && at[-1] != ' '))
 		return -EINVAL;
 	at += strlen("sha512-");
-	/* 64 bytes are 86 digits and two signs of padding. */
-	if (strlen(at) < 88 || strncmp(at + 86, "==", 2) != 0 || (at[88] != '\0' && at[88] != ' ' && at[88] != '?'))
+	if (strlen(at) < INTEGRITY_LEN || (at[INTEGRITY_LEN] != '\0' && at[INTEGRITY_LEN] != ' ' && at[INTEGRITY_LEN] != '?'))
 		return -EINVAL;
-	for (int i = 0; i < 86; i++) {
-		const char *digit = strchr(base64, at[i]);
-
-		if (!digit)
-			return -EINVAL;
-		bits = bits << 6 | (uint32_t)(digit - base64);
-		if (i % 4 == 3) {
-			ret[n++] = (uint8_t)(bits >> 16);
-			ret[n++] = (uint8_t)(bits >> 8);
-			ret[n++] = (uint8_t)bits;
-			bits = 0;
-		}
-	}
-	ret[n] = (uint8_t)(bits >> 4);
-	return (bits & 15) == 0 ? 0 : -EINVAL;
+	return base64_decode(BASE64_STD, SPAN(at, INTEGRITY_LEN), ret, NPM_SHA512) == NPM_SHA512 ? 0 : -EINVAL;
 }
 
 char *npm_integrity_text(const uint8_t sha512[NPM_SHA512])
 {
-	char *text = xmalloc(96), *to = text + 7;
+	static const char name[] = "sha512-";
+	char *text = xmalloc(sizeof(name) + INTEGRITY_LEN), *digits = text + sizeof(name) - 1;
 
-	memcpy(text, "sha512-", 7);
-	for (size_t i = 0; i < NPM_SHA512; i += 3) {
-		bool last = i + 1 == NPM_SHA512;
-		uint32_t v = (uint32_t)sha512[i] << 16 | (last ? 0 : (uint32_t)sha512[i + 1] << 8 | sha512[i + 2]);
-
-		*to++ = base64[v >> 18];
-		*to++ = base64[v >> 12 & 63];
-		*to++ = last ? '=' : base64[v >> 6 & 63];
-		*to++ = last ? '=' : base64[v & 63];
-	}
-	*to = '\0';
+	memcpy(text, name, sizeof(name));
+	digits[base64_encode(BASE64_STD, SPAN(sha512, NPM_SHA512), digits)] = '\0';
 	return text;
 }
 

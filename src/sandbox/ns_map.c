@@ -22,6 +22,7 @@
 
 #define SUBID_FILE_MAX (1 << 20)
 #define MAP_TEXT_MAX 4096	 /* the kernel takes less than a page */
+#define SUBID_FIRST 100000	 /* SUB_UID_MIN of login.defs */
 #define SUBID_COUNT_MAX 65535	 /* ids 1..65535: what Linux distributions use */
 #define TOOL_PATH "/usr/bin:/bin:/usr/local/bin:/run/wrappers/bin"
 
@@ -51,27 +52,51 @@ static int file_text(const char *path, size_t max, char **ret)
 	return fd_read_file(fd, max, ret, NULL);
 }
 
+/* The numbers of "who:first:count"; cuts the line behind who. */
+static int subid_line(char *line, uint64_t *ret_first, uint64_t *ret_count)
+{
+	char *first = strchr(line, ':');
+	char *count = first ? strchr(first + 1, ':') : NULL;
+
+	if (!count)
+		return -EBADMSG;
+	*first++ = 0;
+	*count++ = 0;
+	return str_u64(first, UINT32_MAX, ret_first) < 0 || str_u64(count, UINT32_MAX, ret_count) < 0 ? -EBADMSG : 0;
+}
+
+int ns_subid_free(const char *text, uint32_t *ret)
+{
+	uint64_t end = SUBID_FIRST;
+
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+		AUTO_FREE(char, line);
+		uint64_t a, c;
+
+		line = xstrndup(text, n);
+		text += n + (text[n] == '\n');
+		if (subid_line(line, &a, &c) == 0)
+			end = MAX(end, a + c);
+	}
+	if (end + NS_SUBIDS_GIVEN > UINT32_MAX)
+		return -ENOSPC;
+	*ret = (uint32_t)end;
+	return 0;
+}
+
 int ns_subid_find(const char *text, const char *name, uid_t uid, struct ns_range *ret)
 {
 	while (*text) {
 		size_t n = strcspn(text, "\n");
 		AUTO_FREE(char, line);
-		char *first, *count;
 		uint64_t owner, a, c;
 
 		line = xstrndup(text, n);
 		text += n + (text[n] == '\n');
-		first = strchr(line, ':');
-		if (!first)
+		if (subid_line(line, &a, &c) < 0)
 			continue;
-		*first++ = 0;
-		count = strchr(first, ':');
-		if (!count)
-			continue;
-		*count++ = 0;
 		if (!(name && strcmp(line, name) == 0) && !(str_u64(line, UINT32_MAX, &owner) == 0 && owner == uid))
-			continue;
-		if (str_u64(first, UINT32_MAX, &a) < 0 || str_u64(count, UINT32_MAX, &c) < 0)
 			continue;
 		if (a == 0 || c == 0 || a + c > UINT32_MAX || (a <= uid && uid < a + c))
 			continue;

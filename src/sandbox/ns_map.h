@@ -26,3 +26,7 @@ struct ns_range {
  * Return: 0; -ENOENT when there is none
  */
 int ns_subid_find(const char *text, const char *name, uid_t uid, struct ns_range *ret);
+
+#define NS_SUBIDS_GIVEN 65536 /* as useradd gives */
+/* The first of NS_SUBIDS_GIVEN ids behind all ranges in such a text; -ENOSPC when there are not so many behind them. */
+int ns_subid_free(const char *text, uint32_t *ret);

@@ -334,17 +334,6 @@ int answer_eof(struct answer *a)
 	return ANSWER_END;
 }
 
-static bool is_kept_cookie(struct span value)
-{
-	static const char *const names[] = { "__cf_bm", "_cfuvid", "cf_clearance", "__cflb", "__cfruid" };
-	const uint8_t *eq = value.n > 0 ? memchr(value.p, '=', value.n) : NULL;
-
-	for (size_t i = 0; eq && i < ARRAY_SIZE(names); i++)
-		if (span_is(http_trim(SPAN(value.p, (size_t)(eq - value.p))), names[i]))
-			return true;
-	return false;
-}
-
 bool answer_keeps(enum prov_host_id host, const struct answer *a, const struct http_field *f)
 {
 	static const char *const dropped[] = {
@@ -356,7 +345,7 @@ bool answer_keeps(enum prov_host_id host, const struct answer *a, const struct h
 	    http_begins(f->name, "x-sandbox-"))
 		return false;
 	if (http_is(f->name, "set-cookie") || http_is(f->name, "set-cookie2"))
-		return host == HOST_CHATGPT && is_kept_cookie(f->value);
+		return host == HOST_CHATGPT && prov_cookie_kept(f->value);
 	/* A length is told by the framing; what HEAD was told stays a field. */
 	if (http_is(f->name, "content-length"))
 		return a->head_only || a->status == 304;

@@ -1,6 +1,6 @@
 /* The cage with a hostile program in the monitor's place. Every run is a process as the launcher starts it (descriptors
  * 3 to 8); inside, after cage_enter() and cage_lock(), it tries things and reports each over descriptor 3; what may be
- * done has to work, what may not has to fail. Runs as root, and with CAGE_AS=USER:UID as an ordinary user. */
+ * done has to work, what may not has to fail. Runs as root, and with CAGE_AS=USER as that user ("none": one without sub-ids). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -30,6 +30,21 @@ TEST(at_most_the_ids_of_one_system_are_mapped)
 	CHECK_INT(find("bob:100000:1000", "bob", 1000).count, ==, 1000);
 }
 
+TEST(a_new_range_lies_behind_all_others)
+{
+	uint32_t first = 7;
+
+	CHECK_INT(ns_subid_free("", &first), ==, 0);
+	CHECK_INT(first, ==, 100000);
+	CHECK_INT(ns_subid_free("# comment\nbob:300000:10\nann:100000:65536\n1002:5:5", &first), ==, 0);
+	CHECK_INT(first, ==, 300010);
+	CHECK_INT(ns_subid_free("bob:4294000000:900000\n", &first), ==, 0);
+	CHECK_INT(first, ==, 4294900000);
+	CHECK_INT(ns_subid_free("bob:4294000000:967295\n", &first), ==, -ENOSPC);
+	CHECK_INT(ns_subid_free("bob:4294967295:4294967295\n", &first), ==, -ENOSPC);
+	CHECK_INT(first, ==, 4294900000);
+}
+
 TEST(lines_that_make_no_sense_are_passed_over)
 {
 	static const char *const bad[] = { "bob", "bob:", "bob:1", "bob:x:1", "bob:1:", "bob:1:x", "bob:-5:9", "bob:5:0",

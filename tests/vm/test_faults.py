@@ -94,9 +94,22 @@ class Words(Case):
         self.one_line(p, 1, str(self.top / "none"))
 
     def test_no_monitor(self):
-        p = self.vm("shell", "true", env={"PATH": "/nonexistent"})
-        if p.returncode != 0:  # where KVM works krun needs no PATH
-            self.one_line(p, 1, "qemu")
+        """Both are hidden in a mount namespace; the state is another, so that no KVM is remembered."""
+        root = self.top / "state"
+        (root / "images").mkdir(mode=0o700, parents=True)
+        root.chmod(0o700)
+        script = (f"mount --bind '{STATE}/images' '{root}/images' && for f in /dev/kvm /usr/bin/qemu-system-* /usr/local/bin/qemu-system-*; do "
+                  f"[ ! -e $f ] || mount --bind /dev/null $f || exit 99; done; exec '{AGENT_VM}' shell true")
+        p = subprocess.run(["unshare", "-Urm", "sh", "-c", script], cwd=self.project, timeout=BOOT_S, stdin=subprocess.DEVNULL,
+                           env=environment(AGENT_VM_STATE_DIR=root, AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"]),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr.decode(), r"\Aagent-vm: VM: no monitor is usable: krun: /dev/kvm: [^\n]*; "
+                         r"qemu: qemu-system-x86_64: not installed; [^\n;]*install [^\n;]*qemu[^\n;]*; see agent-vm doctor\n\Z")
+        self.assertEqual(p.stdout, b"")
+        left = [str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir() and "images" not in p.parts]
+        self.assertEqual(left, ["run/locks/.flock-check"])  # of every state root
+        self.assertEqual(list(self.project.iterdir()), [])
 
     def test_relative_state_dir_and_empty_variables(self):
         self.one_line(self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": "relative"}), 2, "AGENT_VM_STATE_DIR")
@@ -276,14 +289,41 @@ class Limits(Case):
         self.assertLess(before - 2, guest)
         self.assertLess(guest, time.time() + 2)
 
+    def test_a_clock_that_went_wrong_is_set_right(self):
+        """By the message that comes every 30 s; nothing else corrects it."""
+        with self.session() as s:
+            self.exec("date -s '2001-02-03 04:05:06' >/dev/null")
+            self.assertEqual(self.exec("date +%Y"), "2001\n")
+            self.exec("for i in $(seq 60); do [ $(date +%Y) = 2001 ] || exit 0; sleep 1; done; exit 1", timeout=100 * SLOW)
+            before = time.time()
+            guest = float(self.exec("date +%s.%N"))
+            self.assertLess(before - 2, guest)
+            self.assertLess(guest, time.time() + 2)
+
     def test_umask_000_makes_no_open_folder(self):
-        root = self.top / "root"
-        subprocess.run(["sh", "-c", f"umask 000; exec {AGENT_VM} ps"], env=environment(AGENT_VM_STATE_DIR=root),
-                       stdout=subprocess.DEVNULL, cwd=self.project)
-        self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": root})
-        for p in root.rglob("*") if root.exists() else []:
-            mode = p.lstat().st_mode & 0o777
-            self.assertEqual(mode & 0o077, 0 if p.is_dir() else mode & 0o044, p)
+        root = self.top / "state"
+        root.mkdir(mode=0o700)
+        shutil.copytree(f"{STATE}/images", root / "images", copy_function=os.link, symlinks=True)  # modes are kept
+        stored = set(root.rglob("*"))
+        script = f"umask 000; exec '{AGENT_VM}' shell --quiet -- -c 'echo up; cat'"
+        p = subprocess.Popen(["sh", "-c", script], cwd=self.project, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             env=environment(AGENT_VM_STATE_DIR=root, AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"]))
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.stdin.close)
+        self.assertEqual(p.stdout.readline(), b"up\n")
+        during = self.made_open(root, stored)
+        p.stdin.close()
+        self.assertEqual(p.wait(BOOT_S), 0)
+        for made, opened in (during, self.made_open(root, stored)):
+            self.assertEqual(opened, [])
+            self.assertIn(root / "run", made)
+        self.assertTrue(any("overlay" in str(p) or p.suffix == ".qcow2" for p in during[0]), during[0])
+
+    @staticmethod
+    def made_open(root, stored):
+        """What is there beside stored, and what of it others can write, or enter, or read a file of."""
+        made = sorted(p for p in root.rglob("*") if p not in stored)
+        return made, [(p, oct(p.lstat().st_mode)) for p in made if not p.is_symlink() and p.lstat().st_mode & 0o077]
 
     def test_zombies_are_reaped_and_pid_1_is_ours(self):
         out = self.sh("for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.1 &) ; done; sleep 1; ps -eo stat= | grep -c Z; cat /proc/1/comm")
