@@ -98,10 +98,16 @@ static void read_args(struct cli *cli, const struct build_cmd_args *args, struct
 	ret->reference = *ret_ref;
 }
 
-static void read_host(struct cli *cli)
+static void read_host(struct cli *cli, const struct build_cmd_args *cmd, const struct build_args *args)
 {
 	struct strv missing = { 0 };
+	struct err err;
 
+	/* With --if-missing there may be nothing to write. */
+	if (args->output && !cmd->if_missing && build_output_check(args->output, &err) < 0) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, "output", 0));
+		problem_world(&cli->problems, "--output: %s", err.text);
+	}
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 	build_missing(&missing);
 	for (size_t i = 0; i < missing.n; i++)
@@ -173,7 +179,7 @@ static int build_run(struct cli *cli, void *cmd_args, char **rest)
 
 	read_args(cli, cmd, &args, &reference);
 	if (cli->problems.n == 0)
-		read_host(cli);
+		read_host(cli, cmd, &args);
 	if (cli->problems.n > 0) {
 		strv_done(&args.include);
 		return problems_report(&cli->problems, stderr, "nothing was built");

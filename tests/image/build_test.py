@@ -316,8 +316,8 @@ class Image(Base):
         out = self.tmp / "there"
         out.mkdir()
         (out / "mine").write_text("mine")
-        last = self.build("--base", "--output", f"oci:{out}", code=1)
-        self.assertRegex(last["reason"], "is there already")
+        self.build("--base", "--output", f"oci:{out}", code=1)
+        self.assertIn("is there already", self.err)
         self.assertEqual([p.name for p in out.iterdir()], ["mine"])
         self.assertEqual([p.name for p in self.tmp.iterdir() if p.name.endswith(".new")], [])
 
