@@ -78,6 +78,10 @@ static void read_args(struct cli *cli, const struct build_cmd_args *args, struct
 	} else if (args->output) {
 		ret->output = args->output + strlen("oci:");
 	}
+	if (images_insecure_check(getenv("AGENT_VM_INSECURE_REGISTRY"), &err) < 0) {
+		problems_at(&cli->problems, PROBLEMS_AT_END);
+		problem_text(&cli->problems, "%s", err.text);
+	}
 	split(&args->include, &ret->include);
 	for (size_t i = 0; i < ret->include.n; i++)
 		if (debstrap_package_check(ret->include.v[i], &err) < 0) {

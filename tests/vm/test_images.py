@@ -16,6 +16,7 @@ os.environ.setdefault("AGENT_VM", "agent-vm")
 from pulllib import Image, layer  # noqa: E402
 from vmtest import Case, wait_for  # noqa: E402
 
+MADE_HERE = os.environ.get("AGENT_VM_IMAGE_TAG", "localhost/agent-vm:base")
 PROGRAMS = "bash sh cat env true sleep timeout ls".split()
 
 
@@ -134,7 +135,17 @@ class Images(Case):
 
     def test_setup_without_the_proof(self):
         text = self.vm("setup", "--no-verify", check=0).stdout.decode()
+        self.assertIn("==> stored; not tried, as --no-verify asks\n", text)
         self.assertNotIn("boots", text)
+        self.assertEqual([image["reference"] for image in self.stored()], [self.ref])
+
+    def test_setup_proves_an_image_that_was_made_here(self):
+        """Which no registry has: the one that the suite built."""
+        p = Case.vm(self, "setup", "--image", MADE_HERE, check=0)
+        text = p.stdout.decode()
+        self.assertIn(f"==> {MADE_HERE}: stored on this machine; no registry is asked\n", text)
+        self.assertRegex(text, r"==> boots     in \d+\.\d s, image API version 1\n")
+        self.assertIn("==> ready: ", text)
 
     def test_setup_is_stopped_with_its_vm(self):
         self.put(image("two", claude="echo here; sleep 100"))
