@@ -292,6 +292,25 @@ class Image(Base):
                          ["/debian-security/dists/trixie-security/InRelease", "/debian/dists/trixie-updates/InRelease",
                           "/debian/dists/trixie/InRelease"])
 
+    def test_apt_in_the_image_has_debians_own_mirror(self):
+        self.build("--base")
+        words = self.runs.read_text()
+        self.assertIn(f"deb {self.registry.url}/debian trixie main", words.splitlines(), "the build has the host's")
+        hook = re.search(r"^--customize-hook=(set -eu;.*)$", words, re.M)[1]
+        tree = self.tmp / "tree"
+        for name in "etc/apt/sources.list.d", "var/log", "var/lib/dpkg", "var/lib/apt/lists", "var/cache/debconf":
+            (tree / name).mkdir(parents=True)
+        apt = tree / "etc/apt"
+        (apt / "sources.list").write_text(f"deb {self.registry.url}/debian trixie main\n")
+        (apt / "sources.list.d/0000main.sources").write_text(f"URIs: {self.registry.url}/debian\n")
+        subprocess.run(["sh", "-c", hook, "sh", tree], check=True)
+        self.assertEqual(list((apt / "sources.list.d").iterdir()), [])
+        lines = (apt / "sources.list").read_text().splitlines()
+        self.assertEqual([re.sub(r" \[.*?\]", "", line) for line in lines],
+                         ["deb http://deb.debian.org/debian trixie main", "deb http://deb.debian.org/debian trixie-updates main",
+                          "deb http://deb.debian.org/debian-security trixie-security main"])
+        self.assertEqual((apt / "sources.list").stat().st_mode & 0o777, 0o644)
+
     def test_equal_input_gives_one_disk(self):
         first = self.build("--minimal", "--latest")
         other = self.tmp / "other"
