@@ -41,6 +41,29 @@ def image(tag, **agents):
     return Image(BASE, layer({"etc/tag": tag.encode() + b"\n", **programs}))
 
 
+def older_image():
+    """What an image made for the older program has where (image page 1.3), with stand-ins for the programs."""
+    def says(line):
+        return f"#!/usr/bin/bash\necho {line}\n".encode()
+
+    return Image(BASE, layer({
+        "root/.local/share/claude/versions/2.1.300": says("2.1.300 of the older image"),
+        "root/.local/bin/claude": "/root/.local/share/claude/versions/2.1.300",
+        "root/.opencode/bin/opencode": says("1.2.3 of the older image"),
+        "root/.codex/packages/standalone/releases/0.99.0/bin/codex": says("codex-cli 0.99.0 of the older image"),
+        "root/.codex/packages/standalone/current": "releases/0.99.0",
+        "root/.local/bin/codex": "/root/.codex/packages/standalone/current/bin/codex",
+        "usr/local/lib/node_modules/@github/copilot/index.js": says("0.0.400 of the older image"),
+        "usr/local/bin/copilot": "../lib/node_modules/@github/copilot/index.js",
+        **{f"root/{name}": b"of the image\n" for name in (
+            ".claude/settings.json", ".claude.json", ".local/share/opencode/auth.json", ".config/opencode/opencode.json",
+            ".copilot/config.json", ".gitconfig", ".config/gh/hosts.yml", ".bash_history")},
+        "opt/agent-vm/seed-claude-plugins.sh": says("seeded"),
+        "usr/local/bin/agent-vm-chrome-mcp": says("chrome"),
+        "etc/docker/daemon.json": b'{"storage-driver": "fuse-overlayfs"}\n',
+    }), env=("DEBIAN_FRONTEND=noninteractive", "HOME=/nowhere", "PATH=/nowhere", "LANG=C.UTF-8"))
+
+
 class Registry:
     """Serves one OCI layout as NAME:TAG, whatever is asked for."""
 
@@ -122,6 +145,20 @@ class Images(Case):
             self.assertIn(f"==> {name:9} not in this image\n", text)
         self.assertEqual(lines[-1], "==> ready: agent-vm shell in a project's folder; its agents cannot be started by their own verbs in this version")
         self.assertEqual(json.loads(self.vm("ps", "--json", check=0).stdout), [])
+
+    def test_an_image_of_the_older_program_runs_unchanged(self):
+        self.put(older_image())
+        text = self.vm("setup", check=0).stdout.decode()
+        for name, version in (("claude", "2.1.300"), ("codex", "codex-cli 0.99.0"), ("opencode", "1.2.3"), ("copilot", "0.0.400")):
+            self.assertIn(f"==> {name:9} {version} of the older image\n", text)
+        out = self.sh('echo $HOME $DEBIAN_FRONTEND; for a in claude codex opencode copilot; do $a; done; cd; '
+                      'for f in .claude .local/share/opencode .config/opencode .copilot .gitconfig .config/gh .bash_history; do '
+                      '[ -L $f ] || echo "$f is the image\'s"; done; '
+                      'for f in .claude/settings.json .copilot/config.json .config/gh/hosts.yml; do '
+                      '[ ! -e $f ] || echo "$f is there"; done; [ -L .local/share ] || [ -L .codex ] || echo end')
+        self.assertEqual(out.splitlines(), ["/root noninteractive", "2.1.300 of the older image",
+                                            "codex-cli 0.99.0 of the older image", "1.2.3 of the older image",
+                                            "0.0.400 of the older image", "end"])
 
     def test_setup_says_which_agent_does_not_start(self):
         self.put(image("two", claude="echo 1", codex=r"printf 'b\033[1mroken\nmore\n'; exit 3", copilot="kill -9 $$"))
