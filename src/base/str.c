@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 static void *or_die(void *p)
 {
@@ -192,4 +193,15 @@ int str_u64(const char *s, uint64_t max, uint64_t *ret)
 		return -ERANGE;
 	*ret = v;
 	return 0;
+}
+
+int str_switch(const char *s)
+{
+	static const char *const words[][2] = { { "0", "1" }, { "false", "true" }, { "no", "yes" }, { "off", "on" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		for (int on = 0; on < 2; on++)
+			if (strcasecmp(s, words[i][on]) == 0)
+				return on;
+	return -EINVAL;
 }

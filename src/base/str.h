@@ -47,3 +47,10 @@ bool str_is_utf8(const char *s, size_t n);
  * Return: 0; -EINVAL when it is none; -ERANGE above @max
  */
 int str_u64(const char *s, uint64_t max, uint64_t *ret);
+
+/**
+ * str_switch() - Value of a variable that is a switch
+ *
+ * Source: cli page 4. Return: 1: 1, true, yes, on; 0: 0, false, no, off; in any case of letters; -EINVAL: else, also ""
+ */
+int str_switch(const char *s);

@@ -26,8 +26,8 @@ static const struct opt build_opts[] = {
 	{ "minimal", OPT_FLAG, offsetof(struct build_cmd_args, minimal), NULL,
 	  "claude, codex and opencode, with git, curl and a few tools; 450 MB of layers" },
 	{ "full", OPT_FLAG, offsetof(struct build_cmd_args, full), NULL,
-	  "also Docker's packages, chromium and its DevTools server; 1.1 GB" },
-	{ "base", OPT_FLAG, offsetof(struct build_cmd_args, base), NULL, "the packages of --minimal, without any agent; 65 MB" },
+	  "also Docker's packages, chromium and its DevTools server; 997 MB" },
+	{ "base", OPT_FLAG, offsetof(struct build_cmd_args, base), NULL, "the packages of --minimal, without any agent; 66 MB" },
 	{ "latest", OPT_FLAG, offsetof(struct build_cmd_args, latest), NULL,
 	  "the newest agents that npm has, not those that this version was tested with" },
 	{ "tag", OPT_STRING, offsetof(struct build_cmd_args, tag), "NAME",
@@ -78,6 +78,10 @@ static void read_args(struct cli *cli, const struct build_cmd_args *args, struct
 	} else if (args->output) {
 		ret->output = args->output + strlen("oci:");
 	}
+	if (images_insecure_check(getenv("AGENT_VM_INSECURE_REGISTRY"), &err) < 0) {
+		problems_at(&cli->problems, PROBLEMS_AT_END);
+		problem_text(&cli->problems, "%s", err.text);
+	}
 	split(&args->include, &ret->include);
 	for (size_t i = 0; i < ret->include.n; i++)
 		if (debstrap_package_check(ret->include.v[i], &err) < 0) {
@@ -98,10 +102,16 @@ static void read_args(struct cli *cli, const struct build_cmd_args *args, struct
 	ret->reference = *ret_ref;
 }
 
-static void read_host(struct cli *cli)
+static void read_host(struct cli *cli, const struct build_cmd_args *cmd, const struct build_args *args)
 {
 	struct strv missing = { 0 };
+	struct err err;
 
+	/* With --if-missing there may be nothing to write. */
+	if (args->output && !cmd->if_missing && build_output_check(args->output, &err) < 0) {
+		problems_at(&cli->problems, opt_at(&cli->parsed, "output", 0));
+		problem_world(&cli->problems, "--output: %s", err.text);
+	}
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 	build_missing(&missing);
 	for (size_t i = 0; i < missing.n; i++)
@@ -173,7 +183,7 @@ static int build_run(struct cli *cli, void *cmd_args, char **rest)
 
 	read_args(cli, cmd, &args, &reference);
 	if (cli->problems.n == 0)
-		read_host(cli);
+		read_host(cli, cmd, &args);
 	if (cli->problems.n > 0) {
 		strv_done(&args.include);
 		return problems_report(&cli->problems, stderr, "nothing was built");

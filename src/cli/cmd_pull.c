@@ -42,7 +42,9 @@ static int pull_it(const struct pull_cmd_args *a, struct pull_view *view, int st
 	struct store store;
 	int r;
 
-	r = full_reference(a->image, &full, err);
+	r = images_insecure_check(getenv("AGENT_VM_INSECURE_REGISTRY"), err);
+	if (r == 0)
+		r = full_reference(a->image, &full, err);
 	if (r == 0)
 		r = images_open(true, &root, &store, err);
 	if (r < 0)

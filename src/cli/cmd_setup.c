@@ -37,7 +37,8 @@ struct setup_args {
 
 static const struct opt setup_opts[] = {
 	{ "image", OPT_STRING, offsetof(struct setup_args, image), "REF", "which image", 0,
-	  "As agent-vm pull takes it. Default: AGENT_VM_IMAGE_TAG, else " IMAGE_REF_DEFAULT ".", "ghcr.io/me/mine:1" },
+	  "As agent-vm pull takes it. Default: AGENT_VM_IMAGE_TAG, else what agent-vm build made the default, else "
+	  IMAGE_REF_DEFAULT ".", "ghcr.io/me/mine:1" },
 	{ "no-verify", OPT_FLAG, offsetof(struct setup_args, no_verify), NULL, "do not start a VM to try the image" },
 	{ NULL },
 };
@@ -334,26 +335,46 @@ static int build_now(const sigset_t *mask)
 	return pid > 0 && status == 0 ? 0 : -ENETUNREACH;
 }
 
+/* A stored image that a registry cannot have a newer one of, or NULL; caller owns. A build's is also that which a launch
+ * without a reference takes. */
+static char *not_of_a_registry(const struct store *s, const char *given, const char *full)
+{
+	AUTO_FREE(char, ref);
+
+	ref = given ? xstrdup(full) : store_default(s);
+	if (given ? !str_starts(ref, IMAGE_REF_LOCAL) && !str_starts(ref, IMAGE_REF_STDIN) : strcmp(ref, IMAGE_REF_DEFAULT) == 0)
+		return NULL;
+	return store_has(s, ref) ? TAKE_PTR(ref) : NULL;
+}
+
 static int get_image(const struct setup_args *a, const sigset_t *mask, int stop_fd, struct pull_view *view, char **ret_ref,
 		     bool *ret_told, struct err *err)
 {
 	struct state_root root = STATE_ROOT_INIT;
 	struct pull_result res;
 	AUTO_FREE(char, full);
+	AUTO_FREE(char, made);
 	AUTO_FREE(char, text);
 	struct store store;
 	int r;
 
-	r = images_full(a->image, &full, err);
+	r = images_insecure_check(getenv("AGENT_VM_INSECURE_REGISTRY"), err);
+	if (r == 0)
+		r = images_full(a->image, &full, err);
 	if (r == 0)
 		r = images_open(true, &root, &store, err);
 	if (r < 0)
 		return r;
 	store.stop_fd = stop_fd;
-	if (str_starts(full, IMAGE_REF_LOCAL) && store_has(&store, full)) {
-		*ret_ref = TAKE_PTR(full);
+	made = not_of_a_registry(&store, images_reference(a->image), full);
+	if (made) {
+		say("%s: stored on this machine; no registry is asked", made);
+		*ret_ref = TAKE_PTR(made);
+		r = 0;
 	} else {
-		r = images_pull(&store, full, stop_fd, -1, false, false, view, &res, err);
+		r = store_has(&store, full) ? 0 : images_word_check(&store, images_reference(a->image), err);
+		if (r == 0)
+			r = images_pull(&store, full, stop_fd, -1, false, false, view, &res, err);
 		if (r == 0) {
 			progress_clear(&view->p);
 			text = pull_result_text(&res);
@@ -428,7 +449,8 @@ const struct cmd cmd_setup = {
 	.usage = "[OPTIONS]",
 	.about = "Pulls the default image, starts a VM from it, and runs --version of each of the four agents in it. The VM has "
 		 "no network and is gone at the end. An agent that the image does not have is said to be missing; one that "
-		 "does not start is an error.\n\n"
+		 "does not start is an error. A stored image that agent-vm build made or that came by standard input is tried as "
+		 "it is: no registry has it.\n\n"
 		 "When no registry can be reached, agent-vm build makes an image here from Debian's packages.",
 	.examples = "agent-vm setup\tonce, after the installation\nagent-vm setup --image ghcr.io/me/mine:1\tthe same for another image\n",
 	.opts = setup_opts,

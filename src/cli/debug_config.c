@@ -1,8 +1,8 @@
 #include "cli/debug_config.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/macros.h"
 #include "cli/monitor.h"
@@ -10,13 +10,9 @@
 
 bool debug_config_wanted(void)
 {
-	static const char *const off[] = { "0", "false", "no", "off" };
 	const char *v = getenv("AGENT_VM_DEBUG_CONFIG");
 
-	for (size_t i = 0; v && i < ARRAY_SIZE(off); i++)
-		if (strcasecmp(v, off[i]) == 0)
-			return false;
-	return v != NULL;
+	return v && str_switch(v) != 0;
 }
 
 /* Paths and words are any bytes: what is not UTF-8 is shown as \xNN. */

@@ -23,6 +23,30 @@ int images_full(const char *given, char **ret, struct err *err)
 	return r < 0 ? err_ctx(err, r, "%s", given ? "--image" : "AGENT_VM_IMAGE_TAG") : 0;
 }
 
+int images_insecure_check(const char *value, struct err *err)
+{
+	AUTO_FREE(char, shown);
+
+	if (!value || !*value || str_switch(value) >= 0)
+		return 0;
+	shown = str_escape(value, strlen(value));
+	return err_set(err, -EINVAL, "AGENT_VM_INSECURE_REGISTRY=%s: neither on nor off; set it to 1 or 0", shown);
+}
+
+int images_word_check(const struct store *s, const char *given, struct err *err)
+{
+	AUTO_FREE(char, local);
+	AUTO_FREE(char, full);
+
+	if (!given || strpbrk(given, "/:@"))
+		return 0;
+	local = xasprintf(IMAGE_REF_LOCAL "%s", given);
+	if (!store_has(s, local) || store_ref_full(given, &full, NULL) < 0)
+		return 0;
+	return err_set(err, -ENOENT, "image %s: not in the store; %s is, which was made here; use that name, or %s for that of Docker Hub",
+		       given, local, full);
+}
+
 static void on_waits(void *ctx)
 {
 	(void)fprintf(stderr, "%s\n", IMAGES_WAITS);

@@ -14,6 +14,19 @@ const char *images_reference(const char *given);
  */
 int images_full(const char *given, char **ret, struct err *err);
 
+/* A value of AGENT_VM_INSECURE_REGISTRY, or NULL. 0; -EINVAL with @err set. */
+int images_insecure_check(const char *value, struct err *err);
+
+/**
+ * images_word_check() - Whether a single word was meant for what `agent-vm build --tag WORD` made
+ * @given:	From images_reference(), not stored
+ *
+ * The word alone is a name on Docker Hub, where somebody else may have an image of that name.
+ *
+ * Return: 0; -ENOENT with @err set when such an image is stored
+ */
+int images_word_check(const struct store *s, const char *given, struct err *err);
+
 /**
  * images_open() - The state root and the store in it
  * @make:	Make what is missing; without it a store that is not there is 0

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "cli/images.h"
 #include "cli/launch_args.h"
 #include "cli/not_yet.h"
 #include "cli/size.h"
@@ -279,6 +280,7 @@ static void check_variables(struct check *c)
 	AUTO_FREE(char, cpus);
 	AUTO_FREE(char, level);
 	const char *value;
+	struct err err;
 	uint64_t n;
 	int r;
 
@@ -308,6 +310,8 @@ static void check_variables(struct check *c)
 	value = variable(c, "AGENT_VM_IMAGE_TAG", "image");
 	if (value)
 		c->args->image = value;
+	if (images_insecure_check(variable(c, "AGENT_VM_INSECURE_REGISTRY", NULL), &err) < 0)
+		problem_text(p, "%s", err.text);
 	value = variable(c, "AGENT_VM_LOG", NULL);
 	c->args->log_level = value ? log_level_parse(value) : LOG_LV_WARN;
 	if (c->args->log_level < 0) {

@@ -14,6 +14,7 @@
 #include "base/macros.h"
 #include "base/prog.h"
 #include "cli/find.h"
+#include "cli/images.h"
 #include "cli/monitor.h"
 #include "cli/netplan.h"
 #include "cli/specs.h"
@@ -369,8 +370,13 @@ static int find_image(struct plan *p, const char *ref, const struct state_root *
 	if (r < 0)
 		return r;
 	r = store_find(&store, ref, &p->image, err);
+	if (r == -ENOENT) {
+		r = images_word_check(&store, ref, err);
+		if (r == 0)
+			r = plan_pull(p, ref, err);
+	}
 	store_close(&store);
-	return r == -ENOENT ? plan_pull(p, ref, err) : r;
+	return r;
 }
 
 static void plan_image(struct cli *cli, const struct launch_args *args, struct plan *p, const struct state_root *root)

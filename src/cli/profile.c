@@ -15,14 +15,10 @@ struct line {
 
 int profile_wanted(void)
 {
-	static const char *const off[] = { "0", "false", "no", "off" };
 	const char *v = getenv("AGENT_VM_PROFILE");
 
-	if (!v)
+	if (!v || str_switch(v) == 0)
 		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(off); i++)
-		if (strcasecmp(v, off[i]) == 0)
-			return 0;
 	return strcasecmp(v, "json") == 0 ? 2 : 1;
 }
 

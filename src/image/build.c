@@ -336,6 +336,8 @@ int image_build(const struct store *s, const struct build_args *args,
 	}
 	given = args->reference ? xstrdup(args->reference) : xasprintf("localhost/agent-vm:%s", build_set_str[args->set]);
 	r = ref_normalise(given, &ref, err);
+	if (r == 0 && args->output)
+		r = build_output_check(args->output, err);
 	if (r < 0)
 		return r;
 	lock = store_pull_lock(s, err);

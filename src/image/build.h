@@ -63,5 +63,8 @@ int image_build(const struct store *s, const struct build_args *args,
 		void (*progress)(void *ctx, const struct build_progress *p), void *ctx, int stop_fd,
 		struct build_result *ret, struct err *err);
 
+/* Whether a layout can be made at @dir: nothing is there, its parent can be written. 0; a negative errno with @err set. */
+int build_output_check(const char *dir, struct err *err);
+
 /* What image_build() needs on this host and does not find, one "OBJECT: CAUSE; WHAT TO DO" each; empty when all is there. */
 void build_missing(struct strv *ret);

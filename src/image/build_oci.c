@@ -150,42 +150,78 @@ static int fill(const struct store *s, const struct oci *image, const struct mad
 	return r < 0 ? r : write_file(dir, "oci-layout", json_pack("{s:s}", "imageLayoutVersion", "1.0.0"));
 }
 
+/* The folder that the layout's folder is made in. Return: an fd; a negative errno with @err set. */
+static int parent_open(const char *dir, const char *shown, char **ret_name, struct err *err)
+{
+	AUTO_FREE(char, parent);
+	size_t len = strlen(dir), start;
+	AUTO_FD(fd);
+
+	while (len > 1 && dir[len - 1] == '/')
+		len--;
+	start = len;
+	while (start > 0 && dir[start - 1] != '/')
+		start--;
+	parent = start > 0 ? xstrndup(dir, start > 1 ? start - 1 : 1) : xstrdup(".");
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
+		AUTO_FREE(char, parent_shown);
+		int r = -errno;
+
+		parent_shown = str_escape(parent, strlen(parent));
+		return err_set(err, r, "%s: cannot be made: %s: %s; name a folder in one that you can write", shown, parent_shown,
+			       strerror(-r));
+	}
+	*ret_name = xstrndup(dir + start, len - start);
+	return TAKE_FD(fd);
+}
+
+static int is_there(const char *shown, struct err *err)
+{
+	return err_set(err, -EEXIST, "%s: is there already; name a folder that is not", shown);
+}
+
+int build_output_check(const char *dir, struct err *err)
+{
+	AUTO_FREE(char, shown);
+	AUTO_FREE(char, name);
+	struct stat st;
+	AUTO_FD(at);
+
+	shown = str_escape(dir, strlen(dir));
+	at = parent_open(dir, shown, &name, err);
+	if (at < 0)
+		return at;
+	return !*name || fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? is_there(shown, err) : 0;
+}
+
 int oci_export(const struct store *s, const struct oci *image, const struct made *layers, size_t n, const char *dir,
 	       const char *tag, int stop_fd, struct err *err)
 {
-	AUTO_FREE(char, parent);
 	AUTO_FREE(char, tmp);
 	AUTO_FREE(char, shown);
-	const char *name;
+	AUTO_FREE(char, name);
 	AUTO_FD(at);
 	AUTO_FD(fd);
-	size_t len = strlen(dir);
-	char *slash;
 	int r;
 
-	shown = str_escape(dir, len);
-	while (len > 1 && dir[len - 1] == '/')
-		len--;
-	parent = xstrndup(dir, len);
-	slash = strrchr(parent, '/');
-	name = dir + (slash ? slash + 1 - parent : 0);
-	if (slash)
-		slash[slash == parent] = '\0';
+	shown = str_escape(dir, strlen(dir));
+	at = parent_open(dir, shown, &name, err);
+	if (at < 0)
+		return at;
 	tmp = xasprintf(".agent-vm-%d.new", (int)getpid());
-	at = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (at < 0 || mkdirat(at, tmp, 0755) < 0)
+	if (mkdirat(at, tmp, 0755) < 0)
 		return err_set(err, -errno, "%s: cannot be made: %s; check the path", shown, strerror(errno));
 	fd = openat(at, tmp, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	r = fd < 0 ? -errno : fill(s, image, layers, n, tag, fd, stop_fd);
-	parent[0] = '\0'; /* over; the name may end in slashes, which rename(2) takes */
 	if (r == 0 && renameat(at, tmp, at, name) < 0)
 		r = -errno;
 	if (r == 0)
 		return 0;
 	(void)file_remove_tree_at(at, tmp);
 	if (r == -EINTR)
-		return err_set(err, r, "stopped; %s was not written, the image is stored", shown);
+		return err_set(err, r, "stopped; %s was not written; the image's layers are kept for the next build", shown);
 	if (r == -ENOTEMPTY || r == -EEXIST || r == -ENOTDIR)
-		return err_set(err, -EEXIST, "%s: is there already; name a folder that is not", shown);
+		return is_there(shown, err);
 	return err_set(err, r, "%s: cannot be written: %s", shown, strerror(-r));
 }

@@ -53,7 +53,7 @@ int oci_put(const struct store *s, const struct made *layers, const char *const 
 
 /**
  * oci_export() - Write an image as a layout (OCI image-spec 1.1)
- * @dir:	Folder to make; it may be there if it is empty
+ * @dir:	Folder to make, which build_output_check() has let through
  * @tag:	Name in it
  *
  * It is made beside its place and moved there when it is whole. -EEXIST, -EINTR, a negative errno; @err set.

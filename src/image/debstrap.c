@@ -8,7 +8,8 @@
  *	force-unsafe-io			dpkg's fsync for each file is for a system that must survive a crash
  *	the hook			marks the image, and takes out what came from this host or differs from run to run
  *
- * No mirror is named here: it is the one that this host's apt uses, or mmdebstrap's own choice. */
+ * The build's mirror is the one that this host's apt uses, or mmdebstrap's own choice. It may be a private one, which the guest
+ * cannot reach and the image's next user does not know: apt in the image gets Debian's own. */
 #include "image/debstrap.h"
 
 #include <errno.h>
@@ -40,7 +41,11 @@ static const char hook[] =
 	"set -eu; cd \"$1\"; "
 	"rm -f etc/hostname etc/resolv.conf; : > etc/hostname; : > etc/resolv.conf; "
 	"printf '1\\n' > etc/agent-vm-image-version; "
-	"chmod 0644 etc/hostname etc/resolv.conf etc/agent-vm-image-version; "
+	"rm -f etc/apt/sources.list.d/*; "
+	"printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/%s main\\n' "
+	"'debian " DEBSTRAP_SUITE "' 'debian " DEBSTRAP_SUITE "-updates' 'debian-security " DEBSTRAP_SUITE "-security' "
+	"> etc/apt/sources.list; "
+	"chmod 0644 etc/hostname etc/resolv.conf etc/agent-vm-image-version etc/apt/sources.list; "
 	"rm -rf var/log/*.log var/log/apt var/lib/dpkg/*-old var/cache/debconf/*-old var/cache/ldconfig/aux-cache "
 	"var/lib/apt/lists/*_*";
 

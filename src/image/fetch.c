@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -121,15 +120,11 @@ static int take_order(struct fetch *f, struct err *err)
 	return 0;
 }
 
-static bool env_is_on(const char *name)
+bool fetch_may_be_plain(void)
 {
-	static const char *const on[] = { "1", "true", "yes", "on" };
-	const char *v = getenv(name);
+	const char *v = getenv("AGENT_VM_INSECURE_REGISTRY");
 
-	for (size_t i = 0; v && i < ARRAY_SIZE(on); i++)
-		if (strcasecmp(v, on[i]) == 0)
-			return true;
-	return false;
+	return v && str_switch(v) == 1;
 }
 
 static int open_network(struct fetch *f, struct err *err)
@@ -139,7 +134,7 @@ static int open_network(struct fetch *f, struct err *err)
 	/* Nobody waits for the update check, and nobody is to be asked for the key of his key ring at each launch. */
 	auth_load(f->source.ref.domain, f->source.ref.path, !f->head, &f->auth);
 	if (r == 0)
-		r = http_new(f->trust, env_is_on("AGENT_VM_INSECURE_REGISTRY"), &f->http, err);
+		r = http_new(f->trust, fetch_may_be_plain(), &f->http, err);
 	if (r == 0)
 		f->reg = registry_new(f->http, &f->source.ref, &f->auth, f->head ? now_ns() + HEAD_NS : 0);
 	return r;

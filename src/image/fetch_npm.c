@@ -34,7 +34,6 @@ int fetch_urls_open(struct fetch *f, struct err *err)
 {
 	const char *first = f->kind == FETCH_NPM ? f->npm_registry : f->source_text + strlen("debian:");
 	bool plain = f->kind == FETCH_DEBIAN; /* mirrors of Debian: signed, and only a date is taken from here */
-	const char *on = getenv("AGENT_VM_INSECURE_REGISTRY");
 	int r;
 
 	if (!first || !strstr(first, "://"))
@@ -43,7 +42,7 @@ int fetch_urls_open(struct fetch *f, struct err *err)
 	f->source.ref.path = xstrdup("");
 	r = trust_new(&f->trust, err);
 	if (r == 0)
-		r = http_new(f->trust, plain || (on && *on && strcmp(on, "0") != 0), &f->http, err);
+		r = http_new(f->trust, plain || fetch_may_be_plain(), &f->http, err);
 	if (r == 0)
 		f->reg = registry_new(f->http, &f->source.ref, &f->auth, 0);
 	return r;

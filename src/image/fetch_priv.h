@@ -44,6 +44,8 @@ _Noreturn void fetch_fail(int code, const struct err *err);
 void fetch_step(struct fetch *f, int timeout_ms);
 /* Run one operation to its end. */
 int fetch_run(struct fetch *f, struct op *op, struct err *err);
+/* AGENT_VM_INSECURE_REGISTRY: plain HTTP to other machines. The launcher has refused a wrong value; here it is off. */
+bool fetch_may_be_plain(void);
 /* Wait for IM_GO. */
 void fetch_take_go(struct fetch *f);
 

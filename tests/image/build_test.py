@@ -292,6 +292,25 @@ class Image(Base):
                          ["/debian-security/dists/trixie-security/InRelease", "/debian/dists/trixie-updates/InRelease",
                           "/debian/dists/trixie/InRelease"])
 
+    def test_apt_in_the_image_has_debians_own_mirror(self):
+        self.build("--base")
+        words = self.runs.read_text()
+        self.assertIn(f"deb {self.registry.url}/debian trixie main", words.splitlines(), "the build has the host's")
+        hook = re.search(r"^--customize-hook=(set -eu;.*)$", words, re.M)[1]
+        tree = self.tmp / "tree"
+        for name in "etc/apt/sources.list.d", "var/log", "var/lib/dpkg", "var/lib/apt/lists", "var/cache/debconf":
+            (tree / name).mkdir(parents=True)
+        apt = tree / "etc/apt"
+        (apt / "sources.list").write_text(f"deb {self.registry.url}/debian trixie main\n")
+        (apt / "sources.list.d/0000main.sources").write_text(f"URIs: {self.registry.url}/debian\n")
+        subprocess.run(["sh", "-c", hook, "sh", tree], check=True)
+        self.assertEqual(list((apt / "sources.list.d").iterdir()), [])
+        lines = (apt / "sources.list").read_text().splitlines()
+        self.assertEqual([re.sub(r" \[.*?\]", "", line) for line in lines],
+                         ["deb http://deb.debian.org/debian trixie main", "deb http://deb.debian.org/debian trixie-updates main",
+                          "deb http://deb.debian.org/debian-security trixie-security main"])
+        self.assertEqual((apt / "sources.list").stat().st_mode & 0o777, 0o644)
+
     def test_equal_input_gives_one_disk(self):
         first = self.build("--minimal", "--latest")
         other = self.tmp / "other"
@@ -316,8 +335,8 @@ class Image(Base):
         out = self.tmp / "there"
         out.mkdir()
         (out / "mine").write_text("mine")
-        last = self.build("--base", "--output", f"oci:{out}", code=1)
-        self.assertRegex(last["reason"], "is there already")
+        self.build("--base", "--output", f"oci:{out}", code=1)
+        self.assertIn("is there already", self.err)
         self.assertEqual([p.name for p in out.iterdir()], ["mine"])
         self.assertEqual([p.name for p in self.tmp.iterdir() if p.name.endswith(".new")], [])
 
@@ -452,7 +471,107 @@ class Cache(Base):
         self.assertEqual((again["new"], again["digest"]), (1, first["digest"]))
 
 
+class Setup(Base):
+    """What setup and a launch do with an image that was made here. No request may get further than a dead proxy."""
+    PROXY = {"https_proxy": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
+
+    def run_it(self, *words, code=0, **env):
+        (self.tmp / "project").mkdir(exist_ok=True)
+        run = subprocess.run([AGENT_VM, *words], env={**self.env, **self.PROXY, **env}, cwd=self.tmp / "project", capture_output=True,
+                             text=True, timeout=120, stdin=subprocess.DEVNULL)
+        self.assertEqual(run.returncode, code, run.stdout + run.stderr)
+        return run.stdout, run.stderr
+
+    def stored(self, name, ref):
+        out, _ = self.run_it("setup", "--no-verify", *name)
+        self.assertIn(f"==> {ref}: stored on this machine; no registry is asked\n", out)
+        self.assertIn("==> stored; not tried, as --no-verify asks\n", out)
+
+    def test_an_image_made_here_is_not_asked_for(self):
+        self.build("--base", "--tag", "x")
+        self.stored(("--image", "localhost/agent-vm:x"), "localhost/agent-vm:x")
+        self.env["AGENT_VM_IMAGE_TAG"] = "localhost/agent-vm:x"
+        self.stored((), "localhost/agent-vm:x")
+        _, err = self.run_it("setup", "--image", "localhost/agent-vm:none", code=2)
+        self.assertIn("agent-vm build --tag none", err)
+
+    def test_what_a_build_made_the_default_is_the_default(self):
+        self.build("--base")
+        self.stored((), "localhost/agent-vm:base")
+        (self.state / "images/refs").rename(self.state / "images/former")
+        out, _ = self.run_it("setup", "--no-verify", code=1)
+        self.assertIn("agent-vm build", out)
+
+    def test_an_image_from_standard_input(self):
+        out = self.tmp / "out"
+        self.build("--base", "--output", f"oci:{out}")
+        tar = subprocess.run(["tar", "-cC", out, "."], stdout=subprocess.PIPE, check=True).stdout
+        run = subprocess.run([AGENT_VM, "pull", "--image", "-"], env=self.env, input=tar, capture_output=True, check=True)
+        name = run.stdout.decode().split()[0]
+        self.assertRegex(name, "^stdin:")
+        self.stored(("--image", name), name)
+        _, err = self.run_it("setup", "--image", "stdin:none", code=2)
+        self.assertIn("agent-vm pull --image -", err)
+
+    def test_a_word_that_is_the_tag_of_a_build(self):
+        self.build("--base", "--tag", "x")
+        for words in (("shell", "--image", "x", "--", "true"), ("setup", "--image", "x")):
+            with self.subTest(words=words):
+                _, err = self.run_it(*words, code=1)
+                self.assertIn("image x: not in the store; localhost/agent-vm:x is, which was made here; use that name, or "
+                              "docker.io/library/x:latest for that of Docker Hub\n", err)
+        _, err = self.run_it("shell", "--", "true", code=1, AGENT_VM_IMAGE_TAG="x")
+        self.assertIn("localhost/agent-vm:x is", err)
+        for other in "y", "docker.io/library/x", "x:latest":
+            with self.subTest(other=other):
+                self.assertIn("127.0.0.1:1: cannot be reached", self.run_it("setup", "--image", other, code=1)[0])
+
+    def test_a_switch_that_is_neither_on_nor_off(self):
+        for words in ("pull",), ("setup",), ("build", "--base"), ("shell", "--", "true"):
+            with self.subTest(words=words):
+                _, err = self.run_it(*words, code=2, AGENT_VM_INSECURE_REGISTRY="ture")
+                self.assertIn("agent-vm: AGENT_VM_INSECURE_REGISTRY=ture: neither on nor off; set it to 1 or 0\n", err)
+                self.assertEqual(list(self.state.iterdir()), [], "something was made")
+        self.assertEqual(self.registry.asked, [])
+        for value in "", "0", "No", "FALSE", "off", "1", "on", "Yes", "true":
+            with self.subTest(value=value):
+                self.build("--base", AGENT_VM_INSECURE_REGISTRY=value)
+
+
 class Refused(Base):
+    def test_plain_http_when_it_is_off(self):
+        # An address that is not this machine's, whatever a proxy makes of it.
+        for value, says in ((v, "plain HTTP is only allowed") for v in ("", "0", "false", "no", "off")):
+            with self.subTest(value=value):
+                self.refused("--minimal", "--latest", says=says, AGENT_VM_INSECURE_REGISTRY=value,
+                             npm_config_registry="http://npm.invalid/")
+        reason = self.refused("--minimal", "--latest", says=".", AGENT_VM_INSECURE_REGISTRY="Yes",
+                              npm_config_registry="http://npm.invalid/")
+        self.assertNotIn("plain HTTP", reason)
+
+    def test_output_that_cannot_be_made_is_found_at_the_start(self):
+        there, file, locked = self.tmp / "there", self.tmp / "file", self.tmp / "locked"
+        there.mkdir()
+        file.touch()
+        (self.tmp / "dangling").symlink_to("nothing")
+        for out, says in ((there, "is there already; name a folder that is not"), (f"{there}//", "is there already"),
+                          (file, "is there already"), (self.tmp / "dangling", "is there already"), ("/", "is there already"),
+                          (".", "is there already"),
+                          (self.tmp / "none/out", f"cannot be made: {self.tmp}/none: No such file or directory; "),
+                          (f"{file}/out", f"cannot be made: {file}: Not a directory; ")):
+            with self.subTest(out=out):
+                run = subprocess.run([AGENT_VM, "build", "--base", "--output", f"oci:{out}"], env=self.env, capture_output=True,
+                                     text=True, timeout=60)
+                self.assertEqual(run.returncode, 1, run.stderr)
+                self.assertRegex(run.stderr, f"^agent-vm: --output: .*{says}")
+                self.assertEqual((list(self.state.iterdir()), self.registry.asked), ([], []))
+        self.build("--base")
+        self.registry.asked.clear()
+        self.build("--base", "--if-missing", "--output", f"oci:{there}")
+        last = self.build("--base", "--if-missing", "--tag", "other", "--output", f"oci:{there}", code=1)
+        self.assertIn("is there already", last["reason"])
+        self.assertEqual(self.registry.asked, [])
+
     def test_another_content_than_is_pinned(self):
         self.refused("--minimal", says="@openai/codex@.*: the registry offers other content than is pinned")
         self.assertEqual(self.tarballs(), [])

@@ -182,7 +182,7 @@ class Relay:
 
 
 def layer(files):
-    """A gzip layer: {name: bytes, or None for a folder}."""
+    """A gzip layer: {name: bytes, None for a folder, str for a link's target}."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as t:
         for name, data in files.items():
@@ -190,6 +190,9 @@ def layer(files):
             info.mode, info.mtime = 0o755, 1_700_000_000
             if data is None:
                 info.type = tarfile.DIRTYPE
+                t.addfile(info)
+            elif isinstance(data, str):
+                info.type, info.linkname = tarfile.SYMTYPE, data
                 t.addfile(info)
             else:
                 info.size = len(data)

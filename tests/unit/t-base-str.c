@@ -40,6 +40,21 @@ TEST(numbers_are_whole_and_bounded)
 	CHECK_INT(str_u64("1x", 1, &v), ==, -EINVAL);
 }
 
+TEST(switches_are_on_or_off_or_wrong)
+{
+	CHECK_INT(str_switch("1"), ==, 1);
+	CHECK_INT(str_switch("Yes"), ==, 1);
+	CHECK_INT(str_switch("TRUE"), ==, 1);
+	CHECK_INT(str_switch("on"), ==, 1);
+	CHECK_INT(str_switch("0"), ==, 0);
+	CHECK_INT(str_switch("No"), ==, 0);
+	CHECK_INT(str_switch("false"), ==, 0);
+	CHECK_INT(str_switch("OFF"), ==, 0);
+	CHECK_INT(str_switch(""), ==, -EINVAL);
+	CHECK_INT(str_switch("ture"), ==, -EINVAL);
+	CHECK_INT(str_switch("01"), ==, -EINVAL);
+}
+
 TEST(context_goes_in_front_and_long_texts_are_cut)
 {
 	struct err e;

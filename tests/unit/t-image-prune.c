@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#include "image/build_priv.h"
+
 #define OTHER "example.org/other:1"
 
 /* Adds what a pull of one image with two layers and its config would leave. */
@@ -310,5 +312,37 @@ TEST(a_replaced_reference_gives_back_only_what_no_other_one_names)
 	CHECK(!is_there(&s, "blobs/sha256", hex_of('c')));
 	CHECK(is_there(&s, "blobs/sha256", hex_of('3')) && is_there(&s, "blobs/sha256", hex_of('4')));
 	image_ref_done(&former);
+	teardown(&s);
+}
+
+TEST(a_layout_that_is_stopped_leaves_nothing_and_says_what_is_kept)
+{
+	struct store s = setup();
+	struct made layer = { .bytes = 1000 };
+	struct oci image = { .manifest_bytes = 10 };
+	AUTO_FREE(char, out);
+	struct err err;
+	int stop[2];
+
+	put_file(&s, "blobs/sha256", hex_of('1'), 1000);
+	put_file(&s, "blobs/sha256", hex_of('2'), 10);
+	put_file(&s, "blobs/sha256", hex_of('3'), 10);
+	memcpy(layer.blob, hex_of('1'), sizeof(layer.blob));
+	memcpy(image.manifest, hex_of('2'), sizeof(image.manifest));
+	memcpy(image.config, hex_of('3'), sizeof(image.config));
+	out = xasprintf("%s/out", root_path);
+	CHECK_INT(pipe2(stop, O_CLOEXEC), ==, 0);
+	CHECK_INT(write(stop[1], "x", 1), ==, 1);
+	CHECK_INT(oci_export(&s, &image, &layer, 1, out, "x", stop[0], &err), ==, -EINTR);
+	/* No reference names the image yet, so nothing can start from it. */
+	CHECK(!strstr(err.text, "is stored") && strstr(err.text, "layers are kept for the next build"));
+	CHECK_INT(access(out, F_OK), ==, -1);
+	CHECK_INT(build_output_check(out, &err), ==, 0);
+	CHECK_INT(oci_export(&s, &image, &layer, 1, out, "x", -1, &err), ==, 0);
+	CHECK_INT(build_output_check(out, &err), ==, -EEXIST);
+	/* Made by somebody else meanwhile. */
+	CHECK_INT(oci_export(&s, &image, &layer, 1, out, "x", -1, &err), ==, -EEXIST);
+	close(stop[0]);
+	close(stop[1]);
 	teardown(&s);
 }

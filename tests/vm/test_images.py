@@ -16,6 +16,7 @@ os.environ.setdefault("AGENT_VM", "agent-vm")
 from pulllib import Image, layer  # noqa: E402
 from vmtest import Case, wait_for  # noqa: E402
 
+MADE_HERE = os.environ.get("AGENT_VM_IMAGE_TAG", "localhost/agent-vm:base")
 PROGRAMS = "bash sh cat env true sleep timeout ls".split()
 
 
@@ -38,6 +39,29 @@ def image(tag, **agents):
     """With /etc/tag, and stand-ins for agents: name = shell line."""
     programs = {f"usr/bin/{name}": f"#!/usr/bin/bash\n{line}\n".encode() for name, line in agents.items()}
     return Image(BASE, layer({"etc/tag": tag.encode() + b"\n", **programs}))
+
+
+def older_image():
+    """What an image made for the older program has where (image page 1.3), with stand-ins for the programs."""
+    def says(line):
+        return f"#!/usr/bin/bash\necho {line}\n".encode()
+
+    return Image(BASE, layer({
+        "root/.local/share/claude/versions/2.1.300": says("2.1.300 of the older image"),
+        "root/.local/bin/claude": "/root/.local/share/claude/versions/2.1.300",
+        "root/.opencode/bin/opencode": says("1.2.3 of the older image"),
+        "root/.codex/packages/standalone/releases/0.99.0/bin/codex": says("codex-cli 0.99.0 of the older image"),
+        "root/.codex/packages/standalone/current": "releases/0.99.0",
+        "root/.local/bin/codex": "/root/.codex/packages/standalone/current/bin/codex",
+        "usr/local/lib/node_modules/@github/copilot/index.js": says("0.0.400 of the older image"),
+        "usr/local/bin/copilot": "../lib/node_modules/@github/copilot/index.js",
+        **{f"root/{name}": b"of the image\n" for name in (
+            ".claude/settings.json", ".claude.json", ".local/share/opencode/auth.json", ".config/opencode/opencode.json",
+            ".copilot/config.json", ".gitconfig", ".config/gh/hosts.yml", ".bash_history")},
+        "opt/agent-vm/seed-claude-plugins.sh": says("seeded"),
+        "usr/local/bin/agent-vm-chrome-mcp": says("chrome"),
+        "etc/docker/daemon.json": b'{"storage-driver": "fuse-overlayfs"}\n',
+    }), env=("DEBIAN_FRONTEND=noninteractive", "HOME=/nowhere", "PATH=/nowhere", "LANG=C.UTF-8"))
 
 
 class Registry:
@@ -122,6 +146,20 @@ class Images(Case):
         self.assertEqual(lines[-1], "==> ready: agent-vm shell in a project's folder; its agents cannot be started by their own verbs in this version")
         self.assertEqual(json.loads(self.vm("ps", "--json", check=0).stdout), [])
 
+    def test_an_image_of_the_older_program_runs_unchanged(self):
+        self.put(older_image())
+        text = self.vm("setup", check=0).stdout.decode()
+        for name, version in (("claude", "2.1.300"), ("codex", "codex-cli 0.99.0"), ("opencode", "1.2.3"), ("copilot", "0.0.400")):
+            self.assertIn(f"==> {name:9} {version} of the older image\n", text)
+        out = self.sh('echo $HOME $DEBIAN_FRONTEND; for a in claude codex opencode copilot; do $a; done; cd; '
+                      'for f in .claude .local/share/opencode .config/opencode .copilot .gitconfig .config/gh .bash_history; do '
+                      '[ -L $f ] || echo "$f is the image\'s"; done; '
+                      'for f in .claude/settings.json .copilot/config.json .config/gh/hosts.yml; do '
+                      '[ ! -e $f ] || echo "$f is there"; done; [ -L .local/share ] || [ -L .codex ] || echo end')
+        self.assertEqual(out.splitlines(), ["/root noninteractive", "2.1.300 of the older image",
+                                            "codex-cli 0.99.0 of the older image", "1.2.3 of the older image",
+                                            "0.0.400 of the older image", "end"])
+
     def test_setup_says_which_agent_does_not_start(self):
         self.put(image("two", claude="echo 1", codex=r"printf 'b\033[1mroken\nmore\n'; exit 3", copilot="kill -9 $$"))
         p = self.vm("setup", check=1)
@@ -134,7 +172,17 @@ class Images(Case):
 
     def test_setup_without_the_proof(self):
         text = self.vm("setup", "--no-verify", check=0).stdout.decode()
+        self.assertIn("==> stored; not tried, as --no-verify asks\n", text)
         self.assertNotIn("boots", text)
+        self.assertEqual([image["reference"] for image in self.stored()], [self.ref])
+
+    def test_setup_proves_an_image_that_was_made_here(self):
+        """Which no registry has: the one that the suite built."""
+        p = Case.vm(self, "setup", "--image", MADE_HERE, check=0)
+        text = p.stdout.decode()
+        self.assertIn(f"==> {MADE_HERE}: stored on this machine; no registry is asked\n", text)
+        self.assertRegex(text, r"==> boots     in \d+\.\d s, image API version 1\n")
+        self.assertIn("==> ready: ", text)
 
     def test_setup_is_stopped_with_its_vm(self):
         self.put(image("two", claude="echo here; sleep 100"))
