@@ -82,7 +82,8 @@ void config_done(struct image_config *c);
 
 /* An entry of the index.json of a layout: what it is called and where it is. */
 struct layout_entry {
-	char *name; /* org.opencontainers.image.ref.name; NULL: none */
+	char *name; /* io.containerd.image.name as people write it, else the tag; NULL: none */
+	char *tag;  /* org.opencontainers.image.ref.name, which is the whole name where nothing else is; NULL: none */
 	struct descriptor desc;
 };
 

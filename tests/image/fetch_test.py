@@ -1717,6 +1717,39 @@ class Local(Base):
         with self.assertRaises(Failed):
             f.receive()
 
+    def test_names_of_docker_save_25(self):
+        # Its ref.name is the tag alone, and two names of one image are two entries.
+        a, b = Image(seed=21), Image(seed=22)
+        tars = dict(self.tars(a), **self.tars(b))
+
+        def stdin(images):
+            fd = os.open(self.write(fl.archive(fl.saved_by_25(images, tars))), os.O_RDONLY)
+            f = self.fetcher()
+            f.ask("-", fd=fd)
+            os.close(fd)
+            f.described()
+            f.go()
+            f.work()
+            return f
+
+        for names, want in ((["me/mine:1"], ["me/mine:1"]), (["me/mine:1", "me/mine:2"], ["me/mine:1", "me/mine:2"]),
+                            (["library/debian:12"], ["debian:12"]), (["reg.example:5/x:1"], ["reg.example:5/x:1"]), ([], [])):
+            f = stdin([(names, a)])
+            self.assertEqual(f.manifest.values.get(fl.K_NAME, []), want)
+            self.assertEqual(f.part(0), tars[a.diff_ids[0]])
+        with self.assertRaises(Failed) as c:
+            stdin([(["me/mine:1", "me/mine:2"], a), (["me/other:1"], b)])
+        self.assertEqual(c.exception.text, "standard input: it has 2 images (me/mine:1, me/mine:2, me/other:1); save one image alone")
+        at = self.write(fl.archive(fl.saved_by_25([(["me/mine:1", "me/mine:2"], a), (["me/other:1"], b)], tars)))
+        for name, image in ("me/mine:1", a), ("me/mine:2", a), ("2", a), ("me/other:1", b):
+            f = self.pull("oci-archive:%s:%s" % (at, name))
+            self.assertEqual(f.part(0), tars[image.diff_ids[0]])
+        self.refused("oci-archive:%s:1" % at, ENOENT, "which of its 2 images", "me/mine:1, me/mine:2, me/other:1")
+        old = self.write(fl.archive(fl.saved([(["a:1"], a), (["b:1"], b)], tars)), "old.tar")
+        with self.assertRaises(Failed) as c:
+            self.fetcher().run("-", fd=os.open(old, os.O_RDONLY))
+        self.assertEqual(c.exception.text, "standard input: it has 2 images (a:1, b:1); save one image alone")
+
     def test_a_spool_leaves_nothing_behind(self):
         r, w = os.pipe()
         f = self.fetcher()
