@@ -307,6 +307,12 @@ static int plan_registry(struct fetch *f, struct plan_source *where, struct err 
 	r = fetch_run(f, &op, err);
 	if (r == 0)
 		r = plan_find(where, op.body, op.n_body, op.type, wanted_digest(f, &op, want), &f->plan, err);
+	/* A name with a slip in it leads to a web site, and a network that wants a login first answers for everybody. */
+	if (r < 0 && !f->told && manifest_is_foreign(op.body, op.n_body, op.type)) {
+		const struct err what = *err;
+
+		(void)err_set(err, r, "%s; is %s a registry? check the name and the network", what.text, ref->domain);
+	}
 	op_done(&op);
 	return r < 0 && !f->told ? err_ctx(err, r, "%s", full) : r;
 }

@@ -127,12 +127,17 @@ static bool type_says_nothing(const char *type)
 	       strncasecmp(type, "text/", 5) == 0 || *type == '\0';
 }
 
+static bool is_schema1(const char *type)
+{
+	return strncasecmp(type, SCHEMA1, strlen(SCHEMA1)) == 0;
+}
+
 static int unsupported(const char *type, struct err *err)
 {
 	AUTO_FREE(char, text);
 
 	text = shown(type);
-	if (strncasecmp(type, SCHEMA1, strlen(SCHEMA1)) == 0)
+	if (is_schema1(type))
 		return err_set(err, -EPROTONOSUPPORT, "manifest type %s: schema 1 is not supported; push the image again "
 			       "with a current tool", text);
 	return err_set(err, -EPROTONOSUPPORT, "manifest type %s: no container image", text);
@@ -173,6 +178,14 @@ int manifest_kind(const void *p, size_t n, const char *type, enum manifest_kind 
 		return bad(err, "manifest", "without the members that its type has");
 	*ret = seen;
 	return 0;
+}
+
+bool manifest_is_foreign(const void *p, size_t n, const char *type)
+{
+	AUTO_JSON(j);
+
+	return load_object(p, n, "manifest", &j, NULL) < 0 ||
+	       (type && !type_says_nothing(type) && !is_schema1(type) && kind_of_type(type) == MANIFEST_UNKNOWN);
 }
 
 /* --- index --- */

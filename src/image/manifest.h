@@ -55,6 +55,9 @@ int digest_parse(const char *s, char ret[IM_DIGEST + 1]);
  */
 int manifest_kind(const void *p, size_t n, const char *type, enum manifest_kind *ret, struct err *err);
 
+/* Whether no registry serves such a document: no JSON object, or of a type that is no manifest's. */
+bool manifest_is_foreign(const void *p, size_t n, const char *type);
+
 /**
  * index_pick() - Choose the entry for a platform
  * @arch:	GOARCH name; arm64 also takes variant v8

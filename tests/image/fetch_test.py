@@ -5,6 +5,7 @@ Tests of security fail when the hole is open: each says how it was made to fail.
 import base64
 import contextlib
 import gzip
+import json
 import os
 import pathlib
 import shutil
@@ -295,6 +296,23 @@ class Registry(Base):
         self.refused(host + "/some/image", EPROTO, "https")
         self.assertEqual(len(s.requests), 0)
         self.pull(host + "/some/image", env={"AGENT_VM_INSECURE_REGISTRY": "Yes"})
+
+    def test_a_web_site_in_place_of_a_registry(self):
+        s = self.server()
+        hint = "; is %s a registry? check the name and the network" % s.at
+        page = b"<!doctype html><title>Welcome to our Wi-Fi</title>"
+        for body, kind in (page, "text/html"), (page, "application/xhtml+xml"), (b"[]", "application/json"), (b"", "text/plain"), \
+                (b'{"ok": true}', "application/problem+json"):
+            with self.subTest(body=body, kind=kind):
+                s.fault = lambda h, body=body, kind=kind: h.answer(200, body, Content_Type=kind)
+                text = self.refused(s.ref(), EPROTONOSUPPORT if "problem" in kind else EBADMSG, s.ref(), "manifest")
+                self.assertTrue(text.endswith(hint), text)
+        # What a registry may well hold is named as before.
+        old = {"schemaVersion": 1, "fsLayers": []}
+        s.fault = lambda h: h.answer(200, json.dumps(old).encode(), Content_Type="application/json")
+        self.assertNotIn(hint, self.refused(s.ref(), EPROTONOSUPPORT, "schema 1"))
+        s.fault = lambda h: h.answer(200, b'{"manifests": [], "layers": []}', Content_Type="application/json")
+        self.assertNotIn(hint, self.refused(s.ref(), EBADMSG, "at once"))
 
     def test_localhost(self):
         s, image = self.server(), Image()
