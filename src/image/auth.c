@@ -290,12 +290,14 @@ static int helper_run(struct auth_entry *e, struct err *err)
 	p.path = path;
 	p.argv = argv;
 	p.in = in[0];
+	prog_user_env_take(&p.env);
 	p.follows = true; /* a question on the screen goes when the pull does */
 	if (r == 0)
 		r = prog_capture(&p, AUTH_HELPER_MAX, AUTH_HELPER_MS, &out, &status, err);
 	else
 		(void)err_set(err, r, "%s: cannot be started: %s", path, strerror(-r));
 	(void)close(in[0]);
+	strv_done(&p.env);
 	if (r < 0)
 		return r;
 	if (status != 0 && str_starts(out, NOT_FOUND))

@@ -156,6 +156,7 @@ static int prepare(struct fetch *f, struct err *err)
 	if (r == 0 && !f->head)
 		r = blobs_open(IM_FD_STORE, &f->blobs, err);
 	(void)close(IM_FD_STORE);
+	prog_user_env_forget();
 	if (r == 0)
 		r = fetch_sandbox(f->head ? NULL : &f->blobs, f->source.kind == SOURCE_OCI_DIR ? f->source.fd : -1, err);
 	return r;

@@ -746,6 +746,7 @@ static int start_fetch(struct pull *p, struct err *err)
 	int r;
 
 	pull_env(&env);
+	prog_user_env(&env); /* for credential helpers */
 	r = role_start(p->args->image_role, "fetch", p->args->log_fd, p->s->fd, &env, &p->fetch, err);
 	strv_done(&env);
 	if (r < 0)

@@ -1180,6 +1180,27 @@ class Login(Base):
         self.assertNotIn("GIT_DIR", saw)
         self.assertNotIn("LD_", saw)
 
+    def test_what_a_helper_gets_of_the_user(self):
+        # What the launcher hands over for it alone: only the helper sees it, and the role forgets it.
+        s, image = self.server(), Image()
+        s.add(image)
+        self.config('{"credsStore": "test"}')
+        out = self.home.name + "/saw"
+        env = self.helper('env >%s\necho \'{"Username":"bob","Secret":"s3"}\'' % out)
+        env |= {"AGENT_VM_HELPER:AWS_PROFILE": "work", "AGENT_VM_HELPER:PATH": env["PATH"] + ":/opt/x",
+                "AGENT_VM_HELPER:GNUPGHOME": "/g=1"}
+        self.tokens(s)
+        f = self.fetcher(env=env, home=self.home.name)
+        f.ask(s.ref())
+        f.described()
+        saw = pathlib.Path(out).read_text().splitlines()
+        self.assertLessEqual({"AWS_PROFILE=work", "GNUPGHOME=/g=1", "PATH=%s:/opt/x" % env["PATH"]}, set(saw))
+        self.assertNotIn("AGENT_VM_HELPER", "\n".join(saw))
+        if os.geteuid() == 0:  # it cannot be looked into by others
+            self.assertNotIn(b"work", pathlib.Path("/proc/%d/environ" % f.process.pid).read_bytes())
+        f.go()
+        f.work()
+
     def test_helper_with_an_identity_token(self):
         s, image = self.server(), Image()
         s.add(image)
