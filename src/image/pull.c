@@ -95,13 +95,23 @@ static bool is_writable(int fd)
 
 void pull_env(struct strv *ret)
 {
-	static const char *const names[] = { "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "AGENT_VM_INSECURE_REGISTRY", "PATH" };
+	static const char *const files[] = { "REGISTRY_AUTH_FILE", "DOCKER_CONFIG" };
+	static const char *const names[] = { "AGENT_VM_INSECURE_REGISTRY", "PATH" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		const char *v = getenv(names[i]);
 
 		if (v && *v)
 			strv_addf(ret, "%s=%s", names[i], v);
+	}
+	/* The role runs in "/". */
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		const char *v = getenv(files[i]);
+		AUTO_FREE(char, here);
+
+		here = v && *v && *v != '/' ? getcwd(NULL, 0) : NULL;
+		if (v && *v)
+			strv_addf(ret, "%s=%s%s%s", files[i], here ? here : "", here ? "/" : "", v);
 	}
 	prog_shun_env(ret); /* fetch starts credential helpers, which it looks for itself */
 }

@@ -1309,6 +1309,18 @@ class Login(Base):
         s.fault = lambda h: h.error(401, "X", WWW_Authenticate='Basic realm="x"')
         self.refused(s.ref(), EACCES, path, "broken", env=env, home=self.home.name)
 
+    def test_a_named_file_that_is_not_there(self):
+        s, image = self.server(), Image()
+        s.add(image)
+        self.config('{"auths": {"%s": {"auth": "YTpi"}}}' % s.at)
+        env = {"REGISTRY_AUTH_FILE": self.home.name + "/absent.json"}
+        self.pull(s.ref(), env=env, home=self.home.name)  # nobody wants a login here
+        s.fault = lambda h: h.error(401, "X", WWW_Authenticate='Basic realm="x"')
+        self.refused(s.ref(), EACCES, "without a login", "REGISTRY_AUTH_FILE names %s/absent.json, which is not there" % self.home.name,
+                     env=env, home=self.home.name)
+        # One that is only a place to look at is passed over.
+        self.refused(s.ref(), EACCES, "with the login from", env={"DOCKER_CONFIG": "/nonexistent"}, home=self.home.name)
+
 
 class Tls(Base):
     """Certificates and proxies."""
