@@ -18,12 +18,11 @@
 #include "guest/ports.h"
 #include "guest/probe.h"
 #include "proto/guestcfg.h"
+#include "proto/imageapi.h"
 
 #define NS ((int64_t)1000000000)
 #define CLOCK_LEAVE_NS (NS / 5)
 #define CLOCK_TELL_NS (2 * NS)
-#define VERSION_FILE "/etc/agent-vm-image-version"
-#define VERSION_MAX 32
 
 void setup_clock(struct guest *g, uint64_t ns)
 {
@@ -59,34 +58,27 @@ static void users_made(void)
 
 static int image_check(struct err *err)
 {
-	AUTO_FREE(char, text);
-	AUTO_FREE(char, shown);
-	AUTO_FD(fd);
-	uint64_t v;
-	size_t n;
+	char found[IMAGE_API_FOUND];
+	uint32_t v;
 	int r;
 
-	fd = open(VERSION_FILE, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return err_set(err, -errno, "image: " VERSION_FILE " is missing, so this is no image for agent-vm (it knows "
-			       "image API %d to %d); get one with 'agent-vm pull', or choose another with --image",
-			       GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
-	r = fd_read_file(fd, VERSION_MAX, &text, &n);
+	r = image_api_read(IMAGE_API_FILE, &v, found);
+	if (r == -ENOENT)
+		return err_set(err, r, "image: " IMAGE_API_FILE " is missing, so this is no image for agent-vm (it knows image API "
+			       "%d to %d); get one with 'agent-vm pull', or choose another with --image", GC_IMAGE_API_MIN,
+			       GC_IMAGE_API_MAX);
 	if (r < 0)
-		return err_set(err, r, "image: " VERSION_FILE " cannot be read: %s; get the image anew with 'agent-vm pull'",
-			       r == -EFBIG ? "it is longer than a number" : strerror(-r));
-	shown = str_escape(text, n);
-	while (n > 0 && strchr(" \t\r\n", text[n - 1]))
-		text[--n] = '\0';
-	if (strlen(text) != n || str_u64(text, UINT32_MAX, &v) < 0)
-		return err_set(err, -EINVAL, "image: " VERSION_FILE " holds '%s', which is no number (agent-vm knows image API "
-			       "%d to %d); get the image anew with 'agent-vm pull'", shown, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
+		return err_set(err, r, "image: " IMAGE_API_FILE " cannot be read: %s; get the image anew with 'agent-vm pull'",
+			       r == -ELOOP || r == -EINVAL ? "it is no regular file" : strerror(-r));
+	if (v == 0)
+		return err_set(err, -EINVAL, "image: " IMAGE_API_FILE " holds '%s', which is no number (agent-vm knows image API "
+			       "%d to %d); get the image anew with 'agent-vm pull'", found, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
 	if (v < GC_IMAGE_API_MIN)
-		return err_set(err, -EINVAL, "image: its API is %llu, too old for this agent-vm, which knows %d to %d; update "
-			       "the image with 'agent-vm pull'", (unsigned long long)v, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
+		return err_set(err, -EINVAL, "image: its API is %u, too old for this agent-vm, which knows %d to %d; update the "
+			       "image with 'agent-vm pull'", v, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
 	if (v > GC_IMAGE_API_MAX)
-		return err_set(err, -EINVAL, "image: its API is %llu, too new for this agent-vm, which knows %d to %d; update "
-			       "agent-vm", (unsigned long long)v, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
+		return err_set(err, -EINVAL, "image: its API is %u, too new for this agent-vm, which knows %d to %d; update "
+			       "agent-vm", v, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
 	return 0;
 }
 

@@ -21,6 +21,7 @@
 
 #define PROG_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define POLL_MS 10
+#define ENV_ONE_MAX 130000 /* bytes of one variable; the kernel's limit is 131072 */
 
 /* Copied when set. */
 static const char *const env_kept[] = {
@@ -142,6 +143,70 @@ void prog_env(struct strv *ret)
 		if (v && *v)
 			strv_addf(ret, "%s=%s", env_kept[i], v);
 	}
+}
+
+static bool is_for_users_programs(const char *v)
+{
+	static const char *const heads[] = { "GIT_", "LD_", "BASH_ENV=", "ENV=", "NODE_OPTIONS=", "PATH=" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
+		if (str_starts(v, heads[i]))
+			return false;
+	/* One that execve(2) takes, but not with our name before it. */
+	return strchr(v, '=') && strlen(v) < ENV_ONE_MAX;
+}
+
+static char *path_without_shunned(void)
+{
+	const char *path = getenv("PATH");
+	AUTO_FREE(char, copy);
+	char *at, *dir, *all = xstrdup("");
+
+	at = copy = xstrdup(path ? path : "");
+	while ((dir = strsep(&at, ":"))) {
+		char *more;
+
+		if (*dir != '/' || prog_is_shunned(dir))
+			continue;
+		more = xasprintf("%s%s%s", all, *all ? ":" : "", dir);
+		free(all);
+		all = more;
+	}
+	if (*all)
+		return all;
+	free(all);
+	return xstrdup(PROG_PATH);
+}
+
+void prog_user_env(struct strv *ret)
+{
+	AUTO_FREE(char, path);
+
+	path = path_without_shunned();
+	strv_addf(ret, PROG_USER_ENV "PATH=%s", path);
+	for (char **v = environ; *v; v++)
+		if (is_for_users_programs(*v))
+			strv_addf(ret, PROG_USER_ENV "%s", *v);
+}
+
+void prog_user_env_take(struct strv *ret)
+{
+	for (char **v = environ; *v; v++)
+		if (str_starts(*v, PROG_USER_ENV))
+			strv_add(ret, *v + strlen(PROG_USER_ENV));
+}
+
+void prog_user_env_forget(void)
+{
+	char **to = environ;
+
+	for (char **v = environ; *v; v++) {
+		if (str_starts(*v, PROG_USER_ENV))
+			explicit_bzero(*v, strlen(*v));
+		else
+			*to++ = *v;
+	}
+	*to = NULL;
 }
 
 #define FOLLOW_GRACE_S 30 /* mmdebstrap removes a tree of some 20,000 files first */

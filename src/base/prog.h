@@ -33,6 +33,15 @@ void prog_shun_from_env(void);
  * the SSL_CERT_ variables; nothing else. */
 void prog_env(struct strv *ret);
 
+/* For programs that the user has set up for himself, such as credential helpers: all of his environment but GIT_*, LD_*,
+ * BASH_ENV, ENV and NODE_OPTIONS (command line page, section 4), with a PATH of the absolute folders that are not shunned. It
+ * reaches a role that starts such a program under names of its own, so that it does not work on the role. */
+#define PROG_USER_ENV "AGENT_VM_HELPER:"
+void prog_user_env(struct strv *ret);
+/* In the role: what came, for struct prog; and wipe it, before the role reads anything hostile. */
+void prog_user_env_take(struct strv *ret);
+void prog_user_env_forget(void);
+
 struct prog {
 	const char *path;	/* absolute */
 	char *const *argv;	/* [0] is the name */

@@ -290,12 +290,14 @@ static int helper_run(struct auth_entry *e, struct err *err)
 	p.path = path;
 	p.argv = argv;
 	p.in = in[0];
+	prog_user_env_take(&p.env);
 	p.follows = true; /* a question on the screen goes when the pull does */
 	if (r == 0)
 		r = prog_capture(&p, AUTH_HELPER_MAX, AUTH_HELPER_MS, &out, &status, err);
 	else
 		(void)err_set(err, r, "%s: cannot be started: %s", path, strerror(-r));
 	(void)close(in[0]);
+	strv_done(&p.env);
 	if (r < 0)
 		return r;
 	if (status != 0 && str_starts(out, NOT_FOUND))
@@ -432,7 +434,7 @@ static int file_read(const char *path, char **ret, size_t *ret_n, struct err *er
 	return 0;
 }
 
-/* 1: @ret is set. */
+/* 1: @ret is set. -ENOENT, without @err: there is no such file. */
 static int from_file(const char *path, const char *domain, const char *repo, bool helpers, struct auth *ret, struct err *err)
 {
 	struct auth_entry e = { 0 };
@@ -443,7 +445,7 @@ static int from_file(const char *path, const char *domain, const char *repo, boo
 
 	r = file_read(path, &text, &n, err);
 	if (r < 0)
-		return r == -ENOENT ? 0 : r;
+		return r;
 	from = str_escape(path, strlen(path));
 	r = auth_lookup(text, n, domain, repo, &e);
 	explicit_bzero(text, n);
@@ -461,24 +463,33 @@ static int from_file(const char *path, const char *domain, const char *repo, boo
 
 void auth_load(const char *domain, const char *path, bool helpers, struct auth *ret)
 {
-	static const char *const places[][2] = {
-		{ "REGISTRY_AUTH_FILE", "" },
-		{ "XDG_RUNTIME_DIR", "/containers/auth.json" },
-		{ "DOCKER_CONFIG", "/config.json" },
-		{ "HOME", "/.docker/config.json" },
+	static const struct {
+		const char *variable, *tail;
+		bool named; /* the user said that it is there */
+	} places[] = {
+		{ "REGISTRY_AUTH_FILE", "", true },
+		{ "XDG_RUNTIME_DIR", "/containers/auth.json", false },
+		{ "DOCKER_CONFIG", "/config.json", false },
+		{ "HOME", "/.docker/config.json", false },
 	};
 	struct auth a = AUTH_INIT;
 	struct err err;
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(places) && r == 0; i++) {
-		const char *v = getenv(places[i][0]);
+		const char *v = getenv(places[i].variable);
 		AUTO_FREE(char, file);
+		AUTO_FREE(char, shown);
 
 		if (!v || *v == '\0')
 			continue;
-		file = xasprintf("%s%s", v, places[i][1]);
+		file = xasprintf("%s%s", v, places[i].tail);
 		r = from_file(file, domain, path, helpers, &a, &err);
+		shown = str_escape(file, strlen(file));
+		if (r == -ENOENT && places[i].named)
+			(void)err_set(&err, r, "%s names %s, which is not there", places[i].variable, shown);
+		else if (r == -ENOENT)
+			r = 0;
 	}
 	if (r < 0)
 		a.fault = xstrdup(err.text);

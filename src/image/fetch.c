@@ -151,6 +151,7 @@ static int prepare(struct fetch *f, struct err *err)
 	if (r == 0 && !f->head)
 		r = blobs_open(IM_FD_STORE, &f->blobs, err);
 	(void)close(IM_FD_STORE);
+	prog_user_env_forget();
 	if (r == 0)
 		r = fetch_sandbox(f->head ? NULL : &f->blobs, f->source.kind == SOURCE_OCI_DIR ? f->source.fd : -1, err);
 	return r;
@@ -302,6 +303,12 @@ static int plan_registry(struct fetch *f, struct plan_source *where, struct err 
 	r = fetch_run(f, &op, err);
 	if (r == 0)
 		r = plan_find(where, op.body, op.n_body, op.type, wanted_digest(f, &op, want), &f->plan, err);
+	/* A name with a slip in it leads to a web site, and a network that wants a login first answers for everybody. */
+	if (r < 0 && !f->told && manifest_is_foreign(op.body, op.n_body, op.type)) {
+		const struct err what = *err;
+
+		(void)err_set(err, r, "%s; is %s a registry? check the name and the network", what.text, ref->domain);
+	}
 	op_done(&op);
 	return r < 0 && !f->told ? err_ctx(err, r, "%s", full) : r;
 }

@@ -27,10 +27,10 @@
 /* Sources: libcurl with OpenSSL and its resolver threads, glibc's resolver (netlink tells it which address families there
  * are) with its modules, and our files. A new local socket is not among it: behind those are the user's daemons. */
 static const struct seccomp_row rows[] = {
-	/* Memory and threads. Modules of the resolver are mapped executable; memory never becomes so afterwards. */
-	OK("mmap"), OK_IF("mprotect", 2, PROT_EXEC, 0), OK("munmap"), OK("mremap"), OK("madvise"), OK("brk"),
-	OK("membarrier"), OK_IF("clone", 0, CLONE_THREAD | CLONE_NS, CLONE_THREAD), UNKNOWN("clone3"),
-	OK("set_robust_list"), OK("rseq"), OK("futex"), OK("exit"), OK("exit_group"), OK("gettid"), OK("getpid"),
+	/* Memory and threads. Modules of the resolver are mapped executable; nothing is so and writable, nor becomes so. */
+	OK_IF("mmap", 2, PROT_EXEC, 0), OK_IF("mmap", 2, PROT_WRITE, 0), OK_IF("mprotect", 2, PROT_EXEC, 0),
+	OK("munmap"), OK("mremap"), OK("madvise"), OK("brk"), OK("membarrier"),
+	OK_IF("clone", 0, CLONE_THREAD | CLONE_NS, CLONE_THREAD), UNKNOWN("clone3"), OK("set_robust_list"), OK("rseq"), OK("futex"), OK("exit"), OK("exit_group"), OK("gettid"), OK("getpid"),
 	OK("sched_yield"), OK("sched_getaffinity"), OK("rt_sigaction"), OK("rt_sigprocmask"), OK("rt_sigreturn"),
 	OK("sigaltstack"), OK("restart_syscall"), OK_IF("prctl", 0, U32, PR_SET_NAME),
 	OK_IF("prctl", 0, U32, 0x53564d41 /* PR_SET_VMA: names for anonymous memory */),

@@ -1,16 +1,17 @@
 #include "image/http.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
 #include "image/challenge.h"
-#include "image/proxy.h"
 #include "image/trust.h"
 
 #define CONNECT_MS 10000
@@ -296,6 +297,52 @@ static void set_headers(struct http_req *r, bool with_auth)
 	(void)curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers);
 }
 
+/* A host without its scheme, for messages; caller owns. */
+static char *origin_shown(const char *origin)
+{
+	const char *s = strstr(origin, "://") + 3;
+
+	return str_escape(s, strlen(s));
+}
+
+/* Plain http has no certificate that says whose answer it is, and a registry must not make us ask what it cannot reach
+ * itself: a metadata service, a printer. */
+static int kept_out(struct http_req *r)
+{
+	AUTO_FREE(char, first);
+
+	first = origin_shown(r->origin);
+	return err_set(&r->err, -EACCES, "%s sends to %s over plain http, which only this network can reach; refused", first,
+		       r->shown);
+}
+
+static int plain_refused(struct http_req *r)
+{
+	AUTO_FREE(char, first);
+
+	if (r->redirects == 0)
+		return err_set(&r->err, -EACCES, "%s: plain HTTP is only allowed for this machine; set "
+			       "AGENT_VM_INSECURE_REGISTRY=1 if the network between is trusted", r->shown);
+	first = origin_shown(r->origin);
+	return err_set(&r->err, -EACCES, "%s sends to %s over plain http; refused", first, r->shown);
+}
+
+/* The names of redirects are resolved by now. */
+static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *a)
+{
+	struct http_req *r = ctx;
+	char text[INET6_ADDRSTRLEN];
+	const void *from = a->family == AF_INET ? (const void *)&((const struct sockaddr_in *)(const void *)&a->addr)->sin_addr :
+						  (const void *)&((const struct sockaddr_in6 *)(const void *)&a->addr)->sin6_addr;
+
+	if (r->redirects > 0 && !r->secure && !r->proxy &&
+	    (!inet_ntop(a->family, from, text, sizeof(text)) || host_reach(text) > r->reach)) {
+		r->kept_out = true;
+		return CURL_SOCKET_BAD;
+	}
+	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
 /* Check a URL and make the easy handle ask for it. */
 static int aim(struct http_req *r, const char *url)
 {
@@ -307,15 +354,16 @@ static int aim(struct http_req *r, const char *url)
 		return err_set(&r->err, -EPROTO, "%s: sends to a URL that cannot be used", r->shown ? r->shown : "registry");
 	free(r->shown);
 	free(r->host);
-	r->shown = str_escape(strstr(u.origin, "://") + 3, strlen(strstr(u.origin, "://") + 3));
+	r->shown = origin_shown(u.origin);
 	r->host = xstrdup(u.host);
 	if (!r->origin)
 		r->origin = xstrdup(u.origin);
 	r->elsewhere |= strcmp(r->origin, u.origin) != 0;
+	r->secure = u.https;
+	r->kept_out = false;
 	n = u.has_user ? err_set(&r->err, -EPROTO, "%s: a URL with a user in it is not followed", r->shown) :
-	    u.https || http_plain_ok(r->http, u.host) ? set_proxy(r, &u) :
-	    err_set(&r->err, -EACCES, "%s: plain HTTP is only allowed for this machine; set AGENT_VM_INSECURE_REGISTRY=1 if "
-		    "the network between is trusted", r->shown);
+	    !u.https && !http_plain_ok(r->http, u.host) ? plain_refused(r) :
+	    !u.https && r->redirects > 0 && host_reach(u.host) > r->reach ? kept_out(r) : set_proxy(r, &u);
 	if (n == 0) {
 		(void)curl_easy_setopt(r->easy, CURLOPT_URL, url);
 		set_headers(r, !r->elsewhere);
@@ -348,6 +396,8 @@ static void set_fixed(struct http_req *r)
 	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, r);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, r);
+	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, r);
 	/* Roots come with the context; libcurl is to read none. */
 	(void)curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	(void)curl_easy_setopt(e, CURLOPT_CAINFO, NULL);
@@ -366,6 +416,7 @@ void http_start(struct http *h, struct http_req *r)
 	r->http = h;
 	r->redirects = 0;
 	r->elsewhere = false;
+	r->reach = REACH_PUBLIC;
 	r->sink_r = 0;
 	r->fault = HTTP_FINE;
 	r->errbuf[0] = '\0';
@@ -463,6 +514,11 @@ static void explain(struct http_req *r, CURLcode code)
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_RESOLVE_PROXY:
 	case CURLE_COULDNT_CONNECT:
+		if (r->kept_out) {
+			r->fault = HTTP_BAD;
+			(void)kept_out(r);
+			return;
+		}
 		explain_no_way(r, code, why);
 		return;
 	case CURLE_PEER_FAILED_VERIFICATION:
@@ -499,6 +555,16 @@ static void explain(struct http_req *r, CURLcode code)
 	}
 }
 
+/* Where it answered from; a name behind a proxy counts as public. */
+static enum reach reach_of_first(struct http_req *r)
+{
+	char *ip = NULL;
+
+	if (!r->proxy)
+		(void)curl_easy_getinfo(r->easy, CURLINFO_PRIMARY_IP, &ip);
+	return host_reach(ip && *ip ? ip : r->host);
+}
+
 /* True when it goes on elsewhere. */
 static bool redirected(struct http_req *r)
 {
@@ -516,6 +582,8 @@ static bool redirected(struct http_req *r)
 		return false;
 	url = xstrdup(to);
 	r->fault = HTTP_BAD;
+	if (r->redirects == 0)
+		r->reach = reach_of_first(r);
 	if (r->redirects++ == REDIRECTS_MAX) {
 		(void)err_set(&r->err, -ELOOP, "%s: more than 5 redirects", r->shown);
 		return false;

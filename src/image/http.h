@@ -1,7 +1,8 @@
 /* HTTP requests on libcurl's multi interface: redirects by our own rules, faults in words. Knows nothing of registries.
  *
  * A request is filled, started, and comes back through its done() from http_step(). Redirects (301, 302, 303, 307, 308; at
- * most 5) are followed for GET and HEAD: never from https to http; the authorization stays behind when scheme, host or
+ * most 5) are followed for GET and HEAD: never from https to http, and by plain http never to where only this network reaches
+ * unless the first host is there too; the authorization stays behind when scheme, host or
  * port change, also if a later one leads back. No cookies, no .netrc, no user in a URL. */
 #pragma once
 
@@ -12,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "image/proxy.h"
 
 #define HTTP_WWW_MAX 8		  /* WWW-Authenticate headers kept of one answer */
 #define HTTP_ERROR_BODY_MAX 16384 /* of an answer that is no 2xx */
@@ -69,6 +71,9 @@ struct http_req {
 	char *host;	      /* of the one under way */
 	char *proxy;	      /* shown form, NULL: direct */
 	int redirects, sink_r;
+	enum reach reach; /* of what was asked first, once it has redirected */
+	bool secure;	  /* the URL under way is https */
+	bool kept_out;	  /* a redirect led to where only we can reach */
 };
 
 /**

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "base/macros.h"
+#include "image/ref.h"
 
 #define OCI "application/vnd.oci.image."
 #define DOCKER "application/vnd.docker."
@@ -24,6 +25,7 @@
 #define ENV_BYTES_MAX (64 << 10) /* of all; with each byte escaped they still fit into a reference's JSON (512 KiB) */
 #define SAVED_MAX 256	   /* images in one archive of docker save */
 #define REF_NAME_KEY "org.opencontainers.image.ref.name"
+#define FULL_NAME_KEY "io.containerd.image.name" /* docker save's and containerd's: theirs is the tag alone in the other */
 
 const char manifest_accept[] = OCI_INDEX ", " OCI_MANIFEST ", " DOCKER_LIST ", " DOCKER_MANIFEST;
 
@@ -125,12 +127,17 @@ static bool type_says_nothing(const char *type)
 	       strncasecmp(type, "text/", 5) == 0 || *type == '\0';
 }
 
+static bool is_schema1(const char *type)
+{
+	return strncasecmp(type, SCHEMA1, strlen(SCHEMA1)) == 0;
+}
+
 static int unsupported(const char *type, struct err *err)
 {
 	AUTO_FREE(char, text);
 
 	text = shown(type);
-	if (strncasecmp(type, SCHEMA1, strlen(SCHEMA1)) == 0)
+	if (is_schema1(type))
 		return err_set(err, -EPROTONOSUPPORT, "manifest type %s: schema 1 is not supported; push the image again "
 			       "with a current tool", text);
 	return err_set(err, -EPROTONOSUPPORT, "manifest type %s: no container image", text);
@@ -171,6 +178,14 @@ int manifest_kind(const void *p, size_t n, const char *type, enum manifest_kind 
 		return bad(err, "manifest", "without the members that its type has");
 	*ret = seen;
 	return 0;
+}
+
+bool manifest_is_foreign(const void *p, size_t n, const char *type)
+{
+	AUTO_JSON(j);
+
+	return load_object(p, n, "manifest", &j, NULL) < 0 ||
+	       (type && !type_says_nothing(type) && !is_schema1(type) && kind_of_type(type) == MANIFEST_UNKNOWN);
 }
 
 /* --- index --- */
@@ -443,6 +458,17 @@ void config_done(struct image_config *c)
 
 /* --- tables of contents --- */
 
+/* docker.io/library/debian:12 is what everybody calls debian:12. */
+static const char *without_hub(const char *name)
+{
+	static const char *const heads[] = { REF_HUB "/library/", REF_HUB "/" };
+
+	for (size_t i = 0; name && i < ARRAY_SIZE(heads); i++)
+		if (str_starts(name, heads[i]))
+			return name + strlen(heads[i]);
+	return name;
+}
+
 int layout_entries(const void *p, size_t n, struct layout_entry **ret, size_t *ret_n, struct err *err)
 {
 	const json_t *manifests, *e;
@@ -461,14 +487,18 @@ int layout_entries(const void *p, size_t n, struct layout_entry **ret, size_t *r
 		return bad(err, "index.json", "more than 1024 entries");
 	list = xcalloc(json_array_size(manifests), sizeof(*list));
 	json_array_foreach(manifests, i, e) {
-		const char *name = str_of(json_object_get(e, "annotations"), REF_NAME_KEY);
+		const json_t *notes = json_object_get(e, "annotations");
+		const char *tag = str_of(notes, REF_NAME_KEY), *name = without_hub(str_of(notes, FULL_NAME_KEY));
 
 		r = descriptor_parse(e, "index.json", &list[i].desc, err);
 		if (r < 0) {
 			layout_entries_done(list, i);
 			return r;
 		}
+		if (!name)
+			name = tag;
 		list[i].name = name ? xstrdup(name) : NULL;
+		list[i].tag = tag ? xstrdup(tag) : NULL;
 	}
 	*ret = list;
 	*ret_n = json_array_size(manifests);
@@ -477,8 +507,10 @@ int layout_entries(const void *p, size_t n, struct layout_entry **ret, size_t *r
 
 void layout_entries_done(struct layout_entry *e, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		free(e[i].name);
+		free(e[i].tag);
+	}
 	free(e);
 }
 

@@ -55,6 +55,9 @@ int digest_parse(const char *s, char ret[IM_DIGEST + 1]);
  */
 int manifest_kind(const void *p, size_t n, const char *type, enum manifest_kind *ret, struct err *err);
 
+/* Whether no registry serves such a document: no JSON object, or of a type that is no manifest's. */
+bool manifest_is_foreign(const void *p, size_t n, const char *type);
+
 /**
  * index_pick() - Choose the entry for a platform
  * @arch:	GOARCH name; arm64 also takes variant v8
@@ -82,7 +85,8 @@ void config_done(struct image_config *c);
 
 /* An entry of the index.json of a layout: what it is called and where it is. */
 struct layout_entry {
-	char *name; /* org.opencontainers.image.ref.name; NULL: none */
+	char *name; /* io.containerd.image.name as people write it, else the tag; NULL: none */
+	char *tag;  /* org.opencontainers.image.ref.name, which is the whole name where nothing else is; NULL: none */
 	struct descriptor desc;
 };
 

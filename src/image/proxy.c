@@ -84,14 +84,19 @@ bool host_is_loopback(const char *host)
 	return address_parse(host, &a) ? in_any(&a, nets) : name_is_below(host, "localhost");
 }
 
-/* Literals that only this network knows (RFC 1918, 3927, 4193, 4291, 6598). */
-static bool host_is_private(const char *host)
+enum reach host_reach(const char *host)
 {
-	static const char *const nets[] = { "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
-					    "100.64.0.0/10", "fc00::/7", "fe80::/10", NULL };
+	static const char *const private[] = { "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7",
+					       "0.0.0.0/8", "::", NULL };
+	/* The last two are metadata services that do not have an address of the link. */
+	static const char *const link[] = { "169.254.0.0/16", "fe80::/10", "fd00:ec2::254", "100.100.100.200", NULL };
 	struct address a;
 
-	return host_is_loopback(host) || (address_parse(host, &a) && in_any(&a, nets));
+	if (!address_parse(host, &a))
+		return host_is_loopback(host) ? REACH_PRIVATE : REACH_PUBLIC;
+	if (in_any(&a, link))
+		return REACH_LINK;
+	return host_is_loopback(host) || in_any(&a, private) ? REACH_PRIVATE : REACH_PUBLIC;
 }
 
 /* One entry of no_proxy: "*", a name with its subdomains, an address, a net; each with an optional port. */
@@ -253,7 +258,7 @@ int proxy_for(bool https, const char *host, uint16_t port, const char *(*env)(co
 	const char *no = proxy_exceptions(env);
 
 	note->text[0] = '\0';
-	if (host_is_private(host) || (no && is_excepted(no, host, port)))
+	if (host_reach(host) != REACH_PUBLIC || (no && is_excepted(no, host, port)))
 		return 0;
 	return proxy_upstream(https, env, ret, note);
 }

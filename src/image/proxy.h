@@ -18,6 +18,11 @@ struct proxy {
 /* Loopback literals, "localhost" and names below it: where plain HTTP is allowed (RFC 6761 section 6.3). */
 bool host_is_loopback(const char *host);
 
+/* Who can reach a host: everybody, those in this network (RFC 1918, 4193, 6598; this machine counts too), those on this
+ * link, where clouds keep the keys of their machines. A name counts as public. */
+enum reach { REACH_PUBLIC, REACH_PRIVATE, REACH_LINK };
+enum reach host_reach(const char *host);
+
 /**
  * proxy_upstream() - Find the proxy of the environment (network page 9.1)
  * @https:	For https; http_proxy goes first otherwise

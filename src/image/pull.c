@@ -34,7 +34,7 @@
 
 #define DISK_CONTENT_MAX (12ULL << 30)	/* content above it: the next power of two (image page 4.4) */
 #define DISK_BYTES_MAX (128ULL << 30)
-#define DISK_SLACK (256ULL << 20)	/* least room that a guest gets besides the content */
+#define DISK_SLACK (256ULL << 20)	/* least room that a guest gets besides the content, and that a pull leaves on the host's disk */
 #define EXPANDS_NUM 7			/* unpacked size: 3.5 times the compressed one (image page 5) */
 #define EXPANDS_DEN 2
 #define LAYERS_BYTES_MAX (1ULL << 40)
@@ -95,13 +95,23 @@ static bool is_writable(int fd)
 
 void pull_env(struct strv *ret)
 {
-	static const char *const names[] = { "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "AGENT_VM_INSECURE_REGISTRY", "PATH" };
+	static const char *const files[] = { "REGISTRY_AUTH_FILE", "DOCKER_CONFIG" };
+	static const char *const names[] = { "AGENT_VM_INSECURE_REGISTRY", "PATH" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		const char *v = getenv(names[i]);
 
 		if (v && *v)
 			strv_addf(ret, "%s=%s", names[i], v);
+	}
+	/* The role runs in "/". */
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		const char *v = getenv(files[i]);
+		AUTO_FREE(char, here);
+
+		here = v && *v && *v != '/' ? getcwd(NULL, 0) : NULL;
+		if (v && *v)
+			strv_addf(ret, "%s=%s%s%s", files[i], here ? here : "", here ? "/" : "", v);
 	}
 	prog_shun_env(ret); /* fetch starts credential helpers, which it looks for itself */
 }
@@ -708,6 +718,18 @@ static int stopped(struct err *err)
 	return err_set(err, -EINTR, "stopped; what was loaded is kept for the next pull");
 }
 
+/* What a layer expands to is known when it is there: one of 34 KB can hold more than any disk. Other programs live on it. */
+static int room_left(const struct pull *p, struct err *err)
+{
+	uint64_t left = p->stage == STAGE_LOAD ? store_free_bytes(p->s) : UINT64_MAX;
+
+	if (left >= DISK_SLACK)
+		return 0;
+	return err_set(err, -ENOSPC, "%s: %llu MB are left on this disk, no room for the disk of image %s; make room (agent-vm prune "
+		       "--dry-run lists what can go), or set AGENT_VM_STATE_DIR to another disk", p->s->path,
+		       (unsigned long long)left / 1000000, p->args->reference);
+}
+
 static int watch(struct pull *p, struct err *err)
 {
 	int r = 0;
@@ -733,6 +755,8 @@ static int watch(struct pull *p, struct err *err)
 		}
 		if (r >= 0)
 			r = feed(p, err);
+		if (r >= 0 && !is_over(p))
+			r = room_left(p, err);
 		if (r >= 0 && now_ns() >= p->next_tick)
 			tell(p, PULL_TICK, 0);
 	}
@@ -746,6 +770,7 @@ static int start_fetch(struct pull *p, struct err *err)
 	int r;
 
 	pull_env(&env);
+	prog_user_env(&env); /* for credential helpers */
 	r = role_start(p->args->image_role, "fetch", p->args->log_fd, p->s->fd, &env, &p->fetch, err);
 	strv_done(&env);
 	if (r < 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -122,6 +123,30 @@ const char *source_name(const struct source *s)
 int source_bad(const struct source *s, int code, struct err *err)
 {
 	return err_ctx(err, code, "%s", source_name(s));
+}
+
+void source_list(char list[SOURCE_LIST_MAX], const char *name)
+{
+	static const char more[] = ", ...";
+	size_t used = strlen(list), room = SOURCE_LIST_MAX - sizeof(more) - used;
+	AUTO_FREE(char, shown);
+
+	shown = str_escape(name, MIN(strlen(name), (size_t)100));
+	if (used >= sizeof(more) && strcmp(list + used - strlen(more), more) == 0)
+		return;
+	if (strlen(shown) + 2 > room)
+		memcpy(list + used, more, sizeof(more));
+	else
+		(void)snprintf(list + used, room, "%s%s", used ? ", " : "", shown);
+}
+
+int source_which(const struct source *s, size_t n, const char *word, const char *list, struct err *err)
+{
+	if (!*list)
+		list = "none with a name";
+	if (s->kind == SOURCE_STDIN)
+		return err_set(err, -EINVAL, "it has %zu images (%s); save one image alone", n, list);
+	return err_set(err, -ENOENT, "which of its %zu images? append :%s; it has %s", n, word, list);
 }
 
 /* --- parts --- */

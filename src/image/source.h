@@ -67,5 +67,10 @@ int source_read(const struct source *s, const char *name, char **ret, size_t *re
 int source_plan_oci(struct source *s, struct plan_source *where, struct plan *ret, struct err *err);
 int source_plan_docker(struct source *s, const struct plan_source *where, struct plan *ret, struct err *err);
 
+/* "Which of its images?", with their names. */
+#define SOURCE_LIST_MAX 308 /* bytes of the list, with the end */
+void source_list(char list[SOURCE_LIST_MAX], const char *name);
+int source_which(const struct source *s, size_t n, const char *word, const char *list, struct err *err);
+
 /* An error about a source: "SOURCE: TEXT". */
 int source_bad(const struct source *s, int code, struct err *err);

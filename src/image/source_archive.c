@@ -10,22 +10,15 @@
 #include "image/source.h"
 
 #define READ_BYTES (1 << 20)
-#define LIST_MAX 300
 
-static int which(const struct saved_image *images, size_t n, struct err *err)
+static int which(const struct source *s, const struct saved_image *images, size_t n, struct err *err)
 {
-	char list[LIST_MAX + 8] = "";
-	size_t used = 0;
+	char list[SOURCE_LIST_MAX] = "";
 
 	for (size_t i = 0; i < n; i++)
-		for (size_t k = 0; k < images[i].names.n; k++) {
-			AUTO_FREE(char, shown);
-
-			shown = str_escape(images[i].names.v[k], MIN(strlen(images[i].names.v[k]), (size_t)100));
-			if (used + strlen(shown) + 2 <= LIST_MAX)
-				used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "", shown);
-		}
-	return err_set(err, -ENOENT, "which of its %zu images? append :NAME; it has %s", n, *list ? list : "none with a name");
+		for (size_t k = 0; k < images[i].names.n; k++)
+			source_list(list, images[i].names.v[k]);
+	return source_which(s, n, "NAME", list, err);
 }
 
 /* "debian" in the archive is what a person calls it, with or without :latest. */
@@ -157,7 +150,7 @@ int source_plan_docker(struct source *s, const struct plan_source *where, struct
 	if (r < 0)
 		return r;
 	image = pick(s, images, n_images);
-	r = image ? fill(s, where, image, &p, err) : which(images, n_images, err);
+	r = image ? fill(s, where, image, &p, err) : which(s, images, n_images, err);
 	saved_images_done(images, n_images);
 	if (r < 0) {
 		plan_done(&p);

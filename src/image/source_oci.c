@@ -6,8 +6,6 @@
 #include "base/macros.h"
 #include "image/source.h"
 
-#define LIST_MAX 300 /* bytes of a list of names in a message */
-
 static char *blob_name(const char *hex)
 {
 	return xasprintf("blobs/sha256/%s", hex);
@@ -41,40 +39,49 @@ static int version_check(const struct source *s, struct err *err)
 	return r;
 }
 
-static int which(const struct layout_entry *e, size_t n, struct err *err)
+/* Entries of one digest are one image under several names. */
+static bool is_repeated(const struct layout_entry *e, size_t i)
 {
-	char list[LIST_MAX + 8] = "";
-	size_t used = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		AUTO_FREE(char, shown);
-
-		if (!e[i].name)
-			continue;
-		shown = str_escape(e[i].name, MIN(strlen(e[i].name), (size_t)100));
-		if (used + strlen(shown) + 2 > LIST_MAX) {
-			(void)strcat(list, ", ...");
-			break;
-		}
-		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "", shown);
-	}
-	return err_set(err, -ENOENT, "which of its %zu images? append :TAG; it has %s", n, *list ? list : "none with a name");
+	for (size_t k = 0; k < i; k++)
+		if (strcmp(e[k].desc.hex, e[i].desc.hex) == 0)
+			return true;
+	return false;
 }
 
+static int which(const struct source *s, const struct layout_entry *e, size_t n, struct err *err)
+{
+	char list[SOURCE_LIST_MAX] = "";
+	size_t n_images = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		n_images += !is_repeated(e, i);
+		if (e[i].name)
+			source_list(list, e[i].name);
+	}
+	return source_which(s, n_images, "TAG", list, err);
+}
+
+static bool is_called(const struct layout_entry *e, const char *name)
+{
+	return (e->name && strcmp(e->name, name) == 0) || (e->tag && strcmp(e->tag, name) == 0);
+}
+
+/* The one image that is called so, or the only one. */
 static int pick(const struct source *s, const struct layout_entry *e, size_t n, struct descriptor *ret, struct err *err)
 {
-	if (!s->name) {
-		if (n != 1)
-			return which(e, n, err);
-		*ret = e[0].desc;
-		return 0;
+	const struct layout_entry *found = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		if (s->name && !is_called(&e[i], s->name))
+			continue;
+		if (found && strcmp(found->desc.hex, e[i].desc.hex) != 0)
+			return which(s, e, n, err);
+		found = &e[i];
 	}
-	for (size_t i = 0; i < n; i++)
-		if (e[i].name && strcmp(e[i].name, s->name) == 0) {
-			*ret = e[i].desc;
-			return 0;
-		}
-	return which(e, n, err);
+	if (!found)
+		return which(s, e, n, err);
+	*ret = found->desc;
+	return 0;
 }
 
 int source_plan_oci(struct source *s, struct plan_source *where, struct plan *ret, struct err *err)

@@ -12,7 +12,6 @@
  * adds. */
 #include "image/store.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -28,9 +27,6 @@
 #include "base/macros.h"
 #include "image/store_priv.h"
 
-#define API_BYTES 32   /* image page 1.1 */
-#define API_SHOWN 16   /* 1.2 */
-#define API_DIGITS 9   /* more is no version that anybody will reach */
 #define BLOBS "blobs/sha256"
 #define STORE_NONE { -1, -1, -1, -1, NULL, -1, NULL, NULL }
 #define LOCK_AGAIN_MS 20
@@ -218,31 +214,6 @@ void image_sha256(const void *p, size_t n, char ret[IMAGE_HEX + 1])
 }
 
 /* --- API version --- */
-
-uint32_t image_api_parse(const void *p, size_t n, char ret_found[IMAGE_API_FOUND])
-{
-	const unsigned char *c = p;
-	AUTO_FREE(char, shown);
-	uint32_t v = 0;
-
-	n = MIN(n, (size_t)API_BYTES);
-	while (n > 0 && isspace(c[0])) {
-		c++;
-		n--;
-	}
-	while (n > 0 && isspace(c[n - 1]))
-		n--;
-	shown = str_escape(c, MIN(n, (size_t)API_SHOWN));
-	(void)snprintf(ret_found, IMAGE_API_FOUND, "%s", shown);
-	if (n == 0 || n > API_DIGITS)
-		return 0;
-	for (size_t i = 0; i < n; i++) {
-		if (c[i] < '0' || c[i] > '9')
-			return 0;
-		v = v * 10 + (uint32_t)(c[i] - '0');
-	}
-	return v;
-}
 
 int image_api_check(const char *reference, uint32_t version, const char *found, struct err *err)
 {

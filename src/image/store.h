@@ -20,6 +20,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "image/ref.h"
+#include "proto/imageapi.h"
 
 #define IMAGE_REF_MAX REF_MAX
 #define IMAGE_REF_DEFAULT "ghcr.io/wirenboard/agent-vm-template:latest"
@@ -29,7 +30,6 @@
 #define IMAGE_API_MAX 1
 #define IMAGE_HEX 64 /* hex digits of a SHA-256 */
 #define IMAGE_SHORT 12 /* digits that a person sees */
-#define IMAGE_API_FOUND 72 /* room for the API version as found: 16 bytes, each at most \xNN, and the end */
 
 struct store {
 	int fd;	    /* <root>/images */
@@ -100,17 +100,6 @@ bool store_has(const struct store *s, const char *ref);
 
 /* Record that a session uses it now, for prune --older-than. No lock, no fsync: losing it costs nothing. */
 void store_used(const struct store *s, const char *reference);
-
-/**
- * image_api_parse() - Content of /etc/agent-vm-image-version
- * @n:		At most 32 bytes are looked at
- * @ret_found:	For messages: at most 16 bytes without the white space around, control bytes as \xNN
- *
- * Source: image page 1.1: an unsigned decimal, white space around it allowed.
- *
- * Return: the version; 0 when there is none or it is garbled
- */
-uint32_t image_api_parse(const void *p, size_t n, char ret_found[IMAGE_API_FOUND]);
 
 /* Whether this launcher can boot it. 0, or -EPROTO with @err saying which side to change. */
 int image_api_check(const char *reference, uint32_t version, const char *found, struct err *err);

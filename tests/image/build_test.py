@@ -587,6 +587,26 @@ class Refused(Base):
         self.refused("--minimal", "--latest", says="answers with another package")
 
     def test_tarball_from_an_unprotected_place(self):
+        # Seen to fail with each address taken: the other server was asked. 127.0.0.2 can be, 192.0.2.1 is nowhere.
+        name = program("opencode")["platforms"][ARCH]["package"]
+        other = http.server.ThreadingHTTPServer(("127.0.0.2", 0), Handler)
+        other.asked = []
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        self.addCleanup(other.server_close)
+        self.addCleanup(other.shutdown)
+        port = self.registry.server_address[1]
+        for url in ("http://192.0.2.1/x.tgz", f"http://127.0.0.2:{other.server_address[1]}/npm/x/-/1.tgz",
+                    f"http://127.0.0.1:{port}@192.0.2.1/x.tgz", "ftp://192.0.2.1/x.tgz"):
+            with self.subTest(url=url):
+                self.registry.lie.clear()
+                good = self.registry.metadata(name, "latest")["dist"]
+                self.registry.lie[name] = {"dist": {**good, "tarball": url}}
+                self.registry.asked.clear()
+                self.refused("--minimal", "--latest", says="without a tarball's address that can be trusted")
+                self.assertNotIn(name.rpartition("/")[2], " ".join(self.tarballs()))
+                self.assertEqual(other.asked, [])
+
+    def test_the_program_for_this_machine_is_not_named(self):
         self.registry.lie["opencode-ai"] = {"optionalDependencies": {}}
         self.refused("--minimal", "--latest", says="without the optional dependency")
 

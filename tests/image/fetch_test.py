@@ -5,6 +5,7 @@ Tests of security fail when the hole is open: each says how it was made to fail.
 import base64
 import contextlib
 import gzip
+import json
 import os
 import pathlib
 import shutil
@@ -295,6 +296,23 @@ class Registry(Base):
         self.refused(host + "/some/image", EPROTO, "https")
         self.assertEqual(len(s.requests), 0)
         self.pull(host + "/some/image", env={"AGENT_VM_INSECURE_REGISTRY": "Yes"})
+
+    def test_a_web_site_in_place_of_a_registry(self):
+        s = self.server()
+        hint = "; is %s a registry? check the name and the network" % s.at
+        page = b"<!doctype html><title>Welcome to our Wi-Fi</title>"
+        for body, kind in (page, "text/html"), (page, "application/xhtml+xml"), (b"[]", "application/json"), (b"", "text/plain"), \
+                (b'{"ok": true}', "application/problem+json"):
+            with self.subTest(body=body, kind=kind):
+                s.fault = lambda h, body=body, kind=kind: h.answer(200, body, Content_Type=kind)
+                text = self.refused(s.ref(), EPROTONOSUPPORT if "problem" in kind else EBADMSG, s.ref(), "manifest")
+                self.assertTrue(text.endswith(hint), text)
+        # What a registry may well hold is named as before.
+        old = {"schemaVersion": 1, "fsLayers": []}
+        s.fault = lambda h: h.answer(200, json.dumps(old).encode(), Content_Type="application/json")
+        self.assertNotIn(hint, self.refused(s.ref(), EPROTONOSUPPORT, "schema 1"))
+        s.fault = lambda h: h.answer(200, b'{"manifests": [], "layers": []}', Content_Type="application/json")
+        self.assertNotIn(hint, self.refused(s.ref(), EBADMSG, "at once"))
 
     def test_localhost(self):
         s, image = self.server(), Image()
@@ -1134,9 +1152,65 @@ class Login(Base):
         s.fault = lambda h: bool(h.blob_of()) and h.answer(302, Location="file:///etc/passwd", Content_Length="0")
         self.refused(s.ref(), EPROTO, "cannot be used")
         s.fault = lambda h: bool(h.blob_of()) and h.answer(302, Location="http://0.0.0.0:9/x", Content_Length="0")
-        self.refused(s.ref(), EPROTO, "plain HTTP is only allowed for this machine")
+        text = self.refused(s.ref(), EPROTO, "%s sends to 0.0.0.0:9 over plain http; refused" % s.at)
+        self.assertNotIn("AGENT_VM_INSECURE_REGISTRY", text)
         s.fault = lambda h: bool(h.blob_of()) and h.answer(302, Location="http://a:b@%s/x" % s.at, Content_Length="0")
         self.refused(s.ref(), EPROTO, "user in it")
+
+    def test_redirects_into_this_network(self):
+        # Seen to fail with the address judged nowhere, and by the literal alone for the name.
+        if os.environ.get("FETCH_IN_NAMESPACE"):
+            return self.on_a_cloud()
+        r = subprocess.run(["unshare", "-rmn", sys.executable, __file__, "Login.test_redirects_into_this_network"],
+                           env=dict(os.environ, FETCH_IN_NAMESPACE="1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual(r.returncode, 0, r.stdout)
+        self.assertIn("OK", r.stdout)
+        return None
+
+    def on_a_cloud(self):
+        """A registry with a public address, and what only this network reaches."""
+        for words in ("link set lo up", "addr add 203.0.113.5/32 dev lo", "addr add 203.0.113.6/32 dev lo",
+                      "addr add 169.254.169.254/32 dev lo", "addr add 10.1.2.3/32 dev lo"):
+            subprocess.run(["ip", *words.split()], check=True)
+        hosts = pathlib.Path(self.home.name, "hosts")
+        hosts.write_text("127.0.0.1 localhost\n169.254.169.254 meta.example\n203.0.113.6 storage.example\n10.1.2.3 lan.example\n")
+        subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
+        env, image = {"AGENT_VM_INSECURE_REGISTRY": "1"}, Image()
+        s = {a: self.server(host=a) for a in ("203.0.113.5", "203.0.113.6", "169.254.169.254", "10.1.2.3", "127.0.0.1")}
+        for one in s.values():
+            one.add(image)
+
+        def follow(first, name, at, env=env):
+            s[first].fault = lambda h: bool(h.blob_of()) and h.answer(
+                307, Location="http://%s:%d%s" % (name, s[at].port, h.path), Content_Length="0")
+            s[at].requests.clear()
+            ref = "%s:%d/some/image" % (first, s[first].port)
+            if at in allowed[first]:
+                store, self.store = self.store, Store()
+                self.addCleanup(self.store.close)
+                self.pull(ref, env=env)
+                self.check_stored(image)
+                self.assertNotEqual(s[at].requests, [])
+                self.store = store
+            else:
+                text = self.refused(ref, EPROTO, "%s:%d sends to %s:%d over plain http" % (first, s[first].port, name, s[at].port),
+                                    "refused", env=env)
+                self.assertEqual(s[at].requests, [])
+                self.assertNotIn("AGENT_VM", text)
+            s[first].fault = None
+
+        allowed = {"203.0.113.5": {"203.0.113.6"}, "10.1.2.3": {"203.0.113.6", "127.0.0.1"}, "127.0.0.1": {"203.0.113.6", "10.1.2.3"}}
+        for first in allowed:
+            for name, at in (("203.0.113.6", "203.0.113.6"), ("storage.example", "203.0.113.6"),
+                             ("169.254.169.254", "169.254.169.254"), ("meta.example", "169.254.169.254"),
+                             ("10.1.2.3", "10.1.2.3"), ("lan.example", "10.1.2.3"), ("127.0.0.1", "127.0.0.1"),
+                             ("localhost", "127.0.0.1")):
+                if first != at:
+                    with self.subTest(first=first, name=name):
+                        follow(first, name, at)
+        # Without the variable: only the loopback registry may be spoken to at all, and nobody is told to set it.
+        allowed = {"127.0.0.1": set()}
+        follow("127.0.0.1", "169.254.169.254", "169.254.169.254", env={})
 
     def helper(self, script):
         folder = pathlib.Path(self.home.name, "bin")
@@ -1161,6 +1235,27 @@ class Login(Base):
         self.assertIn("\nget\n", saw)
         self.assertNotIn("GIT_DIR", saw)
         self.assertNotIn("LD_", saw)
+
+    def test_what_a_helper_gets_of_the_user(self):
+        # What the launcher hands over for it alone: only the helper sees it, and the role forgets it.
+        s, image = self.server(), Image()
+        s.add(image)
+        self.config('{"credsStore": "test"}')
+        out = self.home.name + "/saw"
+        env = self.helper('env >%s\necho \'{"Username":"bob","Secret":"s3"}\'' % out)
+        env |= {"AGENT_VM_HELPER:AWS_PROFILE": "work", "AGENT_VM_HELPER:PATH": env["PATH"] + ":/opt/x",
+                "AGENT_VM_HELPER:GNUPGHOME": "/g=1"}
+        self.tokens(s)
+        f = self.fetcher(env=env, home=self.home.name)
+        f.ask(s.ref())
+        f.described()
+        saw = pathlib.Path(out).read_text().splitlines()
+        self.assertLessEqual({"AWS_PROFILE=work", "GNUPGHOME=/g=1", "PATH=%s:/opt/x" % env["PATH"]}, set(saw))
+        self.assertNotIn("AGENT_VM_HELPER", "\n".join(saw))
+        if os.geteuid() == 0:  # it cannot be looked into by others
+            self.assertNotIn(b"work", pathlib.Path("/proc/%d/environ" % f.process.pid).read_bytes())
+        f.go()
+        f.work()
 
     def test_helper_with_an_identity_token(self):
         s, image = self.server(), Image()
@@ -1269,6 +1364,18 @@ class Login(Base):
         path = self.config("{ broken", "auth.json")
         s.fault = lambda h: h.error(401, "X", WWW_Authenticate='Basic realm="x"')
         self.refused(s.ref(), EACCES, path, "broken", env=env, home=self.home.name)
+
+    def test_a_named_file_that_is_not_there(self):
+        s, image = self.server(), Image()
+        s.add(image)
+        self.config('{"auths": {"%s": {"auth": "YTpi"}}}' % s.at)
+        env = {"REGISTRY_AUTH_FILE": self.home.name + "/absent.json"}
+        self.pull(s.ref(), env=env, home=self.home.name)  # nobody wants a login here
+        s.fault = lambda h: h.error(401, "X", WWW_Authenticate='Basic realm="x"')
+        self.refused(s.ref(), EACCES, "without a login", "REGISTRY_AUTH_FILE names %s/absent.json, which is not there" % self.home.name,
+                     env=env, home=self.home.name)
+        # One that is only a place to look at is passed over.
+        self.refused(s.ref(), EACCES, "with the login from", env={"DOCKER_CONFIG": "/nonexistent"}, home=self.home.name)
 
 
 class Tls(Base):
@@ -1716,6 +1823,39 @@ class Local(Base):
         f.ask("-")
         with self.assertRaises(Failed):
             f.receive()
+
+    def test_names_of_docker_save_25(self):
+        # Its ref.name is the tag alone, and two names of one image are two entries.
+        a, b = Image(seed=21), Image(seed=22)
+        tars = dict(self.tars(a), **self.tars(b))
+
+        def stdin(images):
+            fd = os.open(self.write(fl.archive(fl.saved_by_25(images, tars))), os.O_RDONLY)
+            f = self.fetcher()
+            f.ask("-", fd=fd)
+            os.close(fd)
+            f.described()
+            f.go()
+            f.work()
+            return f
+
+        for names, want in ((["me/mine:1"], ["me/mine:1"]), (["me/mine:1", "me/mine:2"], ["me/mine:1", "me/mine:2"]),
+                            (["library/debian:12"], ["debian:12"]), (["reg.example:5/x:1"], ["reg.example:5/x:1"]), ([], [])):
+            f = stdin([(names, a)])
+            self.assertEqual(f.manifest.values.get(fl.K_NAME, []), want)
+            self.assertEqual(f.part(0), tars[a.diff_ids[0]])
+        with self.assertRaises(Failed) as c:
+            stdin([(["me/mine:1", "me/mine:2"], a), (["me/other:1"], b)])
+        self.assertEqual(c.exception.text, "standard input: it has 2 images (me/mine:1, me/mine:2, me/other:1); save one image alone")
+        at = self.write(fl.archive(fl.saved_by_25([(["me/mine:1", "me/mine:2"], a), (["me/other:1"], b)], tars)))
+        for name, image in ("me/mine:1", a), ("me/mine:2", a), ("2", a), ("me/other:1", b):
+            f = self.pull("oci-archive:%s:%s" % (at, name))
+            self.assertEqual(f.part(0), tars[image.diff_ids[0]])
+        self.refused("oci-archive:%s:1" % at, ENOENT, "which of its 2 images", "me/mine:1, me/mine:2, me/other:1")
+        old = self.write(fl.archive(fl.saved([(["a:1"], a), (["b:1"], b)], tars)), "old.tar")
+        with self.assertRaises(Failed) as c:
+            self.fetcher().run("-", fd=os.open(old, os.O_RDONLY))
+        self.assertEqual(c.exception.text, "standard input: it has 2 images (a:1, b:1); save one image alone")
 
     def test_a_spool_leaves_nothing_behind(self):
         r, w = os.pipe()

@@ -555,3 +555,28 @@ def saved(images, tars, compress=False):
         table.append({"Config": sha(image.config) + ".json", "RepoTags": names, "Layers": layers})
     files["manifest.json"] = json.dumps(table).encode()
     return files
+
+
+def saved_by_25(images, tars):
+    """Files of `docker save` since version 25, which is an OCI layout as well: images = [(names, Image)]. An image has an
+    entry for each of its names, whose ref.name is the tag alone."""
+    files, entries, table = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}, [], []
+    for names, image in images:
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": IMAGE,
+                               "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
+                                          "digest": "sha256:" + sha(image.config), "size": len(image.config)},
+                               "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": "sha256:" + d,
+                                           "size": len(tars[d])} for d in image.diff_ids]}).encode()
+        for data in [manifest, image.config, *(tars[d] for d in image.diff_ids)]:
+            files["blobs/sha256/" + sha(data)] = data
+        for name in names or [None]:
+            e = {"mediaType": IMAGE, "digest": "sha256:" + sha(manifest), "size": len(manifest)}
+            if name:
+                e["annotations"] = {"io.containerd.image.name": name if "." in name else "docker.io/" + name,
+                                    "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
+            entries.append(e)
+        table.append({"Config": "blobs/sha256/" + sha(image.config), "RepoTags": names,
+                      "Layers": ["blobs/sha256/" + d for d in image.diff_ids]})
+    files["index.json"] = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
+    files["manifest.json"] = json.dumps(table).encode()
+    return files

@@ -21,7 +21,7 @@ import unittest
 if __name__ == "__main__":
     os.environ["AGENT_VM"] = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from pulllib import AGENT_VM, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, layer, sparse_sum, wait_for  # noqa: E402
+from pulllib import AGENT_VM, ARCH, MB, OTHER, SLOW, Case, Image, agent_layer, alive, base_layer, free_port, halves, layer, sparse_sum, wait_for  # noqa: E402
 from tars import BLK, file, header, link, symlink, tar  # noqa: E402
 
 
@@ -608,6 +608,61 @@ exit $r""")
         self.assertEqual(p.returncode, 1, p.stderr)
         self.assertRegex(p.stderr.splitlines()[-1], r"^agent-vm: image store: \d+ MB of standard input are here and \d+ MB are left")
         self.assertGreater(int(p.stdout), 390 << 20)
+
+    def bomb(self, folder):
+        """A layout with one small layer that holds much: 900 MB in some 30 KB."""
+        blobs = folder / "blobs/sha256"
+        blobs.mkdir(parents=True)
+        raw, packed = hashlib.sha256(), folder / "packed"
+        with open(packed, "wb") as out, subprocess.Popen(["zstd", "-q", "-1", "-c"], stdin=subprocess.PIPE, stdout=out) as zstd:
+            def write(data):
+                raw.update(data)
+                zstd.stdin.write(data)
+            base = base_layer(size=1000).rstrip(b"\0")
+            write(base.ljust(-(-len(base) // 512) * 512, b"\0"))  # without the end of the archive
+            info = tarfile.TarInfo("ones")
+            info.size = 900 << 20
+            write(info.tobuf())
+            for _ in range(900):
+                write(b"\1" * MB)
+            write(bytes(1024))
+            zstd.stdin.close()
+
+        def put(data, kind):
+            digest = hashlib.sha256(data).hexdigest()
+            (blobs / digest).write_bytes(data)
+            return {"mediaType": "application/vnd.oci.image." + kind, "digest": "sha256:" + digest, "size": len(data)}
+
+        layer = put(packed.read_bytes(), "layer.v1.tar+zstd")
+        self.assertLess(layer["size"], 200_000)
+        config = put(json.dumps({"architecture": ARCH, "os": "linux", "config": {}, "rootfs": {
+            "type": "layers", "diff_ids": ["sha256:" + raw.hexdigest()]}}).encode(), "config.v1+json")
+        entry = put(json.dumps({"schemaVersion": 2, "config": config, "layers": [layer]}).encode(), "manifest.v1+json")
+        (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+        (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+    def test_a_layer_does_not_fill_the_disk(self):
+        # What it expands to is known when it is there. Seen to fail without the look at each tick: nothing was left.
+        self.bomb(self.work / "bomb")
+        p = self.in_tmpfs("600m", f"""
+/usr/bin/python3 -c '
+import os, time
+least = 1 << 60
+while not os.path.exists("{self.work}/over"):
+    v = os.statvfs("{self.state}")
+    least = min(least, v.f_bavail * v.f_frsize)
+    time.sleep(0.002)
+print(least)' &
+r=0; "$AGENT_VM" pull --image oci:{self.work}/bomb || r=$?
+touch {self.work}/over; wait
+df -B1 --output=avail "$AGENT_VM_STATE_DIR" | tail -1
+exit $r""")
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr.splitlines()[-1], r"^agent-vm: .*/images: \d+ MB are left on this disk, no room for the disk of image oci:.*; "
+                                                    r"make room \(agent-vm prune --dry-run lists what can go\)")
+        least, after = map(int, p.stdout.split())
+        self.assertGreater(least, 32 << 20)
+        self.assertGreater(after, 560 << 20)
 
     def test_prune_says_what_df_says(self):
         # A disk with its record, layers, documents, a reference, a partial download, a dead session with its overlay.

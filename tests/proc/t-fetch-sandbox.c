@@ -133,6 +133,14 @@ static int executable_memory(const struct world *w)
 	return r;
 }
 
+/* At once, without a later mprotect(2). */
+static int writable_executable_memory(const struct world *w)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? -errno : munmap(p, 4096);
+}
+
 static const struct {
 	const char *what;
 	int (*fn)(const struct world *w);
@@ -150,6 +158,7 @@ static const struct {
 	{ "execute", exec_here, false },
 	{ "signal another process", signal_other, false },
 	{ "executable memory", executable_memory, false },
+	{ "writable and executable memory", writable_executable_memory, false },
 };
 
 static void *nothing(void *p)

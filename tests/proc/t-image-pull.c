@@ -540,3 +540,26 @@ TEST(an_update_is_told_once_an_hour_and_only_without_doubt)
 	fake_done();
 	teardown(&s);
 }
+
+/* The fetching half runs in "/". */
+TEST(files_with_logins_are_named_from_where_the_user_is)
+{
+	AUTO_FREE(char, old);
+	struct strv env = { 0 };
+	bool file = false, dir = false;
+
+	old = getcwd(NULL, 0);
+	CHECK_INT(chdir("/usr"), ==, 0);
+	setenv("REGISTRY_AUTH_FILE", "auth.json", 1);
+	setenv("DOCKER_CONFIG", "/etc/docker", 1);
+	pull_env(&env);
+	for (size_t i = 0; i < env.n; i++) {
+		file |= strcmp(env.v[i], "REGISTRY_AUTH_FILE=/usr/auth.json") == 0;
+		dir |= strcmp(env.v[i], "DOCKER_CONFIG=/etc/docker") == 0;
+	}
+	CHECK(file && dir);
+	unsetenv("REGISTRY_AUTH_FILE");
+	unsetenv("DOCKER_CONFIG");
+	CHECK_INT(chdir(old), ==, 0);
+	strv_done(&env);
+}

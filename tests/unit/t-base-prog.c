@@ -106,6 +106,58 @@ TEST(a_program_gets_a_cleaned_environment)
 	free(out);
 }
 
+TEST(a_program_of_the_users_gets_his_environment)
+{
+	char dir[] = "/tmp/t-base-prog-XXXXXX", *old = xstrdup(getenv("PATH"));
+	struct strv env = { 0 }, taken = { 0 };
+	AUTO_FREE(char, path);
+	AUTO_FREE(char, want);
+	AUTO_FREE(char, all);
+	AUTO_FREE(char, huge);
+
+	CHECK(mkdtemp(dir));
+	prog_shun(dir);
+	path = xasprintf("relative:%s:/usr/bin::/nonexistent:/bin", dir);
+	setenv("PATH", path, 1);
+	setenv("AWS_PROFILE", "work", 1);
+	setenv("GNUPGHOME", "/g=1", 1);
+	huge = xcalloc(1, 131060);
+	memset(huge, 'x', 131050);
+	setenv("HUGE", huge, 1);
+	prog_user_env(&env);
+	unsetenv("HUGE");
+	all = xstrdup("\n");
+	for (size_t i = 0; i < env.n; i++) {
+		CHECK(str_starts(env.v[i], PROG_USER_ENV));
+		str_append(&all, env.v[i] + strlen(PROG_USER_ENV));
+		str_append(&all, "\n");
+		CHECK_INT(putenv(env.v[i]), ==, 0);
+	}
+	CHECK(strstr(all, "\nAWS_PROFILE=work\n") && strstr(all, "\nGNUPGHOME=/g=1\n") && strstr(all, "\nMY_TOKEN=x\n"));
+	CHECK(strstr(all, "\nPATH=/usr/bin:/bin\n") && !strstr(all, dir));
+	CHECK(!strstr(all, "nowhere") && !strstr(all, "NODE_OPTIONS") && !strstr(all, "HUGE"));
+	/* The other side: all of it is taken, and nothing is left where the role could be made to read it. */
+	prog_user_env_take(&taken);
+	CHECK_INT(taken.n, ==, env.n);
+	prog_user_env_forget();
+	for (size_t i = 0; i < env.n; i++)
+		CHECK_STR(env.v[i], "");
+	CHECK(!getenv(PROG_USER_ENV "AWS_PROFILE"));
+	CHECK_STR(getenv("AWS_PROFILE"), "work");
+	setenv("PATH", dir, 1);
+	strv_done(&env);
+	prog_user_env(&env);
+	want = xasprintf("%sPATH=/usr/local/sbin:", PROG_USER_ENV);
+	CHECK(str_starts(env.v[0], want));
+	setenv("PATH", old, 1);
+	unsetenv("AWS_PROFILE");
+	unsetenv("GNUPGHOME");
+	strv_done(&env);
+	strv_done(&taken);
+	free(old);
+	(void)rmdir(dir);
+}
+
 TEST(a_program_gets_only_the_descriptors_named)
 {
 	int low = dup2(1, 7), high = dup2(1, 70);
