@@ -2,13 +2,15 @@
 
 #include "base/distro.h"
 
-static const char bookworm[] = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\nID=debian\n";
+static const char bookworm[] =
+	"PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\nID=debian\n";
 
 TEST(virtiofsd_is_a_part_of_qemu_in_old_releases)
 {
 	CHECK_STR(distro_virtiofsd_deb(bookworm), "qemu-system-common");
 	CHECK_STR(distro_virtiofsd_deb("VERSION_CODENAME=\"jammy\""), "qemu-system-common");
-	CHECK_STR(distro_virtiofsd_deb("ID=linuxmint\nVERSION_CODENAME=victoria\nUBUNTU_CODENAME=jammy\n"), "qemu-system-common");
+	CHECK_STR(distro_virtiofsd_deb("ID=linuxmint\nVERSION_CODENAME=victoria\nUBUNTU_CODENAME=jammy\n"),
+		  "qemu-system-common");
 	CHECK_STR(distro_virtiofsd_deb("ID=debian\nVERSION_CODENAME=trixie\n"), "virtiofsd");
 	CHECK_STR(distro_virtiofsd_deb("VERSION_CODENAME=bookworms\n"), "virtiofsd");
 	CHECK_STR(distro_virtiofsd_deb("VERSION_CODENAME=\nbookworm\nX_VERSION_CODENAME=bookworm\n"), "virtiofsd");

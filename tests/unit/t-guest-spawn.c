@@ -35,8 +35,10 @@ static bool zone_stays(const char *tz)
 
 TEST(a_zone_that_is_no_file_and_no_rule_is_left_out)
 {
-	static const char *const rules[] = { "CET-1CEST", "MSK-3", "<+0330>-3:30", "EST5EDT,M3.2.0,M11.1.0", "UTC0", ":XYZ+3", "", "/etc/passwd" };
-	static const char *const none[] = { "Nowhere/City", "Europe", "Nowhere", "AB3", "<+03", "<+03>", "ABC+", "ABC-x", "/nosuchfile", "../nosuch" };
+	static const char *const rules[] = { "CET-1CEST", "MSK-3", "<+0330>-3:30", "EST5EDT,M3.2.0,M11.1.0", "UTC0",
+					     ":XYZ+3",	  "",	   "/etc/passwd" };
+	static const char *const none[] = { "Nowhere/City", "Europe", "Nowhere", "AB3",		"<+03",
+					    "<+03>",	    "ABC+",   "ABC-x",	 "/nosuchfile", "../nosuch" };
 	char longest[500];
 
 	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)

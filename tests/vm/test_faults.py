@@ -336,6 +336,10 @@ class Limits(Case):
         self.assertNotIn("OPEN", out)
         self.assertTrue(out.endswith("end\n"))
 
+    @staticmethod
+    def debug_config(err):
+        return json.loads(next(line for line in err.splitlines() if line.startswith("{")))
+
     def test_log_and_debug_config(self):
         p = self.vm("shell", "--quiet", "--env", "A=secret", "--", "echo", "out",
                     env={"AGENT_VM_LOG": "info", "AGENT_VM_DEBUG_CONFIG": ""}, check=0)
@@ -343,12 +347,15 @@ class Limits(Case):
         self.assertEqual(p.stdout, b"out\n")
         self.assertIn("agent-vm: guest said hello, kernel ", err)
         self.assertNotIn("secret", err)
-        config = json.loads(next(line for line in err.splitlines() if line.startswith("{")))
+        config = self.debug_config(err)
         self.assertEqual(config["env"], {"A": "***"})
         self.assertEqual(config["project"], str(self.project))
         self.assertEqual({m["kind"] for m in config["mounts"]}, {"project", "state"})
         self.assertEqual(config["policy"]["network"], "public internet only")
         self.assertGreater(config["resources"]["memory_mib"], 255)
+        for option, said in (("--no-network", "none"), ("--allow-lan", "public internet, LAN")):
+            p = self.vm("shell", "--quiet", option, "true", env={"AGENT_VM_DEBUG_CONFIG": "1"}, check=0)
+            self.assertEqual(self.debug_config(p.stderr.decode())["policy"]["network"], said)
         p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_LOG": "error", "AGENT_VM_DEBUG_CONFIG": "off"}, check=0)
         self.assertEqual(p.stderr, b"")
         p = self.vm("shell", "true", env={"AGENT_VM_LOG": "loud"}, check=2)

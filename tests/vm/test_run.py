@@ -49,6 +49,12 @@ class Run(Case):
         self.assertEqual(len(p.stdout), len(data))
         self.assertEqual(hashlib.sha256(p.stdout).digest(), hashlib.sha256(data).digest())
 
+    def test_a_zone_of_the_host_counts_where_the_image_knows_it(self):
+        zone = "date -d @0 +%H:%M%Z; echo ${TZ-none}"
+        self.assertEqual(self.sh(zone, env={"TZ": "Nowhere/City"}), "00:00UTC\nnone\n")
+        with self.session(env={"TZ": "XYZ-3:30"}):
+            self.assertEqual(self.exec(zone), "03:30XYZ\nXYZ-3:30\n")
+
     def test_bash_reads_commands_from_stdin(self):
         p = self.vm("shell", input=b"echo from-stdin; exit 3\n", check=3)
         self.assertEqual(p.stdout, b"from-stdin\n")
