@@ -178,7 +178,7 @@ class Refused(Case):
         file = self.store / "blobs/sha256" / image.layers[0]
         data = file.read_bytes()
         file.chmod(0o600)
-        file.write_bytes(data[:-9] + b"X" + data[-8:])
+        file.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
         shutil.rmtree(self.store / "disks")
         self.relay.forget()
         out, _ = self.run_it("pull")

@@ -71,6 +71,7 @@ R = random.Random(7)
 OPTIONS = (b"\2\4\0\1", b"\3\3\xff\1", b"\2\4\xff\xff")
 
 # Row of the page: what frame number i is.
+HARMLESS = lambda i: eth(bytes(50), 0x9999)
 FLOODS = {
     "3 unknown types": lambda i: eth(bytes(50), (0x8100, 0x88CC, 0, 0x9999)[i % 4]),
     "4 foreign MAC addresses": lambda i: eth(bytes(50), src=bytes([2, 0, 0, 0, 0, i & 255])),
@@ -161,16 +162,29 @@ class Hostile(unittest.TestCase):
         return SECONDS / (time.monotonic() - t)
 
     def beside(self, frame):
-        for _ in range(3):  # a busy machine
+        """What part of the rate is left beside such frames, and how many there were.
+
+        On a busy machine the flood itself, the TAP and the adapter take their part; so the measure is the same number of
+        frames that wire drops at their type.
+        """
+        def measure(frame):
             flood = Flood(frame)
             flood.start()
             got = self.rate()
             flood.stop()
+            return got, flood.n
+
+        for _ in range(4):
+            got, n = measure(frame)
             if got >= 0.9:
                 break
-        self.assertGreaterEqual(got, 0.9)
-        self.assertGreater(flood.n, FRAMES_A_SECOND * SECONDS / 4)
-        return got, flood.n
+            harmless, _ = measure(HARMLESS)
+            if harmless < 0.9 and got >= 0.9 * harmless:
+                break
+        else:
+            self.assertGreaterEqual(got, 0.9)
+        self.assertGreater(n, FRAMES_A_SECOND * SECONDS / 4)
+        return got, n
 
     def fresh(self):
         """Seconds until a new connection of this guest has its first bytes."""
