@@ -306,6 +306,9 @@ class Names(Case):
         }
         if (name, qtype) == ("fail.example", 1):
             return 2, [], [], []
+        if (name, qtype) == ("ruled.example", 15):
+            return (0, [rr(name, "MX", struct.pack("!H", 1) + wire_name("mail.ruled.example"))], [],
+                    [addr_rr("mail.ruled.example", w.LAN), addr_rr("mail.ruled.example", w.PUBLIC)])
         if name == "evil.example":
             return bytes.fromhex("8180 0001 0001 0000 0000") + wire_name("evil.example") + b"\0\1\0\1" + b"\xc0\x1a\0\1\0\1"
         soa = rr("example", "SOA", wire_name("ns.example") + wire_name("root.example") + struct.pack("!5I", 1, 2, 3, 4, 60), 60)
@@ -368,6 +371,16 @@ class Names(Case):
         self.assertEqual(o.step, "flag")
         self.hello(o)
         self.assertEqual(v.tcp(w.LAN, 5433).step, "private")
+
+    def test_a_rule_by_name_opens_nothing_by_another_names_record(self):
+        """Glue and targets of MX and SRV: whoever answers for one name says nothing of another's addresses."""
+        l, p = self.listener(w.LAN, 5432), self.listener(w.PUBLIC, 22)
+        self.reachable(l)
+        v = self.vault(0, rule("ruled.example", 5432) + rule("ruled.example", 22))
+        a = v.dns("ruled.example", "MX")
+        self.assertEqual([r[4] for r in a.rrs if r[2] == 1], [socket.inet_aton(w.PUBLIC)])
+        self.assertEqual((v.tcp(w.LAN, 5432).step, v.tcp(w.PUBLIC, 22).step), ("private", "port"))
+        self.assertEqual((l.seen, p.seen), (0, 0))
 
     def test_inspected_names(self):
         u = self.listener(w.PUBLIC2, 443, udp=True)
