@@ -734,8 +734,8 @@ class Proxy(Case):
                     pass  # it has seen enough
         return self.listener(w.PROXY, 3128, serve=serve)
 
-    def records(self, *no_proxy, auth=None):
-        body = w.rec(33, w.packed(w.PROXY)) + w.rec(41, 3128) + w.rec(42, "http://proxy.corp:3128")
+    def records(self, *no_proxy, auth=None, addr=w.PROXY):
+        body = w.rec(33, w.packed(addr)) + w.rec(41, 3128) + w.rec(42, "http://proxy.corp:3128")
         body += w.rec(43, auth) if auth else b""
         return w.rec(8, body + b"".join(w.rec(44, n) for n in no_proxy))
 
@@ -808,8 +808,21 @@ class Proxy(Case):
         self.assertEqual(v.tcp("198.19.200.1", 443).step, "reserved")
         self.assertEqual(v.dns("intra.corp.example").rcode, 3)
         self.assertEqual((v.dns("www.example.org", "AAAA").rcode, v.dns("www.example.org", "AAAA").addrs), (0, []))
+        # Names of clouds and of inner networks, which the proxy would look for around itself.
+        for n in ("metadata.google.internal", "metadata.goog", "x.metadata.goog", "db.victim.lan", "nas.home.arpa", "wiki.corp",
+                  "a.intranet", "x.localdomain", "printer.home", "a.private"):
+            self.assertEqual((n, v.dns(n).rcode, v.dns(n, "AAAA").rcode), (n, 3, 3))
+        self.assertEqual(v.dns("www.notlan").addrs[0][:7], "198.19.")
         # Known here, and private: the proxy is not asked for it.
         self.assertEqual((v.dns("inside.example.org").addrs, v.dns("inside.example.org", "AAAA").addrs), ([], []))
+
+
+    def test_a_proxy_on_this_host_knows_no_more_names_than_this_host(self):
+        self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
+        w.resolvers(w.RESOLVER)
+        for addr in ("127.0.0.1", "10.99.0.1", "45.9.9.9"):  # loopback, of an interface, by the routes alone
+            v = self.vault(0, self.records(addr=addr))
+            self.assertEqual((addr, v.dns("www.example.org").rcode), (addr, 3))
 
 
 class Audit(Case):
