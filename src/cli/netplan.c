@@ -163,6 +163,14 @@ void netplan_done(struct network_plan *net)
 	strv_done(&net->proxy.except);
 }
 
+static bool proxy_on_loopback(const struct network_proxy *p)
+{
+	for (size_t i = 0; i < p->n_addrs; i++)
+		if (policy_never(&(struct prefix){ p->addrs[i], p->addrs[i].family == AF_INET ? 32 : 128 }))
+			return true;
+	return false;
+}
+
 char *netplan_text(const struct launch_args *args, const struct network_plan *net)
 {
 	char *text = xstrdup(net->no_network ? "none" : "public internet");
@@ -184,6 +192,8 @@ char *netplan_text(const struct launch_args *args, const struct network_plan *ne
 	if (net->proxy.text) {
 		str_append(&text, ", by proxy ");
 		str_append(&text, net->proxy.text);
+		if (!proxy_on_loopback(&net->proxy))
+			str_append(&text, ", which resolves names this host cannot");
 	}
 	return text;
 }

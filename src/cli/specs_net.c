@@ -223,7 +223,19 @@ static void name_put(struct policy_rule *e, const char *name)
 		e->name[n - 1] = '\0';
 }
 
-int egress_parse(const char *s, struct policy_rule *ret, struct err *err)
+/* One address, which GitHub serves git at, and port 22. A network around it stays possible, and opens the rest of it. */
+static bool is_github_address(const struct policy_rule *e)
+{
+	return e->name[0] == '\0' && e->net.bits == (e->net.addr.family == AF_INET ? 32 : 128) && e->lo == 22 && e->hi == 22 && e->tcp &&
+	       policy_addr_is_github(&e->net.addr);
+}
+
+static int no_github_ssh(struct err *err)
+{
+	return err_set(err, -EINVAL, "SSH to GitHub cannot be held to single repositories; leave it out, git reaches GitHub by https");
+}
+
+static int dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 {
 	AUTO_FREE(char, text);
 	AUTO_FREE(char, host);
@@ -269,18 +281,30 @@ int egress_parse(const char *s, struct policy_rule *ret, struct err *err)
 	return 0;
 }
 
+int egress_parse(const char *s, struct policy_rule *ret, struct err *err)
+{
+	struct policy_rule e;
+	int r = dest_parse(s, &e, err);
+
+	if (r < 0)
+		return r;
+	if (is_github_address(&e))
+		return no_github_ssh(err);
+	*ret = e;
+	return 0;
+}
+
 int ssh_dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 {
 	struct policy_rule e;
 
-	if (strchr(s, '/') || egress_parse(s, &e, NULL) < 0 || e.lo != e.hi)
+	if (strchr(s, '/') || dest_parse(s, &e, NULL) < 0 || e.lo != e.hi)
 		return err_set(err, -EINVAL, "not HOST[:PORT]; write it as in --allow-ssh git.example.org:22");
-	if (policy_name_is_github(e.name))
-		return err_set(err, -EINVAL, "SSH to GitHub cannot be held to single repositories; leave it out, "
-					     "git reaches GitHub by https");
 	e.udp = false;
 	if (e.lo == 0)
 		e.lo = e.hi = 22;
+	if (policy_name_is_github(e.name) || is_github_address(&e))
+		return no_github_ssh(err);
 	*ret = e;
 	return 0;
 }

@@ -185,14 +185,28 @@ static void filter(struct vault *v, const char *text, struct result *r)
 	}
 }
 
-/* Host names that a proxy can be asked for: two labels or more, no number at the end (that would be an address). */
+/* A proxy on this host resolves as this host does; its loopback is the host's, and no name may lead there. */
+static bool proxy_is_here(struct vault *v)
+{
+	for (size_t i = 0; i < v->cfg.proxy.n_addrs; i++) {
+		const struct addr *a = &v->cfg.proxy.addrs[i];
+		enum policy_group g = policy_group(&v->policy, a, routes_to(&v->routes, a));
+
+		if (g == GROUP_NEVER || g == GROUP_HOST)
+			return true;
+	}
+	return false;
+}
+
+/* Host names that a proxy can be asked for: two labels or more, no number at the end (that would be an address), and no place where
+ * inner networks have their names. What a zone of the outside tells the proxy alone is not seen here. */
 static bool proxy_can_reach(struct vault *v, const char *text, bool plain)
 {
 	const char *last = strrchr(text, '.');
 	const char *names[] = { text, NULL };
 	struct addr none = { 0 };
 
-	return v->policy.proxied && plain && last && (last[1] < '0' || last[1] > '9') &&
+	return v->policy.proxied && plain && last && (last[1] < '0' || last[1] > '9') && !names_inner(text) && !proxy_is_here(v) &&
 	       !no_proxy_matches(&v->cfg.proxy, &none, names, 0);
 }
 

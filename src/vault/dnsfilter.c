@@ -67,9 +67,12 @@ static bool family_wanted(const struct filter *f, const struct addr *a)
 	return a->family == AF_INET ? f->ipv4 : f->ipv6;
 }
 
+/* @asked: the record belongs to the question. Others (glue, targets of MX and SRV) say something of a name that nobody asked
+ * its own zone about: they are judged with no name and tied to none, so that they open nothing. */
 struct judge {
 	struct filter *f;
 	const struct chain *chain;
+	bool asked;
 	uint32_t ttl;
 };
 
@@ -78,7 +81,7 @@ static bool tie_all(struct judge *j, const struct addr *a)
 	struct filter *f = j->f;
 	char text[DNS_TEXT_MAX * 4 + 1];
 
-	if (!f->tie)
+	if (!f->tie || !j->asked)
 		return true;
 	for (size_t i = 0; i < j->chain->n; i++)
 		if (dns_name_to_text(&j->chain->names[i], text) && f->tie(f->ctx, a, text, j->ttl) != 0)
@@ -93,7 +96,7 @@ static bool judge_addr(void *ctx, const struct addr *a)
 
 	if (!family_wanted(f, a))
 		return false;
-	if (policy_keeps(f->policy, a, f->name).verdict != POLICY_ALLOW) {
+	if (policy_keeps(f->policy, a, j->asked ? f->name : "").verdict != POLICY_ALLOW) {
 		if (f->dropped++ == 0)
 			f->first_dropped = *a;
 		return false;
@@ -107,10 +110,10 @@ static bool judge_addr(void *ctx, const struct addr *a)
 static bool stays(struct filter *f, struct dns_msg *m, struct dns_rr *rr, const struct chain *chain)
 {
 	struct dns_name owner = dns_rr_name(m, rr);
-	struct judge j = { f, chain, rr->ttl };
+	struct judge j = { f, chain, in_chain(chain, &owner), rr->ttl };
 	struct addr a;
 
-	if (rr->section == DNS_ANSWER && !in_chain(chain, &owner) && !(rr->type == DNS_DNAME && above_chain(chain, &owner)))
+	if (rr->section == DNS_ANSWER && !j.asked && !(rr->type == DNS_DNAME && above_chain(chain, &owner)))
 		return false;
 	if (rr->type == DNS_HTTPS || rr->type == DNS_SVCB)
 		(void)dns_svcb_hints(m, rr, judge_addr, &j);

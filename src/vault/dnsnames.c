@@ -15,6 +15,10 @@ static const char *const gateway_names[] = { "host.agent-vm.internal", "host.mic
 /* Never forwarded (RFC 6761, 6762, 7686, 9476 and ours), with all below them. */
 static const char *const kept_back[] = { "agent-vm.internal", "local", "onion", "alt", "invalid" };
 
+/* Where networks and clouds put names of their own: RFC 6761, RFC 6762 appendix G, RFC 8375, ICANN's .internal, Google's metadata. */
+static const char *const inner[] = { "internal", "local", "localhost", "localdomain", "lan", "home", "home.arpa", "corp", "private",
+				     "intranet", "metadata.goog" };
+
 static bool is_below(const char *name, const char *domain)
 {
 	size_t n = strlen(name), d = strlen(domain);
@@ -90,6 +94,14 @@ static bool reverse_hidden(const struct policy *p, const struct addr *a)
 	default:
 		return false;
 	}
+}
+
+bool names_inner(const char *text)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(inner); i++)
+		if (is_below(text, inner[i]))
+			return true;
+	return false;
 }
 
 bool names_inspected(const struct policy *policy, const char *text)

@@ -23,6 +23,9 @@ enum names_do {
 enum names_do names_local(const struct vault_config *cfg, const struct policy *policy, const struct dns_name *name, uint16_t type,
 			  bool ipv6, struct dns_msg *m, const char **ret_rule);
 
+/* A name as inner networks and clouds have it: what a proxy finds for it is no part of the internet. */
+bool names_inner(const char *text);
+
 /* The name is, or is a port-prefixed form of (RFC 9460 section 2.3), one that is inspected. @text as dns_name_to_text(). */
 bool names_inspected(const struct policy *policy, const char *text);
 

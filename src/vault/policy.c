@@ -91,11 +91,18 @@ static const struct {
 	{ 9418, true, false }, /* git in clear text */
 };
 
-/* Where GitHub answers SSH, from its own published list as of 2024-11; it calls the list incomplete, so ties to its names
- * count as well. */
+/* Where GitHub answers SSH, from its own published list (api.github.com/meta); it calls the list incomplete, so ties to its names
+ * count as well. Its own networks first, as of 2024-11. Then what it has in Azure, as of 2026-09-30: the list names single
+ * addresses, one of git in each block of 16 and others of GitHub beside it. Blocks are what Azure hands out, and which address
+ * of its block serves git has changed before. */
 static const struct prefix github_git[] = {
 	V4(192, 30, 252, 0, 22), V4(185, 199, 108, 0, 22), V4(140, 82, 112, 0, 20), V4(143, 55, 64, 0, 20),
 	V6(29, 0x2a, 0x0a, 0xa4, 0x40), V6(32, 0x26, 0x06, 0x50, 0xc0),
+	V4(4, 208, 26, 192, 28), V4(4, 225, 11, 192, 28), V4(4, 228, 31, 144, 28), V4(4, 237, 22, 32, 28),
+	V4(4, 249, 131, 160, 28), V4(20, 26, 156, 208, 28), V4(20, 27, 177, 112, 28), V4(20, 29, 134, 16, 28),
+	V4(20, 87, 245, 0, 28), V4(20, 175, 192, 144, 28), V4(20, 199, 39, 224, 28), V4(20, 200, 245, 240, 28),
+	V4(20, 201, 28, 144, 28), V4(20, 205, 243, 160, 28), V4(20, 207, 73, 80, 28), V4(20, 217, 135, 0, 28),
+	V4(20, 233, 83, 144, 28), V4(48, 202, 248, 32, 28), V4(48, 204, 201, 0, 28), V4(172, 182, 252, 128, 28),
 };
 
 /* The form in which an address is judged. */
@@ -201,6 +208,14 @@ static bool tied_inspected(const struct policy *p, const struct policy_question 
 	return false;
 }
 
+bool policy_addr_is_github(const struct addr *a)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(github_git); i++)
+		if (addr_in(a, &github_git[i]))
+			return true;
+	return false;
+}
+
 static bool is_github_ssh(const struct policy_question *q, const struct addr *a)
 {
 	if (q->proto != POLICY_TCP || q->port != 22)
@@ -208,10 +223,7 @@ static bool is_github_ssh(const struct policy_question *q, const struct addr *a)
 	for (const char *const *n = q->names; n && *n; n++)
 		if (policy_name_is_github(*n))
 			return true;
-	for (size_t i = 0; i < ARRAY_SIZE(github_git); i++)
-		if (addr_in(a, &github_git[i]))
-			return true;
-	return false;
+	return policy_addr_is_github(a);
 }
 
 static bool rule_port(const struct policy_rule *r, enum policy_proto proto, uint16_t port)

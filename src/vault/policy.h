@@ -116,6 +116,8 @@ bool policy_port_closed(enum policy_proto proto, uint16_t port);
 
 /* One of GitHub's names for git, or a name below github.com. */
 bool policy_name_is_github(const char *name);
+/* An address that GitHub has published as its own. */
+bool policy_addr_is_github(const struct addr *a);
 
 #define POLICY_DIGEST 65
 

@@ -1,14 +1,18 @@
-/* The vault's walls: no program, no new file but resolv.conf (and what lies beside it), no socket but IPv4 and IPv6, nothing
- * to listen on. Its netlink sockets, listening sockets and files are opened before. */
+/* The vault's walls: no program, no new file but resolv.conf and what lies beside it and everybody may read, no socket but IPv4
+ * and IPv6, nothing to listen on. Its netlink sockets, listening sockets and files are opened before. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/macros.h"
@@ -19,6 +23,7 @@
 
 #define OK(call) { .name = call, .what = SECCOMP_ALLOW }
 #define OK_IF(call, n, m, v) { .name = call, .what = SECCOMP_ALLOW, .arg = n, .mask = m, .value = v }
+#define NOBODY 65534
 #define U32 UINT64_C(0xffffffff) /* arguments of type int: the upper half is undefined */
 
 /* What is refused is EPERM and not death: c-ares and the C library have fallbacks for all that they would like to look at. */
@@ -75,6 +80,24 @@ static int allow_resolvconf(int set, struct err *err)
 	return r;
 }
 
+/* Beside resolv.conf lie /etc/shadow and keys of root, which root reads as their owner, without any capability. So files are opened
+ * as nobody. The rest of the identity stays, because who may ping hangs on the group; what is open stays open. */
+static int open_files_as_nobody(struct err *err)
+{
+	if (geteuid() != 0)
+		return 0;
+	(void)setgroups(0, NULL);
+	(void)setfsgid(NOBODY);
+	(void)setfsuid(NOBODY);
+	/* These two only ever say what was before. */
+	if (setfsgid(NOBODY) != NOBODY || setfsuid(NOBODY) != NOBODY)
+		log_info("no user %d in this user namespace: files beside resolv.conf stay as readable as they are to this one", NOBODY);
+	/* The kernel takes this back with the change. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return err_set(err, -errno, "parent's death: %s", strerror(errno));
+	return 0;
+}
+
 int vault_sandbox(struct err *err)
 {
 	static const struct seccomp_table table = { "vault", SECCOMP_EPERM, rows, ARRAY_SIZE(rows) };
@@ -82,6 +105,9 @@ int vault_sandbox(struct err *err)
 	AUTO_FD(set);
 	int r;
 
+	r = open_files_as_nobody(err);
+	if (r < 0)
+		return r;
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_set(err, -errno, "no-new-privileges: %s", strerror(errno));

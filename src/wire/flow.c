@@ -136,22 +136,30 @@ int flow_take_fd(struct wire *w, struct flow *f, int fd)
 	return 0;
 }
 
+void flow_answered(struct wire *w, struct flow *f)
+{
+	f->flags &= ~(uint32_t)F_ASKED;
+	if (f->kind == FLOW_TCP) {
+		w->n_asked--;
+		w->asked_count[f->asked_at]--;
+	} else if (f->kind == FLOW_UDP) {
+		w->n_udp_asked--;
+	} else {
+		w->n_echo_asked--;
+	}
+}
+
 void flow_end(struct wire *w, struct flow *f, enum net_end how)
 {
 	if (f->state == ST_DEAD)
 		return;
 	unhash(w, f);
 	if (f->state == ST_ASKED) {
+		/* For vault it waits until it has read the CANCEL: counted until that is sent (flow_sweep). */
 		if (f->flags & F_ASKED)
 			f->flags |= F_OWE_CANCEL;
-		if (f->kind == FLOW_TCP) {
-			w->n_asked--;
-			w->asked_count[f->asked_at]--;
-		} else if (f->kind == FLOW_UDP) {
-			w->n_udp_asked--;
-		} else {
-			w->n_echo_asked--;
-		}
+		else
+			flow_answered(w, f);
 	}
 	cq_consume(&w->pool, &f->ring, POOL_DOWN, f->ring.len);
 	cq_consume(&w->pool, &f->store, POOL_UP, f->store.len);
@@ -181,6 +189,8 @@ void flow_sweep(struct wire *w)
 		if (!vault_owed(w, f))
 			return; /* its socket is full: all wait in order */
 		flow_queue(w, f, Q_NONE);
+		if (f->flags & F_ASKED)
+			flow_answered(w, f);
 		f->state = ST_FREE;
 		f->qnext = w->free[f->kind].head;
 		w->free[f->kind].head = i;

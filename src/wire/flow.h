@@ -16,6 +16,8 @@ struct flow *flow_find(struct wire *w, const struct flow_key *k);
 struct flow *flow_new(struct wire *w, const struct flow_key *k);
 /* By what a message says; NULL when that flow is gone. */
 struct flow *flow_by(struct wire *w, uint32_t slot, uint32_t gen);
+/* Vault's answer came, or is no longer waited for: the question counts no more. */
+void flow_answered(struct wire *w, struct flow *f);
 /* Out of the hash: its addresses are free for a new flow at once. The slot is given back by flow_sweep(). */
 void flow_end(struct wire *w, struct flow *f, enum net_end how);
 /* The deferred pass. */

@@ -185,7 +185,7 @@ void echo_opened(struct wire *w, struct flow *f, uint32_t outcome, int error, ui
 	struct iovec iov[2];
 	int n;
 
-	w->n_echo_asked--;
+	flow_answered(w, f);
 	memcpy(to.addr, f->raddr, 16);
 	if (outcome == NET_CONNECTED && flow_take_fd(w, f, fd) == 0) {
 		f->state = ST_OPEN;

@@ -290,16 +290,9 @@ static void syn_rcvd(struct wire *w, struct flow *f)
 	flow_wake(w, f);
 }
 
-static void answered(struct wire *w, struct flow *f)
-{
-	w->n_asked--;
-	w->asked_count[f->asked_at]--;
-	f->flags &= ~(uint32_t)F_ASKED;
-}
-
 void tcp_opened(struct wire *w, struct flow *f, uint32_t outcome, int error, int fd)
 {
-	answered(w, f);
+	flow_answered(w, f);
 	f->state = ST_OPEN; /* no longer asked; nobody sees this */
 	if (outcome == NET_CONNECTED || outcome == NET_INSPECT) {
 		f->flags |= F_TOLD;

@@ -208,8 +208,7 @@ void udp_opened(struct wire *w, struct flow *f, uint32_t outcome, int error, uin
 	size_t n = f->store.len;
 	int k;
 
-	w->n_udp_asked--;
-	f->flags &= ~(uint32_t)F_ASKED;
+	flow_answered(w, f);
 	f->state = ST_OPEN;
 	if (outcome == NET_CONNECTED) {
 		f->flags |= F_TOLD;

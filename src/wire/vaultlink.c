@@ -87,8 +87,22 @@ void vault_inbound_done(struct wire *w, const struct flow *f, enum net_outcome o
 	struct net_opened m = { .head = head(NET_INBOUND_DONE, sizeof(m), f->in_slot, f->in_gen), .outcome = outcome,
 				.error = outcome == NET_FAILED ? (uint32_t)error : 0 };
 
-	/* vault reads at all times; if it does not, its own limit of 512 open questions is what suffers. */
-	(void)vault_send(w, &m, sizeof(m));
+	/* Vault counts it as waiting until it is told, so it waits for room, in order. Vault lets INBOUND_MAX wait; beyond them there
+	 * is nothing to tell. */
+	if ((w->n_done == 0 && vault_send(w, &m, sizeof(m))) || w->n_done == INBOUND_MAX)
+		return;
+	w->done[(w->done_head + w->n_done++) % INBOUND_MAX] = m;
+}
+
+bool vault_tell_done(struct wire *w)
+{
+	while (w->n_done > 0) {
+		if (!vault_send(w, &w->done[w->done_head], sizeof(*w->done)))
+			return false;
+		w->done_head = (w->done_head + 1) % INBOUND_MAX;
+		w->n_done--;
+	}
+	return true;
 }
 
 void vault_datagram(struct wire *w, uint32_t peer, uint16_t port, const uint8_t *p, size_t n)

@@ -24,6 +24,7 @@
 #define UDP_PEERS 256u
 
 #define TCP_ASKED_MAX 512u
+#define INBOUND_MAX 512u /* published connections that vault lets wait for our answer */
 #define TCP_ASKED_ADDR_MAX 128u
 #define UDP_ASKED_MAX 64u
 
@@ -212,6 +213,8 @@ struct wire {
 
 	/* vault */
 	bool vault_in, vault_full;
+	uint32_t done_head, n_done;
+	struct net_opened done[INBOUND_MAX]; /* owed to vault: what became of published connections */
 	bool gate_in;
 
 	/* up: neighbouring segments of one flow */

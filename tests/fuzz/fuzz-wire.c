@@ -62,7 +62,7 @@ static void state_check(void)
 			if (f->state == ST_FREE)
 				continue;
 			MUST(f->kind == k);
-			asked += f->kind == FLOW_TCP && f->state == ST_ASKED;
+			asked += f->kind == FLOW_TCP && (f->state == ST_ASKED || (f->state == ST_DEAD && f->flags & F_ASKED));
 			MUST(f->state != ST_DEAD || (f->fd < 0 && f->ring.len + f->store.len + f->ooo.len == 0));
 			MUST(f->ring.len <= (2u << 20) && f->store.len + f->ooo.len <= (1u << 20) + 65536);
 			chunks += (f->ring.len + CHUNK - 1) / CHUNK + (f->store.len + CHUNK - 1) / CHUNK;

@@ -306,6 +306,9 @@ class Names(Case):
         }
         if (name, qtype) == ("fail.example", 1):
             return 2, [], [], []
+        if (name, qtype) == ("ruled.example", 15):
+            return (0, [rr(name, "MX", struct.pack("!H", 1) + wire_name("mail.ruled.example"))], [],
+                    [addr_rr("mail.ruled.example", w.LAN), addr_rr("mail.ruled.example", w.PUBLIC)])
         if name == "evil.example":
             return bytes.fromhex("8180 0001 0001 0000 0000") + wire_name("evil.example") + b"\0\1\0\1" + b"\xc0\x1a\0\1\0\1"
         soa = rr("example", "SOA", wire_name("ns.example") + wire_name("root.example") + struct.pack("!5I", 1, 2, 3, 4, 60), 60)
@@ -368,6 +371,16 @@ class Names(Case):
         self.assertEqual(o.step, "flag")
         self.hello(o)
         self.assertEqual(v.tcp(w.LAN, 5433).step, "private")
+
+    def test_a_rule_by_name_opens_nothing_by_another_names_record(self):
+        """Glue and targets of MX and SRV: whoever answers for one name says nothing of another's addresses."""
+        l, p = self.listener(w.LAN, 5432), self.listener(w.PUBLIC, 22)
+        self.reachable(l)
+        v = self.vault(0, rule("ruled.example", 5432) + rule("ruled.example", 22))
+        a = v.dns("ruled.example", "MX")
+        self.assertEqual([r[4] for r in a.rrs if r[2] == 1], [socket.inet_aton(w.PUBLIC)])
+        self.assertEqual((v.tcp(w.LAN, 5432).step, v.tcp(w.PUBLIC, 22).step), ("private", "port"))
+        self.assertEqual((l.seen, p.seen), (0, 0))
 
     def test_inspected_names(self):
         u = self.listener(w.PUBLIC2, 443, udp=True)
@@ -726,8 +739,8 @@ class Proxy(Case):
                     pass  # it has seen enough
         return self.listener(w.PROXY, 3128, serve=serve)
 
-    def records(self, *no_proxy, auth=None):
-        body = w.rec(33, w.packed(w.PROXY)) + w.rec(41, 3128) + w.rec(42, "http://proxy.corp:3128")
+    def records(self, *no_proxy, auth=None, addr=w.PROXY):
+        body = w.rec(33, w.packed(addr)) + w.rec(41, 3128) + w.rec(42, "http://proxy.corp:3128")
         body += w.rec(43, auth) if auth else b""
         return w.rec(8, body + b"".join(w.rec(44, n) for n in no_proxy))
 
@@ -800,8 +813,21 @@ class Proxy(Case):
         self.assertEqual(v.tcp("198.19.200.1", 443).step, "reserved")
         self.assertEqual(v.dns("intra.corp.example").rcode, 3)
         self.assertEqual((v.dns("www.example.org", "AAAA").rcode, v.dns("www.example.org", "AAAA").addrs), (0, []))
+        # Names of clouds and of inner networks, which the proxy would look for around itself.
+        for n in ("metadata.google.internal", "metadata.goog", "x.metadata.goog", "db.victim.lan", "nas.home.arpa", "wiki.corp",
+                  "a.intranet", "x.localdomain", "printer.home", "a.private"):
+            self.assertEqual((n, v.dns(n).rcode, v.dns(n, "AAAA").rcode), (n, 3, 3))
+        self.assertEqual(v.dns("www.notlan").addrs[0][:7], "198.19.")
         # Known here, and private: the proxy is not asked for it.
         self.assertEqual((v.dns("inside.example.org").addrs, v.dns("inside.example.org", "AAAA").addrs), ([], []))
+
+
+    def test_a_proxy_on_this_host_knows_no_more_names_than_this_host(self):
+        self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
+        w.resolvers(w.RESOLVER)
+        for addr in ("127.0.0.1", "10.99.0.1", "45.9.9.9"):  # loopback, of an interface, by the routes alone
+            v = self.vault(0, self.records(addr=addr))
+            self.assertEqual((addr, v.dns("www.example.org").rcode), (addr, 3))
 
 
 class Audit(Case):

@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -104,6 +106,63 @@ TEST(no_file_but_resolv_conf)
 	REFUSED(make_file);
 	REFUSED(read_elsewhere);
 	REFUSED(read_root);
+}
+
+static int read_shadow(void) { return refused(open("/etc/shadow", O_RDONLY)); }
+static int read_made(void) { return refused(open("/etc/.agent-vm-test-key", O_RDONLY)); }
+
+/* The folder of resolv.conf is open to it, and root owns what lies there: a file that only root may read, and one of its group. */
+TEST(of_the_folder_of_resolv_conf_only_what_everybody_may_read)
+{
+	int fd;
+
+	if (geteuid() != 0)
+		skip();
+	if (access("/etc/shadow", R_OK) == 0)
+		REFUSED(read_shadow);
+	fd = open("/etc/.agent-vm-test-key", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	if (fd < 0)
+		skip();
+	(void)close(fd);
+	int open_before = before(read_made), open_behind = behind(read_made);
+	(void)unlink("/etc/.agent-vm-test-key");
+	CHECK_INT(open_before, ==, 1);
+	CHECK_INT(open_behind, ==, 0);
+}
+
+/* The kernel takes that wish back when the file system's user changes. */
+TEST(it_still_dies_with_its_parent)
+{
+	struct pollfd p;
+	int end[2], st;
+	pid_t pid;
+
+	CHECK_INT(pipe2(end, O_CLOEXEC), ==, 0);
+	pid = fork();
+	if (pid == 0) {
+		char go;
+		int ready[2];
+
+		if (pipe2(ready, O_CLOEXEC) == 0 && fork() == 0) {
+			struct err err = { 0 };
+
+			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+			(void)close(end[0]);
+			if (vault_sandbox(&err) == 0)
+				(void)!write(ready[1], "", 1);
+			for (int i = 0; i < 600; i++)
+				(void)usleep(100000);
+			_exit(0);
+		}
+		(void)close(ready[1]);
+		_exit(read(ready[0], &go, 1) == 1 ? 0 : 1);
+	}
+	(void)close(end[1]);
+	CHECK_INT(waitpid(pid, &st, 0), ==, pid);
+	CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 0);
+	p = (struct pollfd){ end[0], POLLIN, 0 };
+	CHECK_INT(poll(&p, 1, 20000), ==, 1); /* the last end was closed */
+	(void)close(end[0]);
 }
 
 static int reads_resolv_conf(void)

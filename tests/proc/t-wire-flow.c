@@ -165,6 +165,44 @@ TEST(a_published_connection_reaches_the_guest_or_is_refused)
 	host_end(&h);
 }
 
+/* Vault's socket is full of what another connection causes; vault counts the published one as waiting until it is told. */
+TEST(what_became_of_a_published_connection_waits_for_room)
+{
+	struct net_inbound m = { { NET_VERSION, NET_INBOUND, sizeof(m), 3, 9 }, 3000, NET_V4, 0 };
+	int sv[2], done = 0, ended = 0;
+	struct frame f;
+
+	host_start(&h);
+	CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), ==, 0);
+	CHECK_INT(fd_send(h.w.vault, &m, sizeof(m), &sv[1], 1), ==, sizeof(m));
+	(void)close(sv[1]);
+	f = want_tcp(&h, TH_SYN);
+	uint16_t rport = be16(f.tcp->sport);
+	uint32_t ack = be32(f.tcp->seq) + 1;
+	for (int i = 0; i < 5000; i++) {
+		put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = 5, .flags = TH_SYN });
+		put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = 6, .flags = TH_RST });
+		if (i % 50 == 0)
+			want_silence(&h); /* a turn of its own */
+	}
+	put_seg(&h, &(struct seg){ .dst = fake_config.gateway4, .sport = 3000, .dport = rport, .seq = 500, .ack = ack,
+				   .flags = TH_SYN | TH_ACK, .win = 65535 });
+	(void)want_tcp(&h, TH_ACK);
+	put_seg(&h, &(struct seg){ .dst = fake_config.gateway4, .sport = 3000, .dport = rport, .seq = 501, .ack = ack, .flags = TH_RST });
+	want_silence(&h);
+	while (get_msg_of(h.w.vault, 500)) {
+		if (vm.head.type == NET_INBOUND_DONE) {
+			CHECK(vm.opened.outcome == NET_TAKEN && vm.head.slot == 3 && vm.head.generation == 9 && ended == 0);
+			done++;
+		}
+		ended += vm.head.type == NET_ENDED && vm.head.slot == (3 | NET_SLOT_INBOUND);
+	}
+	CHECK_INT(done, ==, 1);
+	CHECK_INT(ended, ==, 1);
+	(void)close(sv[0]);
+	host_end(&h);
+}
+
 TEST(stepping_aside_loses_and_doubles_no_byte)
 {
 	struct net_head m = { NET_VERSION, NET_HOLD, sizeof(m), 0, 0 };

@@ -335,6 +335,54 @@ TEST(row_19_syn_and_rst_leave_nothing)
 	host_end(&h);
 }
 
+/* As many opens as may wait do, and then in one batch each SYN that follows a RST is one too many for a vault that has not read the
+ * CANCEL yet. */
+TEST(row_18_and_19_vault_never_sees_more_opens_than_may_wait)
+{
+	enum { WAIT = 512, AGAIN = 200 };
+	static uint8_t batch[2 * AGAIN * 64];
+	int waiting = 0, most = 0, opens = 0;
+	size_t n = 0;
+
+	host_start(&h);
+	for (int i = 0; i < WAIT; i++) {
+		uint8_t dst[4] = { 8, 8, 8, (uint8_t)(i / 128) };
+
+		put_seg(&h, &(struct seg){ .dst = dst, .sport = (uint16_t)(1000 + i), .dport = 80, .seq = 5, .flags = TH_SYN });
+		while (get_msg_of(h.w.vault, 0))
+			waiting += vm.head.type == NET_OPEN_TCP;
+	}
+	want_silence(&h);
+	while (get_msg_of(h.w.vault, 0))
+		waiting += vm.head.type == NET_OPEN_TCP;
+	CHECK_INT(waiting, ==, WAIT);
+	for (int i = 0; i < 2 * AGAIN; i++) {
+		uint8_t old[4] = { 8, 8, 8, (uint8_t)(i / 2 / 128) }, new[4] = { 8, 8, 9, (uint8_t)(i % 4 / 2) };
+		struct seg rst = { .dst = old, .sport = (uint16_t)(1000 + i / 2), .dport = 80, .seq = 6, .flags = TH_RST };
+		struct seg syn = { .dst = new, .sport = (uint16_t)(5000 + i), .dport = 80, .seq = 5, .flags = TH_SYN };
+		size_t len = seg_make(frame_mem, i & 1 ? &syn : &rst);
+
+		put32(batch + n, (uint32_t)len);
+		memcpy(batch + n + 4, frame_mem, len);
+		n += 4 + len;
+	}
+	CHECK_INT(fd_write_all(h.w.link, batch, n), ==, 0);
+	want_silence(&h);
+	while (get_msg_of(h.w.vault, 100)) {
+		waiting += vm.head.type == NET_OPEN_TCP;
+		waiting -= vm.head.type == NET_CANCEL;
+		opens += vm.head.type == NET_OPEN_TCP;
+		if (waiting > most)
+			most = waiting;
+	}
+	CHECK_INT(most, <=, WAIT);
+	CHECK_INT(waiting, ==, WAIT - AGAIN + opens);
+	/* What was cancelled counts no more. */
+	put_seg(&h, &(struct seg){ .sport = 9, .dport = 80, .seq = 5, .flags = TH_SYN });
+	want_msg(&h, NET_OPEN_TCP);
+	host_end(&h);
+}
+
 TEST(row_20_and_21_syn_again_and_data_with_it)
 {
 	const uint8_t opts[8] = { 2, 4, 0xff, 0xc8, 1, 3, 3, 8 };

@@ -63,6 +63,18 @@ TEST(the_proxy_is_the_first_of_three_without_its_password_in_what_is_shown)
 	done(&p);
 }
 
+TEST(a_proxy_elsewhere_is_said_to_resolve_names)
+{
+	static const char *const vars[] = { "https_proxy", "http://10.1.2.3:8080", NULL };
+	AUTO_FREE(char, text);
+	struct plan p = { 0 };
+
+	plan(&p, vars);
+	text = netplan_text(&p.args, &p.net);
+	CHECK_STR(text, "public internet, by proxy http://10.1.2.3:8080, which resolves names this host cannot");
+	done(&p);
+}
+
 TEST(no_proxy_of_all_and_kinds_that_are_not_spoken_go_direct)
 {
 	static const char *const all[] = { "http_proxy", "h:1", "NO_PROXY", "a, *", NULL };

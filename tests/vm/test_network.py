@@ -93,12 +93,13 @@ class Network(Case):
 
     def test_the_hosts_proxy(self):
         """Public TCP goes by it, with the address that was judged; its password is in no table, log, command line or guest."""
-        secret = {"WORLD_ENV": "https_proxy=http://alice:pa%20ss@localhost:3128 no_proxy=45.0.0.10:5000"}
+        secret = {"WORLD_ENV": "https_proxy=http://alice:pa%20ss@proxy.test:3128 no_proxy=45.0.0.10:5000"}
         out = self.sh("get www.test 80; get 45.0.0.10 5000; get 192.168.77.20 80; get inside.corp.test 80; env | grep -ci proxy; "
                       "getent ahostsv4 inside.corp.test | cut -d. -f1,2 | sort -u", world=secret)
         self.assertEqual(out.split("\n"), ["this is public", "this is public", "Connection refused", "this is public", "0",
                                            "198.19", ""])
-        self.assertIn("    network   public internet, by proxy http://localhost:3128\n", self.stderr)
+        self.assertIn("    network   public internet, by proxy http://proxy.test:3128, which resolves names this host cannot\n",
+                      self.stderr)
         self.assertEqual([s for s in self.seen() if s.startswith("proxy")],
                          ["proxy 45.0.0.10:80 alice", "proxy inside.corp.test:80 alice"])
         audit = self.world("logs", "--role", "audit")

@@ -9,8 +9,11 @@ Makes a network namespace for the host that runs COMMAND and one that plays ever
                               169.254.169.254 a cloud's metadata
 
 Servers answer `GET` with a page that names the address they were reached at and write a line for every connection to
-DIR/seen. If there is a DIR/tls.pem (key and certificate), DIR/www is served by https at the public address. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another resolver than ours. An HTTP proxy is on 127.0.0.1:3128, which
-asks for alice's password "pa ss" and alone knows inside.corp.test; the hosts file knows hosts-only.test. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1, both.test both kinds. As an ordinary user it
+DIR/seen. If there is a DIR/tls.pem (key and certificate), DIR/www is served by https at the public address. WORLD_ENV holds
+NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another resolver than ours. HTTP proxies are on
+127.0.0.1:3128 and 10.99.0.2:3128 (proxy.test by the hosts file), which ask for alice's password "pa ss" and alone know
+inside.corp.test; the hosts file knows hosts-only.test. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1,
+both.test both kinds. As an ordinary user it
 enters a user namespace first.
 """
 import base64
@@ -73,11 +76,11 @@ def serve_tls(folder):
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def proxy(seen):
-    """An HTTP proxy on the host's loopback: writes down what it is asked, and asks for alice's password."""
+def proxy(seen, address):
+    """An HTTP proxy: writes down what it is asked, and asks for alice's password."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind(("127.0.0.1", 3128))
+    s.bind((address, 3128))
     s.listen(64)
 
     def pump(a, b):
@@ -146,6 +149,7 @@ def rest_of_the_world(folder, seen, ready):
     if (folder / "tls.pem").exists():
         serve_tls(folder)
     threading.Thread(target=resolver, daemon=True).start()
+    proxy(seen, "10.99.0.2")
     os.write(ready, b"2")
     signal.pause()
 
@@ -178,8 +182,8 @@ def main():
         subprocess.run(["mount", "--bind", folder / "resolv.conf", os.path.realpath("/etc/resolv.conf")], check=True)
         for address in ("127.0.0.1", HOST_LAN):
             serve("host", address, 8080, seen)
-        proxy(seen)
-        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{LAN} hosts-only.test\n")
+        proxy(seen, "127.0.0.1")
+        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{LAN} hosts-only.test\n10.99.0.2 proxy.test\n")
         subprocess.run(["mount", "--bind", folder / "hosts", "/etc/hosts"], check=True)
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k != "WORLD_IN"}
         env.update(w.split("=", 1) for w in os.environ.get("WORLD_ENV", "").split())
