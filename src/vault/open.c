@@ -124,6 +124,13 @@ static void note_unlist(struct opens *o, struct flow *f)
 	f->noted = true;
 }
 
+static struct flow flow_of(struct vault *v, const struct open *p)
+{
+	return (struct flow){ .used = true, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
+			      .proxied = p->proxied, .port = p->port, .slot = p->slot, .generation = p->generation, .dst = p->dst,
+			      .id = ++v->opens->last_id, .start = p->start };
+}
+
 static void flow_add(struct vault *v, const struct open *p)
 {
 	struct opens *o = v->opens;
@@ -139,9 +146,9 @@ static void flow_add(struct vault *v, const struct open *p)
 	else
 		o->free = o->flows[i - 1].next;
 	f = &o->flows[i - 1];
-	*f = (struct flow){ .used = true, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
-			    .proxied = p->proxied, .port = p->port, .slot = p->slot, .generation = p->generation, .dst = p->dst,
-			    .id = ++o->last_id, .start = p->start, .next = *bucket, .older = o->newest };
+	*f = flow_of(v, p);
+	f->next = *bucket;
+	f->older = o->newest;
 	*bucket = i;
 	*(o->newest ? &o->flows[o->newest - 1].newer : &o->oldest) = i;
 	o->newest = i;
@@ -183,8 +190,19 @@ static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 	o->free = i;
 }
 
+/* What was allowed and came to nothing is a line as well. */
+static void open_line(struct vault *v, const struct open *p, const char *end)
+{
+	struct flow f = flow_of(v, p);
+
+	flow_line(v, &f, NULL, end);
+}
+
 void opens_end(struct vault *v)
 {
+	for (size_t i = 0; i < OPENS_MAX; i++)
+		if (v->opens->v[i].state != OPEN_FREE)
+			open_line(v, &v->opens->v[i], "error:session");
 	for (uint32_t i = 0; i < v->opens->used_to; i++)
 		if (v->opens->flows[i].used)
 			flow_line(v, &v->opens->flows[i], NULL, "error:session");
@@ -246,6 +264,11 @@ static void refuse(struct vault *v, struct open *p)
 
 static void fail(struct vault *v, struct open *p, int error)
 {
+	const char *name = strerrorname_np(error);
+	char end[40];
+
+	(void)snprintf(end, sizeof(end), "error:%s", name ? name : "io");
+	open_line(v, p, end);
 	if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL)
 		log_warn("open: refused for lack of something on this host: %s", strerror(error));
 	reply(v, p, NET_FAILED, error, -1);
@@ -513,9 +536,10 @@ void opens_message(struct vault *v, int type, const void *msg)
 	case NET_CANCEL:
 		p = open_find(o, h.slot, h.generation, -1);
 		f = p ? NULL : flow_find(o, h.slot, h.generation);
-		if (p)
+		if (p) {
+			open_line(v, p, "error:ECANCELED");
 			open_free(v, p);
-		else if (f)
+		} else if (f)
 			flow_end(v, f, NULL); /* the answer was on its way */
 		break;
 	case NET_ENDED:

@@ -769,6 +769,8 @@ class Proxy(Case):
                 self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
             self.assertEqual(v.log().count("proxy http://proxy.corp:3128"), 1)  # one line a minute
             self.assertIn(said, v.log())
+            v.close()
+            self.assertEqual([(l["via"], l["end"]) for l in v.audit()], [("http://proxy.corp:3128", "error:ECONNREFUSED")] * 3)
             self.assertEqual(direct.seen, 0)
             p.close(), direct.close()
 
@@ -829,6 +831,28 @@ class Audit(Case):
                        "open": "--allow-egress 192.168.1.20:5432", "n": 3}, lines)
         self.assertIn({"v": 1, "k": "refused", "p": "tcp", "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 22,
                        "rule": "port", "open": "--allow-ssh www.example.org", "n": 1}, lines)
+
+    def ends(self, v):
+        return [(l["k"], l["dst"], l.get("port"), l["verdict"], l["rule"], l["end"]) for l in v.audit() if "end" in l]
+
+    def test_what_is_not_connected_leaves_a_line(self):
+        w.sh("sysctl -qw net.ipv4.ping_group_range='1 0'")
+        self.addCleanup(w.sh, "sysctl -qw net.ipv4.ping_group_range='0 0'")
+        w.sh("ip route add unreachable 45.0.2.0/24")
+        self.addCleanup(w.sh, "ip route del unreachable 45.0.2.0/24")
+        v = self.vault()
+        self.assertEqual(v.tcp(w.PUBLIC, 4444).error, errno.ECONNREFUSED)
+        self.assertEqual(v.open(w.OPEN_ECHO, w.PUBLIC).error, errno.EACCES)
+        self.assertEqual(v.tcp("45.0.2.1", 80).error, errno.EHOSTUNREACH)
+        v.send(w.CANCEL, v.ask(w.OPEN_TCP, w.DEAD, 80), 7)
+        v.ask(w.OPEN_TCP, w.DEAD, 81)
+        v.dns("gateway.agent-vm.internal")
+        v.close()
+        self.assertEqual(self.ends(v), [("tcp", w.PUBLIC, 4444, "allow", "public", "error:ECONNREFUSED"),
+                                        ("echo", w.PUBLIC, None, "allow", "public", "error:EACCES"),
+                                        ("tcp", "45.0.2.1", 80, "allow", "public", "error:EHOSTUNREACH"),
+                                        ("tcp", w.DEAD, 80, "allow", "public", "error:ECANCELED"),
+                                        ("tcp", w.DEAD, 81, "allow", "public", "error:session")])
 
 
 class Role(Case):
