@@ -147,13 +147,16 @@ const char *audit_opens(const struct audit_refused *r, char *to)
 
 	(void)addr_format(&r->dst, text);
 	to[0] = '\0';
-	switch (r->step) {
-	case STEP_HOST:
-		(void)snprintf(to, 400, "--allow-host");
-		break;
+	switch (r->closed ? STEP_NEVER : r->step) {
 	case STEP_PORT:
 		if (r->proto == POLICY_TCP && r->port == 22) {
 			(void)snprintf(to, 400, "--allow-ssh %s", r->name ? r->name : text);
+			break;
+		}
+		__attribute__((fallthrough));
+	case STEP_HOST:
+		if (r->step == STEP_HOST && r->alias) {
+			(void)snprintf(to, 400, "--allow-host");
 			break;
 		}
 		__attribute__((fallthrough));
@@ -278,7 +281,8 @@ static void let_go(struct audit *a, struct audit_held *h)
 
 static bool equal_refused(const struct audit_refused *x, const struct audit_refused *y)
 {
-	return x->proto == y->proto && x->port == y->port && x->step == y->step && addr_equal(&x->dst, &y->dst);
+	return x->proto == y->proto && x->port == y->port && x->step == y->step && x->closed == y->closed &&
+	       addr_equal(&x->dst, &y->dst);
 }
 
 static bool equal_dns(const struct audit_dns *x, const struct audit_dns *y)

@@ -52,6 +52,8 @@ struct audit_refused {
 	struct addr dst;
 	uint16_t port;
 	enum policy_step step;
+	bool alias;  /* dst is the host's alias, not an address of its own */
+	bool closed; /* the policy allows it, and no option opens it */
 };
 
 /* One line with its newline into @b. @unix_ms: wall clock. Pure. */

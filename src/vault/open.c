@@ -257,7 +257,9 @@ static void refuse(struct vault *v, struct open *p)
 {
 	const char *name = p->standin[0] ? p->standin : ties_names(&v->ties, &p->dst, v->now)[0];
 
-	audit_refused(&v->audit, &(struct audit_refused){ p->proto, name, p->dst, p->port, p->answer.step }, v->now);
+	audit_refused(&v->audit, &(struct audit_refused){
+		p->proto, name, p->dst, p->port, p->answer.step, .alias = p->answer.group == GROUP_GATEWAY,
+		.closed = p->answer.verdict != POLICY_REFUSE }, v->now);
 	reply(v, p, NET_REFUSED, 0, -1);
 	open_free(v, p);
 }

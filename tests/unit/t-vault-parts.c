@@ -330,7 +330,13 @@ TEST(what_nothing_opens_says_so_by_absence)
 		  "--allow-egress [fd12::5]:53");
 	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_ECHO, NULL, ip("10.0.0.1"), 0, STEP_PRIVATE }, to),
 		  "--allow-egress 10.0.0.1");
-	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_TCP, NULL, ip("10.0.0.1"), 80, STEP_HOST }, to), "--allow-host");
+	/* The smallest that opens it: an own address by itself, the alias by nothing less than all of it. */
+	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_TCP, NULL, ip("10.0.0.1"), 80, STEP_HOST }, to),
+		  "--allow-egress 10.0.0.1:80");
+	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_TCP, NULL, ip("192.0.0.1"), 80, STEP_HOST, .alias = true }, to),
+		  "--allow-host");
+	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_TCP, NULL, ip("192.0.0.1"), 80, STEP_HOST, .alias = true,
+						       .closed = true }, to), "");
 }
 
 TEST(equal_refusals_within_ten_seconds_are_one_line)
