@@ -17,11 +17,11 @@
 #define OUT_MAX (1 << 20)
 #define OUT_WRITE (64 << 10)
 
-/* Refusals and DNS lines wait here for their equals. */
+/* What a line stands for already, and how often it happened again since. */
 struct audit_held {
 	bool used, is_dns;
 	unsigned int n;
-	int64_t until_ns, unix_ms;
+	int64_t until_ns;
 	struct audit_refused refused;
 	struct audit_dns dns;
 	char q[DNS_TEXT_LEN], type[12];
@@ -99,7 +99,7 @@ void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f)
 	putf(b, ",\"ms\":%u", f->ms);
 	if (f->end)
 		put_str(b, "end", f->end);
-	putf(b, "}\n");
+	putf(b, "%s}\n", f->probe ? ",\"probe\":true" : "");
 }
 
 void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_published *p)
@@ -266,16 +266,22 @@ void audit_published(struct audit *a, const struct audit_published *p)
 	line(a, &b);
 }
 
-static void let_go(struct audit *a, struct audit_held *h)
+static void held_line(struct audit *a, const struct audit_held *h, unsigned int n)
 {
 	struct buf b;
 
 	buf_init(&b, LINE_MAX_BYTES);
 	if (h->is_dns)
-		audit_put_dns(&b, h->unix_ms, &h->dns, h->n, a->probing);
+		audit_put_dns(&b, wall_ms(), &h->dns, n, a->probing);
 	else
-		audit_put_refused(&b, h->unix_ms, &h->refused, h->n, a->probing);
+		audit_put_refused(&b, wall_ms(), &h->refused, n, a->probing);
 	line(a, &b);
+}
+
+static void let_go(struct audit *a, struct audit_held *h)
+{
+	if (h->n > 0)
+		held_line(a, h, h->n);
 	h->used = false;
 }
 
@@ -306,13 +312,12 @@ static struct audit_held *place(struct audit *a)
 	return oldest;
 }
 
+/* The first is told at once. */
 static void hold(struct audit *a, struct audit_held *h, int64_t now)
 {
 	h->used = true;
-	h->n = 1;
 	h->until_ns = now + AUDIT_JOIN_NS;
-	h->unix_ms = wall_ms();
-	(void)a;
+	held_line(a, h, 1);
 }
 
 void audit_refused(struct audit *a, const struct audit_refused *r, int64_t now)

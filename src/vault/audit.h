@@ -1,6 +1,7 @@
 /* audit.jsonl: what the session opened, and what was refused (network page 9.5; members and their order are fixed there).
  *
- * Refusals and DNS lines that are equal within 10 s are one line with "n". The file is rotated at 64 MiB into the second
+ * The first of equal refusals, or DNS lines, is a line at once; what follows it within 10 s is one more line, with "n". "t" is
+ * when a line was written, so the file is in order. The file is rotated at 64 MiB into the second
  * descriptor, one older file is kept. A full disk costs lines, which are counted, never the session. */
 #pragma once
 
@@ -28,6 +29,7 @@ struct audit_flow {
 	uint64_t up, down;
 	uint32_t ms;
 	const char *end; /* NULL: it lives */
+	bool probe;	 /* the self-probe's, not the agent's */
 };
 
 struct audit_published {

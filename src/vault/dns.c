@@ -175,6 +175,8 @@ static void filter(struct vault *v, const char *text, struct result *r)
 		r->ede = EDE_BLOCKED;
 		r->reason = "agent-vm: only addresses of the LAN or of this host; --allow-lan or --allow-egress NAME opens private ones";
 	}
+	if (v->audit.probing)
+		return;
 	if (addr_in(&f.first_dropped, &local_proxies) && names_inspected(&v->policy, text) && !v->dns->warned_198) {
 		v->dns->warned_198 = true;
 		log_warn("dns: %s is %s, an address of a local proxy on this host; --allow-egress 198.18.0.0/15 opens it", text,

@@ -56,7 +56,7 @@ struct open {
 	uint16_t to_port;
 	struct policy_answer answer;
 	char standin[POLICY_NAME_MAX + 1]; /* the name that dst stands for, "" */
-	bool alias, proxied;
+	bool alias, proxied, probe;
 	size_t proxy_at;
 	int fd;
 	int64_t start, until;
@@ -67,7 +67,7 @@ struct flow {
 	bool used;
 	enum policy_proto proto;
 	uint8_t verdict, step;
-	bool proxied, noted;
+	bool proxied, noted, probe;
 	uint16_t port;
 	uint32_t slot, generation;
 	struct addr dst;
@@ -127,7 +127,8 @@ static void note_unlist(struct opens *o, struct flow *f)
 static struct flow flow_of(struct vault *v, const struct open *p)
 {
 	return (struct flow){ .used = true, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
-			      .proxied = p->proxied, .port = p->port, .slot = p->slot, .generation = p->generation, .dst = p->dst,
+			      .proxied = p->proxied, .probe = p->probe, .port = p->port, .slot = p->slot,
+			      .generation = p->generation, .dst = p->dst,
 			      .id = ++v->opens->last_id, .start = p->start };
 }
 
@@ -165,7 +166,7 @@ static void flow_line(struct vault *v, const struct flow *f, const struct net_en
 		.proto = f->proto, .id = f->id, .name = name, .dst = f->dst, .port = f->port, .verdict = f->verdict,
 		.step = f->step, .via = f->proto != POLICY_TCP ? NULL : f->proxied ? v->cfg.proxy.text : "direct",
 		.counted = e, .up = e ? e->up : 0, .down = e ? e->down : 0,
-		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end });
+		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end, .probe = f->probe });
 }
 
 static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
@@ -511,7 +512,7 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 	assert(p);
 	*p = (struct open){ .state = OPEN_CONNECTING, .gen = p->gen, .proto = proto, .slot = m->head.slot,
 			    .generation = m->head.generation, .port = m->port, .fd = -1, .start = v->now,
-			    .until = v->now + CONNECT_NS };
+			    .probe = v->audit.probing, .until = v->now + CONNECT_NS };
 	(void)net_addr_get(&m->dst, &p->dst);
 	o->n++;
 	o->waiting[proto]++;

@@ -376,7 +376,7 @@ class Vault:
             return f.read()
 
     def audit(self):
-        """The lines so far; those that are held back come when it has ended."""
+        """The lines so far; the counts of repeats come when it has ended."""
         with open(self.audit_path) as f:
             return [json.loads(l) for l in f]
 
