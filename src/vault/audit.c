@@ -1,5 +1,6 @@
 #include "vault/audit.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,6 +29,12 @@ struct audit_held {
 };
 
 static const char *const proto_str[] = { [POLICY_TCP] = "tcp", [POLICY_UDP] = "udp", [POLICY_ECHO] = "echo" };
+
+static const char *const group_str[] = {
+	[GROUP_GATEWAY] = "gateway", [GROUP_NEVER] = "never", [GROUP_HOST] = "host", [GROUP_METADATA] = "metadata",
+	[GROUP_LINK_LOCAL] = "link-local", [GROUP_PRIVATE] = "private", [GROUP_RESERVED] = "reserved", [GROUP_PUBLIC] = "public",
+};
+static_assert(ARRAY_SIZE(group_str) == GROUPS, "group_str[] is incomplete");
 
 static void putf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
@@ -115,6 +122,8 @@ void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_publ
 
 void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n, bool probe)
 {
+	char text[ADDR_TEXT], opens[400];
+
 	put_begin(b, unix_ms, "dns");
 	put_str(b, "q", d->q);
 	put_str(b, "type", d->type);
@@ -122,6 +131,12 @@ void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, un
 	putf(b, ",\"kept\":%u,\"dropped\":%u", d->kept, d->dropped);
 	if (d->rule)
 		put_str(b, "rule", d->rule);
+	if (d->first.family) {
+		put_str(b, "first", addr_format(&d->first, text));
+		put_str(b, "group", group_str[d->group]);
+	}
+	if (*audit_dns_opens(d, opens))
+		put_str(b, "open", opens);
 	if (d->server >= 0)
 		putf(b, ",\"server\":%d", d->server);
 	putf(b, ",\"ms\":%u,\"n\":%u%s}\n", d->ms, n, probe ? ",\"probe\":true" : "");
@@ -172,6 +187,21 @@ const char *audit_opens(const struct audit_refused *r, char *to)
 	default:
 		break;
 	}
+	return to;
+}
+
+const char *audit_dns_opens(const struct audit_dns *d, char *to)
+{
+	bool plain = *d->q && !strchr(d->q, '\\'); /* else no rule can mean it */
+	char text[ADDR_TEXT];
+
+	to[0] = '\0';
+	if (d->first.family && (d->group == GROUP_RESERVED || (d->group == GROUP_PRIVATE && !plain)))
+		(void)snprintf(to, 400, "--allow-egress %s", addr_format(&d->first, text));
+	else if (plain && (d->first.family ? d->group == GROUP_PRIVATE : d->rule && strcmp(d->rule, "name") == 0))
+		(void)snprintf(to, 400, "--allow-egress %s", d->q);
+	else if (d->rule && strcmp(d->rule, "reverse") == 0)
+		(void)snprintf(to, 400, "--allow-lan");
 	return to;
 }
 

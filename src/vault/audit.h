@@ -46,6 +46,8 @@ struct audit_dns {
 	unsigned int kept, dropped;
 	int server; /* -1: answered here or from the cache */
 	uint32_t ms;
+	struct addr first; /* dropped; family 0: none */
+	enum policy_group group; /* of that */
 };
 
 struct audit_refused {
@@ -67,6 +69,9 @@ void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refuse
 
 /* The option that would open it, "" when none does. @to has 400 bytes. */
 const char *audit_opens(const struct audit_refused *r, char *to);
+
+/* The same for a name: of what the filter left out, the first address. A rule by name covers private addresses only (8.4). */
+const char *audit_dns_opens(const struct audit_dns *d, char *to);
 
 struct audit_held;
 

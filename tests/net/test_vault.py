@@ -355,7 +355,7 @@ class Names(Case):
         self.assertEqual((a.rcode, a.addrs, a.ede), (0, [], 15))
         a = v.dns("lan.example")
         self.assertEqual((a.rcode, a.addrs, a.ede), (0, [], 15))
-        self.assertIn("--allow-lan", v.log())
+        self.assertIn("--allow-egress lan.example opens it", v.log())
         self.assertEqual(v.dns("six.example", "AAAA").addrs, [w.PUBLIC6])
         a = v.dns("svc.example", "HTTPS")
         self.assertIn(bytes([45, 0, 0, 10]), a.rrs[0][4])
@@ -835,12 +835,34 @@ class Audit(Case):
         self.assertIn({"v": 1, "k": "tcp", "id": 2, "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 80,
                        "verdict": "allow", "rule": "public", "via": "direct", "end": "error:session"}, lines)
         self.assertIn({"v": 1, "k": "dns", "q": "evil.example", "type": "A", "rcode": "NOERROR", "kept": 0, "dropped": 1,
-                       "rule": "rebind", "server": 0, "n": 1}, lines)
+                       "rule": "rebind", "first": "10.0.0.5", "group": "private", "open": "--allow-egress evil.example",
+                       "server": 0, "n": 1}, lines)
         self.assertIn({"v": 1, "k": "refused", "p": "tcp", "dst": w.LAN, "port": 5432, "rule": "private",
                        "open": "--allow-egress 192.168.1.20:5432", "n": 1}, lines)
         self.assertEqual(sum(l["n"] for l in lines if l["k"] == "refused" and l["dst"] == w.LAN), 3)
         self.assertIn({"v": 1, "k": "refused", "p": "tcp", "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 22,
                        "rule": "port", "open": "--allow-ssh www.example.org", "n": 1}, lines)
+
+    def test_names_say_what_opens_them(self):
+        zone = {"host.example": "10.99.0.1", "loop.example": "127.0.0.1", "fake.example": "198.18.0.9"}
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, zone[n])] if t == 1 else [], [], []))
+        w.resolvers(w.RESOLVER)
+        v = self.vault()
+        names = [*zone, "db", "printer.local", "5.0.0.10.in-addr.arpa", "1.0.0.127.in-addr.arpa", "use-application-dns.net"]
+        for n in names:
+            v.dns(n)
+        v.close()
+        self.assertEqual([(l["q"], l["rule"], l.get("group"), l.get("open")) for l in v.audit()],
+                         [("host.example", "rebind", "host", None), ("loop.example", "rebind", "never", None),
+                          ("fake.example", "rebind", "reserved", "--allow-egress 198.18.0.9"),
+                          ("db", "name", None, "--allow-egress db"),
+                          ("printer.local", "name", None, "--allow-egress printer.local"),
+                          ("5.0.0.10.in-addr.arpa", "reverse", None, "--allow-lan"),
+                          ("1.0.0.127.in-addr.arpa", "never", None, None), ("use-application-dns.net", "doh", None, None)])
+        self.assertIn("host.example: 10.99.0.1 left out; nothing opens it", v.log())
+        # And the one that is named does.
+        v = self.vault(0, rule("198.18.0.9"))
+        self.assertEqual(v.dns("fake.example").addrs, ["198.18.0.9"])
 
     def ends(self, v):
         return [(l["k"], l["dst"], l.get("port"), l["verdict"], l["rule"], l["end"]) for l in v.audit() if "end" in l]

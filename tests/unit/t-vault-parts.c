@@ -339,6 +339,38 @@ TEST(what_nothing_opens_says_so_by_absence)
 						       .closed = true }, to), "");
 }
 
+TEST(what_opens_a_name_depends_on_what_was_left_out)
+{
+	static const struct {
+		const char *q, *rule, *first;
+		enum policy_group group;
+		const char *opens;
+	} t[] = {
+		{ "db.corp", "rebind", "10.0.0.5", GROUP_PRIVATE, "--allow-egress db.corp" },
+		{ "a\\x00b", "rebind", "10.0.0.5", GROUP_PRIVATE, "--allow-egress 10.0.0.5" },
+		{ "fake.corp", "rebind", "198.18.0.9", GROUP_RESERVED, "--allow-egress 198.18.0.9" },
+		{ "me.corp", "rebind", "192.168.1.10", GROUP_HOST, "" },
+		{ "evil.corp", "rebind", "127.0.0.1", GROUP_NEVER, "" },
+		{ "evil.corp", "rebind", "169.254.169.254", GROUP_METADATA, "" },
+		{ "evil.corp", "rebind", "169.254.7.7", GROUP_LINK_LOCAL, "" },
+		{ "db", "name", NULL, 0, "--allow-egress db" },
+		{ "d\\x00b", "name", NULL, 0, "" },
+		{ "5.0.0.10.in-addr.arpa", "reverse", NULL, 0, "--allow-lan" },
+		{ "1.0.0.127.in-addr.arpa", "never", NULL, 0, "" },
+		{ "new.example", "rate", NULL, 0, "" },
+		{ "www.example", NULL, NULL, 0, "" },
+	};
+	char to[400];
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct audit_dns d = { .q = t[i].q, .rule = t[i].rule, .group = t[i].group };
+
+		if (t[i].first)
+			d.first = ip(t[i].first);
+		CHECK_STR(audit_dns_opens(&d, to), t[i].opens);
+	}
+}
+
 TEST(the_first_refusal_is_a_line_at_once_and_its_equals_are_one_more)
 {
 	struct audit_refused r = { POLICY_TCP, NULL, ip("10.0.0.1"), 80, STEP_PRIVATE };
