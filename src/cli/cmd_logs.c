@@ -269,7 +269,8 @@ static char *audit_text(const json_t *line)
 	else if (strcmp(k, "refused") == 0)
 		rest = xasprintf("%s %s  %s", member(line, "p"), at, rule);
 	else if (strcmp(k, "published") == 0)
-		rest = xasprintf("%s from %s  up %s  down %s  %lld ms  %s", member(line, "listen"), member(line, "peer"), up, down,
+		rest = xasprintf("%s%s%s from %s  up %s  down %s  %lld ms  %s", member(line, "p"), *member(line, "p") ? " " : "",
+				 member(line, "listen"), member(line, "peer"), up, down,
 				 (long long)number(line, "ms"), end);
 	else if (json_object_get(line, "up"))
 		rest = xasprintf("%s  %s  up %s  down %s  %lld ms  %s", at, member(line, "verdict"), up, down,

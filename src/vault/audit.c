@@ -112,6 +112,8 @@ void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f)
 void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_published *p)
 {
 	put_begin(b, unix_ms, "published");
+	if (p->udp)
+		put_str(b, "p", proto_str[POLICY_UDP]);
 	put_str(b, "listen", p->listen);
 	put_str(b, "peer", p->peer);
 	putf(b, ",\"port\":%u,\"up\":%llu,\"down\":%llu,\"ms\":%u", p->port, (unsigned long long)p->up,

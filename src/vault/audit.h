@@ -33,6 +33,7 @@ struct audit_flow {
 };
 
 struct audit_published {
+	bool udp;
 	const char *listen, *peer;
 	uint16_t port;
 	uint64_t up, down;

@@ -706,8 +706,44 @@ class Publish(Case):
             c.settimeout(0.1)
             with self.assertRaises(TimeoutError):
                 c.recv(64)
+        many = []
+        for _ in range(255):  # with these one peer too many: the oldest goes
+            c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            c.connect(s.getsockname())
+            c.send(b"x")
+            v.recv(w.UDP_IN)
+            many.append(c)
+        v.close()
+        lines = [(l["k"], l["p"], l["listen"], l["peer"], l["port"], l["up"], l["down"], l["end"]) for l in v.audit() if "end" in l]
+        name = lambda c: "%s:%d" % c.getsockname()
+        self.assertEqual(lines[0], ("published", "udp", name(s), name(a), 5000, 0, 6, "evicted"))
+        self.assertIn(("published", "udp", name(s), name(b), 5000, 8, 6, "error:session"), lines)
+        self.assertEqual(len(lines), 257)
+        for c in (a, b, s, *many):
             c.close()
-        s.close()
+
+    def test_a_lost_answer_of_wire_costs_no_place_for_ever(self):
+        s = socket.create_server(("127.0.0.1", 0), backlog=600)
+        v = self.vault(publish=[(s, 3000)])
+        clients = [socket.create_connection(s.getsockname()) for _ in range(513)]
+        asked = []
+        for _ in range(512):
+            slot, _, fd = v.recv(w.INBOUND)
+            os.close(fd)
+            asked.append(slot)
+        with self.assertRaises(TimeoutError):
+            v.recv(w.INBOUND, timeout=0.3)
+        closed = {v.recv(w.CLOSE, timeout=60)[0] for _ in range(512)}
+        self.assertEqual(closed, {slot | 0x80000000 for slot in asked})
+        slot, _, fd = v.recv(w.INBOUND)
+        v.send(w.INBOUND_DONE, asked[0], 0, struct.pack("<4I", TAKEN, 0, 0, 0))  # late, and no reason to end
+        v.send(w.INBOUND_DONE, slot, 1, struct.pack("<4I", TAKEN, 0, 0, 0))
+        v.dns("gateway.agent-vm.internal")
+        v.close()
+        self.assertEqual([l["end"] for l in v.audit() if "end" in l], ["error:ETIMEDOUT"] * 512 + ["error:session"])
+        os.close(fd)
+        for x in (s, *clients):
+            x.close()
 
 
 class Proxy(Case):

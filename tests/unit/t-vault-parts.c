@@ -311,9 +311,13 @@ TEST(audit_lines_have_their_form)
 			    "\"by\":\"dns\",\"dst\":\"192.168.1.10\",\"port\":5432,\"rule\":\"private\","
 			    "\"open\":\"--allow-egress 192.168.1.10:5432\",\"n\":3,\"probe\":true}\n");
 	buf_done(&b);
-	audit_put_published(&b, T, &(struct audit_published){ "127.0.0.1:3000", "127.0.0.1:50312", 3000, 120, 4096, 18, "fin" });
+	audit_put_published(&b, T, &(struct audit_published){ false, "127.0.0.1:3000", "127.0.0.1:50312", 3000, 120, 4096, 18, "fin" });
 	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"published\",\"listen\":\"127.0.0.1:3000\","
 			    "\"peer\":\"127.0.0.1:50312\",\"port\":3000,\"up\":120,\"down\":4096,\"ms\":18,\"end\":\"fin\"}\n");
+	buf_done(&b);
+	audit_put_published(&b, T, &(struct audit_published){ true, "127.0.0.1:53", "127.0.0.1:50312", 5300, 1, 2, 3, "idle" });
+	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"published\",\"p\":\"udp\",\"listen\":\"127.0.0.1:53\","
+			    "\"peer\":\"127.0.0.1:50312\",\"port\":5300,\"up\":1,\"down\":2,\"ms\":3,\"end\":\"idle\"}\n");
 	buf_done(&b);
 	audit_put_dns(&b, T, &(struct audit_dns){ "a\\x00\"", "A", "NXDOMAIN", NULL, 0, 0, -1, 0 }, 1, false);
 	CHECK(strstr(text(&b), "\"q\":\"a\\\\x00\\\"\",")); /* as JSON; read back it is a\x00" */
