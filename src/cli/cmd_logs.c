@@ -177,15 +177,39 @@ static const char *member(const json_t *line, const char *key)
 	return s ? s : "";
 }
 
-/* What the self-probe was refused is no news. A name whose answer lost all its addresses was refused, too. */
+/* The words of a rule for people; NULL: the rule's own. A question for a name was refused by those that say @dns. */
+static const struct rule_words {
+	const char *rule, *words;
+	bool dns;
+} rule_words[] = {
+	{ "private", "private network", false },
+	{ "rebind", NULL, true },
+	{ "name", "name that is not asked outside", true },
+	{ "reverse", "address of a private network", true },
+	{ "never", NULL, true },
+	{ "rate", "too many new names", true },
+	{ "type", "type that is not asked", true },
+	{ "no-network", "no network", true },
+};
+
+static const struct rule_words *words_of(const char *rule)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rule_words); i++)
+		if (strcmp(rule_words[i].rule, rule) == 0)
+			return &rule_words[i];
+	return NULL;
+}
+
+/* What the self-probe was refused is no news. A name whose answer lost addresses was refused, too. */
 static bool is_denied(const json_t *line)
 {
+	const struct rule_words *w = words_of(member(line, "rule"));
 	const char *verdict = member(line, "verdict");
 
 	if (json_is_true(json_object_get(line, "probe")))
 		return false;
 	if (strcmp(member(line, "k"), "dns") == 0)
-		return strcmp(member(line, "rule"), "rebind") == 0 && json_integer_value(json_object_get(line, "kept")) == 0;
+		return w && w->dns;
 	return strcmp(member(line, "k"), "refused") == 0 ||
 	       (*verdict && strcmp(verdict, "allow") != 0 && strcmp(verdict, "inspect") != 0);
 }
@@ -245,7 +269,8 @@ static char *audit_text(const json_t *line)
 	else if (strcmp(k, "refused") == 0)
 		rest = xasprintf("%s %s  %s", member(line, "p"), at, rule);
 	else if (strcmp(k, "published") == 0)
-		rest = xasprintf("%s from %s  up %s  down %s  %lld ms  %s", member(line, "listen"), member(line, "peer"), up, down,
+		rest = xasprintf("%s%s%s from %s  up %s  down %s  %lld ms  %s", member(line, "p"), *member(line, "p") ? " " : "",
+				 member(line, "listen"), member(line, "peer"), up, down,
 				 (long long)number(line, "ms"), end);
 	else if (json_object_get(line, "up"))
 		rest = xasprintf("%s  %s  up %s  down %s  %lld ms  %s", at, member(line, "verdict"), up, down,
@@ -258,14 +283,30 @@ static char *audit_text(const json_t *line)
 	return xasprintf("%.8s  %s  %s%s", strlen(t) >= 19 ? t + 11 : t, k, rest, probe ? "  self-probe" : "");
 }
 
-/* 20:01:09  3x  tcp 192.168.1.10:5432 (db.lan)  private network  --allow-egress 192.168.1.10:5432 */
+/* Why, in words. Of an answer: what was left out, and whether anything stayed. Caller owns. */
+static char *why(const json_t *line)
+{
+	const char *rule = member(line, "rule"), *first = member(line, "first"), *group = member(line, "group");
+	const struct rule_words *w = words_of(*first ? group : rule);
+	const char *text = w && w->words ? w->words : *first ? group : *rule ? rule : member(line, "code");
+	json_int_t kept = number(line, "kept"), dropped = number(line, "dropped");
+
+	if (!*first)
+		return xstrdup(text);
+	if (dropped + kept == 1)
+		return xasprintf("%s left out, %s", first, text);
+	return xasprintf("%lld of %lld addresses left out, first %s, %s", (long long)dropped, (long long)(dropped + kept), first, text);
+}
+
+/* 20:01:09  3x  tcp 192.168.1.10:5432 (db.lan)  private network  --allow-egress 192.168.1.10:5432
+ * 20:01:12  1x  dns intra.corp A  10.1.2.3 left out, private network  --allow-egress intra.corp */
 static char *denied_text(const json_t *line)
 {
 	const char *t = member(line, "t"), *dst = member(line, "dst"), *q = member(line, "q");
-	const char *open = member(line, "open"), *rule = member(line, "rule"), *p = member(line, "p");
+	const char *open = member(line, "open"), *p = member(line, "p");
 	json_int_t n = number(line, "n");
 	AUTO_FREE(char, what);
-	AUTO_FREE(char, opens);
+	AUTO_FREE(char, because);
 
 	if (*dst)
 		what = where(line);
@@ -273,12 +314,9 @@ static char *denied_text(const json_t *line)
 		what = xasprintf("dns %s %s", q, member(line, "type"));
 	else
 		what = xasprintf("%s %s%s", member(line, "method"), member(line, "host"), member(line, "path"));
-	/* Its addresses may be private ones or this host's; only the first can be opened. */
-	opens = *q ? xasprintf("--allow-egress %s, if it is a private address", q) : NULL;
+	because = why(line);
 	return xasprintf("%.8s  %lldx  %s%s%s  %s  %s", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), p,
-			 *p ? " " : "", what,
-			 strcmp(rule, "private") == 0 ? "private network" : (*rule ? rule : member(line, "code")),
-			 *open ? open : opens ? opens : "cannot be opened");
+			 *p ? " " : "", what, because, *open ? open : "cannot be opened");
 }
 
 static void show_audit_file(int dirfd, const char *name, bool denied, struct out *out)

@@ -1,5 +1,6 @@
 #include "cli/netplan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/macros.h"
@@ -171,6 +172,27 @@ static bool proxy_on_loopback(const struct network_proxy *p)
 	return false;
 }
 
+/* A rule in words: "192.168.1.10 port 5432", "10.1.0.0/16 ports 8000-8099 tcp", "ssh gitlab.com". */
+static void add_rule(char **text, const char *word, bool ssh)
+{
+	char addr[ADDR_TEXT], net[ADDR_TEXT + 8], ports[32] = "";
+	struct policy_rule r = { 0 };
+	AUTO_FREE(char, words);
+	struct err err;
+
+	/* Its form was checked with the words. */
+	(void)(ssh ? ssh_dest_parse : egress_parse)(word, &r, &err);
+	(void)snprintf(net, sizeof(net), r.net.bits == (r.net.addr.family == AF_INET ? 32 : 128) ? "%s" : "%s/%u",
+		       addr_format(&r.net.addr, addr), r.net.bits);
+	if (r.lo != r.hi)
+		(void)snprintf(ports, sizeof(ports), " ports %u-%u", r.lo, r.hi);
+	else if (r.lo != (ssh ? 22 : 0))
+		(void)snprintf(ports, sizeof(ports), " port %u", r.lo);
+	words = xasprintf(", %s%s%s%s", ssh ? "ssh " : "", r.name[0] ? r.name : net, ports,
+			  ssh || r.tcp == r.udp ? "" : r.tcp ? " tcp" : " udp");
+	str_append(text, words);
+}
+
 char *netplan_text(const struct launch_args *args, const struct network_plan *net)
 {
 	char *text = xstrdup(net->no_network ? "none" : "public internet");
@@ -181,14 +203,10 @@ char *netplan_text(const struct launch_args *args, const struct network_plan *ne
 		str_append(&text, ", LAN");
 	if (net->allow_host)
 		str_append(&text, ", this host");
-	for (size_t i = 0; i < args->allow_egress.n; i++) {
-		str_append(&text, ", ");
-		str_append(&text, args->allow_egress.v[i]);
-	}
-	for (size_t i = 0; i < args->allow_ssh.n; i++) {
-		str_append(&text, ", ssh ");
-		str_append(&text, args->allow_ssh.v[i]);
-	}
+	for (size_t i = 0; i < args->allow_egress.n; i++)
+		add_rule(&text, args->allow_egress.v[i], false);
+	for (size_t i = 0; i < args->allow_ssh.n; i++)
+		add_rule(&text, args->allow_ssh.v[i], true);
 	if (net->proxy.text) {
 		str_append(&text, ", by proxy ");
 		str_append(&text, net->proxy.text);

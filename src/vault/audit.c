@@ -1,5 +1,6 @@
 #include "vault/audit.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,17 +18,23 @@
 #define OUT_MAX (1 << 20)
 #define OUT_WRITE (64 << 10)
 
-/* Refusals and DNS lines wait here for their equals. */
+/* What a line stands for already, and how often it happened again since. */
 struct audit_held {
 	bool used, is_dns;
 	unsigned int n;
-	int64_t until_ns, unix_ms;
+	int64_t until_ns;
 	struct audit_refused refused;
 	struct audit_dns dns;
 	char q[DNS_TEXT_LEN], type[12];
 };
 
 static const char *const proto_str[] = { [POLICY_TCP] = "tcp", [POLICY_UDP] = "udp", [POLICY_ECHO] = "echo" };
+
+static const char *const group_str[] = {
+	[GROUP_GATEWAY] = "gateway", [GROUP_NEVER] = "never", [GROUP_HOST] = "host", [GROUP_METADATA] = "metadata",
+	[GROUP_LINK_LOCAL] = "link-local", [GROUP_PRIVATE] = "private", [GROUP_RESERVED] = "reserved", [GROUP_PUBLIC] = "public",
+};
+static_assert(ARRAY_SIZE(group_str) == GROUPS, "group_str[] is incomplete");
 
 static void putf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
@@ -99,12 +106,14 @@ void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f)
 	putf(b, ",\"ms\":%u", f->ms);
 	if (f->end)
 		put_str(b, "end", f->end);
-	putf(b, "}\n");
+	putf(b, "%s}\n", f->probe ? ",\"probe\":true" : "");
 }
 
 void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_published *p)
 {
 	put_begin(b, unix_ms, "published");
+	if (p->udp)
+		put_str(b, "p", proto_str[POLICY_UDP]);
 	put_str(b, "listen", p->listen);
 	put_str(b, "peer", p->peer);
 	putf(b, ",\"port\":%u,\"up\":%llu,\"down\":%llu,\"ms\":%u", p->port, (unsigned long long)p->up,
@@ -115,6 +124,8 @@ void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_publ
 
 void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n, bool probe)
 {
+	char text[ADDR_TEXT], opens[400];
+
 	put_begin(b, unix_ms, "dns");
 	put_str(b, "q", d->q);
 	put_str(b, "type", d->type);
@@ -122,6 +133,12 @@ void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, un
 	putf(b, ",\"kept\":%u,\"dropped\":%u", d->kept, d->dropped);
 	if (d->rule)
 		put_str(b, "rule", d->rule);
+	if (d->first.family) {
+		put_str(b, "first", addr_format(&d->first, text));
+		put_str(b, "group", group_str[d->group]);
+	}
+	if (*audit_dns_opens(d, opens))
+		put_str(b, "open", opens);
 	if (d->server >= 0)
 		putf(b, ",\"server\":%d", d->server);
 	putf(b, ",\"ms\":%u,\"n\":%u%s}\n", d->ms, n, probe ? ",\"probe\":true" : "");
@@ -147,13 +164,16 @@ const char *audit_opens(const struct audit_refused *r, char *to)
 
 	(void)addr_format(&r->dst, text);
 	to[0] = '\0';
-	switch (r->step) {
-	case STEP_HOST:
-		(void)snprintf(to, 400, "--allow-host");
-		break;
+	switch (r->closed ? STEP_NEVER : r->step) {
 	case STEP_PORT:
 		if (r->proto == POLICY_TCP && r->port == 22) {
 			(void)snprintf(to, 400, "--allow-ssh %s", r->name ? r->name : text);
+			break;
+		}
+		__attribute__((fallthrough));
+	case STEP_HOST:
+		if (r->step == STEP_HOST && r->alias) {
+			(void)snprintf(to, 400, "--allow-host");
 			break;
 		}
 		__attribute__((fallthrough));
@@ -169,6 +189,21 @@ const char *audit_opens(const struct audit_refused *r, char *to)
 	default:
 		break;
 	}
+	return to;
+}
+
+const char *audit_dns_opens(const struct audit_dns *d, char *to)
+{
+	bool plain = *d->q && !strchr(d->q, '\\'); /* else no rule can mean it */
+	char text[ADDR_TEXT];
+
+	to[0] = '\0';
+	if (d->first.family && (d->group == GROUP_RESERVED || (d->group == GROUP_PRIVATE && !plain)))
+		(void)snprintf(to, 400, "--allow-egress %s", addr_format(&d->first, text));
+	else if (plain && (d->first.family ? d->group == GROUP_PRIVATE : d->rule && strcmp(d->rule, "name") == 0))
+		(void)snprintf(to, 400, "--allow-egress %s", d->q);
+	else if (d->rule && strcmp(d->rule, "reverse") == 0)
+		(void)snprintf(to, 400, "--allow-lan");
 	return to;
 }
 
@@ -263,22 +298,29 @@ void audit_published(struct audit *a, const struct audit_published *p)
 	line(a, &b);
 }
 
-static void let_go(struct audit *a, struct audit_held *h)
+static void held_line(struct audit *a, const struct audit_held *h, unsigned int n)
 {
 	struct buf b;
 
 	buf_init(&b, LINE_MAX_BYTES);
 	if (h->is_dns)
-		audit_put_dns(&b, h->unix_ms, &h->dns, h->n, a->probing);
+		audit_put_dns(&b, wall_ms(), &h->dns, n, a->probing);
 	else
-		audit_put_refused(&b, h->unix_ms, &h->refused, h->n, a->probing);
+		audit_put_refused(&b, wall_ms(), &h->refused, n, a->probing);
 	line(a, &b);
+}
+
+static void let_go(struct audit *a, struct audit_held *h)
+{
+	if (h->n > 0)
+		held_line(a, h, h->n);
 	h->used = false;
 }
 
 static bool equal_refused(const struct audit_refused *x, const struct audit_refused *y)
 {
-	return x->proto == y->proto && x->port == y->port && x->step == y->step && addr_equal(&x->dst, &y->dst);
+	return x->proto == y->proto && x->port == y->port && x->step == y->step && x->closed == y->closed &&
+	       addr_equal(&x->dst, &y->dst);
 }
 
 static bool equal_dns(const struct audit_dns *x, const struct audit_dns *y)
@@ -302,13 +344,12 @@ static struct audit_held *place(struct audit *a)
 	return oldest;
 }
 
+/* The first is told at once. */
 static void hold(struct audit *a, struct audit_held *h, int64_t now)
 {
 	h->used = true;
-	h->n = 1;
 	h->until_ns = now + AUDIT_JOIN_NS;
-	h->unix_ms = wall_ms();
-	(void)a;
+	held_line(a, h, 1);
 }
 
 void audit_refused(struct audit *a, const struct audit_refused *r, int64_t now)

@@ -1,6 +1,7 @@
 /* audit.jsonl: what the session opened, and what was refused (network page 9.5; members and their order are fixed there).
  *
- * Refusals and DNS lines that are equal within 10 s are one line with "n". The file is rotated at 64 MiB into the second
+ * The first of equal refusals, or DNS lines, is a line at once; what follows it within 10 s is one more line, with "n". "t" is
+ * when a line was written, so the file is in order. The file is rotated at 64 MiB into the second
  * descriptor, one older file is kept. A full disk costs lines, which are counted, never the session. */
 #pragma once
 
@@ -28,9 +29,11 @@ struct audit_flow {
 	uint64_t up, down;
 	uint32_t ms;
 	const char *end; /* NULL: it lives */
+	bool probe;	 /* the self-probe's, not the agent's */
 };
 
 struct audit_published {
+	bool udp;
 	const char *listen, *peer;
 	uint16_t port;
 	uint64_t up, down;
@@ -44,6 +47,8 @@ struct audit_dns {
 	unsigned int kept, dropped;
 	int server; /* -1: answered here or from the cache */
 	uint32_t ms;
+	struct addr first; /* dropped; family 0: none */
+	enum policy_group group; /* of that */
 };
 
 struct audit_refused {
@@ -52,6 +57,8 @@ struct audit_refused {
 	struct addr dst;
 	uint16_t port;
 	enum policy_step step;
+	bool alias;  /* dst is the host's alias, not an address of its own */
+	bool closed; /* the policy allows it, and no option opens it */
 };
 
 /* One line with its newline into @b. @unix_ms: wall clock. Pure. */
@@ -63,6 +70,9 @@ void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refuse
 
 /* The option that would open it, "" when none does. @to has 400 bytes. */
 const char *audit_opens(const struct audit_refused *r, char *to);
+
+/* The same for a name: of what the filter left out, the first address. A rule by name covers private addresses only (8.4). */
+const char *audit_dns_opens(const struct audit_dns *d, char *to);
 
 struct audit_held;
 

@@ -111,6 +111,8 @@ struct result {
 	const char *reason;
 	const char *rule;
 	unsigned int kept, dropped;
+	struct addr first; /* dropped */
+	enum policy_group group;
 };
 
 static void answer(struct vault *v, const struct ask *a, const struct result *r)
@@ -143,9 +145,9 @@ static void line(struct vault *v, const char *text, uint16_t type, const struct 
 {
 	char name[12];
 
-	audit_dns(&v->audit, &(struct audit_dns){ .q = text, .type = dns_type_str(type, name), .rcode = dns_rcode_str(v->dns->m.rcode),
-						  .rule = r->rule, .kept = r->kept, .dropped = r->dropped, .server = r->server,
-						  .ms = (uint32_t)ms }, v->now);
+	audit_dns(&v->audit, &(struct audit_dns){
+		.q = text, .type = dns_type_str(type, name), .rcode = dns_rcode_str(v->dns->m.rcode), .rule = r->rule, .kept = r->kept,
+		.dropped = r->dropped, .server = r->server, .ms = (uint32_t)ms, .first = r->first, .group = r->group }, v->now);
 }
 
 static int tie(void *ctx, const struct addr *a, const char *name, uint32_t ttl_s)
@@ -161,7 +163,7 @@ static void filter(struct vault *v, const char *text, struct result *r)
 	static const struct prefix local_proxies = { { AF_INET, { 198, 18 } }, 15 };
 	struct filter f = { .policy = &v->policy, .name = text, .ipv4 = v->ipv4, .ipv6 = v->ipv6, .tie = tie, .ctx = v };
 	struct dns_msg *m = &v->dns->m;
-	char addr[ADDR_TEXT];
+	char addr[ADDR_TEXT], opens[400];
 
 	if (v->routes.stale)
 		routes_refresh(&v->routes, &v->policy);
@@ -171,17 +173,23 @@ static void filter(struct vault *v, const char *text, struct result *r)
 	if (f.dropped == 0)
 		return;
 	r->rule = policy_step_str[STEP_REBIND];
+	r->first = f.first_dropped;
+	r->group = policy_group(&v->policy, &f.first_dropped, ROUTE_UNKNOWN);
 	if (f.kept == 0) {
 		r->ede = EDE_BLOCKED;
-		r->reason = "agent-vm: only addresses of the LAN or of this host; --allow-lan or --allow-egress NAME opens private ones";
+		r->reason = r->group == GROUP_PRIVATE ? "agent-vm: only addresses of the LAN; --allow-lan or --allow-egress NAME opens them" :
+							"agent-vm: only addresses that no rule by name opens";
 	}
+	if (v->audit.probing)
+		return;
 	if (addr_in(&f.first_dropped, &local_proxies) && names_inspected(&v->policy, text) && !v->dns->warned_198) {
 		v->dns->warned_198 = true;
 		log_warn("dns: %s is %s, an address of a local proxy on this host; --allow-egress 198.18.0.0/15 opens it", text,
 			 addr_format(&f.first_dropped, addr));
 	} else if (f.kept == 0) {
-		log_info("dns: %s: %s left out; --allow-lan or --allow-egress %s opens it if it is a private address", text,
-			 addr_format(&f.first_dropped, addr), text);
+		(void)audit_dns_opens(&(struct audit_dns){ .q = text, .first = r->first, .group = r->group }, opens);
+		log_info("dns: %s: %s left out; %s opens it", text, addr_format(&f.first_dropped, addr),
+			 *opens ? opens : "nothing");
 	}
 }
 

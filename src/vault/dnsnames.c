@@ -203,7 +203,7 @@ enum names_do names_local(const struct vault_config *cfg, const struct policy *p
 		if (!reverse_hidden(p, &a))
 			return NAMES_ASK;
 		m->rcode = DNS_NXDOMAIN;
-		*ret_rule = "reverse";
+		*ret_rule = policy_group(p, &a, ROUTE_UNKNOWN) == GROUP_NEVER ? "never" : "reverse";
 		return NAMES_ANSWER;
 	}
 	if (probe(cfg, p, name, text, m) != NAMES_ASK)
@@ -211,9 +211,10 @@ enum names_do names_local(const struct vault_config *cfg, const struct policy *p
 	if (strcmp(text, "_dns.resolver.arpa") == 0)
 		return NAMES_ANSWER; /* RFC 9462: no other resolver is offered */
 	m->rcode = DNS_NXDOMAIN;
-	*ret_rule = "name";
+	*ret_rule = "doh"; /* a browser's question whether it may use its own resolver: nothing is refused by the answer */
 	if (strcmp(text, "use-application-dns.net") == 0)
 		return NAMES_ANSWER;
+	*ret_rule = "name";
 	for (size_t i = 0; i < ARRAY_SIZE(kept_back); i++)
 		if (is_below(text, kept_back[i]) && !ruled(p, text))
 			return NAMES_ANSWER;

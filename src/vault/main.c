@@ -364,6 +364,7 @@ static int run(struct vault *v, struct err *err)
 	tell(NET_CTL_READY, ready);
 	r = loop(v, err);
 	opens_end(v);
+	publish_end(v);
 	(void)audit_flush(&v->audit, v->now, true);
 	return r;
 }

@@ -56,7 +56,7 @@ struct open {
 	uint16_t to_port;
 	struct policy_answer answer;
 	char standin[POLICY_NAME_MAX + 1]; /* the name that dst stands for, "" */
-	bool alias, proxied;
+	bool alias, proxied, probe;
 	size_t proxy_at;
 	int fd;
 	int64_t start, until;
@@ -67,7 +67,7 @@ struct flow {
 	bool used;
 	enum policy_proto proto;
 	uint8_t verdict, step;
-	bool proxied, noted;
+	bool proxied, noted, probe;
 	uint16_t port;
 	uint32_t slot, generation;
 	struct addr dst;
@@ -124,6 +124,14 @@ static void note_unlist(struct opens *o, struct flow *f)
 	f->noted = true;
 }
 
+static struct flow flow_of(struct vault *v, const struct open *p)
+{
+	return (struct flow){ .used = true, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
+			      .proxied = p->proxied, .probe = p->probe, .port = p->port, .slot = p->slot,
+			      .generation = p->generation, .dst = p->dst,
+			      .id = ++v->opens->last_id, .start = p->start };
+}
+
 static void flow_add(struct vault *v, const struct open *p)
 {
 	struct opens *o = v->opens;
@@ -139,9 +147,9 @@ static void flow_add(struct vault *v, const struct open *p)
 	else
 		o->free = o->flows[i - 1].next;
 	f = &o->flows[i - 1];
-	*f = (struct flow){ .used = true, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
-			    .proxied = p->proxied, .port = p->port, .slot = p->slot, .generation = p->generation, .dst = p->dst,
-			    .id = ++o->last_id, .start = p->start, .next = *bucket, .older = o->newest };
+	*f = flow_of(v, p);
+	f->next = *bucket;
+	f->older = o->newest;
 	*bucket = i;
 	*(o->newest ? &o->flows[o->newest - 1].newer : &o->oldest) = i;
 	o->newest = i;
@@ -158,7 +166,7 @@ static void flow_line(struct vault *v, const struct flow *f, const struct net_en
 		.proto = f->proto, .id = f->id, .name = name, .dst = f->dst, .port = f->port, .verdict = f->verdict,
 		.step = f->step, .via = f->proto != POLICY_TCP ? NULL : f->proxied ? v->cfg.proxy.text : "direct",
 		.counted = e, .up = e ? e->up : 0, .down = e ? e->down : 0,
-		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end });
+		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end, .probe = f->probe });
 }
 
 static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
@@ -183,8 +191,19 @@ static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 	o->free = i;
 }
 
+/* What was allowed and came to nothing is a line as well. */
+static void open_line(struct vault *v, const struct open *p, const char *end)
+{
+	struct flow f = flow_of(v, p);
+
+	flow_line(v, &f, NULL, end);
+}
+
 void opens_end(struct vault *v)
 {
+	for (size_t i = 0; i < OPENS_MAX; i++)
+		if (v->opens->v[i].state != OPEN_FREE)
+			open_line(v, &v->opens->v[i], "error:session");
 	for (uint32_t i = 0; i < v->opens->used_to; i++)
 		if (v->opens->flows[i].used)
 			flow_line(v, &v->opens->flows[i], NULL, "error:session");
@@ -239,13 +258,20 @@ static void refuse(struct vault *v, struct open *p)
 {
 	const char *name = p->standin[0] ? p->standin : ties_names(&v->ties, &p->dst, v->now)[0];
 
-	audit_refused(&v->audit, &(struct audit_refused){ p->proto, name, p->dst, p->port, p->answer.step }, v->now);
+	audit_refused(&v->audit, &(struct audit_refused){
+		p->proto, name, p->dst, p->port, p->answer.step, .alias = p->answer.group == GROUP_GATEWAY,
+		.closed = p->answer.verdict != POLICY_REFUSE }, v->now);
 	reply(v, p, NET_REFUSED, 0, -1);
 	open_free(v, p);
 }
 
 static void fail(struct vault *v, struct open *p, int error)
 {
+	const char *name = strerrorname_np(error);
+	char end[40];
+
+	(void)snprintf(end, sizeof(end), "error:%s", name ? name : "io");
+	open_line(v, p, end);
 	if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL)
 		log_warn("open: refused for lack of something on this host: %s", strerror(error));
 	reply(v, p, NET_FAILED, error, -1);
@@ -486,7 +512,7 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 	assert(p);
 	*p = (struct open){ .state = OPEN_CONNECTING, .gen = p->gen, .proto = proto, .slot = m->head.slot,
 			    .generation = m->head.generation, .port = m->port, .fd = -1, .start = v->now,
-			    .until = v->now + CONNECT_NS };
+			    .probe = v->audit.probing, .until = v->now + CONNECT_NS };
 	(void)net_addr_get(&m->dst, &p->dst);
 	o->n++;
 	o->waiting[proto]++;
@@ -513,9 +539,10 @@ void opens_message(struct vault *v, int type, const void *msg)
 	case NET_CANCEL:
 		p = open_find(o, h.slot, h.generation, -1);
 		f = p ? NULL : flow_find(o, h.slot, h.generation);
-		if (p)
+		if (p) {
+			open_line(v, p, "error:ECANCELED");
 			open_free(v, p);
-		else if (f)
+		} else if (f)
 			flow_end(v, f, NULL); /* the answer was on its way */
 		break;
 	case NET_ENDED:

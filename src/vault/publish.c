@@ -1,8 +1,9 @@
 /* Published ports (network page 9.2): connections and datagrams from outside into the guest.
  *
  * TCP: accept, hand the socket to wire, keep a record until wire says that it ended. At most INBOUND_ASKED wait for wire's
- * answer; beyond that nothing is accepted, the clients wait in the backlog. UDP: a number per peer, PEERS_MAX, idle 60 s;
- * answers go to that peer only, and the unconnected socket never leaves this process.
+ * answer; beyond that nothing is accepted, the clients wait in the backlog. wire gives a connection up after 6 s, but its
+ * answer may be lost when the link to it is full, so a place is free again after 20 s. UDP: a number per peer, PEERS_MAX, idle
+ * 60 s, then a line in the audit; answers go to that peer only, and the unconnected socket never leaves this process.
  *
  * With --auto-publish TCP sockets come and go while the session runs (proto/vaultcfg.h); connections outlive theirs. */
 #include <errno.h>
@@ -22,6 +23,7 @@
 
 #define INBOUND_ASKED 512
 #define INBOUND_MAX 16384
+#define INBOUND_NS (20 * NS)
 #define PEERS_MAX 256
 #define PEER_IDLE_NS (60 * NS)
 #define PAUSE_NS (100 * MS)
@@ -41,7 +43,8 @@ struct inbound {
 struct peer {
 	bool used;
 	uint16_t publish;
-	int64_t seen;
+	int64_t start, seen;
+	uint64_t up, down;
 	struct sockaddr_storage from;
 	socklen_t from_n;
 };
@@ -50,6 +53,7 @@ struct publish {
 	struct inbound *in;
 	uint32_t free, used_to;
 	size_t asked;
+	int64_t asked_until; /* no place that waits has to be given up before */
 	int64_t pause_until; /* 0: none */
 	bool stopped;
 	struct peer peers[PEERS_MAX];
@@ -199,7 +203,8 @@ static bool accept_one(struct vault *v, uint16_t at)
 	*in = (struct inbound){ .state = INBOUND_WAITS, .generation = in->generation, .port = v->cfg.publishes[at].port,
 				.start = v->now, .peer = peer };
 	memcpy(in->listen, v->cfg.publishes[at].listen, sizeof(in->listen));
-	p->asked++;
+	if (p->asked++ == 0)
+		p->asked_until = v->now + INBOUND_NS;
 	m = (struct net_inbound){ .head = net_head(NET_INBOUND, sizeof(m), i - 1, in->generation),
 				  .port = v->cfg.publishes[at].port, .family = NET_V4 };
 	wire_send(v, &m, sizeof(m), fd);
@@ -245,6 +250,16 @@ static void published_line(struct vault *v, const struct inbound *in, const stru
 		.ms = e ? e->ms : (uint32_t)((v->now - in->start) / MS), .end = end });
 }
 
+static void peer_line(struct vault *v, const struct peer *q, const char *end)
+{
+	char peer[ADDR_TEXT + 16];
+
+	peer_text(&q->from, peer, sizeof(peer));
+	audit_published(&v->audit, &(struct audit_published){
+		.udp = true, .listen = v->cfg.publishes[q->publish].listen, .peer = peer, .port = v->cfg.publishes[q->publish].port,
+		.up = q->up, .down = q->down, .ms = (uint32_t)((v->now - q->start) / MS), .end = end });
+}
+
 bool publish_ended(struct vault *v, const struct net_ended *e)
 {
 	static const char *const ends[] = {
@@ -268,14 +283,17 @@ static void udp_out(struct vault *v, const void *msg, size_t n)
 	struct publish *p = v->publish;
 	struct net_datagram d;
 	struct peer *peer;
+	ssize_t k;
 
 	memcpy(&d, msg, sizeof(d));
 	peer = &p->peers[d.peer % PEERS_MAX];
 	if (d.peer >= PEERS_MAX || !peer->used || v->cfg.publishes[peer->publish].port != d.port)
 		return; /* forgotten meanwhile */
 	peer->seen = v->now;
-	(void)sendto(v->cfg.publishes[peer->publish].fd, (const char *)msg + sizeof(d), n - sizeof(d), MSG_DONTWAIT | MSG_NOSIGNAL,
-		     (struct sockaddr *)&peer->from, peer->from_n);
+	k = sendto(v->cfg.publishes[peer->publish].fd, (const char *)msg + sizeof(d), n - sizeof(d), MSG_DONTWAIT | MSG_NOSIGNAL,
+		   (struct sockaddr *)&peer->from, peer->from_n);
+	if (k > 0)
+		peer->up += (uint64_t)k;
 }
 
 bool publish_message(struct vault *v, int type, const void *msg, size_t n)
@@ -289,6 +307,8 @@ bool publish_message(struct vault *v, int type, const void *msg, size_t n)
 		return true;
 	}
 	memcpy(&done, msg, sizeof(done));
+	if (done.head.slot < p->used_to && done.head.generation < p->in[done.head.slot].generation)
+		return true; /* asked, and given up since */
 	in = find(p, done.head.slot, done.head.generation);
 	if (!in || in->state != INBOUND_WAITS)
 		return false;
@@ -317,8 +337,11 @@ static size_t peer_of(struct vault *v, uint16_t at, const struct sockaddr_storag
 		if (!q->used ? p->peers[oldest].used : p->peers[oldest].used && q->seen < p->peers[oldest].seen)
 			oldest = i;
 	}
-	p->n_peers += !p->peers[oldest].used;
-	p->peers[oldest] = (struct peer){ .used = true, .publish = at, .from = *from, .from_n = from_n };
+	if (p->peers[oldest].used)
+		peer_line(v, &p->peers[oldest], "evicted");
+	else
+		p->n_peers++;
+	p->peers[oldest] = (struct peer){ .used = true, .publish = at, .start = v->now, .from = *from, .from_n = from_n };
 	return oldest;
 }
 
@@ -340,6 +363,7 @@ static bool datagram_in(struct vault *v, uint16_t at)
 	i = peer_of(v, at, &from, from_n);
 	peer = &v->publish->peers[i];
 	peer->seen = v->now;
+	peer->down += (uint64_t)k;
 	*d = (struct net_datagram){ .head = net_head(NET_UDP_IN, sizeof(*d) + (size_t)k, 0, 0),
 				    .peer = (uint32_t)i, .port = v->cfg.publishes[at].port,
 				    .bytes = (uint16_t)k };
@@ -363,11 +387,52 @@ void publish_event(struct vault *v, uint16_t slot)
 			break;
 }
 
+/* wire is told as well, so that the client is. */
+static void give_up(struct vault *v)
+{
+	struct publish *p = v->publish;
+	int64_t until = v->now + INBOUND_NS;
+
+	for (uint32_t i = 0; i < p->used_to; i++) {
+		struct inbound *in = &p->in[i];
+		struct net_head m = net_head(NET_CLOSE, sizeof(m), i | NET_SLOT_INBOUND, in->generation);
+
+		if (in->state != INBOUND_WAITS)
+			continue;
+		if (in->start + INBOUND_NS > v->now) {
+			until = sooner(until, in->start + INBOUND_NS);
+			continue;
+		}
+		wire_send(v, &m, sizeof(m), -1);
+		published_line(v, in, NULL, "error:ETIMEDOUT");
+		inbound_free(p, in);
+	}
+	p->asked_until = until;
+	if (p->stopped && !p->pause_until && p->asked < INBOUND_ASKED)
+		watch(v, true);
+}
+
+void publish_end(struct vault *v)
+{
+	struct publish *p = v->publish;
+
+	for (uint32_t i = 0; i < p->used_to; i++)
+		if (p->in[i].state != INBOUND_FREE)
+			published_line(v, &p->in[i], NULL, "error:session");
+	for (size_t i = 0; i < PEERS_MAX; i++)
+		if (p->peers[i].used)
+			peer_line(v, &p->peers[i], "error:session");
+}
+
 int64_t publish_tick(struct vault *v)
 {
 	struct publish *p = v->publish;
 	int64_t next = -1;
 
+	if (p->asked > 0 && p->asked_until <= v->now)
+		give_up(v);
+	if (p->asked > 0)
+		next = p->asked_until;
 	if (p->pause_until && p->pause_until <= v->now) {
 		p->pause_until = 0;
 		if (p->asked < INBOUND_ASKED)
@@ -377,6 +442,7 @@ int64_t publish_tick(struct vault *v)
 		struct peer *q = &p->peers[i];
 
 		if (q->used && q->seen + PEER_IDLE_NS <= v->now) {
+			peer_line(v, q, "idle");
 			q->used = false;
 			p->n_peers--;
 		}

@@ -128,6 +128,8 @@ void publish_event(struct vault *v, uint16_t slot);
 bool publish_message(struct vault *v, int type, const void *msg, size_t n);
 bool publish_ended(struct vault *v, const struct net_ended *e);
 int64_t publish_tick(struct vault *v);
+/* What lives gets its line; as opens_end(). */
+void publish_end(struct vault *v);
 /* @fd: taken; one that listens no more is nothing to do. -ENOSPC: no place; another negative errno. */
 int publish_add(struct vault *v, const struct vault_listen *l, int fd);
 /* Is this port of the host one that this session publishes on? */

@@ -280,6 +280,15 @@ class Refusals(Case):
         self.assertEqual((o.outcome, o.step), (REFUSED, "host"))
         with self.assertRaises(TimeoutError):
             v.recv(w.INBOUND, timeout=0.2)
+        v.close()
+        self.assertEqual([(l["rule"], l.get("open")) for l in v.audit()], [("host", None)])  # --allow-host is on already
+
+    def test_what_opens_the_host(self):
+        v = self.vault()
+        for dst in ("192.0.0.1", "10.99.0.1"):
+            self.assertEqual(v.tcp(dst, 8080).step, "host")
+        v.close()
+        self.assertEqual([l["open"] for l in v.audit()], ["--allow-host", "--allow-egress 10.99.0.1:8080"])
 
 
 class Names(Case):
@@ -349,7 +358,7 @@ class Names(Case):
         self.assertEqual((a.rcode, a.addrs, a.ede), (0, [], 15))
         a = v.dns("lan.example")
         self.assertEqual((a.rcode, a.addrs, a.ede), (0, [], 15))
-        self.assertIn("--allow-lan", v.log())
+        self.assertIn("--allow-egress lan.example opens it", v.log())
         self.assertEqual(v.dns("six.example", "AAAA").addrs, [w.PUBLIC6])
         a = v.dns("svc.example", "HTTPS")
         self.assertIn(bytes([45, 0, 0, 10]), a.rrs[0][4])
@@ -715,8 +724,44 @@ class Publish(Case):
             c.settimeout(0.1)
             with self.assertRaises(TimeoutError):
                 c.recv(64)
+        many = []
+        for _ in range(255):  # with these one peer too many: the oldest goes
+            c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            c.connect(s.getsockname())
+            c.send(b"x")
+            v.recv(w.UDP_IN)
+            many.append(c)
+        v.close()
+        lines = [(l["k"], l["p"], l["listen"], l["peer"], l["port"], l["up"], l["down"], l["end"]) for l in v.audit() if "end" in l]
+        name = lambda c: "%s:%d" % c.getsockname()
+        self.assertEqual(lines[0], ("published", "udp", name(s), name(a), 5000, 0, 6, "evicted"))
+        self.assertIn(("published", "udp", name(s), name(b), 5000, 8, 6, "error:session"), lines)
+        self.assertEqual(len(lines), 257)
+        for c in (a, b, s, *many):
             c.close()
-        s.close()
+
+    def test_a_lost_answer_of_wire_costs_no_place_for_ever(self):
+        s = socket.create_server(("127.0.0.1", 0), backlog=600)
+        v = self.vault(publish=[(s, 3000)])
+        clients = [socket.create_connection(s.getsockname()) for _ in range(513)]
+        asked = []
+        for _ in range(512):
+            slot, _, fd = v.recv(w.INBOUND)
+            os.close(fd)
+            asked.append(slot)
+        with self.assertRaises(TimeoutError):
+            v.recv(w.INBOUND, timeout=0.3)
+        closed = {v.recv(w.CLOSE, timeout=60)[0] for _ in range(512)}
+        self.assertEqual(closed, {slot | 0x80000000 for slot in asked})
+        slot, _, fd = v.recv(w.INBOUND)
+        v.send(w.INBOUND_DONE, asked[0], 0, struct.pack("<4I", TAKEN, 0, 0, 0))  # late, and no reason to end
+        v.send(w.INBOUND_DONE, slot, 1, struct.pack("<4I", TAKEN, 0, 0, 0))
+        v.dns("gateway.agent-vm.internal")
+        v.close()
+        self.assertEqual([l["end"] for l in v.audit() if "end" in l], ["error:ETIMEDOUT"] * 512 + ["error:session"])
+        os.close(fd)
+        for x in (s, *clients):
+            x.close()
 
 
 class Proxy(Case):
@@ -787,6 +832,8 @@ class Proxy(Case):
                 self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
             self.assertEqual(v.log().count("proxy http://proxy.corp:3128"), 1)  # one line a minute
             self.assertIn(said, v.log())
+            v.close()
+            self.assertEqual([(l["via"], l["end"]) for l in v.audit()], [("http://proxy.corp:3128", "error:ECONNREFUSED")] * 3)
             self.assertEqual(direct.seen, 0)
             p.close(), direct.close()
 
@@ -855,25 +902,87 @@ class Audit(Case):
         self.assertIn({"v": 1, "k": "tcp", "id": 2, "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 80,
                        "verdict": "allow", "rule": "public", "via": "direct", "end": "error:session"}, lines)
         self.assertIn({"v": 1, "k": "dns", "q": "evil.example", "type": "A", "rcode": "NOERROR", "kept": 0, "dropped": 1,
-                       "rule": "rebind", "server": 0, "n": 1}, lines)
+                       "rule": "rebind", "first": "10.0.0.5", "group": "private", "open": "--allow-egress evil.example",
+                       "server": 0, "n": 1}, lines)
         self.assertIn({"v": 1, "k": "refused", "p": "tcp", "dst": w.LAN, "port": 5432, "rule": "private",
-                       "open": "--allow-egress 192.168.1.20:5432", "n": 3}, lines)
+                       "open": "--allow-egress 192.168.1.20:5432", "n": 1}, lines)
+        self.assertEqual(sum(l["n"] for l in lines if l["k"] == "refused" and l["dst"] == w.LAN), 3)
         self.assertIn({"v": 1, "k": "refused", "p": "tcp", "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 22,
                        "rule": "port", "open": "--allow-ssh www.example.org", "n": 1}, lines)
 
+    def test_names_say_what_opens_them(self):
+        zone = {"host.example": "10.99.0.1", "loop.example": "127.0.0.1", "fake.example": "198.18.0.9"}
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, zone[n])] if t == 1 else [], [], []))
+        w.resolvers(w.RESOLVER)
+        v = self.vault()
+        names = [*zone, "db", "printer.local", "5.0.0.10.in-addr.arpa", "1.0.0.127.in-addr.arpa", "use-application-dns.net"]
+        for n in names:
+            v.dns(n)
+        v.close()
+        self.assertEqual([(l["q"], l["rule"], l.get("group"), l.get("open")) for l in v.audit()],
+                         [("host.example", "rebind", "host", None), ("loop.example", "rebind", "never", None),
+                          ("fake.example", "rebind", "reserved", "--allow-egress 198.18.0.9"),
+                          ("db", "name", None, "--allow-egress db"),
+                          ("printer.local", "name", None, "--allow-egress printer.local"),
+                          ("5.0.0.10.in-addr.arpa", "reverse", None, "--allow-lan"),
+                          ("1.0.0.127.in-addr.arpa", "never", None, None), ("use-application-dns.net", "doh", None, None)])
+        self.assertIn("host.example: 10.99.0.1 left out; nothing opens it", v.log())
+        # And the one that is named does.
+        v = self.vault(0, rule("198.18.0.9"))
+        self.assertEqual(v.dns("fake.example").addrs, ["198.18.0.9"])
+
+    def ends(self, v):
+        return [(l["k"], l["dst"], l.get("port"), l["verdict"], l["rule"], l["end"]) for l in v.audit() if "end" in l]
+
+    def test_what_is_not_connected_leaves_a_line(self):
+        ping = []
+        w.sh("sysctl -qw net.ipv4.ping_group_range='1 0' 2>/dev/null || true")  # group 1 is none in a user's namespace
+        self.addCleanup(w.sh, "sysctl -qw net.ipv4.ping_group_range='0 0' 2>/dev/null || true")
+        with open("/proc/sys/net/ipv4/ping_group_range") as f:
+            if f.read().split() == ["1", "0"]:
+                ping = [("echo", w.PUBLIC, None, "allow", "public", "error:EACCES")]
+        w.sh("ip route add unreachable 45.0.2.0/24")
+        self.addCleanup(w.sh, "ip route del unreachable 45.0.2.0/24")
+        v = self.vault()
+        self.assertEqual(v.tcp(w.PUBLIC, 4444).error, errno.ECONNREFUSED)
+        if ping:
+            self.assertEqual(v.open(w.OPEN_ECHO, w.PUBLIC).error, errno.EACCES)
+        self.assertEqual(v.tcp("45.0.2.1", 80).error, errno.EHOSTUNREACH)
+        v.send(w.CANCEL, v.ask(w.OPEN_TCP, w.DEAD, 80), 7)
+        v.ask(w.OPEN_TCP, w.DEAD, 81)
+        v.dns("gateway.agent-vm.internal")
+        v.close()
+        self.assertEqual(self.ends(v), [("tcp", w.PUBLIC, 4444, "allow", "public", "error:ECONNREFUSED"), *ping,
+                                        ("tcp", "45.0.2.1", 80, "allow", "public", "error:EHOSTUNREACH"),
+                                        ("tcp", w.DEAD, 80, "allow", "public", "error:ECANCELED"),
+                                        ("tcp", w.DEAD, 81, "allow", "public", "error:session")])
+
 
 class Role(Case):
-    def test_the_self_probes_refusals_are_marked_until_it_is_over(self):
+    def test_what_the_self_probe_did_is_marked_until_it_is_over(self):
+        self.listener(w.PUBLIC, 80)
         v = self.vault(0, w.rec(10, "secret"))
+        self.assertEqual(v.tcp(w.PUBLIC, 4444).error, errno.ECONNREFUSED)
+        flow = v.tcp(w.PUBLIC, 80)
+        flow.close()
+        late = v.ask(w.OPEN_TCP, w.DEAD, 80)
         self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
         self.assertEqual(v.dns("rebind.probe.agent-vm.internal").addrs, [])
         v.control.send(b"\3")
         time.sleep(0.2)
-        self.assertEqual([l.get("probe") for l in v.audit()], [True, True])
+        self.assertEqual([l.get("probe") for l in v.audit()], [True, True, True])
+        v.ended(flow.slot)
+        v.send(w.CANCEL, late, 7)
+        v.dns("gateway.agent-vm.internal")
+        time.sleep(0.2)
+        self.assertEqual([(l["k"], l.get("probe")) for l in v.audit()[3:]], [("tcp", True), ("tcp", True)])
+        self.assertNotIn("rebind.probe", v.log())
         self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
+        time.sleep(0.2)
+        self.assertEqual(v.audit()[-1].get("probe"), None)  # at once, and not joined with the probe's
         v.control.send(b"\3")  # only once
         self.assertEqual(v.wait(), 1)
-        self.assertEqual([l.get("probe") for l in v.audit()], [True, True, None])
+        self.assertEqual([l.get("probe") for l in v.audit()], [True] * 5 + [None])
 
     def test_the_digest_is_of_what_it_was_told(self):
         told = [(0, b""), (w.ALLOW_LAN, b""), (w.ALLOW_HOST, b""), (0, rule("10.0.0.1", 80)), (0, rule("10.0.0.1", 81))]

@@ -31,7 +31,7 @@ S4 = [PUBLIC, PUBLIC2, RESOLVER, RESOLVER2, LAN, METADATA, LINK_LOCAL, PROXY, "1
 S6 = [PUBLIC6, "fd12::5", "fd00:ec2::254", "2001:db8::1", "2606:4700::1", "fe80::77"]
 
 OPEN_TCP, OPEN_UDP, OPEN_ECHO, DNS_ASK, CANCEL, ENDED = 0x10, 0x12, 0x14, 0x16, 0x18, 0x1A
-INBOUND, INBOUND_DONE, UDP_IN, UDP_OUT, CONFIG, CONFIGURED, FAMILY = 0x20, 0x21, 0x22, 0x24, 0x26, 0x27, 0x2A
+INBOUND, INBOUND_DONE, UDP_IN, UDP_OUT, CONFIG, CONFIGURED, CLOSE, FAMILY = 0x20, 0x21, 0x22, 0x24, 0x26, 0x27, 0x28, 0x2A
 CONNECTED, INSPECT, REFUSED, FAILED, TAKEN = range(5)
 STEPS = ("no-network gateway never host metadata link-local github-ssh quic flag allow-host allow-lan port private reserved "
          "public rebind").split()
@@ -376,7 +376,7 @@ class Vault:
             return f.read()
 
     def audit(self):
-        """The lines so far; those that are held back come when it has ended."""
+        """The lines so far; the counts of repeats come when it has ended."""
         with open(self.audit_path) as f:
             return [json.loads(l) for l in f]
 

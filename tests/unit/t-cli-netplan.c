@@ -75,6 +75,24 @@ TEST(a_proxy_elsewhere_is_said_to_resolve_names)
 	done(&p);
 }
 
+TEST(rules_are_printed_in_words)
+{
+	static const char *const vars[] = { NULL };
+	static const char *const egress[] = { "192.168.1.10:5432", "10.1.0.0/16:8000-8099/tcp", "[fd12::/16]:53/udp", "fd12::5", "10.2.0.0/24" };
+	AUTO_FREE(char, text);
+	struct plan p = { 0 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(egress); i++)
+		strv_add(&p.args.allow_egress, egress[i]);
+	strv_add(&p.args.allow_ssh, "192.168.1.77");
+	strv_add(&p.args.allow_ssh, "192.168.1.78:2222");
+	plan(&p, vars);
+	text = netplan_text(&p.args, &p.net);
+	CHECK_STR(text, "public internet, 192.168.1.10 port 5432, 10.1.0.0/16 ports 8000-8099 tcp, fd12::/16 port 53 udp, fd12::5, "
+			"10.2.0.0/24, ssh 192.168.1.77, ssh 192.168.1.78 port 2222");
+	done(&p);
+}
+
 TEST(no_proxy_of_all_and_kinds_that_are_not_spoken_go_direct)
 {
 	static const char *const all[] = { "http_proxy", "h:1", "NO_PROXY", "a, *", NULL };

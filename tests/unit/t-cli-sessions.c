@@ -254,11 +254,11 @@ TEST(denied_shows_refusals_and_what_would_open_them)
 		  "{\"v\":1,\"t\":\"2026-11-23T19:01:02.345Z\",\"k\":\"udp\",\"dst\":\"fd12::5\",\"port\":53,\"verdict\":\"allow\","
 		  "\"up\":1834,\"down\":48,\"ms\":412,\"end\":\"idle\"}\n"
 		  "{\"v\":1,\"t\":\"2026-11-23T19:02:00.000Z\",\"k\":\"dns\",\"q\":\"evil.\\u001bexample\",\"type\":\"A\","
-		  "\"rcode\":\"NOERROR\",\"kept\":0,\"dropped\":1,\"rule\":\"rebind\",\"ms\":1,\"n\":2}\n"
+		  "\"rcode\":\"NOERROR\",\"kept\":0,\"dropped\":1,\"rule\":\"rebind\",\"first\":\"127.0.0.1\",\"group\":\"never\",\"ms\":1,\"n\":2}\n"
 		  "{\"v\":1,\"t\":\"2026-11-23T19:03:00.000Z\",\"k\":\"refused\",\"p\":\"tcp\",\"dst\":\"1.1.1.1\",\"port\":53,"
 		  "\"rule\":\"port\",\"n\":1,\"probe\":true}\n");
 	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
-		  "19:02:00  2x  dns evil.\\x1bexample A  rebind  --allow-egress evil.\\x1bexample, if it is a private address\n"
+		  "19:02:00  2x  dns evil.\\x1bexample A  127.0.0.1 left out, never  cannot be opened\n"
 		  "20:01:09  3x  tcp 192.168.1.10:5432 (db.\\x1blan)  private network  --allow-egress 192.168.1.10:5432\n");
 	CHECK_STR(ran(&cmd_logs, &audit, NULL, 0),
 		  "19:01:02  udp  [fd12::5]:53  allow  up 1.8 kB  down 48 B  412 ms  idle\n"
@@ -266,6 +266,43 @@ TEST(denied_shows_refusals_and_what_would_open_them)
 		  "19:03:00  refused  tcp 1.1.1.1:53  port  self-probe\n"
 		  "20:01:02  tcp  104.16.3.35:80  allow  0 ms  open\n"
 		  "20:01:09  refused  tcp 192.168.1.10:5432 (db.\\x1blan)  private  3x\n");
+	session_done(&s);
+	state_end(&t);
+}
+
+#define DNS_LINE(q, more) "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"dns\",\"q\":\"" q "\",\"type\":\"A\"," more ",\"n\":1}\n"
+#define DENIED(q, text) "20:01:02  1x  dns " q " A  " text "\n"
+
+TEST(denied_shows_each_way_in_which_a_name_is_refused)
+{
+	struct logs_args denied = { .denied = true };
+	struct session s = SESSION_INIT;
+	struct state t;
+	struct err err;
+
+	state_begin(&t);
+	CHECK_INT(session_create(&s, &t.root, &t.project, "claude", NULL, &err), ==, 0);
+	log_write(&s, "audit.jsonl",
+		  DNS_LINE("www.example.org", "\"kept\":1,\"dropped\":0")
+		  DNS_LINE("inside.corp", "\"kept\":0,\"dropped\":0,\"rule\":\"proxy\"")
+		  DNS_LINE("use-application-dns.net", "\"kept\":0,\"dropped\":0,\"rule\":\"doh\"")
+		  DNS_LINE("db.corp", "\"kept\":2,\"dropped\":1,\"rule\":\"rebind\",\"first\":\"10.0.0.5\",\"group\":\"private\","
+				      "\"open\":\"--allow-egress db.corp\"")
+		  DNS_LINE("fake.corp", "\"kept\":0,\"dropped\":1,\"rule\":\"rebind\",\"first\":\"198.18.0.9\",\"group\":\"reserved\","
+					"\"open\":\"--allow-egress 198.18.0.9\"")
+		  DNS_LINE("printer.local", "\"rule\":\"name\",\"open\":\"--allow-egress printer.local\"")
+		  DNS_LINE("5.0.0.10.in-addr.arpa", "\"rule\":\"reverse\",\"open\":\"--allow-lan\"")
+		  DNS_LINE("1.0.0.127.in-addr.arpa", "\"rule\":\"never\"")
+		  DNS_LINE("x1.example", "\"rule\":\"rate\"")
+		  DNS_LINE("x2.example", "\"rule\":\"no-network\""));
+	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
+		  DENIED("db.corp", "1 of 3 addresses left out, first 10.0.0.5, private network  --allow-egress db.corp")
+		  DENIED("fake.corp", "198.18.0.9 left out, reserved  --allow-egress 198.18.0.9")
+		  DENIED("printer.local", "name that is not asked outside  --allow-egress printer.local")
+		  DENIED("5.0.0.10.in-addr.arpa", "address of a private network  --allow-lan")
+		  DENIED("1.0.0.127.in-addr.arpa", "never  cannot be opened")
+		  DENIED("x1.example", "too many new names  cannot be opened")
+		  DENIED("x2.example", "no network  cannot be opened"));
 	session_done(&s);
 	state_end(&t);
 }

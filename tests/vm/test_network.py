@@ -61,7 +61,7 @@ class Network(Case):
         """A name that only this host's files know opens its address, for that name; one that nobody knows stops the launch."""
         out = self.sh("get hosts-only.test 80; get 192.168.77.20 81", "--allow-egress", "hosts-only.test:80")
         self.assertEqual(out, "this is lan\nConnection refused\n")
-        self.assertIn("    network   public internet, hosts-only.test:80\n", self.stderr)
+        self.assertIn("    network   public internet, hosts-only.test port 80\n", self.stderr)
         start = time.monotonic()
         self.world("shell", "--allow-egress", "nowhere.test:80", "--allow-ssh", "neither.test", "--allow-egress", "www.test", "--",
                    "true", check=1)
