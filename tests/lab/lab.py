@@ -134,7 +134,8 @@ class Lab:
         start = time.monotonic()
         self.deadline = start + self.timeout
         with open(self.work / "qemu.log", "wb") as log:
-            self.qemu = subprocess.Popen(["timeout", "-k", "5", str(self.timeout), *map(str, args)], env=env,
+            self.qemu = subprocess.Popen(["timeout", "-k", "5", str(self.timeout), "setpriv", "--pdeathsig", "KILL", "--",
+                                          *map(str, args)], env=env,
                                          stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                          preexec_fn=None if detached else die_with_parent)
         (self.work / "pid").write_text(str(self.qemu.pid))
