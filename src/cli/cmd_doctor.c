@@ -33,7 +33,6 @@
 #include "session/root.h"
 
 #define VERSION_MS 5000
-#define FILES_WANTED 17000 /* one for each connection of wire's table, and the rest */
 
 struct doctor_args {
 	bool json;
@@ -409,6 +408,8 @@ static void check_ping(struct doctor *d)
 	if (fd >= 0)
 		(void)close(fd);
 }
+
+#define FILES_WANTED 17000 /* one for each connection of wire's table, and the rest */
 
 /* The parts raise their limit to the hard one (network page 3.6). */
 static void check_files(struct doctor *d)
