@@ -6,9 +6,12 @@
 #include <jansson.h>
 #include <limits.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -413,6 +416,38 @@ static void check_logins(struct doctor *d)
 	line(d, LEVEL_OK, "logins", "%s; this version gives the guest none", list ? list : "none on this host");
 }
 
+/* As the vault opens it for the guest's. */
+static void check_ping(struct doctor *d)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP);
+
+	if (fd >= 0)
+		line(d, LEVEL_OK, "ping", "works in the guest");
+	else if (errno == EACCES || errno == EPERM)
+		line(d, LEVEL_WARN, "ping", "fails in the guest: net.ipv4.ping_group_range holds none of your groups; as root: "
+		     "sysctl net.ipv4.ping_group_range='0 2147483647'");
+	else
+		line(d, LEVEL_WARN, "ping", "fails in the guest: %s", strerror(errno));
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+#define FILES_WANTED 17000 /* one for each connection of wire's table, and the rest */
+
+/* The parts raise their limit to the hard one (network page 3.6). */
+static void check_files(struct doctor *d)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return;
+	if (lim.rlim_max >= FILES_WANTED)
+		line(d, LEVEL_OK, "files", "enough may be open for 16,384 connections of a guest");
+	else
+		line(d, LEVEL_WARN, "files", "only %lu may be open, so a guest has fewer than 16,384 connections; as root: "
+		     "echo '* hard nofile 65536' >>/etc/security/limits.conf, and log in again", (unsigned long)lim.rlim_max);
+}
+
 static void check_network(struct doctor *d)
 {
 	static const char *const names[] = { "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -453,6 +488,8 @@ static int doctor_run(struct cli *cli, void *args, char **rest)
 	check_state(&d);
 	check_logins(&d);
 	check_network(&d);
+	check_ping(&d);
+	check_files(&d);
 	if (d.lines) {
 		(void)json_dumpf(d.lines, stdout, JSON_INDENT(1));
 		(void)putchar('\n');

@@ -194,6 +194,9 @@ class Git(Case):
         self.assertTrue((self.project / "plain/h2/post-commit").exists())
         self.assertTrue((self.project / "plain/c2").read_text().endswith("y\n"))
 
+    def test_git_in_clear_text_becomes_https(self):
+        self.assertEqual(self.sh("git ls-remote --get-url git://example.org/x"), "https://example.org/x\n")
+
     def test_commit_works(self):
         self.sh(IDENTITY + "git status --porcelain; echo 2 >> f; git commit -qam two; git checkout -q -b topic; git gc -q;"
                 "git log --oneline | wc -l; git fsck")

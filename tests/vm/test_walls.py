@@ -1,6 +1,7 @@
 """Hosts that lack a wall: what is said, what still works, and what is refused before anything starts."""
 import os
 import pathlib
+import subprocess
 import unittest
 
 from vmtest import Case, NO_LANDLOCK, NO_NAMESPACES, command, environment, without
@@ -19,6 +20,20 @@ class Walls(Case):
         self.assertEqual(p.stderr.decode(), "agent-vm: warning: cage: no Landlock around the VM's monitor; the other walls "
                                             "stand; agent-vm doctor says what to do\n")
         self.assertIn(b"warn  landlock", self.run_without(NO_LANDLOCK, "doctor").stdout)
+
+    def test_doctor_says_what_the_network_lacks(self):
+        """A new network namespace lets no group ping."""
+        def doctor(more):
+            line = "%s exec \"$@\"" % more
+            return subprocess.run(["unshare", "-n" if ROOT else "-Urn", "sh", "-c", line, "sh", *command(["doctor"])],
+                                  cwd=self.project, env=environment(), stdout=subprocess.PIPE, timeout=120).stdout.decode()
+        lacks = doctor("ulimit -n 1000;")
+        self.assertIn("warn  ping        fails in the guest: net.ipv4.ping_group_range holds none of your groups; as root: sysctl "
+                      "net.ipv4.ping_group_range=", lacks)
+        self.assertIn("warn  files       only 1000 may be open", lacks)
+        has = doctor("echo 0 0 >/proc/sys/net/ipv4/ping_group_range;")
+        self.assertIn("ok    ping", has)
+        self.assertNotIn("only 1000", has)
 
     def test_no_namespaces(self):
         script = "mknod c c 1 3 2>&1; mknod b b 7 0 2>&1; chmod 666 b c 2>/dev/null; mkfifo p; echo x >x; echo works"
