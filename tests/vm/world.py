@@ -9,8 +9,9 @@ Makes a network namespace for the host that runs COMMAND and one that plays ever
                               169.254.169.254 a cloud's metadata
 
 Servers answer `GET` with a page that names the address they were reached at and write a line for every connection to
-DIR/seen. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another resolver than ours. HTTP proxies are
-on 127.0.0.1:3128 and 10.99.0.2:3128 (proxy.test by the hosts file), which ask for alice's password "pa ss" and alone know inside.corp.test; the hosts file knows hosts-only.test. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1, both.test both kinds. As an ordinary user it
+DIR/seen. WORLD_ENV holds NAME=VALUE words for COMMAND's environment, for proxies, WORLD_RESOLVER another
+resolver than ours. HTTP proxies are on 127.0.0.1:3128 and 10.99.0.2:3128 (proxy.test by the hosts file), which ask for alice's
+password "pa ss" and alone know inside.corp.test; the hosts file knows hosts-only.test. Names: www.test 45.0.0.10, rebind.test 192.168.77.20 and 127.0.0.1, both.test both kinds. As an ordinary user it
 enters a user namespace first.
 """
 import base64
