@@ -290,7 +290,7 @@ void wire_turn(struct wire *w, int64_t now_ns)
 	serve(w);
 	link_flush(w);
 	/* What became of a published connection before its end. */
-	if (!w->vault_full && !w->over && vault_tell_done(w) && w->q[Q_DEAD].n > 0)
+	if (!w->vault_full && vault_tell_done(w) && w->q[Q_DEAD].n > 0)
 		flow_sweep(w);
 	trim(w);
 }

@@ -622,6 +622,7 @@ class Publish(Case):
         v = self.vault()
         fds = lambda: len(os.listdir(f"/proc/{v.pid}/fd"))
         v.dns("gateway.agent-vm.internal")
+        time.sleep(0.5)  # what it had open for its start is closed
         before = fds()
         for i in range(300):
             s = socket.create_server(("127.0.0.1", 0))

@@ -335,8 +335,8 @@ TEST(row_19_syn_and_rst_leave_nothing)
 	host_end(&h);
 }
 
-/* As many opens as may wait do, and then in one batch each SYN that follows a RST is one too many for a vault that has not read the
- * CANCEL yet. */
+/* As many opens as may wait do, and then in one batch each SYN that follows a RST is one too many for a vault that has not read
+ * the CANCEL yet. */
 TEST(row_18_and_19_vault_never_sees_more_opens_than_may_wait)
 {
 	enum { WAIT = 512, AGAIN = 200 };
