@@ -562,6 +562,14 @@ static void done(struct wire *w, struct flow *f)
 	flow_close_fd(f, false);
 	f->state = ST_TIME_WAIT;
 	f->flags |= F_OWE_ACK;
+	if (f->flags & F_TOLD && !(f->flags & F_INBOUND)) {
+		/* For the world it is over now, and a session that ends within the two seconds has its line. If vault has no
+		 * room, it is told when the state goes. */
+		f->end = NET_END_FIN;
+		f->flags |= F_OWE_ENDED;
+		f->flags &= ~(uint32_t)F_TOLD;
+		(void)vault_owed(w, f);
+	}
 	flow_due(w, f, w->now + TIME_WAIT_MS);
 	flow_wake(w, f);
 }
