@@ -63,7 +63,7 @@ class Clients(World):
             "run curl -sS --cacert /etc/ca.pem https://www.test/\n"
             "run curl -sS --cacert /etc/ca.pem https://www.test/big | sha256sum\n"
             "run curl -sS --cacert /etc/other.pem https://www.test/ | head -n 1 | cut -c1-9\n"  # nobody vouches for the certificate
-            "run git clone -q https://www.test/repo.git /tmp/repo; run git -C /tmp/repo log --format=%s\n"
+            "run git clone -q --template= https://www.test/repo.git /tmp/repo; run git -C /tmp/repo log --format=%s\n"
             "run node -e 'fetch(\"https://www.test/\").then(r => r.text()).then(t => process.stdout.write(t))'\n"
             "run curl -sS --max-time 20 http://192.168.77.20/ | tail -c 60\n")
         lines = out.split("\n")
