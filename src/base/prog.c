@@ -156,7 +156,7 @@ static bool is_for_users_programs(const char *v)
 	return strchr(v, '=') && strlen(v) < ENV_ONE_MAX;
 }
 
-static char *path_without_shunned(void)
+char *prog_path(void)
 {
 	const char *path = getenv("PATH");
 	AUTO_FREE(char, copy);
@@ -164,26 +164,20 @@ static char *path_without_shunned(void)
 
 	at = copy = xstrdup(path ? path : "");
 	while ((dir = strsep(&at, ":"))) {
-		char *more;
-
 		if (*dir != '/' || prog_is_shunned(dir))
 			continue;
-		more = xasprintf("%s%s%s", all, *all ? ":" : "", dir);
-		free(all);
-		all = more;
+		str_append(&all, *all ? ":" : "");
+		str_append(&all, dir);
 	}
-	if (*all)
-		return all;
-	free(all);
-	return xstrdup(PROG_PATH);
+	return all;
 }
 
 void prog_user_env(struct strv *ret)
 {
 	AUTO_FREE(char, path);
 
-	path = path_without_shunned();
-	strv_addf(ret, PROG_USER_ENV "PATH=%s", path);
+	path = prog_path();
+	strv_addf(ret, PROG_USER_ENV "PATH=%s", *path ? path : PROG_PATH);
 	for (char **v = environ; *v; v++)
 		if (is_for_users_programs(*v))
 			strv_addf(ret, PROG_USER_ENV "%s", *v);

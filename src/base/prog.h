@@ -23,6 +23,8 @@ int prog_find(const char *name, char **ret);
 void prog_shun(const char *dir);
 /* Whether an existing path leads into such a folder; what does not exist does. */
 bool prog_is_shunned(const char *path);
+/* PATH without relative folders and those that are shunned, in its order; "" when none is left. Caller owns. */
+char *prog_path(void);
 /* For a role that looks for programs itself: the variable that tells it, and its taking over in that role. */
 #define PROG_SHUN_ENV "AGENT_VM_SHUN"
 void prog_shun_env(struct strv *ret);

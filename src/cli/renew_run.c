@@ -59,27 +59,6 @@ static const char *const dialogs[RENEW_PROGRAMS] = {
 	[RENEW_CODEX_SERVER_RENEW] = SERVER_HELLO SERVER_ASK("true"),
 };
 
-char *renew_path(void)
-{
-	const char *at = getenv("PATH");
-	char *path = xstrdup("");
-
-	for (; at && *at; at += *at == ':') {
-		size_t n = strcspn(at, ":");
-		AUTO_FREE(char, one);
-		char *more;
-
-		one = xstrndup(at, n);
-		at += n;
-		if (one[0] != '/' || prog_is_shunned(one))
-			continue;
-		more = xasprintf("%s%s%s", path, *path ? ":" : "", one);
-		free(path);
-		path = more;
-	}
-	return path;
-}
-
 /* --- the environment --- */
 
 static void keep(struct strv *ret, const char *const *names, size_t n, bool file)

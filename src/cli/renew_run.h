@@ -13,16 +13,13 @@
 struct renew_run {
 	enum renew_program what; /* not RENEW_NOTHING */
 	const char *program;	 /* absolute and without links; found by prog_find() at launch */
-	const char *path;	 /* the filtered PATH for it, from renew_path() */
+	const char *path;	 /* the filtered PATH for it, from prog_path() */
 	int work_parent;	 /* borrowed; where the empty working folder is made */
 	const char *work_path;	 /* its path */
 	int limit_ms;
 	/* Result: the last bytes that it said on stderr, for the vault's log, through its filter. */
 	char errors[RENEW_ERRORS_MAX + 1];
 };
-
-/* The entries of the host's PATH that are absolute and not prog_shun()ed; caller owns. */
-char *renew_path(void);
 
 /**
  * renew_env() - The whole environment, built up and not cut down

@@ -237,7 +237,7 @@ TEST(the_path_has_no_relative_entry_and_none_of_the_project)
 	text = xasprintf("/usr/bin:.:%s:bin:/nowhere:/bin:%s/../..%s", t.dir, t.dir, t.dir);
 	(void)setenv("PATH", text, 1);
 	free(text);
-	path = renew_path();
+	path = prog_path();
 	CHECK_STR(path, "/usr/bin:/bin");
 	free(path);
 	end();
