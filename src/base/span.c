@@ -26,6 +26,19 @@ static int span_le(struct span *s, size_t n, uint64_t *ret)
 	return 0;
 }
 
+int span_be(struct span *s, size_t n, uint32_t *ret)
+{
+	struct span v;
+	uint32_t u = 0;
+
+	if (span_take(s, n, &v) < 0)
+		return -EBADMSG;
+	for (size_t i = 0; i < n; i++)
+		u = u << 8 | v.p[i];
+	*ret = u;
+	return 0;
+}
+
 int span_u8(struct span *s, uint8_t *ret)
 {
 	uint64_t u;

@@ -1,6 +1,7 @@
 /* Bounded reader over borrowed bytes. Every parser of foreign bytes goes through it; there is no pointer arithmetic at
  * the call site. Readers move the front of the span; on failure nothing moves and no output is touched. Integers are
- * little endian: the peer of the control channel is the same machine, and virtio itself is little endian. */
+ * little endian: the peer of the control channel is the same machine, and virtio itself is little endian. What comes from
+ * elsewhere has span_be(). */
 #pragma once
 
 #include <stdint.h>
@@ -29,6 +30,8 @@ int span_u8(struct span *s, uint8_t *ret);
 int span_u16(struct span *s, uint16_t *ret);
 int span_u32(struct span *s, uint32_t *ret);
 int span_u64(struct span *s, uint64_t *ret);
+/* A number of @n bytes, 4 at most, in network order. */
+int span_be(struct span *s, size_t n, uint32_t *ret);
 
 /**
  * span_dup() - Copy as a NUL-terminated string

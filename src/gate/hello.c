@@ -11,27 +11,13 @@
 
 enum { EXT_SERVER_NAME = 0, EXT_ALPN = 16, EXT_ECH = 0xfe0d };
 
-/* TLS is big endian. */
-static int take_number(struct span *s, size_t bytes, uint32_t *ret)
-{
-	struct span raw;
-	uint32_t v = 0;
-
-	if (span_take(s, bytes, &raw) < 0)
-		return -EBADMSG;
-	for (size_t i = 0; i < bytes; i++)
-		v = v << 8 | raw.p[i];
-	*ret = v;
-	return 0;
-}
-
 /* A vector behind its length of @bytes bytes. */
 static int take_vector(struct span *s, size_t bytes, size_t min, size_t max, struct span *ret)
 {
 	struct span rest = *s;
 	uint32_t n;
 
-	if (take_number(&rest, bytes, &n) < 0 || n < min || n > max || span_take(&rest, n, ret) < 0)
+	if (span_be(&rest, bytes, &n) < 0 || n < min || n > max || span_take(&rest, n, ret) < 0)
 		return -EBADMSG;
 	*s = rest;
 	return 0;
@@ -43,7 +29,7 @@ static int server_name(struct span ext, struct hello *h)
 	uint32_t type;
 
 	/* One name, of the only type there is. */
-	if (take_vector(&ext, 2, 1, UINT16_MAX, &list) < 0 || ext.n > 0 || take_number(&list, 1, &type) < 0 ||
+	if (take_vector(&ext, 2, 1, UINT16_MAX, &list) < 0 || ext.n > 0 || span_be(&list, 1, &type) < 0 ||
 	    type != 0 || take_vector(&list, 2, 1, sizeof(h->sni) - 1, &name) < 0 || list.n > 0)
 		return -EBADMSG;
 	for (size_t i = 0; i < name.n; i++) {
@@ -84,7 +70,7 @@ static int extensions(struct span all, struct hello *h)
 		struct span ext;
 		uint32_t type;
 
-		if (take_number(&all, 2, &type) < 0 || take_vector(&all, 2, 0, UINT16_MAX, &ext) < 0 ||
+		if (span_be(&all, 2, &type) < 0 || take_vector(&all, 2, 0, UINT16_MAX, &ext) < 0 ||
 		    n == EXTENSIONS_MAX)
 			return -EBADMSG;
 		for (size_t i = 0; i < n; i++)
@@ -104,7 +90,7 @@ static enum hello_verdict client_hello(struct span body, struct hello *ret)
 	struct span random, session, ciphers, compression, all;
 	uint32_t version;
 
-	if (take_number(&body, 2, &version) < 0 || version >> 8 != 3 || span_take(&body, 32, &random) < 0 ||
+	if (span_be(&body, 2, &version) < 0 || version >> 8 != 3 || span_take(&body, 32, &random) < 0 ||
 	    take_vector(&body, 1, 0, 32, &session) < 0 || take_vector(&body, 2, 2, UINT16_MAX, &ciphers) < 0 ||
 	    ciphers.n % 2 != 0 || take_vector(&body, 1, 1, UINT8_MAX, &compression) < 0)
 		return HELLO_BAD;

@@ -17,20 +17,6 @@
 #define NAME_LEN 0x0fff
 #define CHECKSUM 20
 
-/* Big-endian, unlike our own messages. */
-static int take_be(struct span *in, size_t n, uint32_t *ret)
-{
-	struct span v;
-	uint32_t u = 0;
-
-	if (span_take(in, n, &v) < 0)
-		return -EBADMSG;
-	for (size_t i = 0; i < n; i++)
-		u = u << 8 | v.p[i];
-	*ret = u;
-	return 0;
-}
-
 static int entry(struct span *in, uint32_t version, struct strv *ret)
 {
 	struct span at = *in, skip, name;
@@ -38,8 +24,8 @@ static int entry(struct span *in, uint32_t version, struct strv *ret)
 	uint32_t mode, flags;
 	size_t fixed = FIXED, all;
 
-	if (span_take(&at, 24, &skip) < 0 || take_be(&at, 4, &mode) < 0 || span_take(&at, 32, &skip) < 0 ||
-	    take_be(&at, 2, &flags) < 0)
+	if (span_take(&at, 24, &skip) < 0 || span_be(&at, 4, &mode) < 0 || span_take(&at, 32, &skip) < 0 ||
+	    span_be(&at, 2, &flags) < 0)
 		return -EBADMSG;
 	if (flags & EXTENDED) {
 		if (version < 3 || span_take(&at, 2, &skip) < 0)
@@ -68,7 +54,7 @@ int gitindex_links(struct span in, struct strv *ret)
 	struct span what;
 	int r = 0;
 
-	if (span_take(&in, 4, &what) < 0 || !span_is(what, "DIRC") || take_be(&in, 4, &version) < 0 || take_be(&in, 4, &n) < 0)
+	if (span_take(&in, 4, &what) < 0 || !span_is(what, "DIRC") || span_be(&in, 4, &version) < 0 || span_be(&in, 4, &n) < 0)
 		return -EBADMSG;
 	if (version == 4)
 		return -ENOTSUP;
@@ -81,7 +67,7 @@ int gitindex_links(struct span in, struct strv *ret)
 			r = -EBADMSG;
 		else if (span_is(what, "link"))
 			r = -ENOTSUP;
-		else if (take_be(&in, 4, &len) < 0 || span_take(&in, len, &what) < 0)
+		else if (span_be(&in, 4, &len) < 0 || span_take(&in, len, &what) < 0)
 			r = -EBADMSG;
 	}
 	for (size_t i = 0; r == 0 && i < found.n; i++)

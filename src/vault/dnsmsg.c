@@ -56,25 +56,14 @@ static size_t form_bytes(char c)
 	return c == '@' ? 16 : c == '$' ? 20 : (size_t)(c - '0');
 }
 
-/* Big endian, unlike base/span.h. */
 static int be16(struct span *s, uint16_t *ret)
 {
-	struct span b;
-	int r = span_take(s, 2, &b);
+	uint32_t u;
 
-	if (r == 0)
-		*ret = (uint16_t)(b.p[0] << 8 | b.p[1]);
-	return r;
-}
-
-static int be32(struct span *s, uint32_t *ret)
-{
-	struct span b;
-	int r = span_take(s, 4, &b);
-
-	if (r == 0)
-		*ret = (uint32_t)b.p[0] << 24 | (uint32_t)b.p[1] << 16 | (uint32_t)b.p[2] << 8 | b.p[3];
-	return r;
+	if (span_be(s, 2, &u) < 0)
+		return -EBADMSG;
+	*ret = (uint16_t)u;
+	return 0;
 }
 
 static void put16(uint8_t *p, unsigned int v)
@@ -232,7 +221,7 @@ static int take_rr(struct span whole, struct span *s, enum dns_section section, 
 	uint16_t n = 0;
 
 	if (take_name(whole, s, true, &name) < 0 || be16(s, &rr.type) < 0 || be16(s, &rr.class) < 0 ||
-	    be32(s, &rr.ttl) < 0 || be16(s, &n) < 0 || span_take(s, n, &data) < 0)
+	    span_be(s, 4, &rr.ttl) < 0 || be16(s, &n) < 0 || span_take(s, n, &data) < 0)
 		return -EBADMSG;
 	if (rr.type == DNS_OPT)
 		return section == DNS_ADDITIONAL ? take_opt(m, &name, rr.class, rr.ttl, data) : -EBADMSG;
