@@ -147,34 +147,26 @@ unsigned token_status(enum token_verdict v)
 	return v == TOKEN_TOO_LARGE ? 413 : v == TOKEN_MEDIA ? 415 : 400;
 }
 
+/* @program renews the login on the host, @sign_in makes a new one. */
+#define LACKS(program, sign_in)                                                                                              \
+	{                                                                                                                    \
+		[TOKEN_LACK_LOGIN] = "the host is signed out; sign in on the host with `" sign_in "`",                       \
+		[TOKEN_LACK_FILE] = "the host's login cannot be read; sign in on the host with `" sign_in "`",               \
+		[TOKEN_LACK_KEY] = "the host uses an API key, which is not renewed",                                         \
+		[TOKEN_LACK_SOON] =                                                                                          \
+			"the host's login ends within minutes and was not renewed yet; it still works until then",           \
+		[TOKEN_LACK_EXPIRED] = "the host's login has expired and was not renewed; run `" program "` on the host",    \
+		[TOKEN_LACK_UNKNOWN] = "the host's login does not say when it ends; run `" program "` on the host",          \
+		[TOKEN_LACK_REJECTED] =                                                                                      \
+			"the service does not take the host's login any more; sign in on the host with `" sign_in "`",       \
+		[TOKEN_LACK_PENDING] = "the host's login is being renewed; ask again",                                       \
+		[TOKEN_LACK_LIMIT] = "too many renewals are asked for; ask again later",                                     \
+	}
+
 const char *token_lack_text(enum prov prov, enum token_lack lack)
 {
-	static const char *const anthropic[TOKEN_LACKS] = {
-		[TOKEN_LACK_LOGIN] = "the host is signed out; sign in on the host with `claude`",
-		[TOKEN_LACK_FILE] = "the host's login cannot be read; sign in on the host with `claude`",
-		[TOKEN_LACK_KEY] = "the host uses an API key, which is not renewed",
-		[TOKEN_LACK_SOON] =
-			"the host's login ends within minutes and was not renewed yet; it still works until then",
-		[TOKEN_LACK_EXPIRED] = "the host's login has expired and was not renewed; run `claude` on the host",
-		[TOKEN_LACK_UNKNOWN] = "the host's login does not say when it ends; run `claude` on the host",
-		[TOKEN_LACK_REJECTED] =
-			"the service does not take the host's login any more; sign in on the host with `claude`",
-		[TOKEN_LACK_PENDING] = "the host's login is being renewed; ask again",
-		[TOKEN_LACK_LIMIT] = "too many renewals are asked for; ask again later",
-	};
-	static const char *const openai[TOKEN_LACKS] = {
-		[TOKEN_LACK_LOGIN] = "the host is signed out; sign in on the host with `codex login`",
-		[TOKEN_LACK_FILE] = "the host's login cannot be read; sign in on the host with `codex login`",
-		[TOKEN_LACK_KEY] = "the host uses an API key, which is not renewed",
-		[TOKEN_LACK_SOON] =
-			"the host's login ends within minutes and was not renewed yet; it still works until then",
-		[TOKEN_LACK_EXPIRED] = "the host's login has expired and was not renewed; run `codex` on the host",
-		[TOKEN_LACK_UNKNOWN] = "the host's login does not say when it ends; run `codex` on the host",
-		[TOKEN_LACK_REJECTED] =
-			"the service does not take the host's login any more; sign in on the host with `codex login`",
-		[TOKEN_LACK_PENDING] = "the host's login is being renewed; ask again",
-		[TOKEN_LACK_LIMIT] = "too many renewals are asked for; ask again later",
-	};
+	static const char *const anthropic[TOKEN_LACKS] = LACKS("claude", "claude");
+	static const char *const openai[TOKEN_LACKS] = LACKS("codex", "codex login");
 
 	return (prov == PROV_ANTHROPIC ? anthropic : openai)[lack];
 }
