@@ -65,20 +65,20 @@ static int image_check(struct err *err)
 	r = image_api_read(IMAGE_API_FILE, &v, found);
 	if (r == -ENOENT)
 		return err_set(err, r, "image: " IMAGE_API_FILE " is missing, so this is no image for agent-vm (it knows image API "
-			       "%d to %d); get one with 'agent-vm pull', or choose another with --image", GC_IMAGE_API_MIN,
-			       GC_IMAGE_API_MAX);
+			       "%d to %d); get one with 'agent-vm pull', or choose another with --image", IMAGE_API_MIN,
+			       IMAGE_API_MAX);
 	if (r < 0)
 		return err_set(err, r, "image: " IMAGE_API_FILE " cannot be read: %s; get the image anew with 'agent-vm pull'",
 			       r == -ELOOP || r == -EINVAL ? "it is no regular file" : strerror(-r));
 	if (v == 0)
 		return err_set(err, -EINVAL, "image: " IMAGE_API_FILE " holds '%s', which is no number (agent-vm knows image API "
-			       "%d to %d); get the image anew with 'agent-vm pull'", found, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
-	if (v < GC_IMAGE_API_MIN)
+			       "%d to %d); get the image anew with 'agent-vm pull'", found, IMAGE_API_MIN, IMAGE_API_MAX);
+	if (v < IMAGE_API_MIN)
 		return err_set(err, -EINVAL, "image: its API is %u, too old for this agent-vm, which knows %d to %d; update the "
-			       "image with 'agent-vm pull'", v, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
-	if (v > GC_IMAGE_API_MAX)
+			       "image with 'agent-vm pull'", v, IMAGE_API_MIN, IMAGE_API_MAX);
+	if (v > IMAGE_API_MAX)
 		return err_set(err, -EINVAL, "image: its API is %u, too new for this agent-vm, which knows %d to %d; update "
-			       "agent-vm", v, GC_IMAGE_API_MIN, GC_IMAGE_API_MAX);
+			       "agent-vm", v, IMAGE_API_MIN, IMAGE_API_MAX);
 	return 0;
 }
 

@@ -26,8 +26,6 @@
 #define IMAGE_REF_DEFAULT "ghcr.io/wirenboard/agent-vm-template:latest"
 #define IMAGE_REF_STDIN "stdin:" /* NAME as an archive on standard input has it */
 #define IMAGE_REF_LOCAL "localhost/agent-vm:" /* made by build, in no registry */
-#define IMAGE_API_MIN 1
-#define IMAGE_API_MAX 1
 #define IMAGE_HEX 64 /* hex digits of a SHA-256 */
 #define IMAGE_SHORT 12 /* digits that a person sees */
 

@@ -52,5 +52,3 @@ enum guestcfg_flag {
 #define GC_PORTS_MAX 64
 #define GC_AUTO_PORT_MIN 1024 /* lower ones are not told of */
 #define GC_SHARE_AT "/run/agent-vm/share" /* where the share itself is mounted in the guest */
-#define GC_IMAGE_API_MIN 1
-#define GC_IMAGE_API_MAX 1

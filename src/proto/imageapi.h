@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The versions that launcher and guest of this build know. */
+#define IMAGE_API_MIN 1
+#define IMAGE_API_MAX 1
 #define IMAGE_API_FILE "/etc/agent-vm-image-version"
 #define IMAGE_API_FOUND 72 /* room for the API version as found: 16 bytes, each at most \xNN, and the end */
 
