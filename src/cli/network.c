@@ -66,14 +66,6 @@ static int put_port(struct buf *out, const struct port_socket *s, size_t i)
 	return k;
 }
 
-static bool ruled(const struct network_plan *p, const char *name)
-{
-	for (size_t i = 0; i < p->n_rules; i++)
-		if (strcmp(p->rules[i].name, name) == 0)
-			return true;
-	return false;
-}
-
 static int put_named(struct buf *out, const struct lookup_name *l)
 {
 	ssize_t at = rec_begin(out, VTC_NAMED);
@@ -116,7 +108,7 @@ static int put_config(const struct network_plan *p, const uint8_t mac[6], struct
 		k |= put_port(out, &p->ports.v[i], i);
 	/* That of the proxy is none that the guest may ask for. */
 	for (size_t i = 0; i < p->lookup.n; i++)
-		if (p->lookup.v[i].n_addrs > 0 && ruled(p, p->lookup.v[i].name))
+		if (p->lookup.v[i].n_addrs > 0 && policy_rules_name(p->rules, p->n_rules, p->lookup.v[i].name))
 			k |= put_named(out, &p->lookup.v[i]);
 	if (p->proxy.text)
 		k |= put_proxy(out, &p->proxy);

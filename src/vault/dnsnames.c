@@ -129,10 +129,7 @@ const struct vault_named *names_named(const struct vault_config *cfg, const char
 
 static bool ruled(const struct policy *p, const char *text)
 {
-	for (size_t i = 0; i < p->n_rules; i++)
-		if (strcmp(p->rules[i].name, text) == 0)
-			return true;
-	return false;
+	return policy_rules_name(p->rules, p->n_rules, text);
 }
 
 /* The self-probe's names (9.4): a value that only this session's vault knows, and an answer that the filter must empty. */

@@ -184,6 +184,14 @@ bool policy_port_closed(enum policy_proto proto, uint16_t port)
 	return false;
 }
 
+bool policy_rules_name(const struct policy_rule *rules, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(rules[i].name, name) == 0)
+			return true;
+	return false;
+}
+
 bool policy_name_is_github(const char *name)
 {
 	static const char domain[] = "github.com";

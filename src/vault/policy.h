@@ -114,6 +114,9 @@ bool policy_never(const struct prefix *net);
 /* A port that is open only to rules that name it. */
 bool policy_port_closed(enum policy_proto proto, uint16_t port);
 
+/* Is one of the rules for this name? @name: lower case, not empty. */
+bool policy_rules_name(const struct policy_rule *rules, size_t n, const char *name);
+
 /* One of GitHub's names for git, or a name below github.com. */
 bool policy_name_is_github(const char *name);
 /* An address that GitHub has published as its own. */
