@@ -66,10 +66,15 @@ static inline void launcher_on_term(int sig)
 	launcher_asked++;
 }
 
+/* It runs when this returns: until its exec it holds a copy of every lock of the process that starts it. */
 static inline pid_t sleeper(void)
 {
-	pid_t pid = fork();
+	int pipefd[2];
+	pid_t pid;
+	char c;
 
+	CHECK_INT(pipe2(pipefd, O_CLOEXEC), ==, 0);
+	pid = fork();
 	CHECK_INT(pid, >=, 0);
 	if (pid == 0) {
 		sigset_t none;
@@ -82,6 +87,9 @@ static inline pid_t sleeper(void)
 		(void)execl("/bin/sleep", "sleep", "600", (char *)NULL);
 		_exit(127);
 	}
+	(void)close(pipefd[1]);
+	CHECK_INT(read(pipefd[0], &c, 1), ==, 0);
+	(void)close(pipefd[0]);
 	return pid;
 }
 
