@@ -19,6 +19,7 @@
 #define NET_FD_LINK 5  /* SOCK_STREAM to the monitor: 4-byte big-endian length and an Ethernet frame */
 #define NET_FD_VAULT 6 /* wire's and gate's end towards vault */
 #define NET_FD_GATE 7  /* wire's end towards gate */
+/* gate: NET_FD_VAULT and below (proto/gatecfg.h) */
 /* vault */
 #define NET_FD_WIRE 5
 #define NET_FD_TO_GATE 6
@@ -28,6 +29,9 @@ enum net_control {
 	NET_CTL_READY = 1, /* the sandbox is shut and the configuration is in force */
 	NET_CTL_ERROR = 2, /* why it ends; exit status 1 follows */
 	NET_CTL_PROBED = 3, /* launcher to vault, no text: the self-probe is over, what comes now is the agent's */
+	NET_CTL_CA = 4,	    /* gate to launcher, before READY: the session's root certificate, DER */
+	NET_CTL_RENEW = 5,  /* vault to launcher: struct vault_renew of proto/vaultcfg.h */
+	NET_CTL_RENEWED = 6, /* launcher to vault: struct vault_renewed */
 };
 
 /* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its
@@ -55,10 +59,13 @@ enum net_type {
 	NET_CONFIGURED = 0x27, /* head alone */
 	NET_CLOSE = 0x28,   /* head alone: reset the flow */
 	NET_FAMILY = 0x2a,  /* struct net_family */
-	/* vault to gate, gate to vault, gate to wire */
-	NET_PEEK = 0x40,
-	NET_DIAL = 0x42,
-	NET_DIALLED = 0x43,
+	/* vault to gate, gate to vault, gate to wire. Slot and generation are those of wire's flow, but for RENEW and NOTE. */
+	NET_PEEK = 0x40,     /* struct net_peek; descriptor: the far end of what wire got with INSPECT; no answer */
+	NET_DIAL = 0x42,     /* head alone: gate steps aside, connect to what the guest dialled */
+	NET_DIALLED = 0x43,  /* struct net_dialled; descriptor with CONNECTED */
+	NET_RENEW = 0x44,    /* struct net_renew: a token endpoint was asked; slot and generation of gate's exchange */
+	NET_RENEWED = 0x45,  /* struct net_renewed */
+	NET_NOTE = 0x46,     /* struct net_note: gate answered by itself; no answer */
 	NET_HOLD = 0x50,     /* head alone: write no more to the pair */
 	NET_HELD = 0x51,     /* struct net_held */
 	NET_HANDOVER = 0x52, /* head alone; descriptor: the socket that takes the pair's place */
@@ -163,6 +170,53 @@ struct net_held {
 	uint64_t bytes;
 };
 
+struct net_peek {
+	struct net_head head;
+	uint16_t port; /* that the guest dialled */
+	uint8_t zero[6];
+};
+
+struct net_dialled {
+	struct net_head head;
+	uint32_t outcome; /* NET_CONNECTED, NET_REFUSED or NET_FAILED */
+	uint32_t error;	  /* positive errno for NET_FAILED, else 0 */
+};
+
+struct net_renew {
+	struct net_head head;
+	uint8_t kind; /* enum ph_kind: PH_CLAUDE_R, PH_CODEX_R or PH_OPENCODE_R */
+	uint8_t zero[7];
+};
+
+#define NET_SCOPE_MAX 1024
+
+/* struct token_values; texts end with a NUL, zeros behind it. */
+struct net_renewed {
+	struct net_head head;
+	int64_t expires_in, exp; /* seconds */
+	uint32_t lack;		 /* enum token_lack; with another than TOKEN_LACK_NONE all else is zero */
+	uint8_t fedramp;
+	uint8_t zero[3];
+	char account_id[72], plan[48];
+	char scope[NET_SCOPE_MAX];
+};
+
+#define NET_NOTE_PATH 120
+
+/* A request that never went to vault, for the record. */
+struct net_note {
+	struct net_head head;
+	uint64_t up, down; /* bytes of body */
+	uint32_t ms;
+	uint16_t status;
+	uint8_t host;	/* enum prov_host_id */
+	uint8_t method; /* enum prov_method, METHODS: none */
+	uint8_t code;	/* enum refusal_code; REFUSAL_NONE: answered, not refused */
+	uint8_t kind;	/* enum ph_kind, or 0xff */
+	uint8_t zero[6];
+	char path[NET_NOTE_PATH]; /* template: no query, ids cut; zeros behind it */
+};
+
 struct net_family {
 	struct net_head head;
 	uint8_t ipv4, ipv6; /* 0: opens of it fail at once with no route */
@@ -174,5 +228,6 @@ static_assert(sizeof(struct net_head) == 16 && sizeof(struct net_addr) == 20 && 
 		      sizeof(struct net_dns_answer) == 20 && sizeof(struct net_ended) == 40 &&
 		      sizeof(struct net_inbound) == 20 && sizeof(struct net_datagram) == 24 &&
 		      sizeof(struct net_config) == 72 && sizeof(struct net_family) == 20 &&
-		      sizeof(struct net_held) == 24,
+		      sizeof(struct net_held) == 24 && sizeof(struct net_peek) == 24 && sizeof(struct net_dialled) == 24 &&
+		      sizeof(struct net_renew) == 24 && sizeof(struct net_renewed) == 1184 && sizeof(struct net_note) == 168,
 	      "messages have no holes");

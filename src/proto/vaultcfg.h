@@ -45,6 +45,14 @@ enum vaultcfg_key {
 	VTC_PROXY,	/* records ADDR+, PORT, TEXT (as shown, no user or password), AUTH, NO_PROXY* */
 	VTC_AUDIT,	/* records FD, OLD_FD: audit.jsonl and audit.jsonl.1, O_RDWR | O_APPEND */
 	VTC_PROBE,	/* the session's random value for the self-probe */
+	VTC_SEED,	/* PH_SEED bytes: of the placeholders, as gate has it */
+	VTC_LENT,	/* u64 PH_BIT of each kind */
+	VTC_OPENED,	/* records PROV, BITS: --api PROVIDER=CLASS */
+	VTC_SOURCE,	/* records KIND (enum source_kind), FD (its folder, O_PATH or O_RDONLY), NAME (the file in it), PROGRAM? (u64 1:
+			 * the launcher knows a program that renews it); GUARD* */
+	VTC_ENV,	/* records KIND (enum ph_kind), FD (a pipe: the secret, then its end); of the user's environment or of gh */
+	VTC_CONNECT_TO, /* records NAME, PORT, ADDR, TO_PORT: AGENT_VM_CONNECT_TO */
+	VTC_TRUST,	/* records FD*: PEM files or memfds with the certificates that upstream servers are trusted by */
 	/* inside the records above */
 	VTC_NAME = 32,	/* string */
 	VTC_ADDR,
@@ -59,6 +67,39 @@ enum vaultcfg_key {
 	VTC_TEXT,
 	VTC_AUTH,	/* "user:password", percent-decoded */
 	VTC_NO_PROXY,	/* one entry: "*", NAME, IP or CIDR, each with an optional port as in NAME:PORT */
+	VTC_PROV,	/* u64 enum prov */
+	VTC_KIND,	/* u64 */
+	VTC_TO_PORT,
+	VTC_PROGRAM,
+	VTC_GUARD,	/* 16 bytes: st_dev and st_ino (u64 each) of a folder that a guest can write: no login file may lie below it */
+};
+
+#define VAULT_SOURCES_MAX 4
+#define VAULT_CONNECT_TO_MAX 32
+#define VAULT_GUARDS_MAX 64
+
+/* Renewals: vault asks, the launcher does it and answers each message with one; at most one per provider is under way. */
+enum vault_renew_act {
+	VAULT_RENEW_LOCK,   /* try once; answer: result 0 or -errno, age_ms of the stamp */
+	VAULT_RENEW_RUN,    /* write the stamp, run the program to its end; answer: result as of renew_run() */
+	VAULT_RENEW_UNLOCK, /* no answer */
+};
+
+struct vault_renew {
+	uint8_t what; /* NET_CTL_RENEW */
+	uint8_t prov; /* PROV_ANTHROPIC or PROV_OPENAI */
+	uint8_t act;  /* enum vault_renew_act */
+	uint8_t program; /* enum renew_program, for RUN */
+};
+
+#define VAULT_RENEW_ERRORS 2048
+
+struct vault_renewed {
+	uint8_t what; /* NET_CTL_RENEWED */
+	uint8_t prov, act, zero;
+	int32_t result;
+	int64_t age_ms; /* -1: none */
+	char errors[VAULT_RENEW_ERRORS]; /* what the program said last on stderr, for the log and through its filter; zeros behind it */
 };
 
 /* Down on fd 3, any number of times while the session runs: publish one more TCP port of the guest. The listening socket
