@@ -37,7 +37,7 @@ class Words(Case):
         self.one_line(self.vm("shell", "--image", "localhost/agent-vm:nosuch", "true"), 1, "agent-vm build --tag nosuch")
         # An image that is not stored is pulled, which ends at a registry that nobody reaches.
         p = self.vm("shell", "--quiet", "--image", "127.0.0.1:1/no/such:image", "true")
-        self.one_line(p, 1, "127.0.0.1:1")
+        self.one_line(p, 1, "127.0.0.1:1" if os.path.exists("/etc/ssl/certs/ca-certificates.crt") else "no CA certificates")
         self.one_line(self.vm("ps", "--nonsense"), 2, "--nonsense")
 
     def test_all_problems_at_once_and_nothing_written(self):
@@ -303,7 +303,10 @@ class Limits(Case):
     def test_umask_000_makes_no_open_folder(self):
         root = self.top / "state"
         root.mkdir(mode=0o700)
-        shutil.copytree(f"{STATE}/images", root / "images", copy_function=os.link, symlinks=True)  # modes are kept
+        # Modes are kept; links where both are on one file system.
+        copy = ["cp", "-a", "--sparse=always", f"{STATE}/images", root]
+        if subprocess.run([*copy, "-l"], stderr=subprocess.DEVNULL).returncode != 0:
+            subprocess.run([*copy, "--remove-destination"], check=True)
         stored = set(root.rglob("*"))
         script = f"umask 000; exec '{AGENT_VM}' shell --quiet -- -c 'echo up; cat'"
         p = subprocess.Popen(["sh", "-c", script], cwd=self.project, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
