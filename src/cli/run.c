@@ -246,27 +246,43 @@ static void port_lost(struct run *r)
 	r->port_lost = now_ns();
 }
 
-static struct network_role *network_role(struct network *n, uint16_t i)
-{
-	return i == 0 ? &n->wire : &n->vault;
-}
-
-/* After the start both say nothing until they end. Then the VM goes too, for the guest's connections are gone. But they
- * also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
+/* After the start they say nothing until they end, but for vault's wish to have a login renewed. Then the VM goes too, for
+ * the guest's connections are gone. But they also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
 static void on_network(struct run *r, uint16_t i)
 {
 	struct network_role *role = network_role(r->spec.network, i);
+	struct vault_renew renew;
 	AUTO_FREE(char, text);
+	int k, n;
 
 	if (role->fd < 0)
+		return;
+	k = network_heard(role, &renew);
+	if (k == 1 && role == &r->spec.network->vault) {
+		n = renewer_ask(r->spec.renewer, &renew, role->fd);
+		if (n >= 0 && ev_watch(&r->ev, renewer_fd(r->spec.renewer, n), EPOLLIN, EV_RENEWER, (uint16_t)n, 0) < 0)
+			log_warn("renewal: its process cannot be watched");
+	}
+	if (k >= 0)
 		return;
 	ev_unwatch(&r->ev, role->fd);
 	text = network_ended(role);
 	close_p(&role->fd);
+	role->fd = -1;
 	if (r->net_lost > 0)
 		return;
 	r->net_lost = now_ns();
 	(void)snprintf(r->net_text, sizeof(r->net_text), "%s", text);
+}
+
+static void on_renewer(struct run *r, uint16_t i)
+{
+	int fd = renewer_fd(r->spec.renewer, i);
+
+	if (fd < 0)
+		return;
+	if (!renewer_read(r->spec.renewer, i, r->spec.network->vault.fd))
+		ev_unwatch(&r->ev, fd);
 }
 
 static void network_lost(struct run *r)
@@ -327,6 +343,9 @@ static void dispatch(struct run *r, const struct ev_event *e)
 		break;
 	case EV_NETWORK:
 		on_network(r, e->slot);
+		break;
+	case EV_RENEWER:
+		on_renewer(r, e->slot);
 		break;
 	case EV_PROBE:
 		selfprobe_accept(r->spec.probe, e->slot);
@@ -549,8 +568,9 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = ev_watch(&r->ev, r->signal_fd, EPOLLIN, EV_SIGNAL, 0, 0);
 	if (k == 0)
 		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
-	for (uint16_t i = 0; k == 0 && spec->network && i < 2; i++)
-		k = ev_watch(&r->ev, network_role(spec->network, i)->fd, EPOLLIN, EV_NETWORK, i, 0);
+	for (uint16_t i = 0; k == 0 && spec->network && i < NETWORK_ROLES; i++)
+		if (network_role(spec->network, i)->fd >= 0)
+			k = ev_watch(&r->ev, network_role(spec->network, i)->fd, EPOLLIN, EV_NETWORK, i, 0);
 	for (uint16_t i = 0; k == 0 && spec->probe && i < SELFPROBE_LISTENERS; i++)
 		if (spec->probe->listen[i].fd >= 0)
 			k = ev_watch(&r->ev, spec->probe->listen[i].fd, EPOLLIN, EV_PROBE, i, 0);
