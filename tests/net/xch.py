@@ -36,7 +36,8 @@ LACKS = "none login file key soon expired unknown rejected pending limit".split(
 def check_tables(root):
     """The lists above against the C side."""
     def strings(path, name):
-        text = open(f"{root}/src/{path}").read()
+        with open(f"{root}/src/{path}") as f:
+            text = f.read()
         return re.findall(r'"([^"]*)"', re.search(name + r"\[.*?\] = \{(.*?)\n\};", text, re.S)[1])
     assert strings("proto/placeholder.c", "ph_kind_str") == KINDS, "kinds"
     assert strings("proto/httpmsg.c", "refusal_code_str")[1:len(CODES)] == CODES[1:], "codes"

@@ -461,8 +461,13 @@ TEST(a_path_in_a_record_has_no_ids)
 		(void)strcat(longest, "/segments");
 	CHECK_INT(strlen(template(longest)), ==, 119);
 	assert_string_equal(template(longest) + 117, "/*");
-	CHECK(!pathtpl_is("/a?b"));
-	CHECK(!pathtpl_is("x"));
+	(void)snprintf(longest, sizeof(longest), "/a?b");
+	CHECK(!pathtpl_is(longest));
+	memset(longest, 0, NET_NOTE_PATH);
+	longest[0] = 'x';
+	CHECK(!pathtpl_is(longest));
+	longest[0] = '\0';
+	CHECK(pathtpl_is(longest));
 	memset(longest, '/', NET_NOTE_PATH);
 	CHECK(!pathtpl_is(longest));
 }
