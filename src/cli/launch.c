@@ -53,6 +53,7 @@ struct launch {
 	struct renewer *renewer; /* NULL: no login that can be renewed */
 	struct autopub *autopub; /* NULL: not asked for */
 	struct selfprobe probe;
+	struct credprobe credprobe;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -283,6 +284,7 @@ static int start_run(struct launch *l)
 		.on_ports = list_ports,
 		.on_ports_arg = l,
 		.probe = &l->probe,
+		.credprobe = credprobe_wanted(&l->plan.creds, &l->network) ? &l->credprobe : NULL,
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
@@ -295,8 +297,13 @@ static int start_run(struct launch *l)
 		.vmm_log = &l->vmm_log,
 		.stdin_forward = !l->args->agent->program,
 	};
+	AUTO_FD(log);
 	int r;
 
+	log = open_log(l, "launcher.log");
+	l->credprobe.log_fd = log;
+	l->credprobe.path = l->plan.net.probe_path;
+	l->credprobe.creds = &l->plan.creds;
 	r = session_listen(l->session.dir_fd, SESSION_SOCK, &spec.listen_fd);
 	if (r < 0)
 		return err_set(&l->err, r, "%s/" SESSION_SOCK ": %s", l->session.dir_path, strerror(-r));
@@ -620,6 +627,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	network_stop(&l->network);
 	renewer_free(l->renewer);
 	selfprobe_close(&l->probe);
+	credprobe_end(&l->credprobe);
 	close_p(&l->vmm.net_fd);
 	session_done(&l->session);
 	state_root_close(&l->root);
@@ -643,7 +651,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
 			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
-			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT,
+			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT, .credprobe = CREDPROBE_INIT,
 			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;

@@ -29,7 +29,7 @@ struct network_proxy {
 
 /* What was asked for, with names looked up (cli/netplan.h). */
 struct network_plan {
-	char *wire_path, *vault_path, *gate_path;
+	char *wire_path, *vault_path, *gate_path, *probe_path;
 	bool no_network, allow_lan, allow_host, auto_publish;
 	struct ports ports; /* their sockets until network_start() has handed them over */
 	struct policy_rule *rules;

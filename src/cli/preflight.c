@@ -118,7 +118,7 @@ static const char *const *list(const struct strv *s)
  * the state root, which is never shown. */
 static void own_parts(struct strv *own)
 {
-	static const char *const roles[] = { "agent-vm-vmm", "agent-vm-wire", "agent-vm-vault", "agent-vm-gate", "agent-vm-image" };
+	static const char *const roles[] = { "agent-vm-vmm", "agent-vm-wire", "agent-vm-vault", "agent-vm-gate", "agent-vm-probe", "agent-vm-image" };
 	int (*const finders[])(char **, struct err *) = { find_libkrun,	   find_libkrunfw, find_boot_dir,
 							  find_boot_image, find_qemu,	   find_virtiofsd };
 	char *path = realpath("/proc/self/exe", NULL);
@@ -416,7 +416,8 @@ static void plan_network(struct cli *cli, const struct launch_args *args, struct
 	if (!args->no_network)
 		ports_open(cli, root, &p->net.ports);
 	if (find_role("agent-vm-wire", &p->net.wire_path, &err) < 0 || find_role("agent-vm-vault", &p->net.vault_path, &err) < 0 ||
-	    (creds_lent(&p->creds) && find_role("agent-vm-gate", &p->net.gate_path, &err) < 0))
+	    (creds_lent(&p->creds) && (find_role("agent-vm-gate", &p->net.gate_path, &err) < 0 ||
+				       find_role("agent-vm-probe", &p->net.probe_path, &err) < 0)))
 		problem_world(&cli->problems, "%s", err.text);
 }
 

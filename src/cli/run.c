@@ -285,6 +285,54 @@ static void on_renewer(struct run *r, uint16_t i)
 		ev_unwatch(&r->ev, fd);
 }
 
+static void ready(struct run *r)
+{
+	if (r->spec.probe)
+		network_probed(r->spec.network);
+	r->stage = STAGE_IDLE;
+}
+
+/* The logins' self-probe, on connections of the guest's. */
+void run_ready(struct run *r)
+{
+	struct credprobe *p = r->spec.credprobe;
+	struct err err;
+	int k;
+
+	if (!p) {
+		ready(r);
+		return;
+	}
+	r->stage = STAGE_PROBE;
+	r->deadline = now_ns() + (r->spec.emulated ? CREDPROBE_EMULATED_S : CREDPROBE_S) * SEC;
+	k = credprobe_start(p, r->spec.network, &err);
+	for (size_t i = 0; i < p->n_links && k == 0; i++) {
+		k = clients_add(r, p->links[i]);
+		p->links[i] = -1;
+		if (k < 0)
+			(void)err_set(&err, k, "self-probe: %s", strerror(-k));
+	}
+	if (k == 0 && (k = ev_watch(&r->ev, p->fd, EPOLLIN, EV_CREDPROBE, 0, 0)) < 0)
+		(void)err_set(&err, k, "self-probe: %s", strerror(-k));
+	if (k < 0)
+		run_fail(r, RUN_FAILED, "%s; nothing was started", err.text);
+}
+
+static void on_credprobe(struct run *r)
+{
+	struct err err;
+	int k = r->stage == STAGE_PROBE ? credprobe_result(r->spec.credprobe, &err) : 0;
+
+	if (k == 0)
+		return;
+	ev_unwatch(&r->ev, r->spec.credprobe->fd);
+	credprobe_end(r->spec.credprobe);
+	if (k > 0)
+		ready(r);
+	else
+		run_fail(r, RUN_FAILED, "%s; nothing was started; log: %s", err.text, r->spec.log_dir);
+}
+
 static void network_lost(struct run *r)
 {
 	if (r->net_lost == 0 || now_ns() < r->net_lost + NET_LOST_MS * (SEC / 1000) || r->stage >= STAGE_DOWN)
@@ -344,6 +392,9 @@ static void dispatch(struct run *r, const struct ev_event *e)
 	case EV_NETWORK:
 		on_network(r, e->slot);
 		break;
+	case EV_CREDPROBE:
+		on_credprobe(r);
+		break;
 	case EV_RENEWER:
 		on_renewer(r, e->slot);
 		break;
@@ -360,12 +411,12 @@ static void dispatch(struct run *r, const struct ev_event *e)
 
 static const char *stage_word(const struct run *r)
 {
-	return r->times.running == 0 ? "monitor" : r->stage == STAGE_BOOT ? "kernel" : "mounts";
+	return r->times.running == 0 ? "monitor" : r->stage == STAGE_BOOT ? "kernel" : r->stage == STAGE_CONFIG ? "mounts" : "self-probe";
 }
 
 static void progress(struct run *r)
 {
-	if (!r->spec.progress || r->stage > STAGE_CONFIG)
+	if (!r->spec.progress || r->stage > STAGE_PROBE)
 		return;
 	(void)dprintf(STDERR_FILENO, "\r==> starting: %s %.1f s\033[K", stage_word(r),
 		      (double)(now_ns() - r->started) / (double)SEC);
@@ -469,7 +520,10 @@ enum run_end run_boot(struct run *r, struct err *err)
 	r->deadline = r->started + limit_s * SEC;
 	while (r->end == RUN_OPEN && r->stage < STAGE_IDLE) {
 		step(r, &more);
-		if (r->stage < STAGE_IDLE && past_deadline(r)) {
+		if (r->stage == STAGE_PROBE && past_deadline(r))
+			run_fail(r, RUN_FAILED, "self-probe: what the guest asked of this session's hosts was not answered in time; nothing was "
+				 "started; log: %s", r->spec.log_dir);
+		if (r->stage < STAGE_PROBE && past_deadline(r)) {
 			AUTO_FREE(char, last);
 
 			last = r->spec.console ? capture_last_line(r->spec.console) : xstrdup("");

@@ -19,6 +19,7 @@
 #include "base/str.h"
 #include "cli/autopub.h"
 #include "cli/capture.h"
+#include "cli/credprobe.h"
 #include "cli/network.h"
 #include "cli/renewer.h"
 #include "cli/selfprobe.h"
@@ -58,6 +59,7 @@ struct run_spec {
 	void (*on_ports)(void *arg); /* what is published has changed; once for many changes */
 	void *on_ports_arg;
 	struct selfprobe *probe; /* what the guest tries before it is ready, NULL: nothing; borrowed */
+	struct credprobe *credprobe; /* what follows it, NULL: nothing; borrowed */
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;

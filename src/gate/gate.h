@@ -10,6 +10,7 @@
 #include "ev/seqlink.h"
 #include "gate/ca.h"
 #include "gate/judge.h"
+#include "gate/walls.h"
 #include "proto/exchange.h"
 #include "proto/netmsg.h"
 
@@ -255,6 +256,3 @@ bool h2_wants_input(const struct conn *c);
 void h2_reply(struct ask *a, struct reply *r);
 void h2_news(struct ask *a); /* frames have come, or room */
 void h2_timeout(struct conn *c);
-
-/* sandbox.c */
-int gate_sandbox(struct err *err);

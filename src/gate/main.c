@@ -165,7 +165,9 @@ static int start(struct gate *g, struct err *err)
 	if (!g->tls)
 		return -ENOMEM;
 	buf_init(&der, CA_MAX);
-	r = ca_root(&g->ca, &der);
+	r = buf_put_u32(&der, (uint32_t)X509_subject_name_hash(g->ca.root));
+	if (r == 0)
+		r = ca_root(&g->ca, &der);
 	if (r == 0)
 		tell(NET_CTL_CA, buf_span(&der).p, der.n);
 	buf_done(&der);

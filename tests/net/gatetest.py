@@ -123,7 +123,7 @@ class Gate:
         if ready:
             said = self.hear()
             assert said[0] == xch.CTL_CA, (said, self.log())
-            self.ca_der = said[1:]
+            self.ca_der = said[5:]  # behind the hash of its subject
             said = self.hear()
             assert said == bytes([xch.CTL_READY]), (said, self.log())
             self.ready_ms = (time.monotonic() - self.started) * 1000
