@@ -84,6 +84,9 @@ void httpmsg_field_end(struct buf *out, size_t at);
 /* Sets the length and the number of fields of the message that @out holds. */
 void httpmsg_end(struct buf *out, uint16_t n_fields);
 
+/* Takes one field off the front, with all checks of a field. 0 or -EBADMSG. */
+int httpmsg_take_field(struct span *in, struct http_field *ret);
+
 /**
  * httpmsg_request_parse() - Read a message that claims to be a request
  *

@@ -173,7 +173,8 @@ struct net_held {
 struct net_peek {
 	struct net_head head;
 	uint16_t port; /* that the guest dialled */
-	uint8_t zero[6];
+	uint8_t tied;  /* 1: vault gave this address out for an inspected name, so what cannot be judged is not passed on */
+	uint8_t zero[5];
 };
 
 struct net_dialled {
