@@ -46,7 +46,8 @@ enum xch_got xch_take(struct xch_reader *r, struct span *in, struct span *ret)
 		if (h.type == 0 || h.type >= XCH_TYPES || !(follows[r->side][r->last] & 1 << h.type) || h.zero[0] || h.zero[1] ||
 		    h.zero[2] || !fits(h.type, h.length))
 			return XCH_GOT_BAD;
-		if (h.type != XCH_DATA && span_take(&rest, h.length, ret) < 0)
+		/* A head alone stays where it is, so that MORE never means that something was taken. */
+		if (h.type == XCH_DATA ? rest.n == 0 : span_take(&rest, h.length, ret) < 0)
 			return XCH_GOT_MORE;
 		r->last = h.type;
 		*in = rest;
