@@ -75,6 +75,8 @@ enum vaultcfg_key {
 };
 
 #define VAULT_SOURCES_MAX 4
+#define VAULT_SOURCE_NAME 255
+#define VAULT_TRUST_MAX 64
 #define VAULT_CONNECT_TO_MAX 32
 #define VAULT_GUARDS_MAX 80 /* as many folders as a guest can have: GC_BINDS_MAX */
 
