@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import urllib.parse
 
 from upstream import Upstream, certificates
@@ -97,26 +98,31 @@ class Credentials(Case):
     def test_other_clients_trust_the_session_without_being_told(self):
         """Python and node (this machine's, by its own loader), git, and openssl with bytes of its own."""
         self.login()
+        for program in ("python3", "node"):
+            shutil.copy(f"/usr/bin/{program}", self.project)
         out = self.run_(r"""
-            host() { /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
+            set -x; openssl() { timeout 30 openssl "$@"; }
+            host() { timeout 60 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
             export PH=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
-            PYTHONHOME=/host host /host/bin/python3 -c '
+            PYTHONHOME=/host host ./python3 -c '
 import os, urllib.request
 r = urllib.request.Request("https://api.anthropic.com/v1/messages", b"{}", {"Authorization": "Bearer " + os.environ["PH"]})
 print("python", urllib.request.urlopen(r).status)'
-            host /host/bin/node -e '
+            host ./node -e '
 const r = require("https").request("https://api.anthropic.com/v1/messages",
   {method: "POST", headers: {authorization: "Bearer " + process.env.PH}}, a => console.log("node", a.statusCode));
 r.end("{}");'
             git -c http.extraHeader="Authorization: Bearer $PH" ls-remote https://api.anthropic.com/v1/models 2>&1 | tail -n 1
-            printf 'GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer %s\r\n\r\n' "$PH" |
+            printf 'GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
                 openssl s_client -quiet -verify_return_error -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null |
                 head -n 1
-            printf 'GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer %s\r\n\r\n' "$PH" |
+            printf 'GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
                 openssl s_client -quiet -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null | head -n 1
             env -i /usr/bin/openssl s_client -servername api.anthropic.com -connect api.anthropic.com:443 </dev/null 2>/dev/null |
                 grep 'Verify return code'
-        """, "--mount", "/usr:/host:ro").split("\n")
+        date; """, *[w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
+               for w in ("--mount", f"/usr/{at}:/{'usr' if at[0] == 's' else 'host'}/{at}:ro")]).split("\n")
+        print(self.stderr, out)
         self.assertEqual(out[:2], ["python 200", "node 200"], self.stderr)
         self.assertIn("403", out[2])  # git asks for a path that is not named: it was judged, so it was believed
         self.assertEqual(out[3].strip(), "HTTP/1.1 200 OK")
@@ -188,15 +194,15 @@ r.end("{}");'
                     curl -sS -i -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models
                     curl -sS -i -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
                 done > /root/answers
-                grep -c '^HTTP/1.1 200' /root/answers
-                grep -rlaE 'CANARY|Q0FOQVJZ|NBTkFSW|DQU5BUl' / --exclude-dir=sys --exclude-dir=proc 2>/dev/null | grep -v "$PWD" | head
+                grep -aoE 'HTTP/[12.]+ 200' /root/answers | wc -l
+                grep -rlaE 'CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]' / --exclude-dir=sys --exclude-dir=proc 2>/dev/null | grep -v "$PWD" | head
                 for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
                 dmesg 2>/dev/null | grep 'CANAR[Y]'
                 true
             """)
             self.assertEqual(out, "6\n")
             self.assertEqual(len(self.upstream.seen), 6)
-            name = json.loads(self.vm("ps", "--json", check=0).stdout)[0]["session"]
+            name = next(s["name"] for s in json.loads(self.vm("ps", "--json", check=0).stdout) if s["pid"] == p.pid)
             searched = []
             for pid in [p.pid, *children(p.pid)]:
                 role = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
