@@ -5,11 +5,15 @@
 
 #include "base/fd.h"
 #include "base/prog.h"
+#include "cli/credcfg.h"
 #include "cli/creds.h"
 #include "cli/guest_creds.h"
 #include "cli/upstream.h"
+#include "gate/config.h"
+#include "proto/gatecfg.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
+#include "vault/config.h"
 
 #define CLAUDE                                                                                                        \
 	"{\"claudeAiOauth\":{\"accessToken\":\"sk-ant-oat01-CANARY-access\",\"refreshToken\":\"sk-ant-ort01-CANARY\"," \
@@ -435,5 +439,61 @@ TEST(certificates_of_the_variables_but_not_from_where_a_guest_writes)
 	CHECK(strstr(t.warnings.v[0], "so it is not believed") && strstr(t.warnings.v[1], "so it is not believed"));
 	CHECK_INT(u.n_trust, <=, 1);
 	upstream_done(&u);
+	end();
+}
+
+/* --- what the others are told --- */
+
+TEST(vault_and_gate_understand_what_they_are_told)
+{
+	struct upstream u = { .n_to = 0, .trust = { 0, 0 }, .n_trust = 2 };
+	AUTO_FREE(struct vault_config, v);
+	struct gate_config *g = xcalloc(1, sizeof(*g));
+	int fds[CREDCFG_FDS_MAX], n;
+	uint8_t seed[PH_SEED] = { 7 };
+	struct buf b;
+	struct err err;
+
+	begin("shell");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	put_file(".codex", "auth.json", CODEX_KEY);
+	put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+	strv_add(&t.args.api, "anthropic=files");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_guard(&t.c, t.dir);
+	creds_guard(&t.c, "/usr");
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_draw(&t.c, seed);
+	CHECK_INT(connect_to_parse("a.b:443:[::1]:8443", u.to, &u.n_to, &err), ==, 0);
+	buf_init(&b, VAULT_CONFIG_MAX);
+	CHECK_INT(rec_put_u64(&b, VTC_FLAGS, 0), ==, 0);
+	CHECK_INT(rec_put(&b, VTC_GUEST_MAC, "\2aaaaa", 6), ==, 0);
+	n = credcfg_vault(&t.c, &u, fds, VAULT_FD_EXTRA, &b);
+	CHECK_INT(n, ==, 5); /* two folders, a pipe, two files with certificates */
+	CHECK_INT(fds[0], ==, t.c.sources[0].fd);
+	CHECK_INT(fds[2], ==, t.c.secrets[0].fd);
+	v = xcalloc(1, sizeof(*v));
+	if (vault_config_parse(buf_span(&b), v, &err) < 0)
+		fail_msg("%s", err.text);
+	CHECK_INT(v->launch.lent, ==, ANTHROPIC_LOGIN | PH_BIT(PH_CODEX_KEY) | PH_BIT(PH_ANTHROPIC_KEY));
+	CHECK_INT(v->launch.opened[PROV_ANTHROPIC], ==, 1 << CLASS_FILES);
+	CHECK_INT(v->n_sources, ==, 2);
+	CHECK_INT(v->sources[0].kind, ==, SOURCE_ANTHROPIC);
+	CHECK_INT(v->sources[0].fd, ==, VAULT_FD_EXTRA);
+	CHECK_STR(v->sources[0].name, ".credentials.json");
+	CHECK_INT(v->sources[0].n_guards, ==, 2);
+	CHECK_INT(v->env_fd[PH_ANTHROPIC_KEY], ==, VAULT_FD_EXTRA + 2);
+	CHECK_INT(v->n_trust, ==, 2);
+	CHECK_INT(v->n_connect_to, ==, 1);
+	CHECK_INT(v->connect_to[0].to_port, ==, 8443);
+	CHECK_STR(v->inspected[0], "api.anthropic.com");
+	buf_done(&b);
+	buf_init(&b, GATE_CONFIG_MAX);
+	CHECK_INT(credcfg_gate(&t.c, "agent-vm-0123456789ab-1", &b), ==, 0);
+	if (gate_config_parse(buf_span(&b), g, &err) < 0)
+		fail_msg("%s", err.text);
+	CHECK_INT(g->launch.lent, ==, v->launch.lent);
+	buf_done(&b);
+	free(g);
 	end();
 }
