@@ -246,32 +246,13 @@ def run_http1(g, case, c, pieces):
     else:
         _, s = g.stream(80)
     tail = b"" if upgrade or not tls else f"GET {SENTINEL} HTTP/1.1\r\nHost: {sni}\r\n\r\n".encode()
-    got = []
-
-    def read():
-        try:
-            while more := s.recv(65536):
-                got.append(more)
-        except (OSError, ssl.SSLError):
-            pass
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        at = 0
-        for end in pieces(len(data)) + [len(data)]:
-            s.sendall(data[at:end])
-            at = end
-        if tail:
-            s.sendall(tail)
-        socket.socket.shutdown(s, socket.SHUT_WR)
-    except OSError:
-        pass
-    reader.join(30)
-    assert not reader.is_alive(), "no end"
+    ends = pieces(len(data)) + [len(data)]
+    parts = [data[a:b] for a, b in zip([0] + ends, ends) if a < b]
+    got = gatetest.converse(s, parts + [tail] * bool(tail))
     s.close()
     settle(g, case)
     head = data.startswith(b"HEAD ")
-    rs, rest = responses(b"".join(got), lambda i: head and i == 0)
+    rs, rest = responses(got, lambda i: head and i == 0)
     rs = [r for r in rs if r.status >= 200 or r.status == 101]
     case.close = tls and not upgrade and not any(r.get("x-from") == "sentinel" for r in rs)
     mine = [r for r in rs if r.get("x-from") is None and (r.get("cache-control") == "no-store" or r.status == 301)]
