@@ -75,6 +75,7 @@ struct conn {
 	bool inspected; /* counts as such */
 	bool crowd;	/* there are too many: 503 */
 	bool more;	/* TLS may hold bytes that no event will tell of */
+	bool pair_eof; /* of the bytes, and then of what TLS makes of them */
 	bool in_eof;
 	bool out_blocked;
 	bool said_bye; /* in CONN_FINISH: close_notify and FIN were sent */

@@ -1,5 +1,6 @@
 /* HTTP/2 with the guest (credentials page 7.5): nghttp2 reads and writes frames, here is what they mean. A stream is a request;
- * its field list becomes the same struct request that HTTP/1.1 makes, and is judged by the same functions.
+ * its field list becomes the same struct request that HTTP/1.1 makes, and is judged by the same functions. What RFC 9113 section
+ * 8 asks of a request is checked by request_from_h2() and here, not by nghttp2, which would reset where an answer helps.
  *
  * Windows are opened by hand: a stream's only as far as vault took its body, so that a service that does not read stops its own
  * guest stream and no other; the connection's at once, for what waits is bounded by the streams'. Answers are fetched when nghttp2
@@ -35,10 +36,11 @@ struct h2stream {
 	struct ask *ask; /* under way */
 	bool submitted;	 /* an answer was begun */
 	bool waiting;	 /* nghttp2 was told that there are no bytes now */
-	bool guest_ended;
 	bool bare;
 	enum http_body body;
 	uint64_t left;
+	bool counted; /* the guest told its body's length */
+	uint64_t expected; /* and so much of it is to come */
 	uint64_t dropped;
 	struct buf own; /* body of an answer of ours, or the trailers of vault's */
 };
@@ -333,11 +335,14 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8
 	return 0;
 }
 
-/* A field that nghttp2 finds malformed would be left out; what was judged must be all there was. */
-static int on_invalid_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8_t *name, size_t name_n, const uint8_t *value,
-			     size_t value_n, uint8_t flags, void *user)
+/* Malformed (RFC 9113 section 8.1.1): vault sees a cut, the guest a reset. */
+static void broken(struct h2stream *t)
 {
-	return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	if (t->ask)
+		ask_end(t->ask);
+	t->ask = NULL;
+	t->counted = false;
+	reset(t, NGHTTP2_PROTOCOL_ERROR);
 }
 
 static void request(struct h2conn *h, struct h2stream *t, bool end)
@@ -351,9 +356,11 @@ static void request(struct h2conn *h, struct h2stream *t, bool end)
 	for (size_t i = 0; i < h->n; i++)
 		f[i] = (struct http_field){ SPAN(base + h->at[i].name, h->at[i].name_n), SPAN(base + h->at[i].value, h->at[i].value_n) };
 	if (request_from_h2(f, h->n, end, span_str(prov_hosts[h->c->host].name), &q) < 0) {
-		reset(t, NGHTTP2_PROTOCOL_ERROR);
+		broken(t);
 		return;
 	}
+	t->counted = q.body == HTTP_BODY_LENGTH;
+	t->expected = q.body_len;
 	if (h->too_large)
 		request_fault(&q, STAGE_FIELDS,
 			      (struct refusal){ .status = 431, .code = REFUSAL_LIMIT, .why = "the head is larger than 64 KiB or 128 fields" });
@@ -373,8 +380,9 @@ static void request(struct h2conn *h, struct h2stream *t, bool end)
 
 static void body_end(struct h2stream *t)
 {
-	t->guest_ended = true;
-	if (t->ask)
+	if (t->counted && t->expected > 0)
+		broken(t);
+	else if (t->ask)
 		ask_body_end(t->ask);
 }
 
@@ -390,6 +398,8 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *user)
 		conn_deadline(h->c, IDLE_NS);
 		if (t && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
 			request(h, t, end);
+		else if (t && !end)
+			broken(t); /* trailers end a request */
 		if (t && end)
 			body_end(t);
 		break;
@@ -427,6 +437,10 @@ static int on_data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t 
 	struct h2stream *t = nghttp2_session_get_stream_user_data(s, id);
 
 	(void)nghttp2_session_consume_connection(s, n);
+	if (t && t->counted && n > t->expected)
+		broken(t);
+	else if (t)
+		t->expected -= t->counted ? n : 0;
 	if (t && t->ask)
 		ask_body(t->ask, SPAN(p, n));
 	if (t && t->ask) {
@@ -500,7 +514,6 @@ static int session_new(struct h2conn *h)
 		return -1;
 	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
-	nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
 	nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
@@ -508,6 +521,7 @@ static int session_new(struct h2conn *h)
 	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_close);
 	if (nghttp2_option_new(&opt) == 0) {
 		nghttp2_option_set_no_auto_window_update(opt, 1);
+		nghttp2_option_set_no_http_messaging(opt, 1);
 		nghttp2_option_set_max_settings(opt, 32);
 		nghttp2_option_set_max_outbound_ack(opt, CONTROL_MAX);
 		nghttp2_option_set_max_deflate_dynamic_table_size(opt, 4096);

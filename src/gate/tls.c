@@ -30,6 +30,7 @@ static int pair_read(BIO *b, char *p, int n)
 	while (k < 0 && errno == EINTR);
 	if (k < 0 && errno == EAGAIN)
 		BIO_set_retry_read(b);
+	c->pair_eof = k == 0;
 	return (int)k;
 }
 
@@ -47,8 +48,13 @@ static int pair_write(BIO *b, const char *p, int n)
 	return (int)k;
 }
 
+/* Without EOF a guest that ends its direction by a FIN alone would look like an error. */
 static long pair_ctrl(BIO *b, int what, long num, void *ptr)
 {
+	const struct conn *c = BIO_get_data(b);
+
+	if (what == BIO_CTRL_EOF)
+		return c && c->pair_eof;
 	return what == BIO_CTRL_FLUSH || what == BIO_CTRL_PUSH || what == BIO_CTRL_POP;
 }
 

@@ -310,3 +310,42 @@ class Client:
             return self.sock.recv(1) == b""
         except (ConnectionError, ssl.SSLError):
             return True
+
+
+def converse(s, pieces, seconds=30, half_close=True):
+    """Sends the pieces, each its own record, ends our direction, and returns all that comes until the end. One thread, for a TLS
+    object is not for two; what cannot be sent any more is left."""
+    got, pieces, end, fd = b"", list(pieces), time.monotonic() + seconds, s.fileno()
+    s.setblocking(False)
+    while time.monotonic() < end:
+        want_out = bool(pieces)
+        try:
+            more = s.recv(65536)
+            if not more:
+                return got
+            got += more
+            continue
+        except (ssl.SSLWantReadError, BlockingIOError):
+            pass
+        except OSError:
+            return got
+        if pieces:
+            try:
+                n = s.send(pieces[0])
+                pieces[0] = pieces[0][n:]
+                if not pieces[0]:
+                    pieces.pop(0)
+                want_out = False
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+                pass
+            except OSError:
+                pieces = []
+            if not pieces and half_close:
+                try:
+                    socket.socket.shutdown(s, socket.SHUT_WR)
+                except OSError:
+                    pass
+            if not want_out:
+                continue
+        select.select([fd], [fd] if want_out else [], [], 0.5)
+    raise TimeoutError(f"no end; so far {got[-300:]!r}")
