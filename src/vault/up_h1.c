@@ -96,10 +96,11 @@ static bool take(struct vault *v, struct conn *c, struct exchange *x, struct spa
 	return x->conn == c;
 }
 
-/* The service ended its side, cleanly or not. */
-static void ended(struct vault *v, struct exchange *x, bool clean)
+/* The service ended its side, @broken: in the middle. Many end without TLS's own end; what is framed by its length or chunks
+ * does not depend on it, and for what ends with the connection there is no other sign. */
+static void ended(struct vault *v, struct exchange *x, bool broken)
 {
-	bool whole = clean && (x->state == EX_UPGRADED || answer_eof(&x->answer) == ANSWER_END);
+	bool whole = !broken && (x->state == EX_UPGRADED || answer_eof(&x->answer) == ANSWER_END);
 
 	up_put(v, x, false);
 	if (whole)
@@ -128,7 +129,7 @@ void h1_readable(struct vault *v, struct conn *c)
 			return;
 		}
 		if (k <= 0) {
-			ended(v, x, k == 0);
+			ended(v, x, k == -EIO);
 			return;
 		}
 		x->answered = true;

@@ -199,7 +199,9 @@ ssize_t tls_read(struct conn *c, void *p, size_t n)
 	e = SSL_get_error(c->ssl, r);
 	if (e == SSL_ERROR_WANT_READ)
 		return -EAGAIN;
-	return e == SSL_ERROR_ZERO_RETURN ? 0 : -EPIPE;
+	if (e == SSL_ERROR_ZERO_RETURN)
+		return 0;
+	return ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? -EPIPE : -EIO;
 }
 
 int tls_write(struct conn *c, struct span s)

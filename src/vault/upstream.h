@@ -152,7 +152,7 @@ void up_trouble(struct vault *v, enum prov_host_id host, const char *why);
 int tls_begin(struct vault *v, struct conn *c, const char **ret_why);
 /* 1: done; 0: not yet; -1 and @ret_why. */
 int tls_handshake(struct conn *c, const char **ret_why);
-/* > 0: bytes; 0: the peer said that it ends; -EAGAIN; -EPIPE: it was cut; -EIO */
+/* > 0: bytes; 0: the peer said that it ends; -EAGAIN; -EPIPE: it ends without that; -EIO: it broke */
 ssize_t tls_read(struct conn *c, void *p, size_t n);
 /* All or nothing; it goes into c->out. 0 or -EPIPE. */
 int tls_write(struct conn *c, struct span s);
