@@ -28,6 +28,11 @@ CODEX = [("codex-a", "bearer")]
 MESSAGES = ("api.anthropic.com", "POST", "/v1/messages")
 
 
+def open_read(path):
+    with open(path) as f:
+        return f.read()
+
+
 class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -92,6 +97,13 @@ class Case(unittest.TestCase):
     def rss(self, v):
         with open(f"/proc/{v.pid}/statm") as f:
             return int(f.read().split()[1]) * 4096
+
+    def until(self, true):
+        for _ in range(500):
+            if true():
+                return
+            time.sleep(0.02)
+        self.fail("did not happen")
 
     def refused(self, x, code, status):
         a, body, _ = x.all()
@@ -645,12 +657,15 @@ class Logins(Case):
         other = subprocess.Popen(bare + ["sleep", "60"])
         self.addCleanup(other.wait)
         self.addCleanup(other.kill)
+        self.until(lambda: open_read(f"/proc/{other.pid}/comm") == "sleep\n")
         for name in ("environ", "maps", "mem"):
             look = bare + ["sh", "-c", "exec 3</proc/$1/$2", "sh"]
             self.assertEqual(subprocess.run(look + [str(other.pid), name]).returncode, 0)
             self.assertNotEqual(subprocess.run(look + [str(v.pid), name], stderr=subprocess.DEVNULL).returncode, 0, name)
         if not SAN:
             self.arena_alone(v)
+        if SAN:  # which has a handler of its own
+            return
         os.kill(v.pid, 11)
         self.assertNotEqual(v.wait(), 0)
 
@@ -896,6 +911,256 @@ class Answers(Case):
         self.refused(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE), "encoding", 502)
         a, body, _ = Exchange(v, "api.anthropic.com", "GET", "/x").all()  # without a secret it may be
         self.assertEqual((a.status, a.get("content-encoding")), (200, [b"gzip"]))
+
+
+class H2Server(Upstream):
+    """Frames of HTTP/2 as the test wants them: @answer(conn, stream, block) for each HEADERS."""
+
+    def serve(self, raw):
+        raw.settimeout(60)
+        try:
+            c = self.context.wrap_socket(raw, server_side=True)
+        except OSError as e:
+            self.failed.append(e)
+            return
+        conn = u.Conn(c, self, len(self.conns))
+        self.conns.append(conn)
+        conn.resets, conn.data, conn.lock = [], {}, threading.Lock()
+        try:
+            assert conn.exact(24) == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            conn.send(frame2(4, 0, 0))
+            while (h := conn.exact(9)) is not None:
+                n, kind, flags, stream = int.from_bytes(h[:3], "big"), h[3], h[4], int.from_bytes(h[5:], "big")
+                body = conn.exact(n)
+                if kind == 4 and not flags & 1:
+                    conn.send(frame2(4, 1, 0))
+                elif kind == 3:
+                    conn.resets.append((stream, int.from_bytes(body, "big")))
+                elif kind == 0:
+                    conn.data[stream] = conn.data.get(stream, b"") + body
+                    if n:
+                        conn.send(frame2(8, 0, 0, n.to_bytes(4, "big")))
+                        if not flags & 1:
+                            conn.send(frame2(8, 0, stream, n.to_bytes(4, "big")))
+                elif kind == 1:
+                    self.requests.append(body)
+                    self.answer(conn, stream, body)
+        except (OSError, Stop, TypeError):
+            pass
+        c.close()
+
+
+def frame2(kind, flags, stream, data=b""):
+    return len(data).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + data
+
+
+def block2(*fields):
+    """HPACK: literals without indexing, not packed."""
+    b = lambda s: (s if isinstance(s, bytes) else s.encode())
+    num = lambda n: bytes([n]) if n < 127 else bytes([127]) + varint(n - 127)
+    return b"".join(b"\0" + num(len(b(n))) + b(n) + num(len(b(v))) + b(v) for n, v in fields)
+
+
+def varint(n):
+    out = b""
+    while n >= 128:
+        out += bytes([n % 128 | 128])
+        n //= 128
+    return out + bytes([n])
+
+
+def headers2(stream, *fields, end=False):
+    return frame2(1, 4 | end, stream, block2(*fields))
+
+
+class Http2(Case):
+    def setUp(self):
+        super().setUp()
+        self.h2 = self.certs.leaf("h2", "DNS:api.anthropic.com,DNS:chatgpt.com")
+        self.h2.set_alpn_protocols(["h2"])
+
+    def server(self, answer):
+        up = H2Server(self.h2, answer=answer)
+        self.addCleanup(up.close)
+        return up
+
+    def ask(self, v, **kw):
+        kw = {"body": b"{}", "creds": CLAUDE, "flags": xch.H2, **kw}
+        return Exchange(v, *MESSAGES, **kw)
+
+    def test_real_service(self):
+        """nghttpd, which gives back what is posted."""
+        with tempfile.TemporaryDirectory() as d:
+            (log := open(d + "/log", "wb")).close()
+            with w.S, open(d + "/log", "wb") as log:
+                p = subprocess.Popen(["nghttpd", "-v", "-a", w.PUBLIC, "-d", d, "--echo-upload", "443", self.certs.dir / "good.key",
+                                      self.certs.dir / "good.pem"], stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
+            self.addCleanup(p.wait)
+            self.addCleanup(p.kill)
+            self.until(lambda: self.listens(p) or p.poll() is not None)
+            self.assertIsNone(p.poll(), open_read(d + "/log"))
+            v = self.vault()
+            data = os.urandom(1 << 20)
+            for body, length in ((b"small", None), (data, None), (data, False)):
+                x = self.ask(v, body=body, length=length, hold=True)
+                t = threading.Thread(target=lambda: (x.send(body), x.end()))
+                t.start()
+                a, got, _ = x.all()
+                t.join()
+                self.assertEqual((a.status, got == body), (200, True), v.log())
+            self.until(lambda: open_read(d + "/log").count(":path: /v1/messages") == 3)
+            said = open_read(d + "/log")
+            self.assertIn(f"authorization: Bearer {self.host.c.anthropic}", said)
+            self.assertEqual((said.count("[id=2]") > 0, said.count("[id=3]")), (True, 0))  # the first looked whether it listens
+            # Its own words come back: found.
+            a, got, _ = self.ask(v, body=self.host.c.anthropic.encode()).all()
+            self.assertEqual(got, b"x" * len(self.host.c.anthropic))
+            a, got, _ = Exchange(v, "api.anthropic.com", "GET", "/none", flags=xch.H2).all()
+            self.assertEqual(a.status, 404)
+
+    def listens(self, p):
+        with w.S, socket.socket() as s:
+            return s.connect_ex((w.PUBLIC, 443)) == 0
+
+    def test_head_that_goes_out(self):
+        up = self.server(lambda c, s, b: c.send(headers2(s, (":status", "204"), end=True)))
+        v = self.vault()
+        self.assertEqual(self.ask(v).all()[0].status, 204)
+        block, = up.requests
+        self.assertIn(b"\x1f\x08", block)  # authorization: never indexed
+        self.assertEqual(self.ask(v).all()[0].status, 204)
+        self.assertIn(b"\x1f\x08", up.requests[1])
+        self.assertEqual((len(up.conns), up.conns[0].data, up.conns[0].resets), (1, {1: b"{}", 3: b"{}"}, []))
+        self.assertEqual(up.conns[0].sock.selected_alpn_protocol(), "h2")
+
+    def test_upgrades_take_http1(self):
+        context = self.certs.leaf("alpn", "DNS:chatgpt.com")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        up, v = self.upstream(lambda c, got: ok(b"no", "404 Not Found"), context=context), self.vault()
+        x = Exchange(v, "chatgpt.com", "GET", "/backend-api/codex/responses", creds=CODEX, flags=xch.UPGRADE | xch.H2)
+        self.assertEqual(x.answer().status, 404)
+        self.assertEqual(up.conns[0].sock.selected_alpn_protocol(), "http/1.1")
+        x.close()
+
+    def test_service_that_speaks_http1_only(self):
+        up = self.upstream()
+        a, body, _ = self.ask(self.vault()).all()
+        self.assertEqual((a.status, len(up.requests)), (200, 1))
+        self.clean(a, body)
+
+    def test_echo_in_fields_data_and_trailers(self):
+        secret = self.host.c.anthropic
+
+        def answer(c, s, b):
+            c.send(headers2(s, (":status", "200"), ("x-you", "Bearer " + secret), ("content-type", "text/plain")))
+            for i in range(0, len(secret), 5):
+                c.send(frame2(0, 0, s, secret[i:i + 5].encode()))
+            c.send(headers2(s, ("x-t", secret), end=True))
+        a, body, trailers = self.ask(self.v(answer)).all()
+        x = b"x" * len(secret)
+        self.assertEqual((a.get("x-you"), body, trailers), ([b"Bearer " + x], x, [(b"x-t", x)]))
+
+    def v(self, answer):
+        self.up = self.server(answer)
+        return self.vault()
+
+    def test_many_on_one_connection(self):
+        waits, lock = [], threading.Lock()
+
+        def answer(c, s, b):
+            with lock:
+                waits.append(s)
+                if len(waits) < 11:
+                    if len(waits) == 1:
+                        c.send(headers2(s, (":status", "200"), end=True))
+                    return
+                for s in reversed(waits[1:]):
+                    c.send(headers2(s, (":status", "200"), ("content-length", "1")) + frame2(0, 1, s, b"z"))
+        v = self.v(answer)
+        self.ask(v).all()
+        xs = [self.ask(v, slot=i) for i in range(10)]
+        self.assertEqual([x.all()[1] for x in xs], [b"z"] * 10)
+        self.assertEqual(len(self.up.conns), 1)
+
+    def test_anonymous_has_another_connection(self):
+        v = self.v(lambda c, s, b: c.send(headers2(s, (":status", "200"), end=True)))
+        self.ask(v).all()
+        self.ask(v, creds=()).all()
+        self.ask(v).all()
+        self.assertEqual(len(self.up.conns), 2)
+
+    def test_rotation(self):
+        v = self.v(lambda c, s, b: c.send(headers2(s, (":status", "200"), end=True)))
+        self.ask(v).all()
+        u.write(self.host.claude_file, self.host.c.claude(7000))
+        self.ask(v).all()
+        self.assertEqual(len(self.up.conns), 2)
+
+    def test_what_is_no_answer(self):
+        """M19, attack-38 over HTTP/2: 502, or cut once it began; the session goes on."""
+        status, said = (":status", "200"), [None]
+        v = self.v(lambda c, s, b: c.send(said[0](s)))
+        for why, code, sent in (
+                ("a status that is none", "upstream-framing", lambda s: headers2(s, (":status", "20"))),
+                ("101", "upstream-framing", lambda s: headers2(s, (":status", "101"))),
+                ("an interim answer that ends", "upstream-framing", lambda s: headers2(s, (":status", "103"), end=True)),
+                ("nine of them", "upstream-framing", lambda s: headers2(s, (":status", "103")) * 9),
+                ("upper case", "upstream-framing", lambda s: headers2(s, status, ("X-Upper", "a"))),
+                ("connection", "upstream-framing", lambda s: headers2(s, status, ("connection", "close"))),
+                ("transfer-encoding", "upstream-framing", lambda s: headers2(s, status, ("transfer-encoding", "chunked"))),
+                ("a line in a value", "upstream-framing", lambda s: headers2(s, status, ("x", "a\r\nb: c"))),
+                ("two lengths", "upstream-framing", lambda s: headers2(s, status, ("content-length", "1"), ("content-length", "1"))),
+                ("a head that is too large", "upstream-framing", lambda s: headers2(s, status, *[(f"x{i}", "a" * 100) for i in range(129)])),
+                ("coded", "encoding", lambda s: headers2(s, status, ("content-encoding", "gzip")) + frame2(0, 1, s, b"z")),
+                ("reset", "upstream", lambda s: frame2(3, 0, s, (2).to_bytes(4, "big"))),
+                ("data first", "upstream-framing", lambda s: frame2(0, 0, s, b"x")),
+                ("fewer bytes than it says", "cut", lambda s: headers2(s, status, ("content-length", "5")) + frame2(0, 1, s, b"abc")),
+                ("more bytes", "cut", lambda s: headers2(s, status, ("content-length", "1")) + frame2(0, 1, s, b"abc")),
+                ("reset in the middle", "cut", lambda s: headers2(s, status) + frame2(0, 0, s, b"abc") + frame2(3, 0, s, bytes(4))),
+                ("the connection breaks", "cut", lambda s: headers2(s, status) + frame2(0, 0, s, b"abc") + b"junk" * 9),
+                ("pushed", "upstream-framing", lambda s: frame2(5, 4, s, (2).to_bytes(4, "big") + block2((":method", "GET")))),
+                ("pings without end", "upstream-framing", lambda s: frame2(6, 0, 0, bytes(8)) * 1500)):
+            with self.subTest(why):
+                said[0] = sent
+                x = self.ask(v)
+                a = x.answer()
+                if code == "cut":
+                    with self.assertRaises((EOFError, ConnectionError)):
+                        x.frames.body()
+                else:
+                    self.assertEqual((a.code, x.frames.body()), (code, b""))
+                x.close()
+                said[0] = lambda s: headers2(s, status, end=True)
+                self.assertEqual(self.ask(v).all()[0].status, 200)
+
+    def test_goaway(self):
+        def answer(c, s, b):
+            c.send(headers2(s, (":status", "200"), end=True) + frame2(7, 0, 0, s.to_bytes(4, "big") + bytes(4)))
+        v = self.v(answer)
+        self.assertEqual([self.ask(v).all()[0].status for _ in range(3)], [200] * 3)
+        self.assertEqual(len(self.up.conns), 3)
+
+    def test_slow_reader_holds_up_its_own_stream_alone(self):
+        def answer(c, s, b):
+            if s > 1:
+                c.send(headers2(s, (":status", "200"), ("content-length", "1")) + frame2(0, 1, s, b"z"))
+                return
+            c.send(headers2(s, (":status", "200")))
+            for _ in range(32):  # what the window of a stream has room for, byte by byte
+                c.send(frame2(0, 0, s, b"a") * 4096)
+            c.full = True
+        v = self.v(answer)
+        x = self.ask(v)
+        x.answer()
+        self.until(lambda: getattr(self.up.conns[0], "full", False))
+        self.assertEqual(self.ask(v, slot=2).all()[1], b"z")
+        got = 0
+        while got < 32 * 4096:
+            kind, data = x.frames.next()
+            got += len(data)
+        x.close()
+        self.until(lambda: (1, 8) in self.up.conns[0].resets)
+        self.assertEqual(len(self.up.conns), 1)
 
 
 class Renewals(Case):
