@@ -93,6 +93,7 @@ static void release(struct vault *v, struct exchange *x)
 	echo_free(x->echo);
 	answer_done(&x->answer);
 	buf_done(&x->out);
+	buf_done(&x->body);
 	v->exchanges->v[x->at] = NULL;
 	v->exchanges->gen[x->at]++;
 	v->exchanges->n--;
@@ -118,10 +119,25 @@ static void cut(struct vault *v, struct exchange *x)
 	v->again = true;
 }
 
+/* Many small pieces behind each other would be more heads than bytes: they lengthen the last frame, if its head is still here. */
+static bool lengthen(struct exchange *x, struct span bytes)
+{
+	const size_t head = sizeof(struct xch_head);
+
+	if (x->tail == 0 || x->out.n < head + x->tail || x->tail + bytes.n > XCH_DATA_MAX || buf_put(&x->out, bytes.p, bytes.n) < 0)
+		return false;
+	x->tail += bytes.n;
+	buf_set_u32(&x->out, x->out.n - x->tail - head + offsetof(struct xch_head, length), (uint32_t)x->tail);
+	return true;
+}
+
 static void put(struct vault *v, struct exchange *x, enum xch_type type, struct span bytes)
 {
-	if (x->state != EX_CUT && xch_put(&x->out, type, bytes) < 0)
+	if (x->state == EX_CUT || (type == XCH_DATA && lengthen(x, bytes)))
+		return;
+	if (xch_put(&x->out, type, bytes) < 0)
 		drop(v, x);
+	x->tail = type == XCH_DATA && bytes.n <= XCH_DATA_MAX ? bytes.n : 0;
 }
 
 static unsigned status_of(enum refusal_code code)
@@ -174,6 +190,7 @@ void exchange_failed(struct vault *v, struct exchange *x, enum refusal_code code
 		/* The service closed a kept connection while this was on its way. */
 		x->retried = true;
 		answer_done(&x->answer);
+		buf_done(&x->body);
 		up_get(v, x, true);
 	} else {
 		refuse(v, x, code);
@@ -208,7 +225,9 @@ static bool wants_body(const struct exchange *x)
 		return false;
 	if (x->state == EX_OVER)
 		return true;
-	return x->state >= EX_SENT && x->state <= EX_UPGRADED && (!x->conn || x->conn->broken || x->conn->out.n < UP_OUT_FULL);
+	if (x->state < EX_SENT || x->state > EX_UPGRADED)
+		return false;
+	return !x->conn || x->conn->broken || (x->conn->h2 ? x->body.n < UP_BODY_FULL : x->conn->out.n < UP_OUT_FULL);
 }
 
 static void update(struct vault *v, struct exchange *x)
@@ -320,7 +339,7 @@ void exchange_open(struct vault *v, struct exchange *x)
 		refuse(v, x, REFUSAL_CREDENTIAL_UNAVAILABLE);
 		return;
 	}
-	r = h1_head(x->conn, x, secret, account);
+	r = (x->conn->h2 ? h2_head : h1_head)(x->conn, x, secret, account);
 	if (r == -EPIPE) {
 		up_put(v, x, false);
 		exchange_failed(v, x, REFUSAL_UPSTREAM);
@@ -333,7 +352,7 @@ void exchange_open(struct vault *v, struct exchange *x)
 	x->state = EX_SENT;
 	x->until = v->now + SILENT_NS;
 	if (x->body_ended) /* a second try */
-		h1_body_end(x->conn, x);
+		(x->conn->h2 ? h2_body_end : h1_body_end)(x->conn, x);
 	conn_update(v, x->conn);
 	update(v, x);
 }
@@ -396,7 +415,7 @@ void exchange_begin(struct vault *v, const void *msg, size_t n, int fd)
 	x->w = x->m->w;
 	x->start = v->now;
 	x->reader.side = XCH_TO_VAULT;
-	x->key = (struct conn_key){ .host = (enum prov_host_id)x->w.host, .h2 = x->w.flags & HTTPMSG_H2,
+	x->key = (struct conn_key){ .host = (enum prov_host_id)x->w.host, .h2 = x->w.flags & HTTPMSG_H2 && !(x->w.flags & HTTPMSG_UPGRADE),
 				    .foreign = x->w.flags & HTTPMSG_FOREIGN };
 	memcpy(x->key.kind, x->w.kind, sizeof(x->key.kind));
 	buf_init(&x->out, XCH_WINDOW);
@@ -434,7 +453,7 @@ static bool body(struct vault *v, struct exchange *x, struct span bytes)
 	if (x->state != EX_UPGRADED && (x->w.body == HTTP_BODY_NONE || (x->w.body == HTTP_BODY_LENGTH && x->up > x->w.body_len)))
 		return broken(v, x);
 	if (x->conn) {
-		h1_body(x->conn, x, bytes);
+		(x->conn->h2 ? h2_body : h1_body)(x->conn, x, bytes);
 		conn_update(v, x->conn);
 	}
 	x->until = v->now + (x->state == EX_UPGRADED ? UPGRADED_NS : SILENT_NS);
@@ -449,7 +468,7 @@ static bool body_end(struct vault *v, struct exchange *x)
 	if (x->state != EX_UPGRADED && x->w.body == HTTP_BODY_LENGTH && x->up != x->w.body_len)
 		return broken(v, x);
 	if (x->conn) {
-		h1_body_end(x->conn, x);
+		(x->conn->h2 ? h2_body_end : h1_body_end)(x->conn, x);
 		conn_update(v, x->conn);
 	}
 	return true;
@@ -497,9 +516,20 @@ static void read_gate(struct vault *v, struct exchange *x)
 	update(v, x);
 }
 
-void exchange_writable(struct vault *v, struct exchange *x)
+void exchanges_writable(struct vault *v, const struct conn *c)
 {
-	update(v, x);
+	for (size_t i = 0; v->exchanges->n > 0 && i < EXCHANGES_MAX; i++)
+		if (v->exchanges->v[i] && v->exchanges->v[i]->conn == c)
+			update(v, v->exchanges->v[i]);
+}
+
+void exchanges_lost(struct vault *v, const struct conn *c, enum refusal_code code)
+{
+	for (size_t i = 0; v->exchanges->n > 0 && i < EXCHANGES_MAX; i++)
+		if (v->exchanges->v[i] && v->exchanges->v[i]->conn == c) {
+			v->exchanges->v[i]->stream = 0;
+			exchange_failed(v, v->exchanges->v[i], code);
+		}
 }
 
 void exchange_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
@@ -516,8 +546,12 @@ void exchange_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t event
 		update(v, x);
 	else if (events & EPOLLOUT)
 		(void)flush(v, x);
-	if (x->conn && x->conn->paused && exchange_has_room(x))
+	if (x->conn && x->conn->h2) {
+		h2_read(x->conn, x);
+		conn_update(v, x->conn);
+	} else if (x->conn && x->conn->paused && exchange_has_room(x)) {
 		conn_resume(v, x->conn);
+	}
 }
 
 /* --- the answer --- */

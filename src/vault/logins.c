@@ -19,7 +19,8 @@
 struct login_file {
 	struct source s;
 	const struct vault_source *cfg; /* NULL: not lent */
-	int last;			/* of source_look(), for the log */
+	int last;			/* of source_look(), and its reason: for the log */
+	const char *why;
 };
 
 /* Secrets that belong together: an answer of one is looked through for all. */
@@ -226,7 +227,7 @@ static int look(struct vault *v, struct login_file *f)
 	vault_files_as(false);
 	/* Before anything of the new content can reach the log. */
 	(void)make_needles(v, source_prov[f->s.kind]);
-	if (r == -EAGAIN || r == f->last)
+	if (r == -EAGAIN || (r == f->last && (r == 0 || f->s.why == f->why)))
 		return r;
 	if (r == 0 && f->last < 0)
 		log_info("login %s: can be used again", prov);
@@ -236,6 +237,7 @@ static int look(struct vault *v, struct login_file *f)
 		log_warn("login %s: the host's file cannot be used: %s; requests with it get 503", prov,
 			 f->s.why ? f->s.why : strerror(-r));
 	f->last = r;
+	f->why = f->s.why;
 	return r;
 }
 

@@ -12,7 +12,7 @@ int h1_head(struct conn *c, struct exchange *x, const struct span *secret, struc
 {
 	/* What the arena is for; where nothing is lent there is none. */
 	bool secretly = exchange_credentialed(x);
-	size_t size = x->w.head.length + 1024 + 3 * (secret[0].n + secret[1].n);
+	size_t size = REQHEAD_ROOM(x->w.head.length, secret);
 	uint8_t *head = secretly ? secret_alloc(size) : malloc(size);
 	ssize_t n;
 	int r;
@@ -83,7 +83,7 @@ static bool take(struct vault *v, struct conn *c, struct exchange *x, struct spa
 			break;
 		case ANSWER_END:
 			/* Bytes beyond the end belong to no answer. */
-			keep = !a->closes && in.n == 0 && (x->body_ended || a->upgrade) && !c->broken;
+			keep = !a->closes && in.n == 0 && (exchange_all_sent(x) || a->upgrade) && !c->broken;
 			up_put(v, x, keep);
 			exchange_end(v, x);
 			return false;
@@ -96,10 +96,11 @@ static bool take(struct vault *v, struct conn *c, struct exchange *x, struct spa
 	return x->conn == c;
 }
 
-/* The service ended its side, cleanly or not. */
-static void ended(struct vault *v, struct exchange *x, bool clean)
+/* The service ended its side, @broken: in the middle. Many end without TLS's own end; what is framed by its length or chunks
+ * does not depend on it, and for what ends with the connection there is no other sign. */
+static void ended(struct vault *v, struct exchange *x, bool broken)
 {
-	bool whole = clean && (x->state == EX_UPGRADED || answer_eof(&x->answer) == ANSWER_END);
+	bool whole = !broken && (x->state == EX_UPGRADED || answer_eof(&x->answer) == ANSWER_END);
 
 	up_put(v, x, false);
 	if (whole)
@@ -128,7 +129,7 @@ void h1_readable(struct vault *v, struct conn *c)
 			return;
 		}
 		if (k <= 0) {
-			ended(v, x, k == 0);
+			ended(v, x, k == -EIO);
 			return;
 		}
 		x->answered = true;

@@ -130,7 +130,7 @@ static int ctx_make(struct vault *v)
 
 int tls_begin(struct vault *v, struct conn *c, const char **ret_why)
 {
-	static const uint8_t alpn[] = "\x08http/1.1";
+	static const uint8_t both[] = "\x02h2\x08http/1.1", one[] = "\x08http/1.1";
 	const char *name = prov_hosts[c->key.host].name;
 	BIO *b;
 	int r = the_ctx ? 0 : ctx_make(v);
@@ -147,7 +147,7 @@ int tls_begin(struct vault *v, struct conn *c, const char **ret_why)
 	SSL_set_bio(c->ssl, b, b);
 	SSL_set_hostflags(c->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
 	if (SSL_set1_host(c->ssl, name) != 1 || SSL_set_tlsext_host_name(c->ssl, name) != 1 ||
-	    SSL_set_alpn_protos(c->ssl, alpn, sizeof(alpn) - 1) != 0)
+	    SSL_set_alpn_protos(c->ssl, c->key.h2 ? both : one, (c->key.h2 ? sizeof(both) : sizeof(one)) - 1) != 0)
 		return -ENOMEM;
 	SSL_set_connect_state(c->ssl);
 	return 0;
@@ -163,7 +163,7 @@ static const char *why_not(struct conn *c)
 	return s ? s : "the connection broke within the TLS handshake";
 }
 
-int tls_handshake(struct conn *c, const char **ret_why)
+int tls_handshake(struct conn *c, bool *ret_h2, const char **ret_why)
 {
 	const uint8_t *alpn;
 	unsigned n;
@@ -179,8 +179,9 @@ int tls_handshake(struct conn *c, const char **ret_why)
 		return -1;
 	}
 	SSL_get0_alpn_selected(c->ssl, &alpn, &n);
+	*ret_h2 = n == 2 && c->key.h2 && memcmp(alpn, "h2", 2) == 0;
 	/* OpenSSL takes what it did not offer. */
-	if (n != 0 && (n != 8 || memcmp(alpn, "http/1.1", 8) != 0)) {
+	if (!*ret_h2 && n != 0 && (n != 8 || memcmp(alpn, "http/1.1", 8) != 0)) {
 		*ret_why = "it chose a protocol that was not offered";
 		return -1;
 	}
@@ -199,7 +200,9 @@ ssize_t tls_read(struct conn *c, void *p, size_t n)
 	e = SSL_get_error(c->ssl, r);
 	if (e == SSL_ERROR_WANT_READ)
 		return -EAGAIN;
-	return e == SSL_ERROR_ZERO_RETURN ? 0 : -EPIPE;
+	if (e == SSL_ERROR_ZERO_RETURN)
+		return 0;
+	return ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? -EPIPE : -EIO;
 }
 
 int tls_write(struct conn *c, struct span s)

@@ -69,9 +69,12 @@ void conn_close(struct vault *v, struct conn *c)
 		ev_unwatch(&v->ev, c->fd);
 		(void)close(c->fd);
 	}
-	tls_free(c);
 	if (c->x)
 		c->x->conn = NULL;
+	if (c->h2)
+		exchanges_lost(v, c, h2_why(c));
+	h2_free(c);
+	tls_free(c);
 	v->upstream->n--;
 	*c = (struct conn){ .gen = c->gen + 1, .fd = -1 };
 }
@@ -92,6 +95,8 @@ void conn_update(struct vault *v, struct conn *c)
 
 	if (c->state != CONN_TLS && c->state != CONN_OPEN)
 		return;
+	if (c->h2)
+		h2_send(c);
 	(void)tls_flush(c);
 	want = (c->paused ? 0u : EPOLLIN) | (c->out.n > 0 ? EPOLLOUT : 0u);
 	if (want == c->watched)
@@ -225,14 +230,27 @@ static void dial_next(struct vault *v, struct conn *c)
 
 /* --- TLS --- */
 
+/* One that is open is there for @x. */
+static void serve(struct vault *v, struct conn *c, struct exchange *x)
+{
+	c->x = c->h2 ? NULL : x;
+	x->conn = c;
+	exchange_open(v, x);
+}
+
 static void handshake(struct vault *v, struct conn *c)
 {
 	const char *why;
-	int r = tls_handshake(c, &why);
+	bool h2 = false;
+	int r = tls_handshake(c, &h2, &why);
 
 	(void)tls_flush(c);
 	if (r < 0 || c->broken) {
 		fail(v, c, r < 0 ? why : "the connection broke within the TLS handshake");
+		return;
+	}
+	if (r > 0 && h2 && h2_begin(v, c) < 0) {
+		fail(v, c, "no memory for HTTP/2");
 		return;
 	}
 	if (r > 0) {
@@ -240,8 +258,8 @@ static void handshake(struct vault *v, struct conn *c)
 		c->until = v->now + KEPT_NS;
 	}
 	conn_update(v, c);
-	if (r > 0 && c->x)
-		exchange_open(v, c->x);
+	if (r > 0)
+		serve(v, c, c->x);
 }
 
 static void connected(struct vault *v, struct conn *c)
@@ -268,6 +286,12 @@ static const char *why_none(const struct conn *c)
 	return c->error ? strerror(c->error) : "its name has no address";
 }
 
+/* Nobody uses it. */
+static bool is_kept(const struct conn *c)
+{
+	return c->state == CONN_OPEN && (c->h2 ? h2_streams(c) == 0 : !c->x);
+}
+
 /* One thing after the other until there is nothing to do but to wait. */
 static void step(struct vault *v, struct conn *c)
 {
@@ -284,17 +308,19 @@ static void step(struct vault *v, struct conn *c)
 		connected(v, c);
 	else if (c->state == CONN_DIAL && c->dialling == 0 && c->next_addr == c->n_addrs)
 		fail(v, c, why_none(c));
+	if (c->gen == gen && c->h2 && h2_is_over(c))
+		conn_close(v, c);
 	if (c->gen != gen || c->state == CONN_FREE || c->until > v->now)
 		return;
 	if (c->state != CONN_OPEN)
 		fail(v, c, c->state == CONN_TLS ? "no TLS handshake within 10 s" : "no connection within 20 s");
-	else if (!c->x)
+	else if (is_kept(c))
 		conn_close(v, c);
 }
 
 static int64_t due(const struct conn *c)
 {
-	int64_t at = c->state == CONN_OPEN && c->x ? -1 : c->until;
+	int64_t at = c->state == CONN_OPEN && !is_kept(c) ? -1 : c->until;
 
 	if (c->state == CONN_NAMES)
 		at = sooner(at, c->names_until);
@@ -331,13 +357,15 @@ void up_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
 		return;
 	if (events & (EPOLLOUT | EPOLLERR))
 		(void)tls_flush(c);
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->paused)
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && c->h2)
+		h2_readable(v, c);
+	else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->paused)
 		h1_readable(v, c);
 	if (c->gen != gen)
 		return;
 	conn_update(v, c);
-	if (c->x && c->out.n < UP_OUT_FULL)
-		exchange_writable(v, c->x);
+	if (c->out.n < UP_OUT_FULL)
+		exchanges_writable(v, c);
 }
 
 /* --- who gets one --- */
@@ -362,12 +390,14 @@ static struct conn *find_kept(struct vault *v, const struct conn_key *key)
 	for (size_t i = 0; u->n > 0 && i < UP_CONNS; i++) {
 		struct conn *c = &u->v[i];
 
-		if (c->state != CONN_OPEN || c->x || !same_kinds(&c->key, key))
+		if (c->state != CONN_OPEN || (!c->h2 && c->x) || !same_kinds(&c->key, key))
 			continue;
-		if (memcmp(c->key.generation, key->generation, sizeof(key->generation)) != 0)
+		if (memcmp(c->key.generation, key->generation, sizeof(key->generation)) == 0)
+			found = same_key(&c->key, key) && (!c->h2 || h2_takes(c)) && (!found || c->until > found->until) ? c : found;
+		else if (c->h2) /* its streams may end */
+			h2_drain(c);
+		else
 			conn_close(v, c);
-		else if (same_key(&c->key, key) && (!found || c->until > found->until))
-			found = c;
 	}
 	return found;
 }
@@ -383,7 +413,7 @@ static struct conn *find_place(struct vault *v)
 
 		if (c->state == CONN_FREE)
 			return c;
-		if (c->state == CONN_OPEN && !c->x && (!oldest || c->until < oldest->until))
+		if (is_kept(c) && (!oldest || c->until < oldest->until))
 			oldest = c;
 	}
 	if (oldest)
@@ -398,9 +428,7 @@ void up_get(struct vault *v, struct exchange *x, bool fresh)
 	x->state = EX_CONNECT;
 	x->reused = c;
 	if (c) {
-		c->x = x;
-		x->conn = c;
-		exchange_open(v, x);
+		serve(v, c, x);
 		return;
 	}
 	c = find_place(v);
@@ -422,6 +450,12 @@ void up_put(struct vault *v, struct exchange *x, bool keep)
 	x->conn = NULL;
 	if (!c)
 		return;
+	if (c->h2) {
+		h2_leave(c, x, keep);
+		c->until = v->now + KEPT_NS;
+		conn_update(v, c);
+		return;
+	}
 	c->x = NULL;
 	if (!keep || c->state != CONN_OPEN) {
 		conn_close(v, c);
