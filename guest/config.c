@@ -256,6 +256,29 @@ static int parse_probe(struct config *c, struct span in)
 	return 0;
 }
 
+static int parse_ca(struct config_ca *ca, struct span in)
+{
+	struct span val;
+	uint64_t hash = UINT64_MAX;
+	uint16_t key;
+	int r;
+
+	if (ca->own.n > 0 || ca->host.n > 0)
+		return -EBADMSG;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		if (key == GC_CA_OWN && ca->own.n == 0)
+			ca->own = val;
+		else if (key == GC_CA_HOST && ca->host.n == 0)
+			ca->host = val;
+		else
+			r = key == GC_CA_HASH ? rec_u64(val, UINT32_MAX, &hash) : -EBADMSG;
+		if (r < 0)
+			return r;
+	}
+	ca->hash = (uint32_t)hash;
+	return r < 0 || (ca->own.n == 0 && ca->host.n == 0) || (ca->own.n > 0) != (hash != UINT64_MAX) ? -EBADMSG : 0;
+}
+
 static int parse_one(struct config *c, uint16_t key, struct span val)
 {
 	switch (key) {
@@ -285,6 +308,8 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return parse_probe(c, val);
 	case GC_PROBE_MS:
 		return rec_u64(val, GC_PROBE_MS_MAX, &c->probe_ms);
+	case GC_CA:
+		return parse_ca(&c->ca, val);
 	case GC_FLAGS:
 		return rec_u64(val, GC_F_NO_IMAGE_VERSION, &c->flags);
 	default:

@@ -54,6 +54,12 @@ struct config_probe {
 	struct span say; /* borrowed from the records */
 };
 
+/* What is to be trusted. Borrowed from the records. */
+struct config_ca {
+	struct span own, host; /* PEM; empty: none */
+	uint32_t hash;
+};
+
 struct config {
 	uint64_t flags;
 	uint64_t root_bytes; /* 0: not said */
@@ -63,6 +69,7 @@ struct config {
 	struct config_probe probes[GC_PROBES_MAX];
 	size_t n_probes;
 	uint64_t probe_ms;
+	struct config_ca ca;
 	struct config_bind *binds;
 	struct config_link *links;
 	struct config_file *files;

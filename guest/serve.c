@@ -193,6 +193,7 @@ static int guest_frame(struct guest *g, const struct ctl_frame *f, int64_t now)
 	case CTL_EXEC:
 	case CTL_PUT:
 	case CTL_GET:
+	case CTL_DIAL:
 		if (g->state == GUEST_NEW)
 			return -EBADMSG;
 		if (g->state != GUEST_SERVES)

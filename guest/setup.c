@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "guest/ca.h"
 #include "guest/config.h"
 #include "guest/mounts.h"
 #include "guest/network.h"
@@ -112,7 +113,7 @@ static int parent_open(const char *path, const char **ret_name)
 	return r < 0 ? -errno : r;
 }
 
-static int make_link(const struct config_link *l, struct err *err)
+int setup_link(const struct config_link *l, struct err *err)
 {
 	const char *name;
 	AUTO_FD(dir);
@@ -129,7 +130,7 @@ static int make_link(const struct config_link *l, struct err *err)
 	return r < 0 ? err_set(err, r, "%s: the link cannot be made in the guest: %s", l->path, strerror(-r)) : 0;
 }
 
-static int make_file(const struct config_file *f, struct err *err)
+int setup_file(const struct config_file *f, struct err *err)
 {
 	const char *name;
 	AUTO_FD(dir);
@@ -158,9 +159,9 @@ static int apply_files(const struct config *c, struct err *err)
 	for (size_t i = 0; i < c->n_dirs && r == 0; i++)
 		r = make_dir(&c->dirs[i], err);
 	for (size_t i = 0; i < c->n_links && r == 0; i++)
-		r = make_link(&c->links[i], err);
+		r = setup_link(&c->links[i], err);
 	for (size_t i = 0; i < c->n_files && r == 0; i++)
-		r = make_file(&c->files[i], err);
+		r = setup_file(&c->files[i], err);
 	return r;
 }
 
@@ -168,6 +169,7 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 {
 	int64_t start = now_ns(), up, mounted, files, probed;
 	struct probe probes[GC_PROBES_MAX];
+	const char *told;
 	AUTO_FREE(char, note);
 	int r = 0;
 
@@ -196,6 +198,13 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 	if (r < 0)
 		return r;
 	mounted = now_ns();
+	if (c->ca.own.n > 0 || c->ca.host.n > 0) {
+		r = ca_install(&c->ca, &told, err);
+		if (r < 0)
+			return r;
+		if (told)
+			guest_log(g, LOG_LV_WARN, "%s", told);
+	}
 	r = apply_files(c, err);
 	if (r < 0)
 		return r;

@@ -25,6 +25,7 @@
 
 #include "base/fd.h"
 #include "base/macros.h"
+#include "guest/dial.h"
 #include "guest/file.h"
 #include "proto/ctl.h"
 #include "proto/rec.h"
@@ -110,6 +111,27 @@ static int parse_file(struct parse *p, struct spawn_req *req, uint16_t key, stru
 		return req->kind == SPAWN_PUT ? rec_u64(val, 07777, &req->mode) : -EBADMSG;
 	case CTL_K_MAX:
 		return req->kind == SPAWN_GET ? rec_u64(val, UINT64_MAX, &req->max) : -EBADMSG;
+	default:
+		return -EBADMSG;
+	}
+}
+
+static int parse_dial(struct spawn_req *req, uint16_t key, struct span val)
+{
+	uint64_t v;
+
+	switch (key) {
+	case CTL_K_ADDR:
+		if (req->family != 0 || val.n < 1 || !((val.p[0] == 4 && val.n == 5) || (val.p[0] == 6 && val.n == 17)))
+			return -EBADMSG;
+		req->family = val.p[0];
+		memcpy(req->addr, val.p + 1, val.n - 1);
+		return 0;
+	case CTL_K_PORT:
+		if (req->port != 0 || rec_u64(val, UINT16_MAX, &v) < 0 || v == 0)
+			return -EBADMSG;
+		req->port = (uint16_t)v;
+		return 0;
 	default:
 		return -EBADMSG;
 	}
@@ -230,13 +252,14 @@ int spawn_parse(enum spawn_kind kind, struct span recs, struct spawn_req *ret)
 	int r;
 
 	while ((r = rec_next(&in, &key, &val)) == 1) {
-		r = kind == SPAWN_EXEC ? parse_exec(&p, &req, key, val) : parse_file(&p, &req, key, val);
+		r = kind == SPAWN_EXEC ? parse_exec(&p, &req, key, val) :
+		    kind == SPAWN_DIAL ? parse_dial(&req, key, val) : parse_file(&p, &req, key, val);
 		if (r < 0)
 			return r;
 	}
 	if (r < 0)
 		return r;
-	if (kind == SPAWN_EXEC ? p.n_arg == 0 : !p.has_path)
+	if (kind == SPAWN_EXEC ? p.n_arg == 0 : kind == SPAWN_DIAL ? req.family == 0 || req.port == 0 : !p.has_path)
 		return -EBADMSG;
 	r = build(&p, recs, &req);
 	if (r < 0)
@@ -353,6 +376,8 @@ static int child(const struct spawn_req *req, const int fds[4])
 		return file_put(req->path, (mode_t)req->mode, STDIN_FILENO, STATUS_FD);
 	case SPAWN_GET:
 		return file_get(req->path, req->max, STDOUT_FILENO, STATUS_FD);
+	case SPAWN_DIAL:
+		return dial(req->family, req->addr, req->port, STDIN_FILENO, STDOUT_FILENO, STATUS_FD);
 	default:
 		return child_exec(req);
 	}
@@ -409,7 +434,7 @@ static int ends_open(const struct spawn_req *req, struct ends *e)
 		e->fds[1] = e->fds[2] = e->fds[0];
 		return r;
 	}
-	if (req->kind == SPAWN_PUT || (req->kind == SPAWN_EXEC && req->stdin_pipe))
+	if (req->kind == SPAWN_PUT || req->kind == SPAWN_DIAL || (req->kind == SPAWN_EXEC && req->stdin_pipe))
 		r = pipe_open(1, &e->mine.in, &e->fds[0]);
 	else
 		r = (e->fds[0] = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0 ? -errno : 0;

@@ -8,7 +8,7 @@
 
 #include "base/span.h"
 
-enum spawn_kind { SPAWN_EXEC, SPAWN_PUT, SPAWN_GET };
+enum spawn_kind { SPAWN_EXEC, SPAWN_PUT, SPAWN_GET, SPAWN_DIAL };
 
 /* One order of the host in parsed form. argv and env are NULL-terminated and point into one block of ours. */
 struct spawn_req {
@@ -18,13 +18,15 @@ struct spawn_req {
 	bool pty, stdin_pipe;
 	struct winsize size;
 	uint64_t mode, max;
+	uint8_t family, addr[16]; /* DIAL: 4 or 6 */
+	uint16_t port;
 	char *block;
 };
 
 /**
- * spawn_parse() - Read the records of EXEC, PUT or GET
+ * spawn_parse() - Read the records of EXEC, PUT, GET or DIAL
  *
- * Pure. EXEC needs one CTL_K_ARG or more; the others an absolute CTL_K_PATH.
+ * Pure. EXEC needs one CTL_K_ARG or more, DIAL an address and a port; the others an absolute CTL_K_PATH.
  *
  * Return: 0 and a request to be freed with spawn_req_done(); -EBADMSG; -ENOMEM
  */

@@ -143,7 +143,7 @@ static void arm_out(struct guest *g, struct stream *s, size_t i)
 static void stream_started(struct guest *g, struct stream *s)
 {
 	s->started = true;
-	if (s->kind == SPAWN_EXEC) {
+	if (s->kind == SPAWN_EXEC || s->kind == SPAWN_DIAL) {
 		uint32_t pid = (uint32_t)s->pid;
 		uint8_t le[4] = { (uint8_t)pid, (uint8_t)(pid >> 8), (uint8_t)(pid >> 16), (uint8_t)(pid >> 24) };
 
@@ -203,7 +203,8 @@ void stream_on_status(struct guest *g, unsigned int slot, uint32_t id)
 
 static int stream_open(struct guest *g, const struct ctl_frame *f)
 {
-	enum spawn_kind kind = f->type == CTL_EXEC ? SPAWN_EXEC : f->type == CTL_PUT ? SPAWN_PUT : SPAWN_GET;
+	enum spawn_kind kind = f->type == CTL_EXEC ? SPAWN_EXEC : f->type == CTL_PUT ? SPAWN_PUT :
+			      f->type == CTL_DIAL ? SPAWN_DIAL : SPAWN_GET;
 	struct stream *s = stream_by_id(g, 0);
 	struct spawn_req req;
 	struct spawned p;
@@ -382,7 +383,7 @@ int stream_frame(struct guest *g, const struct ctl_frame *f, int64_t now)
 	struct winsize w;
 	uint32_t v = 0;
 
-	if (f->type == CTL_EXEC || f->type == CTL_PUT || f->type == CTL_GET)
+	if (f->type == CTL_EXEC || f->type == CTL_PUT || f->type == CTL_GET || f->type == CTL_DIAL)
 		return stream_open(g, f);
 	if (f->stream > g->last_id)
 		return -EBADMSG;

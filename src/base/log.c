@@ -24,6 +24,7 @@ static struct {
 	int fd;
 	int max;
 	int err_max;
+	void (*filter)(char *line, size_t n);
 } the_log = { .role = "agent-vm", .fd = -1, .max = LOG_LV_INFO, .err_max = -1 };
 
 int log_level_parse(const char *name)
@@ -39,6 +40,11 @@ void log_open(const char *role, int fd, enum log_level max)
 	the_log.role = role;
 	the_log.fd = fd;
 	the_log.max = max;
+}
+
+void log_filter(void (*filter)(char *line, size_t n))
+{
+	the_log.filter = filter;
 }
 
 void log_stderr(int max)
@@ -68,6 +74,8 @@ void log_at(enum log_level level, const char *fmt, ...)
 	if (n < 0)
 		return;
 	text = strlen(line);
+	if (the_log.filter)
+		the_log.filter(line + head, text - head);
 	line[text++] = '\n';
 	if (the_log.fd >= 0 && (int)level <= the_log.max)
 		(void)fd_write_all(the_log.fd, line, text);

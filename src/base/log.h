@@ -10,6 +10,8 @@ enum log_level { LOG_LV_ERROR, LOG_LV_WARN, LOG_LV_INFO, LOG_LV_DEBUG, LOG_LV_N 
 void log_open(const char *role, int fd, enum log_level max);
 /* "error", "warn", "info" or "debug"; -EINVAL. */
 int log_level_parse(const char *name);
+/* Called with the text of each line before it is written; may overwrite, not lengthen. */
+void log_filter(void (*filter)(char *line, size_t n));
 /* Lines at most this level go to stderr as well ("agent-vm: ..."), until turned off with -1. */
 void log_stderr(int max);
 void log_at(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -127,7 +127,7 @@ int find_role(const char *name, char **ret, struct err *err)
 	AUTO_FREE(char, libexec);
 	AUTO_FREE(char, tree);
 	AUTO_FREE(char, top);
-	const char *patterns[5];
+	const char *patterns[6];
 
 	libexec = xasprintf("../libexec/agent-vm/%s", name);
 	tree = xasprintf("src/%s/%s", module, name);
@@ -136,7 +136,8 @@ int find_role(const char *name, char **ret, struct err *err)
 	patterns[1] = libexec;
 	patterns[2] = tree;
 	patterns[3] = top;
-	patterns[4] = NULL;
+	patterns[4] = strcmp(module, "probe") == 0 ? "src/gate/agent-vm-probe" : NULL; /* a client of gate's, and built there */
+	patterns[5] = NULL;
 	return find_part(name, patterns, S_IFREG, "install agent-vm again, with all its parts", ret, err);
 }
 

@@ -4,6 +4,9 @@
 #include <limits.h>
 #include <string.h>
 
+#include "base/macros.h"
+#include "proto/guestcfg.h"
+
 static void put(struct strv *env, const char *assignment)
 {
 	size_t n = (size_t)(strchrnul(assignment, '=') - assignment) + 1;
@@ -23,6 +26,42 @@ static void put_value(struct strv *env, const char *name, const char *value)
 
 	s = xasprintf("%s=%s", name, value);
 	put(env, s);
+}
+
+static void put_all(struct strv *env, const struct strv *from)
+{
+	for (size_t i = 0; from && i < from->n; i++)
+		put(env, from->v[i]);
+}
+
+static bool has(const struct strv *env, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < env->n; i++)
+		if (strncmp(env->v[i], name, n) == 0 && env->v[i][n] == '=')
+			return true;
+	return false;
+}
+
+/* Programs with a store of their own, or that find none without being told: the bundle, which has the session's certificate
+ * in it, or that certificate alone where it is added to a store. */
+static void put_ca(struct strv *env, const char *ca)
+{
+	static const char *const whole[] = {
+		"SSL_CERT_FILE",      "REQUESTS_CA_BUNDLE",  "CURL_CA_BUNDLE",
+		"GIT_SSL_CAINFO",     "AWS_CA_BUNDLE",	     "PIP_CERT",
+		"CARGO_HTTP_CAINFO",  "NIX_SSL_CERT_FILE",   "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+		"BUNDLE_SSL_CA_CERT", "HTTPLIB2_CA_CERTS",   "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+	};
+	static const char *const added[] = { "NODE_EXTRA_CA_CERTS", "DENO_CERT" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(whole); i++)
+		if (!has(env, whole[i]))
+			put_value(env, whole[i], GC_CA_BUNDLE);
+	for (size_t i = 0; i < ARRAY_SIZE(added); i++)
+		if (!has(env, added[i]))
+			put_value(env, added[i], ca);
 }
 
 /* TZ of the host: the variable, else the zone that /etc/localtime links to. */
@@ -69,8 +108,7 @@ void guest_env(const struct guest_env_args *args, struct strv *ret)
 	static const char *const forwarded[] = { "COLORTERM", "NO_COLOR" };
 	AUTO_FREE(char, tz);
 
-	for (size_t i = 0; args->image && i < args->image->n; i++)
-		put(ret, args->image->v[i]);
+	put_all(ret, args->image);
 	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
 		put(ret, ours[i]);
 	put_value(ret, "AGENT_VM_SESSION", args->session);
@@ -84,8 +122,11 @@ void guest_env(const struct guest_env_args *args, struct strv *ret)
 	tz = host_zone();
 	if (tz)
 		put_value(ret, "TZ", tz);
-	for (size_t i = 0; args->user && i < args->user->n; i++)
-		put(ret, args->user->v[i]);
+	put_all(ret, args->logins);
+	put_all(ret, args->user);
+	put_all(ret, args->typed);
+	if (args->ca)
+		put_ca(ret, args->ca);
 }
 
 bool env_name_is_secretive(const char *name, size_t n)

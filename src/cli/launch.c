@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "cli/debug_config.h"
+#include "cli/guest_creds.h"
 #include "cli/guest_env.h"
 #include "cli/images.h"
 #include "cli/monitor.h"
@@ -31,6 +32,7 @@
 #include "session/made.h"
 #include "session/older.h"
 #include "session/registry.h"
+#include "session/seed.h"
 #include "session/session.h"
 #include "session/sinks.h"
 
@@ -48,8 +50,10 @@ struct launch {
 	struct spawned vmm;
 	struct capture console, vmm_log;
 	struct network network;
+	struct renewer *renewer; /* NULL: no login that can be renewed */
 	struct autopub *autopub; /* NULL: not asked for */
 	struct selfprobe probe;
+	struct credprobe credprobe;
 	struct run *run;
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
@@ -229,28 +233,31 @@ static void list_ports(void *arg)
 /* While the VM boots. Then what the guest is told, which depends on the families that the host has. */
 static int start_network(struct launch *l)
 {
-	int r, log[2], audit[2];
+	int r, log[NETWORK_ROLES], audit[2];
 
 	r = selfprobe_value(&l->plan.net, &l->err);
 	if (r == 0)
 		r = selfprobe_open(&l->probe, &l->plan.net, l->plan.monitor == VMM_QEMU_TCG, &l->err);
 	log[0] = open_log(l, "wire.log");
 	log[1] = open_log(l, "vault.log");
+	log[2] = open_log(l, "gate.log");
 	audit[0] = openat(l->session.log_fd, "audit.jsonl", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	audit[1] = openat(l->session.log_fd, "audit.jsonl.1", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (r == 0 && (log[0] < 0 || log[1] < 0 || audit[0] < 0 || audit[1] < 0))
+	if (r == 0 && (log[0] < 0 || log[1] < 0 || log[2] < 0 || audit[0] < 0 || audit[1] < 0))
 		r = err_set(&l->err, -EIO, "%s: the network's logs cannot be made: %s", l->session.log_path, strerror(errno));
 	if (r == 0)
-		r = network_start(&l->plan.net, l->vmm.net_fd, l->plan.mac, log, audit, &l->network, &l->err);
-	for (int i = 0; i < 2; i++) {
+		r = network_start(&l->plan.net, l->vmm.net_fd, l->plan.mac, l->session.info.name, log, audit, &l->network, &l->err);
+	for (size_t i = 0; i < ARRAY_SIZE(log); i++)
 		close_p(&log[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(audit); i++)
 		close_p(&audit[i]);
-	}
 	if (r < 0)
 		return r;
 	close_p(&l->vmm.net_fd); /* wire's now: its end is the link's end */
 	(void)session_add_child(&l->session, "wire", l->network.wire.pid);
 	(void)session_add_child(&l->session, "vault", l->network.vault.pid);
+	if (l->network.gate.pid > 0)
+		(void)session_add_child(&l->session, "gate", l->network.gate.pid);
 	if (!l->network.as_asked)
 		return err_set(&l->err, -EPERM, "self-probe: the policy in force is not the one that was asked for; nothing was started; "
 			       "log: %s", l->session.log_path);
@@ -272,10 +279,12 @@ static int start_run(struct launch *l)
 		.listen_fd = -1,
 		.vmm_pid = l->vmm.pid,
 		.network = &l->network,
+		.renewer = l->renewer,
 		.autopub = l->autopub,
 		.on_ports = list_ports,
 		.on_ports_arg = l,
 		.probe = &l->probe,
+		.credprobe = credprobe_wanted(&l->plan.creds, &l->network) ? &l->credprobe : NULL,
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
@@ -288,13 +297,31 @@ static int start_run(struct launch *l)
 		.vmm_log = &l->vmm_log,
 		.stdin_forward = !l->args->agent->program,
 	};
+	AUTO_FD(log);
 	int r;
 
+	log = open_log(l, "launcher.log");
+	l->credprobe.log_fd = log;
+	l->credprobe.path = l->plan.net.probe_path;
+	l->credprobe.creds = &l->plan.creds;
 	r = session_listen(l->session.dir_fd, SESSION_SOCK, &spec.listen_fd);
 	if (r < 0)
 		return err_set(&l->err, r, "%s/" SESSION_SOCK ": %s", l->session.dir_path, strerror(-r));
 	l->run = run_new(&spec, &l->err);
 	return l->run ? 0 : -EIO;
+}
+
+static int draw_placeholders(struct launch *l)
+{
+	uint8_t seed[SEED_BYTES];
+	int r;
+
+	if (!creds_lent(&l->plan.creds))
+		return 0;
+	r = seed_take(&l->session, seed, &l->err);
+	if (r == 0)
+		creds_draw(&l->plan.creds, seed);
+	return r;
 }
 
 /* Folders, session, logs. */
@@ -309,6 +336,9 @@ static int launch_prepare(struct launch *l)
 	if (r < 0)
 		return r;
 	r = make_session(l);
+	if (r < 0)
+		return r;
+	r = draw_placeholders(l);
 	if (r < 0)
 		return r;
 	if (l->plan.probed_now)
@@ -484,13 +514,25 @@ static void walls_tell(const struct launch *l)
 		(void)fprintf(stderr, "agent-vm: warning: %s\n", warning);
 }
 
+/* After the network was started: only then it is known whether there is a certificate. */
+static void make_env(struct launch *l)
+{
+	struct strv logins = { 0 }, typed = { 0 };
+	struct guest_env_args ea = { .image = &l->plan.image.env, .logins = &logins, .user = &l->args->env, .typed = &typed,
+				     .session = l->session.info.name, .project = l->plan.layout.project_guest,
+				     .ca = guest_creds_ca(&l->network, &l->plan.upstream) };
+
+	creds_env(&l->plan.creds, false, &logins);
+	creds_env(&l->plan.creds, true, &typed);
+	guest_env(&ea, &l->env);
+	strv_done(&logins);
+	strv_done(&typed);
+}
+
 static void launch_run_guest(struct launch *l)
 {
-	struct guest_env_args ea = { .image = &l->plan.image.env, .user = &l->args->env,
-				     .session = l->session.info.name, .project = l->plan.layout.project_guest };
 	enum run_end end;
 
-	guest_env(&ea, &l->env);
 	l->profile.cpu_before_vmm_ns = profile_cpu_ns();
 	l->profile.image = now_ns();
 	if (start_monitor(l) < 0) {
@@ -499,7 +541,13 @@ static void launch_run_guest(struct launch *l)
 	}
 	/* While the VM boots; it gets no files before run_boot() has sent it its configuration. */
 	l->before = take_sinks(l);
-	if (start_network(l) < 0 || start_run(l) < 0) {
+	if (start_network(l) < 0) {
+		take_end(l, RUN_FAILED);
+		return;
+	}
+	make_env(l);
+	l->renewer = renewer_new(&l->plan.creds, &l->root);
+	if (start_run(l) < 0) {
 		take_end(l, RUN_FAILED);
 		return;
 	}
@@ -565,6 +613,8 @@ static void launch_end(struct launch *l, int profile_mode)
 	l->profile.reported = now_ns();
 	capture_close(&l->console);
 	capture_close(&l->vmm_log);
+	if (l->session.lock_fd >= 0 && creds_lent(&l->plan.creds))
+		seed_drop(&l->session);
 	if (l->session.lock_fd >= 0)
 		made_drop(&l->root, l->session.info.name);
 	if (l->session.lock_fd >= 0)
@@ -575,7 +625,9 @@ static void launch_end(struct launch *l, int profile_mode)
 	run_free(run);
 	autopub_free(l->autopub);
 	network_stop(&l->network);
+	renewer_free(l->renewer);
 	selfprobe_close(&l->probe);
+	credprobe_end(&l->credprobe);
 	close_p(&l->vmm.net_fd);
 	session_done(&l->session);
 	state_root_close(&l->root);
@@ -599,7 +651,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
 			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
-			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT,
+			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT, .credprobe = CREDPROBE_INIT,
 			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;

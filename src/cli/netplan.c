@@ -154,6 +154,8 @@ void netplan_done(struct network_plan *net)
 	lookup_done(&net->lookup);
 	free(net->wire_path);
 	free(net->vault_path);
+	free(net->gate_path);
+	free(net->probe_path);
 	free(net->rules);
 	ports_done(&net->ports);
 	free(net->proxy.text);

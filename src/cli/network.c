@@ -14,7 +14,9 @@
 #include "base/fd.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "cli/credcfg.h"
 #include "cli/spawn.h"
+#include "proto/gatecfg.h"
 #include "proto/guestcfg.h"
 #include "proto/netmsg.h"
 #include "proto/rec.h"
@@ -26,7 +28,7 @@
 #define AUDIT_FD VAULT_FD_EXTRA
 #define AUDIT_OLD_FD (VAULT_FD_EXTRA + 1)
 #define PORTS_FD (VAULT_FD_EXTRA + 2)
-#define FDS_MAX (PORTS_FD + VAULT_PUBLISH_MAX)
+#define FDS_MAX (PORTS_FD + VAULT_PUBLISH_MAX + CREDCFG_FDS_MAX)
 static_assert(FDS_MAX <= VAULT_FD_EXTRA + VAULT_FDS_MAX, "the vault takes no more");
 
 int network_put_addr(struct buf *out, uint16_t key, const struct addr *a)
@@ -94,7 +96,8 @@ static int put_proxy(struct buf *out, const struct network_proxy *p)
 	return k;
 }
 
-static int put_config(const struct network_plan *p, const uint8_t mac[6], struct buf *out)
+/* @fds: gets those of the logins, which follow the ports; -ENOBUFS or how many. */
+static int put_config(const struct network_plan *p, const uint8_t mac[6], int fds[CREDCFG_FDS_MAX], struct buf *out)
 {
 	uint64_t flags = (p->no_network ? VAULT_NO_NETWORK : 0) | (p->allow_lan ? VAULT_ALLOW_LAN : 0) |
 			 (p->allow_host ? VAULT_ALLOW_HOST : 0);
@@ -116,9 +119,15 @@ static int put_config(const struct network_plan *p, const uint8_t mac[6], struct
 		k |= rec_put_str(out, VTC_PROBE, p->probe);
 	at = rec_begin(out, VTC_AUDIT);
 	k |= at < 0 ? -1 : rec_put_u64(out, VTC_FD, AUDIT_FD) | rec_put_u64(out, VTC_OLD_FD, AUDIT_OLD_FD);
-	if (k == 0)
-		rec_end(out, (size_t)at);
-	return k < 0 ? -ENOBUFS : 0;
+	if (k < 0)
+		return -ENOBUFS;
+	rec_end(out, (size_t)at);
+	return credcfg_vault(p->creds, p->upstream, fds, PORTS_FD + (int)p->ports.n, out);
+}
+
+struct network_role *network_role(struct network *n, unsigned i)
+{
+	return i == 0 ? &n->wire : i == 1 ? &n->vault : &n->gate;
 }
 
 /* @fds: without 0 to 4, which are made here. */
@@ -145,18 +154,31 @@ static int spawn(struct network_role *role, const char *path, int log_fd, int *f
 	return 0;
 }
 
-/* What a role says of itself (enum net_control), escaped; NULL: nothing. */
-static char *said(struct network_role *role, uint8_t *ret_what)
+/* One message of a role (enum net_control) into @bytes: its length, 0 when the role is gone, or a negative errno. */
+static ssize_t said(struct network_role *role, uint8_t *bytes, size_t size)
+{
+	ssize_t n = fd_recv(role->fd, bytes, size, NULL, 0);
+
+	if (n > 0 && bytes[0] == NET_CTL_ERROR) {
+		free(role->error);
+		role->error = str_escape(bytes + 1, (size_t)n - 1);
+	}
+	return n;
+}
+
+int network_heard(struct network_role *role, struct vault_renew *ret)
 {
 	uint8_t bytes[1024];
-	ssize_t n;
+	ssize_t n = said(role, bytes, sizeof(bytes));
 
-	*ret_what = 0;
-	n = fd_recv(role->fd, bytes, sizeof(bytes), NULL, 0);
-	if (n <= 0)
-		return NULL;
-	*ret_what = bytes[0];
-	return str_escape(bytes + 1, (size_t)n - 1);
+	if (n == -EAGAIN || n == -EINTR)
+		return 0;
+	if (n <= 0 || bytes[0] == NET_CTL_ERROR)
+		return -EPIPE;
+	if (bytes[0] != NET_CTL_RENEW || n != sizeof(*ret))
+		return 0;
+	memcpy(ret, bytes, sizeof(*ret));
+	return 1;
 }
 
 static int64_t now_ms(void)
@@ -164,30 +186,40 @@ static int64_t now_ms(void)
 	return now_ns() / 1000000;
 }
 
-/* @ret_text: what came with READY; caller owns. */
-static int wait_ready(struct network_role *role, char **ret_text, struct err *err)
+static int take_ca(struct network *n, const uint8_t *p, size_t size)
+{
+	if (size < 5 || size - 4 > sizeof(n->ca) || n->ca_n > 0)
+		return -EBADMSG;
+	n->ca_hash = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+	n->ca_n = size - 4;
+	memcpy(n->ca, p + 4, n->ca_n);
+	return 0;
+}
+
+/* @n: takes gate's certificate. @ret_text: what came with READY; caller owns. */
+static int wait_ready(struct network *n, struct network_role *role, char **ret_text, struct err *err)
 {
 	int64_t until = now_ms() + READY_MS;
 	struct pollfd p = { role->fd, POLLIN, 0 };
 
 	for (;;) {
-		AUTO_FREE(char, text);
+		uint8_t bytes[1 + 4 + NETWORK_CA_MAX];
 		int64_t left = until - now_ms();
-		uint8_t what = 0;
+		AUTO_FREE(char, text);
+		ssize_t k = 0;
 
 		if (left <= 0)
 			return err_set(err, -ETIMEDOUT, "network process (%s): did not start within %d s", role->name, READY_MS / 1000);
 		if (poll(&p, 1, (int)left) <= 0)
 			continue;
 		if (p.revents & POLLIN)
-			text = said(role, &what);
-		if (what == NET_CTL_READY) {
-			*ret_text = TAKE_PTR(text);
+			k = said(role, bytes, sizeof(bytes));
+		if (k > 0 && bytes[0] == NET_CTL_CA && role == &n->gate && take_ca(n, bytes + 1, (size_t)k - 1) == 0)
+			continue;
+		if (k > 0 && bytes[0] == NET_CTL_READY) {
+			*ret_text = str_escape(bytes + 1, (size_t)k - 1);
 			return 0;
 		}
-		if (what == NET_CTL_ERROR)
-			return err_set(err, -EIO, "network process (%s): %s", role->name, text);
-		free(text);
 		text = network_ended(role);
 		return err_set(err, -EPIPE, "%s", text);
 	}
@@ -196,18 +228,18 @@ static int wait_ready(struct network_role *role, char **ret_text, struct err *er
 char *network_ended(struct network_role *role)
 {
 	const struct timespec moment = { .tv_nsec = 10000000 };
-	AUTO_FREE(char, text);
+	uint8_t bytes[1024];
 	int status = 0;
 	pid_t pid = 0;
-	uint8_t what;
 
-	text = said(role, &what);
+	if (!role->error)
+		(void)said(role, bytes, sizeof(bytes));
 	for (int i = 0; i < 50 && role->pid > 0 && (pid = waitpid(role->pid, &status, WNOHANG)) == 0; i++)
 		(void)nanosleep(&moment, NULL);
 	if (pid == role->pid)
 		role->pid = -1;
-	if (text && what == NET_CTL_ERROR)
-		return xasprintf("network process (%s) ended: %s", role->name, text);
+	if (role->error)
+		return xasprintf("network process (%s) ended: %s", role->name, role->error);
 	if (pid > 0 && WIFSIGNALED(status))
 		return xasprintf("network process (%s) ended: signal %d (%s)", role->name, WTERMSIG(status),
 				 strsignal(WTERMSIG(status)));
@@ -232,25 +264,60 @@ static bool as_asked(const struct network_plan *plan, const char *ready)
 	return is && strcmp(is + 1, want) == 0;
 }
 
-static int start_both(const struct network_plan *plan, int link_fd, int config, const int log_fd[2], const int audit_fd[2],
-		      const int wire_vault[2], const int vault_gate[2], struct network *n, struct err *err)
+/* The socket pairs between the roles: [0] is the end of the one that is named first. */
+struct pairs {
+	int wire_vault[2], vault_gate[2], wire_gate[2];
+};
+
+static int start_gate(const struct network_plan *plan, const char *session, int log_fd, const struct pairs *s,
+		      struct network *n, struct err *err)
 {
-	int vault[FDS_MAX] = { [NET_FD_WIRE] = wire_vault[1], [NET_FD_TO_GATE] = vault_gate[0], [VAULT_FD_CONFIG] = config,
-			       [AUDIT_FD] = audit_fd[0], [AUDIT_OLD_FD] = audit_fd[1] };
-	int wire[NET_FD_GATE + 1] = { [NET_FD_LINK] = link_fd, [NET_FD_VAULT] = wire_vault[0], [NET_FD_GATE] = -1 };
-	AUTO_FREE(char, families);
-	AUTO_FREE(char, none);
+	int gate[GATE_FD_CONFIG + 1] = { [GATE_FD_WIRE] = s->wire_gate[1], [GATE_FD_VAULT] = s->vault_gate[1] };
+	AUTO_FD(config);
+	struct buf records;
 	int r;
 
+	buf_init(&records, GATE_CONFIG_MAX);
+	r = credcfg_gate(plan->creds, session, &records);
+	if (r == 0)
+		r = config = spawn_sealed("agent-vm-gate config", &records);
+	buf_done(&records);
+	if (r < 0)
+		return err_set(err, r, "network: gate's configuration cannot be made: %s", strerror(-r));
+	gate[GATE_FD_CONFIG] = config;
+	return spawn(&n->gate, plan->gate_path, log_fd, gate, (int)ARRAY_SIZE(gate), err);
+}
+
+static int start_all(const struct network_plan *plan, int link_fd, int config, const int *fds, int n_fds, const char *session,
+		     const int log_fd[NETWORK_ROLES], const int audit_fd[2], const struct pairs *s, struct network *n,
+		     struct err *err)
+{
+	int vault[FDS_MAX] = { [NET_FD_WIRE] = s->wire_vault[1], [NET_FD_TO_GATE] = s->vault_gate[0],
+			       [VAULT_FD_CONFIG] = config, [AUDIT_FD] = audit_fd[0], [AUDIT_OLD_FD] = audit_fd[1] };
+	int wire[NET_FD_GATE + 1] = { [NET_FD_LINK] = link_fd, [NET_FD_VAULT] = s->wire_vault[0],
+				      [NET_FD_GATE] = s->wire_gate[0] };
+	int at = PORTS_FD, r;
+	AUTO_FREE(char, families);
+	AUTO_FREE(char, none);
+	AUTO_FREE(char, gate);
+
 	for (size_t i = 0; i < plan->ports.n; i++)
-		vault[PORTS_FD + i] = plan->ports.v[i].fd;
-	r = spawn(&n->vault, plan->vault_path, log_fd[1], vault, PORTS_FD + (int)plan->ports.n, err);
+		vault[at++] = plan->ports.v[i].fd;
+	for (int i = 0; i < n_fds; i++)
+		vault[at++] = fds[i];
+	r = spawn(&n->vault, plan->vault_path, log_fd[1], vault, at, err);
+	if (r == 0 && creds_lent(plan->creds))
+		r = start_gate(plan, session, log_fd[2], s, n, err);
 	if (r == 0)
 		r = spawn(&n->wire, plan->wire_path, log_fd[0], wire, (int)ARRAY_SIZE(wire), err);
 	if (r == 0)
-		r = wait_ready(&n->vault, &families, err);
+		r = wait_ready(n, &n->vault, &families, err);
+	if (r == 0 && n->gate.fd >= 0)
+		r = wait_ready(n, &n->gate, &gate, err);
 	if (r == 0)
-		r = wait_ready(&n->wire, &none, err);
+		r = wait_ready(n, &n->wire, &none, err);
+	if (r == 0 && n->gate.fd >= 0 && n->ca_n == 0)
+		r = err_set(err, -EBADMSG, "network process (gate): it made no certificate; all parts of agent-vm must be of one build");
 	if (r < 0)
 		return r;
 	n->ipv4 = strstr(families, "ipv4");
@@ -267,34 +334,46 @@ void network_probed(struct network *n)
 	(void)fd_send(n->vault.fd, &what, sizeof(what), NULL, 0);
 }
 
-int network_start(struct network_plan *plan, int link_fd, const uint8_t mac[6], const int log_fd[2],
-		  const int audit_fd[2], struct network *ret, struct err *err)
+static int pair(int ret[2])
 {
-	int wire_vault[2] = { -1, -1 }, vault_gate[2] = { -1, -1 };
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret);
+}
+
+int network_start(struct network_plan *plan, int link_fd, const uint8_t mac[6], const char *session,
+		  const int log_fd[NETWORK_ROLES], const int audit_fd[2], struct network *ret, struct err *err)
+{
+	struct pairs s = { { -1, -1 }, { -1, -1 }, { -1, -1 } };
+	int fds[CREDCFG_FDS_MAX], n_fds, r = 0;
 	AUTO_FD(config);
 	struct buf records;
-	int r;
 
 	buf_init(&records, VAULT_CONFIG_MAX);
-	r = put_config(plan, mac, &records);
-	if (r == 0)
+	n_fds = put_config(plan, mac, fds, &records);
+	if (n_fds >= 0)
 		r = config = spawn_sealed("agent-vm-vault config", &records);
+	else
+		r = n_fds;
 	if (records.mem)
 		explicit_bzero(records.mem, records.size); /* the proxy's password */
 	buf_done(&records);
 	if (r < 0)
 		return err_set(err, r, "network: its configuration cannot be made: %s", strerror(-r));
-	/* vault's end towards gate has nobody at the other end until there is a gate. */
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, wire_vault) < 0 ||
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, vault_gate) < 0)
+	/* Without a gate vault's end towards it has nobody at the other end. */
+	if (pair(s.wire_vault) < 0 || pair(s.vault_gate) < 0 || (creds_lent(plan->creds) && pair(s.wire_gate) < 0))
 		r = err_set(err, -errno, "network: its sockets cannot be made: %s", strerror(errno));
 	else
-		r = start_both(plan, link_fd, config, log_fd, audit_fd, wire_vault, vault_gate, ret, err);
-	close_p(&wire_vault[0]);
-	close_p(&wire_vault[1]);
-	close_p(&vault_gate[0]);
-	ret->gate_fd = vault_gate[1];
+		r = start_all(plan, link_fd, config, fds, n_fds, session, log_fd, audit_fd, &s, ret, err);
+	close_p(&s.wire_vault[0]);
+	close_p(&s.wire_vault[1]);
+	close_p(&s.wire_gate[0]);
+	close_p(&s.wire_gate[1]);
+	close_p(&s.vault_gate[0]);
+	if (creds_lent(plan->creds))
+		close_p(&s.vault_gate[1]);
+	else
+		ret->gate_fd = s.vault_gate[1];
 	ports_close(&plan->ports);
+	creds_close(plan->creds);
 	if (r < 0)
 		network_stop(ret);
 	return r;
@@ -319,9 +398,16 @@ static void stop(struct network_role *role)
 
 void network_stop(struct network *n)
 {
-	close_p(&n->wire.fd);
-	close_p(&n->vault.fd);
-	stop(&n->wire);
-	stop(&n->vault);
+	for (unsigned i = 0; i < NETWORK_ROLES; i++)
+		close_p(&network_role(n, i)->fd);
+	for (unsigned i = 0; i < NETWORK_ROLES; i++) {
+		struct network_role *role = network_role(n, i);
+
+		role->fd = -1;
+		stop(role);
+		free(role->error);
+		role->error = NULL;
+	}
 	close_p(&n->gate_fd);
+	n->gate_fd = -1;
 }

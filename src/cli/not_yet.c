@@ -5,15 +5,13 @@
 
 #include "base/macros.h"
 
-#define LOGINS "this version gives the guest no logins; leave the option out"
+#define LOGINS "this version gives the guest no login for GitHub; leave the option out"
 
 static const struct {
 	const char *name, *why;
 } options[] = {
 	{ "repo", LOGINS },
 	{ "github", LOGINS },
-	{ "api", LOGINS },
-	{ "trust-host-ca", "this version leaves certificates to the image; leave the option out" },
 }, held[] = {
 	{ "no-git", "always so in this version" },
 	{ "no-host-settings", "always so in this version" },

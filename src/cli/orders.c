@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/macros.h"
+#include "cli/guest_creds.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
 
@@ -215,5 +216,6 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 		TRY(put_net(out, net));
 	TRY(put_ports(out, &p->net));
 	TRY(selfprobe_orders(probe, net, out));
+	TRY(guest_creds_put(&p->creds, net, &p->upstream, STATE_AT, out));
 	return put_home(p, out);
 }

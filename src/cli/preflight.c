@@ -118,7 +118,7 @@ static const char *const *list(const struct strv *s)
  * the state root, which is never shown. */
 static void own_parts(struct strv *own)
 {
-	static const char *const roles[] = { "agent-vm-vmm", "agent-vm-wire", "agent-vm-vault", "agent-vm-image" };
+	static const char *const roles[] = { "agent-vm-vmm", "agent-vm-wire", "agent-vm-vault", "agent-vm-gate", "agent-vm-probe", "agent-vm-image" };
 	int (*const finders[])(char **, struct err *) = { find_libkrun,	   find_libkrunfw, find_boot_dir,
 							  find_boot_image, find_qemu,	   find_virtiofsd };
 	char *path = realpath("/proc/self/exe", NULL);
@@ -415,8 +415,29 @@ static void plan_network(struct cli *cli, const struct launch_args *args, struct
 	netplan_end(cli, args, &p->net, &p->warnings);
 	if (!args->no_network)
 		ports_open(cli, root, &p->net.ports);
-	if (find_role("agent-vm-wire", &p->net.wire_path, &err) < 0 || find_role("agent-vm-vault", &p->net.vault_path, &err) < 0)
+	if (find_role("agent-vm-wire", &p->net.wire_path, &err) < 0 || find_role("agent-vm-vault", &p->net.vault_path, &err) < 0 ||
+	    (creds_lent(&p->creds) && (find_role("agent-vm-gate", &p->net.gate_path, &err) < 0 ||
+				       find_role("agent-vm-probe", &p->net.probe_path, &err) < 0)))
 		problem_world(&cli->problems, "%s", err.text);
+}
+
+static void plan_secrets(struct cli *cli, struct launch_args *args, struct plan *p)
+{
+	struct err err;
+
+	if (secret_arena_open(SECRET_ARENA, &err) < 0)
+		strv_add(&p->warnings, err.text);
+	creds_begin(cli, args, getenv, &p->creds, &p->warnings);
+}
+
+static void plan_logins(struct cli *cli, struct launch_args *args, struct plan *p)
+{
+	for (size_t i = 0; i < p->layout.n_shares; i++)
+		creds_guard(&p->creds, p->layout.shares[i].host);
+	creds_files(cli, args, getenv, p->home, &p->creds, &p->warnings);
+	upstream_plan(cli, args, getenv, &p->upstream, &p->warnings);
+	p->net.creds = &p->creds;
+	p->net.upstream = &p->upstream;
 }
 
 void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
@@ -427,11 +448,13 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
 	host_facts_read("", &host);
 	launch_check(cli, args, &host, getenv);
+	plan_secrets(cli, args, ret); /* before any child has a copy of the environment */
 	netplan_begin(cli, args, variable, &ret->net, &ret->warnings); /* names are looked up beside what follows */
 	ret->home = home_folder();
 	plan_root(cli, ret);
 	plan_walls(ret);
 	plan_files(cli, args, ret);
+	plan_logins(cli, args, ret);
 	/* What this version lacks is no news beside a mistake in the words. */
 	if (args->agent->program && cli->problems.n == 0)
 		problem_text(&cli->problems,
@@ -453,6 +476,8 @@ void plan_done(struct plan *p)
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
 		free(*strings[i]);
 	netplan_done(&p->net);
+	creds_done(&p->creds);
+	upstream_done(&p->upstream);
 	project_close(&p->project);
 	layout_done(&p->layout);
 	image_done(&p->image);

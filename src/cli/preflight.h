@@ -28,6 +28,8 @@ struct plan {
 	char *kernel; /* libkrunfw's as a file; made by the launch, NULL when that failed */
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
 	struct network_plan net;
+	struct creds creds;
+	struct upstream upstream;
 	uint8_t mac[6]; /* the guest's */
 	struct strv warnings, notes; /* texts to print when the launch goes on */
 	struct strv argv;	     /* what runs in the guest */

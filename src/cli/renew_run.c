@@ -256,11 +256,12 @@ static void read_errors(struct renew_run *r, struct running *p)
 	r->errors[p->err_n] = '\0';
 }
 
-/* Until it ends (true) or @until; what it says is taken meanwhile. */
-static bool attend(struct renew_run *r, struct running *p, int64_t until_ms)
+/* Until it ends (true), @until or the end of @until_fd; what it says is taken meanwhile. */
+static bool attend(struct renew_run *r, struct running *p, int64_t until_ms, int until_fd)
 {
 	for (;;) {
-		struct pollfd fds[] = { { p->pidfd, POLLIN, 0 }, { p->out, POLLIN, 0 }, { p->errfd, POLLIN, 0 } };
+		struct pollfd fds[] = { { p->pidfd, POLLIN, 0 }, { p->out, POLLIN, 0 }, { p->errfd, POLLIN, 0 },
+					{ until_fd > 0 ? until_fd : -1, 0, 0 } };
 		int64_t left = until_ms - now_ns() / 1000000;
 
 		if (left <= 0)
@@ -273,6 +274,8 @@ static bool attend(struct renew_run *r, struct running *p, int64_t until_ms)
 			read_errors(r, p);
 		if (fds[0].revents)
 			return true;
+		if (fds[3].revents)
+			return false;
 	}
 }
 
@@ -281,7 +284,7 @@ static void end_group(struct renew_run *r, struct running *p, bool ended)
 {
 	if (!ended) {
 		(void)kill(-p->pid, SIGTERM);
-		(void)attend(r, p, now_ns() / 1000000 + RENEW_GRACE_MS);
+		(void)attend(r, p, now_ns() / 1000000 + RENEW_GRACE_MS, 0);
 	}
 	(void)kill(-p->pid, SIGKILL);
 	while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
@@ -318,7 +321,7 @@ int renew_run(struct renew_run *r, struct err *err)
 	if (res == 0) {
 		if (dialog)
 			say(p.in, dialog);
-		ended = attend(r, &p, now_ns() / 1000000 + r->limit_ms);
+		ended = attend(r, &p, now_ns() / 1000000 + r->limit_ms, r->until_fd);
 		close_fd(&p.in);
 		end_group(r, &p, ended);
 		if (p.errfd >= 0)

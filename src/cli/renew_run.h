@@ -17,6 +17,7 @@ struct renew_run {
 	int work_parent;	 /* borrowed; where the empty working folder is made */
 	const char *work_path;	 /* its path */
 	int limit_ms;
+	int until_fd; /* borrowed; when its other end is closed the program is ended; 0: none */
 	/* Result: the last bytes that it said on stderr, for the vault's log, through its filter. */
 	char errors[RENEW_ERRORS_MAX + 1];
 };

@@ -246,27 +246,91 @@ static void port_lost(struct run *r)
 	r->port_lost = now_ns();
 }
 
-static struct network_role *network_role(struct network *n, uint16_t i)
-{
-	return i == 0 ? &n->wire : &n->vault;
-}
-
-/* After the start both say nothing until they end. Then the VM goes too, for the guest's connections are gone. But they
- * also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
+/* After the start they say nothing until they end, but for vault's wish to have a login renewed. Then the VM goes too, for
+ * the guest's connections are gone. But they also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
 static void on_network(struct run *r, uint16_t i)
 {
 	struct network_role *role = network_role(r->spec.network, i);
+	struct vault_renew renew;
 	AUTO_FREE(char, text);
+	int k, n;
 
 	if (role->fd < 0)
+		return;
+	k = network_heard(role, &renew);
+	if (k == 1 && role == &r->spec.network->vault) {
+		n = renewer_ask(r->spec.renewer, &renew, role->fd);
+		if (n >= 0 && ev_watch(&r->ev, renewer_fd(r->spec.renewer, n), EPOLLIN, EV_RENEWER, (uint16_t)n, 0) < 0)
+			log_warn("renewal: its process cannot be watched");
+	}
+	if (k >= 0)
 		return;
 	ev_unwatch(&r->ev, role->fd);
 	text = network_ended(role);
 	close_p(&role->fd);
+	role->fd = -1;
 	if (r->net_lost > 0)
 		return;
 	r->net_lost = now_ns();
 	(void)snprintf(r->net_text, sizeof(r->net_text), "%s", text);
+}
+
+static void on_renewer(struct run *r, uint16_t i)
+{
+	int fd = renewer_fd(r->spec.renewer, i);
+
+	if (fd < 0)
+		return;
+	if (!renewer_read(r->spec.renewer, i, r->spec.network->vault.fd))
+		ev_unwatch(&r->ev, fd);
+}
+
+static void ready(struct run *r)
+{
+	if (r->spec.probe)
+		network_probed(r->spec.network);
+	r->stage = STAGE_IDLE;
+}
+
+/* The logins' self-probe, on connections of the guest's. */
+void run_ready(struct run *r)
+{
+	struct credprobe *p = r->spec.credprobe;
+	struct err err;
+	int k;
+
+	if (!p) {
+		ready(r);
+		return;
+	}
+	r->stage = STAGE_PROBE;
+	r->deadline = now_ns() + (r->spec.emulated ? CREDPROBE_EMULATED_S : CREDPROBE_S) * SEC;
+	k = credprobe_start(p, r->spec.network, &err);
+	for (size_t i = 0; i < p->n_links && k == 0; i++) {
+		k = clients_add(r, p->links[i]);
+		p->links[i] = -1;
+		if (k < 0)
+			(void)err_set(&err, k, "self-probe: %s", strerror(-k));
+	}
+	if (k == 0 && (k = ev_watch(&r->ev, p->fd, EPOLLIN, EV_CREDPROBE, 0, 0)) < 0)
+		(void)err_set(&err, k, "self-probe: %s", strerror(-k));
+	if (k < 0)
+		run_fail(r, RUN_FAILED, "%s; nothing was started", err.text);
+}
+
+static void on_credprobe(struct run *r)
+{
+	struct err err;
+	int k = r->stage == STAGE_PROBE ? credprobe_result(r->spec.credprobe, &err) : 0;
+
+	if (k == 0)
+		return;
+	ev_unwatch(&r->ev, r->spec.credprobe->fd);
+	credprobe_end(r->spec.credprobe);
+	if (k > 0)
+		ready(r);
+	else
+		run_fail(r, RUN_FAILED, "%s; nothing was started; log: %s", err.text, r->spec.log_dir);
 }
 
 static void network_lost(struct run *r)
@@ -328,6 +392,12 @@ static void dispatch(struct run *r, const struct ev_event *e)
 	case EV_NETWORK:
 		on_network(r, e->slot);
 		break;
+	case EV_CREDPROBE:
+		on_credprobe(r);
+		break;
+	case EV_RENEWER:
+		on_renewer(r, e->slot);
+		break;
 	case EV_PROBE:
 		selfprobe_accept(r->spec.probe, e->slot);
 		break;
@@ -341,12 +411,12 @@ static void dispatch(struct run *r, const struct ev_event *e)
 
 static const char *stage_word(const struct run *r)
 {
-	return r->times.running == 0 ? "monitor" : r->stage == STAGE_BOOT ? "kernel" : "mounts";
+	return r->times.running == 0 ? "monitor" : r->stage == STAGE_BOOT ? "kernel" : r->stage == STAGE_CONFIG ? "mounts" : "self-probe";
 }
 
 static void progress(struct run *r)
 {
-	if (!r->spec.progress || r->stage > STAGE_CONFIG)
+	if (!r->spec.progress || r->stage > STAGE_PROBE)
 		return;
 	(void)dprintf(STDERR_FILENO, "\r==> starting: %s %.1f s\033[K", stage_word(r),
 		      (double)(now_ns() - r->started) / (double)SEC);
@@ -450,7 +520,10 @@ enum run_end run_boot(struct run *r, struct err *err)
 	r->deadline = r->started + limit_s * SEC;
 	while (r->end == RUN_OPEN && r->stage < STAGE_IDLE) {
 		step(r, &more);
-		if (r->stage < STAGE_IDLE && past_deadline(r)) {
+		if (r->stage == STAGE_PROBE && past_deadline(r))
+			run_fail(r, RUN_FAILED, "self-probe: what the guest asked of this session's hosts was not answered in time; nothing was "
+				 "started; log: %s", r->spec.log_dir);
+		if (r->stage < STAGE_PROBE && past_deadline(r)) {
 			AUTO_FREE(char, last);
 
 			last = r->spec.console ? capture_last_line(r->spec.console) : xstrdup("");
@@ -549,8 +622,9 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 		k = ev_watch(&r->ev, r->signal_fd, EPOLLIN, EV_SIGNAL, 0, 0);
 	if (k == 0)
 		k = ev_watch(&r->ev, r->clock_fd, EPOLLIN, EV_CLOCK, 0, 0);
-	for (uint16_t i = 0; k == 0 && spec->network && i < 2; i++)
-		k = ev_watch(&r->ev, network_role(spec->network, i)->fd, EPOLLIN, EV_NETWORK, i, 0);
+	for (uint16_t i = 0; k == 0 && spec->network && i < NETWORK_ROLES; i++)
+		if (network_role(spec->network, i)->fd >= 0)
+			k = ev_watch(&r->ev, network_role(spec->network, i)->fd, EPOLLIN, EV_NETWORK, i, 0);
 	for (uint16_t i = 0; k == 0 && spec->probe && i < SELFPROBE_LISTENERS; i++)
 		if (spec->probe->listen[i].fd >= 0)
 			k = ev_watch(&r->ev, spec->probe->listen[i].fd, EPOLLIN, EV_PROBE, i, 0);

@@ -19,7 +19,9 @@
 #include "base/str.h"
 #include "cli/autopub.h"
 #include "cli/capture.h"
+#include "cli/credprobe.h"
 #include "cli/network.h"
+#include "cli/renewer.h"
 #include "cli/selfprobe.h"
 
 enum run_end {
@@ -52,10 +54,12 @@ struct run_spec {
 	int listen_fd;	/* control.sock for exec clients, or -1; taken */
 	pid_t vmm_pid;
 	struct network *network; /* NULL: none; its end ends the session. Borrowed */
+	struct renewer *renewer; /* NULL: no login can be renewed; borrowed */
 	struct autopub *autopub; /* NULL: the guest was not asked for its listeners. Borrowed */
 	void (*on_ports)(void *arg); /* what is published has changed; once for many changes */
 	void *on_ports_arg;
 	struct selfprobe *probe; /* what the guest tries before it is ready, NULL: nothing; borrowed */
+	struct credprobe *credprobe; /* what follows it, NULL: nothing; borrowed */
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;

@@ -50,33 +50,52 @@ static void refuse(int fd)
 	buf_done(&b);
 }
 
+/* Takes @fd when it returns 0. */
+static int client_new(struct run *r, int fd, bool probe)
+{
+	for (uint16_t slot = 0; slot < CLIENTS_MAX; slot++) {
+		struct client *c = &r->clients[slot];
+		int k;
+
+		if (c->used)
+			continue;
+		k = link_open(&c->link, fd, CTL_SIDE_GUEST, &r->ev, EV_CLIENT, slot, ++c->gen);
+		if (k < 0)
+			return k;
+		c->used = true;
+		c->probe = probe;
+		c->dying = false;
+		return 0;
+	}
+	return -EMFILE;
+}
+
 void clients_accept(struct run *r)
 {
 	AUTO_FD(fd);
-	struct client *c = NULL;
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
-	uint16_t slot;
+	int k;
 
 	fd = accept4(r->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || (peer.uid != geteuid() && peer.uid != 0))
 		return;
-	for (slot = 0; slot < CLIENTS_MAX; slot++)
-		if (!r->clients[slot].used) {
-			c = &r->clients[slot];
-			break;
-		}
-	if (!c) {
+	k = client_new(r, fd, false);
+	if (k == 0)
+		(void)TAKE_FD(fd);
+	else if (k == -EMFILE)
 		refuse(fd);
-		return;
-	}
-	if (link_open(&c->link, fd, CTL_SIDE_GUEST, &r->ev, EV_CLIENT, slot, ++c->gen) < 0)
-		return;
-	(void)TAKE_FD(fd);
-	c->used = true;
-	c->dying = false;
+}
+
+int clients_add(struct run *r, int fd)
+{
+	int k = client_new(r, fd, true);
+
+	if (k < 0)
+		(void)close(fd);
+	return k;
 }
 
 /* EXEC of a client: its words, terminal and stdin; environment and folder are the session's. */
@@ -111,7 +130,7 @@ static int client_exec(struct run *r, struct client *c, const struct ctl_frame *
 	struct stream *s;
 	int k;
 
-	if (r->stage != STAGE_AGENT || f->stream != CLIENT_STREAM || stream_of(r, c))
+	if (c->probe || r->stage != STAGE_AGENT || f->stream != CLIENT_STREAM || stream_of(r, c))
 		return -EBADMSG;
 	s = run_stream_new(r, STREAM_CLIENT);
 	if (!s)
@@ -123,6 +142,23 @@ static int client_exec(struct run *r, struct client *c, const struct ctl_frame *
 	return k;
 }
 
+static int client_dial(struct run *r, struct client *c, const struct ctl_frame *f)
+{
+	struct stream *s;
+	int k;
+
+	if (!c->probe || r->stage != STAGE_PROBE || f->stream != CLIENT_STREAM || stream_of(r, c))
+		return -EBADMSG;
+	s = run_stream_new(r, STREAM_CLIENT);
+	if (!s)
+		return -EAGAIN;
+	s->client = (uint16_t)(c - r->clients);
+	k = ctl_put(&r->port.out, CTL_DIAL, 0, s->id, f->payload.p, f->payload.n);
+	if (k < 0)
+		run_stream_free(s);
+	return k;
+}
+
 static int client_frame(struct run *r, struct client *c, const struct ctl_frame *f)
 {
 	struct stream *s = stream_of(r, c);
@@ -131,6 +167,8 @@ static int client_frame(struct run *r, struct client *c, const struct ctl_frame 
 
 	if (f->type == CTL_EXEC)
 		return client_exec(r, c, f);
+	if (f->type == CTL_DIAL)
+		return client_dial(r, c, f);
 	if (f->stream != CLIENT_STREAM)
 		return -EBADMSG;
 	if (!s)

@@ -120,9 +120,8 @@ static int on_ready(struct run *r, const struct ctl_frame *f)
 			run_fail(r, RUN_FAILED, "%s; nothing was started; log: %s", err.text, r->spec.log_dir);
 			return 0;
 		}
-		network_probed(r->spec.network);
 	}
-	r->stage = STAGE_IDLE;
+	run_ready(r);
 	return 0;
 }
 

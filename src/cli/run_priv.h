@@ -10,9 +10,9 @@
 #define SEC INT64_C(1000000000)
 
 enum ev_kind { EV_PORT, EV_CONTROL, EV_SIGNAL, EV_CLOCK, EV_STDIN, EV_SINK, EV_LISTEN, EV_CLIENT, EV_CAPTURE,
-	       EV_NETWORK, EV_PROBE };
+	       EV_NETWORK, EV_PROBE, EV_RENEWER, EV_CREDPROBE };
 
-enum run_stage { STAGE_BOOT, STAGE_CONFIG, STAGE_IDLE, STAGE_AGENT, STAGE_DOWN, STAGE_GONE };
+enum run_stage { STAGE_BOOT, STAGE_CONFIG, STAGE_PROBE, STAGE_IDLE, STAGE_AGENT, STAGE_DOWN, STAGE_GONE };
 
 /* Who is at our end of a stream. */
 enum stream_kind { STREAM_FREE, STREAM_LOCAL, STREAM_CLIENT };
@@ -30,6 +30,7 @@ struct stream {
 
 struct client {
 	bool used;
+	bool probe; /* ours, for the self-probe: it may DIAL and nothing else */
 	bool dying; /* closed in the deferred pass */
 	uint32_t gen;
 	struct link link;
@@ -92,6 +93,8 @@ struct stream *run_stream_new(struct run *r, enum stream_kind kind);
 void run_stream_free(struct stream *s);
 void run_progress_clear(struct run *r);
 void run_send_clock(struct run *r);
+/* The guest is ready, and what it tried was as it must be: what follows until it may run something. */
+void run_ready(struct run *r);
 /* A status line about the session: shown at once unless the terminal is the agent's (spec/cli.md section 9.2). */
 void run_line(struct run *r, const char *text);
 
@@ -111,6 +114,8 @@ void local_close(struct run *r);
 
 /* run_client.c */
 void clients_accept(struct run *r);
+/* A client of ours, for the self-probe. @fd: taken. 0 or a negative errno. */
+int clients_add(struct run *r, int fd);
 void client_readable(struct run *r, struct client *c);
 /* A frame of the guest for a client's stream. */
 int client_forward(struct run *r, struct stream *s, const struct ctl_frame *f);

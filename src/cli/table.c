@@ -76,6 +76,18 @@ static void row_env(const struct printer *pr, const struct strv *env)
 		row(pr, "env", text);
 }
 
+static void row_login(const struct printer *pr, const struct plan *p)
+{
+	AUTO_FREE(char, login);
+	AUTO_FREE(char, testing);
+
+	login = creds_text(&p->creds);
+	row(pr, "login", login);
+	testing = upstream_text(&p->upstream);
+	if (testing)
+		row(pr, "testing", testing);
+}
+
 static void row_network(const struct printer *pr, const struct plan *p)
 {
 	AUTO_FREE(char, text);
@@ -117,7 +129,7 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 	rows(&pr, "mounts", &l->mounts);
 	rows(&pr, "hidden", &l->hidden);
 	rows(&pr, "exposed", &l->exposed);
-	row(&pr, "login", "none");
+	row_login(&pr, p);
 	row(&pr, "github", "none; all repositories without your rights");
 	row_network(&pr, p);
 	row_ports(&pr, &p->net);

@@ -18,10 +18,8 @@ static bool is_fetch(enum prov_host_id host, const struct request *r)
 		(host == HOST_GITHUB_GIST && ends(r->path, "/git-upload-pack")));
 }
 
-enum github_verdict github_judge(enum prov_host_id host, struct request *r, bool asks)
+static enum github_verdict refuse(struct request *r, bool asks)
 {
-	if (r->method == METHOD_GET || r->method == METHOD_HEAD || is_fetch(host, r))
-		return GITHUB_ANONYMOUS;
 	request_fault(r, STAGE_POLICY,
 		      (struct refusal){ .status = 403,
 					.code = REFUSAL_PATH_DENIED,
@@ -29,4 +27,17 @@ enum github_verdict github_judge(enum prov_host_id host, struct request *r, bool
 					.kind = PH_GH,
 					.why = "this session writes nothing to GitHub; reading what is public works" });
 	return GITHUB_REFUSE;
+}
+
+enum github_verdict github_judge(enum prov_host_id host, struct request *r, bool asks, size_t *ret_body_max)
+{
+	if (r->method == METHOD_GET || r->method == METHOD_HEAD || is_fetch(host, r))
+		return GITHUB_ANONYMOUS;
+	return refuse(r, asks);
+}
+
+enum github_verdict github_body(enum prov_host_id host, struct request *r, bool asks, struct span body,
+				struct buf *ret_body)
+{
+	return refuse(r, asks);
 }

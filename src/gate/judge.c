@@ -61,27 +61,43 @@ static void path_denied(struct request *r, enum ph_kind kind, enum prov_class cl
 					.why = "the session's login is not sent with this request" });
 }
 
-/* Copilot's token asks who it is at api.github.com, and is taken off everywhere else there. */
-static bool github_host(const struct judge *j, enum prov_host_id host, struct request *r, struct slot_use *use)
+static enum verdict by_github(enum github_verdict v, struct slot_use *use, size_t body_max)
 {
-	bool asks = use->n > 0 && use->kind[0] == PH_GH;
-
-	if (use->n > 0 && use->kind[0] == PH_COPILOT &&
-	    prov_allows(&j->launch, PH_COPILOT, host, r->method, r->path, false, NULL))
-		return true;
-	if (prov_closed(host, r->path)) {
-		path_denied(r, PH_COPILOT, CLASS_NEVER);
-		return false;
-	}
-	switch (github_judge(host, r, asks)) {
+	switch (v) {
 	case GITHUB_CREDENTIAL:
-		return asks;
+		return use->n > 0 && use->kind[0] == PH_GH ? JUDGE_FORWARD : JUDGE_REFUSE;
 	case GITHUB_ANONYMOUS:
 		*use = (struct slot_use){ .foreign = use->foreign };
-		return true;
+		return JUDGE_FORWARD;
+	case GITHUB_BODY:
+		return body_max > 0 ? JUDGE_BODY : JUDGE_REFUSE;
 	default:
-		return false;
+		return JUDGE_REFUSE;
 	}
+}
+
+/* Copilot's token asks who it is at api.github.com, and is taken off everywhere else there. */
+static enum verdict github_host(const struct judge *j, struct request *r, struct judged *d)
+{
+	bool asks = d->use.n > 0 && d->use.kind[0] == PH_GH;
+
+	if (d->use.n > 0 && d->use.kind[0] == PH_COPILOT &&
+	    prov_allows(&j->launch, PH_COPILOT, d->host, r->method, r->path, false, NULL))
+		return JUDGE_FORWARD;
+	if (prov_closed(d->host, r->path)) {
+		path_denied(r, PH_COPILOT, CLASS_NEVER);
+		return JUDGE_REFUSE;
+	}
+	return by_github(github_judge(d->host, r, asks, &d->body_max), &d->use, d->body_max);
+}
+
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
+			struct buf *ret_body)
+{
+	bool asks = judged->use.n > 0 && judged->use.kind[0] == PH_GH;
+	enum github_verdict v = github_body(judged->host, r, asks, body, ret_body);
+
+	return v == GITHUB_BODY ? JUDGE_REFUSE : by_github(v, &judged->use, 0);
 }
 
 static bool api_host(const struct judge *j, enum prov_host_id host, struct request *r, const struct slot_use *use)
@@ -110,6 +126,7 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 {
 	struct slot_use use = { 0 };
 	bool github = prov_hosts[host].role == HOST_GITHUB;
+	enum verdict v;
 
 	if (!tls && r->fault.status == 0) {
 		if (r->method == METHOD_GET || r->method == METHOD_HEAD)
@@ -126,11 +143,12 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 	*ret = (struct judged){ .host = host, .use = use };
 	if (prov_hosts[host].role == HOST_TOKEN)
 		return token_host(j, host, r);
-	if (!(github ? github_host(j, host, r, &ret->use) : api_host(j, host, r, &use)))
-		return JUDGE_REFUSE;
+	v = github ? github_host(j, r, ret) : api_host(j, host, r, &use) ? JUDGE_FORWARD : JUDGE_REFUSE;
+	if (v == JUDGE_REFUSE)
+		return v;
 	/* git's own transfers are not scanned, so they may be coded. */
 	ret->identity = ret->use.n > 0 && !(github && host != HOST_GITHUB_API && host != HOST_GITHUB_UPLOADS);
-	return JUDGE_FORWARD;
+	return v;
 }
 
 /* The page on GitHub, 2.2: an allow-list in place of the list of what is dropped. */
@@ -224,7 +242,7 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		.body = (uint8_t)r->body,
 		.body_len = r->body == HTTP_BODY_LENGTH ? r->body_len : 0,
 		.flags = (uint8_t)((r->has_query ? HTTPMSG_HAS_QUERY : 0) | (r->websocket ? HTTPMSG_UPGRADE : 0) |
-				   (d->use.foreign ? HTTPMSG_FOREIGN : 0)),
+				   (d->use.foreign ? HTTPMSG_FOREIGN : 0) | (r->h2 ? HTTPMSG_H2 : 0)),
 	};
 	bool coded = false, cookies_put = false;
 	uint16_t n = 0;

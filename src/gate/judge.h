@@ -14,13 +14,15 @@ enum verdict {
 	JUDGE_TO_HTTPS, /* in clear: 301 */
 	JUDGE_TOKEN,	/* a token endpoint: its body decides, we answer */
 	JUDGE_REVOKE,	/* 200 {}, nothing is sent */
+	JUDGE_BODY,	/* the body must be read before it is decided: judged.body_max bytes at most, then judge_body() */
 };
 
 /* What to forward. */
 struct judged {
 	enum prov_host_id host;
 	struct slot_use use;
-	bool identity; /* the answer is scanned, so it must come without a content coding */
+	bool identity;	 /* the answer is scanned, so it must come without a content coding */
+	size_t body_max; /* for JUDGE_BODY */
 };
 
 /**
@@ -31,6 +33,17 @@ struct judged {
  */
 enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool tls, struct request *r,
 			   struct judged *ret);
+
+/**
+ * judge_body() - Decide over a request for which judge_request() said JUDGE_BODY
+ * @body:	Whole; one byte more than judged.body_max says that there was more
+ * @judged:	As judge_request() left it
+ * @ret_body:	What is sent in its place, for JUDGE_FORWARD; empty buffer: @body as it is
+ *
+ * Return: JUDGE_FORWARD or JUDGE_REFUSE
+ */
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
+			struct buf *ret_body);
 
 /**
  * judge_message() - Write what was judged as a message to vault

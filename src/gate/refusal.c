@@ -6,6 +6,7 @@
 
 #define PATH_SHOWN 120 /* bytes of a path in a text */
 #define TEXT_MAX 1024
+#define REPLY_MAX (16 << 10) /* what is written to a token endpoint included */
 
 bool refusal_is_violation(enum refusal_code code)
 {
@@ -142,36 +143,57 @@ int refusal_body(const struct refusal *r, enum prov_host_id host, struct span pa
 	return buf_put(out, body, (size_t)n);
 }
 
-/* What RFC 9110 asks of these two statuses. */
-static const char *extra(const struct refusal *r, enum prov_host_id host)
+int reply_refusal(const struct refusal *r, enum prov_host_id host, struct span path, struct reply *ret)
 {
+	bool token = host < HOSTS && prov_hosts[host].role == HOST_TOKEN;
+
+	*ret = (struct reply){ .status = r->status, .code = r->code, .close = r->close };
+	/* What RFC 9110 asks of these two statuses. */
 	if (r->status == 405)
-		return host < HOSTS && prov_hosts[host].role == HOST_TOKEN
-			       ? "Allow: POST\r\n"
-			       : "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n";
-	return r->status == 426 ? "Upgrade: websocket\r\n" : "";
+		ret->allow = token ? "POST" : "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+	if (r->status == 426)
+		ret->upgrade = "websocket";
+	buf_init(&ret->body, REPLY_MAX);
+	return refusal_body(r, host, path, &ret->body, &ret->type);
+}
+
+void reply_done(struct reply *r)
+{
+	buf_done(&r->body);
+}
+
+static int field(struct buf *out, const char *name, const char *value)
+{
+	char line[512];
+	int n = value ? snprintf(line, sizeof(line), "%s: %s\r\n", name, value) : 0;
+
+	return buf_put(out, line, (size_t)n);
+}
+
+int reply_http1(const struct reply *r, bool is_head, struct buf *out)
+{
+	char line[64], length[24];
+
+	(void)snprintf(line, sizeof(line), "HTTP/1.1 %u %s\r\n", r->status, r->code ? "refused by sandbox" : r->status == 200 ? "OK" : "");
+	(void)snprintf(length, sizeof(length), "%zu", r->body.n);
+	if (buf_put(out, line, strlen(line)) < 0 ||
+	    field(out, "x-sandbox-policy", r->code ? refusal_code_str[r->code] : NULL) < 0 ||
+	    field(out, "Content-Type", r->type) < 0 || field(out, "Content-Length", length) < 0 ||
+	    field(out, "Cache-Control", "no-store") < 0 || field(out, "Allow", r->allow) < 0 ||
+	    field(out, "Upgrade", r->upgrade) < 0 || field(out, "Connection", r->close ? "close" : NULL) < 0 ||
+	    buf_put(out, "\r\n", 2) < 0)
+		return -ENOBUFS;
+	return is_head ? 0 : buf_put(out, buf_span(&r->body).p, r->body.n);
 }
 
 int refusal_http1(const struct refusal *r, enum prov_host_id host, struct span path, bool is_head, struct buf *out)
 {
-	char head[512];
-	const char *type;
-	struct buf body;
-	int n, e;
+	struct reply reply;
+	int e = reply_refusal(r, host, path, &reply);
 
-	buf_init(&body, 4 * TEXT_MAX);
-	e = refusal_body(r, host, path, &body, &type);
-	n = snprintf(
-		head, sizeof(head),
-		"HTTP/1.1 %u refused by sandbox\r\nx-sandbox-policy: %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-		"Cache-Control: no-store\r\n%s%s\r\n",
-		r->status, refusal_code_str[r->code], type, body.n, extra(r, host),
-		r->close ? "Connection: close\r\n" : "");
 	if (e == 0)
-		e = buf_put(out, head, (size_t)n);
-	if (e == 0 && !is_head)
-		e = buf_put(out, buf_span(&body).p, body.n);
-	buf_done(&body);
+		e = reply_http1(&reply, is_head, out);
+	reply_done(&reply);
 	return e;
 }
 

@@ -43,7 +43,25 @@ void refusal_text(const struct refusal *r, enum prov_host_id host, struct span p
 int refusal_body(const struct refusal *r, enum prov_host_id host, struct span path, struct buf *out,
 		 const char **ret_type);
 
-/* The same as a whole HTTP/1.1 answer. @is_head: no body. 0 or -ENOBUFS. */
+/* An answer of our own, whole, for either version of HTTP. */
+struct reply {
+	uint16_t status;
+	enum refusal_code code; /* REFUSAL_NONE: no refusal */
+	bool close;
+	const char *type;    /* content-type */
+	const char *allow;   /* of a 405, else NULL */
+	const char *upgrade; /* of a 426, else NULL */
+	struct buf body;     /* owned */
+};
+
+/* The refusal as a reply. 0, or -ENOBUFS; reply_done() in either case. */
+int reply_refusal(const struct refusal *r, enum prov_host_id host, struct span path, struct reply *ret);
+void reply_done(struct reply *r);
+
+/* As HTTP/1.1. @is_head: no body. 0 or -ENOBUFS. */
+int reply_http1(const struct reply *r, bool is_head, struct buf *out);
+
+/* Both in one. */
 int refusal_http1(const struct refusal *r, enum prov_host_id host, struct span path, bool is_head, struct buf *out);
 
 /* The 301 that a GET or HEAD in clear gets: to https, the same target. @host is our own spelling, @target was checked.

@@ -280,6 +280,7 @@ int request_from_h2(const struct http_field *f, size_t n, bool end, struct span 
 	size_t i = 0, head = 0;
 
 	memset(r, 0, sizeof(*r));
+	r->h2 = true;
 	for (; i < n && f[i].name.n > 0 && f[i].name.p[0] == ':'; i++) {
 		size_t p = 0;
 

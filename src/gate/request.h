@@ -36,6 +36,7 @@ struct request {
 	bool last;	/* Connection: close; what follows is no request */
 	bool expects;	/* Expect: 100-continue */
 	bool websocket; /* a whole and valid upgrade */
+	bool h2;	/* it came over HTTP/2 */
 	enum stage stage;
 	struct refusal fault; /* the first fault; status 0: none */
 };

@@ -42,6 +42,7 @@ static const struct rule rules[] = {
 	[CTL_BYE] = { "BYE", TO_HOST, 0, 1, 0, 0 },
 	[CTL_LOG] = { "LOG", TO_HOST, 0, 1, 1, CTL_TEXT_MAX },
 	[CTL_PORT] = { "PORT", TO_HOST, 0, 1, 3, 3 },
+	[CTL_DIAL] = { "DIAL", TO_GUEST, 1, 1, 1, 64 },
 };
 static_assert(ARRAY_SIZE(rules) == CTL_TYPES, "rules[] is incomplete");
 

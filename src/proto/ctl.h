@@ -11,7 +11,7 @@
  *
  * The first frame of the guest is HELLO and holds the protocol version; nothing else is sent before it.
  *
- * Streams. EXEC, PUT and GET open a stream; the opener (host) chooses its number, from 1, never used twice in a session.
+ * Streams. EXEC, PUT, GET and DIAL open a stream; the opener (host) chooses its number, from 1, never used twice in a session.
  * A stream has up to three channels of bytes: 0 towards the guest (stdin, file content), 1 and 2 towards the host
  * (stdout, stderr). It ends with the guest's EXIT, after which neither side sends for it. Frames of the host for a
  * stream that has just ended are in flight legitimately, so the guest ignores frames of stream numbers that it has seen
@@ -31,7 +31,7 @@
 #include "base/buf.h"
 #include "base/span.h"
 
-#define CTL_VERSION 2
+#define CTL_VERSION 3
 #define CTL_PORT_NAME "agent-vm.ctl" /* /sys/class/virtio-ports/vportXpY/name in the guest */
 #define CTL_MAGIC 0x4d564741u	     /* "AGVM" */
 #define CTL_HEAD 12
@@ -68,6 +68,7 @@ enum ctl_type {
 	CTL_LOG,      /* guest: level u8, text */
 	CTL_PORT,     /* guest, when CONFIG asked for it: port u16, u8 1: something listens there, 0: no longer; port 0: nothing
 		       * listens any more */
+	CTL_DIAL,   /* host: CTL_K_ADDR, CTL_K_PORT; a TCP connection of the guest's: channel 0 is sent, 1 comes; for the self-probe */
 	CTL_TYPES
 };
 
@@ -85,6 +86,8 @@ enum ctl_key {
 	CTL_K_PHASE,   /* HELLO, READY: nested CTL_K_NAME, CTL_K_NS (start, guest boot clock), CTL_K_NS (duration) */
 	CTL_K_NAME,
 	CTL_K_NS,
+	CTL_K_ADDR,    /* DIAL: 5 or 17 bytes: 4 or 6, and the address */
+	CTL_K_PORT,    /* DIAL: u64 */
 	CTL_K_PROBE,   /* READY: u32 errno, 0 when it was reached; then what came back */
 };
 

@@ -34,6 +34,10 @@ enum guestcfg_key {
 	GC_PROBE_PORT, /* u64 */
 	GC_PROBE_SAY,  /* bytes to send; may be absent with TCP */
 	GC_PROBE_MS,   /* u64: what has not come by then is ETIMEDOUT */
+	GC_CA,	       /* records GC_CA_*: certificates that the guest's programs shall trust */
+	GC_CA_OWN,     /* bytes: the session's root certificate in PEM form */
+	GC_CA_HASH,    /* u64: of its subject, for the link in /etc/ssl/certs */
+	GC_CA_HOST,    /* bytes: certificates of the host's own authorities in PEM form, from --trust-host-ca */
 };
 
 enum guestcfg_flag {
@@ -44,6 +48,10 @@ enum guestcfg_flag {
 #define GC_PROBE_SAY_MAX 512
 #define GC_PROBE_REPLY_MAX 512
 #define GC_PROBE_MS_MAX 60000
+
+#define GC_CA_PEM "/run/agent-vm/ca.pem"	      /* GC_CA_OWN alone */
+#define GC_CA_EXTRA "/run/agent-vm/extra-ca.pem"    /* with GC_CA_HOST: both */
+#define GC_CA_BUNDLE "/etc/ssl/certs/ca-certificates.crt" /* afterwards it is there, with all of them in it */
 
 #define GC_NET_IF "eth0"
 #define GC_NET_MTU_MAX 65520

@@ -114,6 +114,20 @@ static int take_wire(struct span *in, uint16_t type, void *ret, size_t size)
 	return 0;
 }
 
+int httpmsg_take_field(struct span *in, struct http_field *ret)
+{
+	struct http_field f;
+	uint16_t name;
+	uint32_t value;
+
+	if (span_u16(in, &name) < 0 || span_u32(in, &value) < 0 || name > HTTP_NAME_MAX ||
+	    span_take(in, name, &f.name) < 0 || span_take(in, value, &f.value) < 0 || !http_is_token(f.name) ||
+	    !http_is_value(f.value))
+		return -EBADMSG;
+	*ret = f;
+	return 0;
+}
+
 static int take_fields(struct span *in, size_t n, struct http_field *ret)
 {
 	size_t lines = 0;
@@ -121,16 +135,9 @@ static int take_fields(struct span *in, size_t n, struct http_field *ret)
 	if (n > HTTP_FIELDS_MAX)
 		return -EBADMSG;
 	for (size_t i = 0; i < n; i++) {
-		struct http_field f;
-		uint16_t name;
-		uint32_t value;
-
-		if (span_u16(in, &name) < 0 || span_u32(in, &value) < 0 || name > HTTP_NAME_MAX ||
-		    span_take(in, name, &f.name) < 0 || span_take(in, value, &f.value) < 0 || !http_is_token(f.name) ||
-		    !http_is_value(f.value))
+		if (httpmsg_take_field(in, &ret[i]) < 0)
 			return -EBADMSG;
-		lines += f.name.n + f.value.n + 4;
-		ret[i] = f;
+		lines += ret[i].name.n + ret[i].value.n + 4;
 	}
 	return in->n == 0 && lines <= HTTP_HEAD_MAX ? 0 : -EBADMSG;
 }

@@ -31,7 +31,8 @@ enum httpmsg_flag {
 	HTTPMSG_UPGRADE = 1 << 1, /* to WebSocket: vault writes Connection and Upgrade */
 	HTTPMSG_ACCOUNT = 1 << 2, /* it had the account's header: vault writes the host's value */
 	HTTPMSG_FOREIGN = 1 << 3, /* a credential header of the guest's own is among the fields */
-	HTTPMSG_FLAGS = (1 << 4) - 1,
+	HTTPMSG_H2 = 1 << 4,	  /* it came over HTTP/2, so upstream may speak it too; else HTTP/1.1 alone is offered */
+	HTTPMSG_FLAGS = (1 << 5) - 1,
 };
 
 struct httpmsg_request_wire {
@@ -82,6 +83,9 @@ ssize_t httpmsg_field_begin(struct buf *out, struct span name);
 void httpmsg_field_end(struct buf *out, size_t at);
 /* Sets the length and the number of fields of the message that @out holds. */
 void httpmsg_end(struct buf *out, uint16_t n_fields);
+
+/* Takes one field off the front, with all checks of a field. 0 or -EBADMSG. */
+int httpmsg_take_field(struct span *in, struct http_field *ret);
 
 /**
  * httpmsg_request_parse() - Read a message that claims to be a request

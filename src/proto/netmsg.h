@@ -29,7 +29,8 @@ enum net_control {
 	NET_CTL_READY = 1, /* the sandbox is shut and the configuration is in force */
 	NET_CTL_ERROR = 2, /* why it ends; exit status 1 follows */
 	NET_CTL_PROBED = 3, /* launcher to vault, no text: the self-probe is over, what comes now is the agent's */
-	NET_CTL_CA = 4,	    /* gate to launcher, before READY: the session's root certificate, DER */
+	NET_CTL_CA = 4,	    /* gate to launcher, before READY: the session's root certificate: its OpenSSL subject hash, four bytes,
+			     * the lowest first, as the link in /etc/ssl/certs is called by; then DER */
 	NET_CTL_RENEW = 5,  /* vault to launcher: struct vault_renew of proto/vaultcfg.h */
 	NET_CTL_RENEWED = 6, /* launcher to vault: struct vault_renewed */
 };
@@ -173,7 +174,8 @@ struct net_held {
 struct net_peek {
 	struct net_head head;
 	uint16_t port; /* that the guest dialled */
-	uint8_t zero[6];
+	uint8_t tied;  /* 1: vault gave this address out for an inspected name, so what cannot be judged is not passed on */
+	uint8_t zero[5];
 };
 
 struct net_dialled {

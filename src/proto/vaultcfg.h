@@ -75,8 +75,10 @@ enum vaultcfg_key {
 };
 
 #define VAULT_SOURCES_MAX 4
+#define VAULT_SOURCE_NAME 255
+#define VAULT_TRUST_MAX 64
 #define VAULT_CONNECT_TO_MAX 32
-#define VAULT_GUARDS_MAX 64
+#define VAULT_GUARDS_MAX 80 /* as many folders as a guest can have: GC_BINDS_MAX */
 
 /* Renewals: vault asks, the launcher does it and answers each message with one; at most one per provider is under way. */
 enum vault_renew_act {

@@ -157,6 +157,26 @@ void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refuse
 	putf(b, ",\"n\":%u%s}\n", n, probe ? ",\"probe\":true" : "");
 }
 
+void audit_put_request(struct buf *b, int64_t unix_ms, const struct audit_request *r)
+{
+	put_begin(b, unix_ms, "request");
+	put_str(b, "host", r->host);
+	if (r->method)
+		put_str(b, "method", r->method);
+	put_str(b, "path", r->path);
+	if (r->cred)
+		put_str(b, "cred", r->cred);
+	put_str(b, "verdict", r->verdict);
+	if (*r->code)
+		put_str(b, "code", r->code);
+	if (r->status)
+		putf(b, ",\"status\":%u", r->status);
+	putf(b, ",\"up\":%llu,\"down\":%llu,\"ms\":%u", (unsigned long long)r->up, (unsigned long long)r->down, r->ms);
+	if (r->end)
+		put_str(b, "end", r->end);
+	putf(b, "%s}\n", r->probe ? ",\"probe\":true" : "");
+}
+
 const char *audit_opens(const struct audit_refused *r, char *to)
 {
 	char text[ADDR_TEXT];
@@ -295,6 +315,41 @@ void audit_published(struct audit *a, const struct audit_published *p)
 
 	buf_init(&b, LINE_MAX_BYTES);
 	audit_put_published(&b, wall_ms(), p);
+	line(a, &b);
+}
+
+void audit_request(struct audit *a, const struct audit_request *r)
+{
+	struct buf b;
+
+	buf_init(&b, LINE_MAX_BYTES);
+	audit_put_request(&b, wall_ms(), r);
+	line(a, &b);
+}
+
+void audit_echo(struct audit *a, const char *host, const char *path, const char *form, size_t n)
+{
+	struct buf b;
+
+	buf_init(&b, LINE_MAX_BYTES);
+	put_begin(&b, wall_ms(), "echo");
+	put_str(&b, "host", host);
+	put_str(&b, "path", path);
+	put_str(&b, "form", form);
+	putf(&b, ",\"n\":%zu}\n", n);
+	line(a, &b);
+}
+
+void audit_renewal(struct audit *a, const char *provider, const char *program, const char *how, uint32_t ms)
+{
+	struct buf b;
+
+	buf_init(&b, LINE_MAX_BYTES);
+	put_begin(&b, wall_ms(), "renewal");
+	put_str(&b, "provider", provider);
+	put_str(&b, "program", program);
+	put_str(&b, "how", how);
+	putf(&b, ",\"ms\":%u}\n", ms);
 	line(a, &b);
 }
 

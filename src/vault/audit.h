@@ -61,12 +61,27 @@ struct audit_refused {
 	bool closed; /* the policy allows it, and no option opens it */
 };
 
+/* A request to an inspected host: method and template of the path, never a value. */
+struct audit_request {
+	const char *host, *method, *path; /* method: NULL for one that is none */
+	const char *cred;		  /* kind of its first credential; NULL: none */
+	const char *verdict;		  /* "forward", "refuse", "answer" */
+	const char *code;		  /* "": none */
+	unsigned int status;		  /* 0: none came */
+	uint64_t up, down;		  /* of the bodies */
+	uint32_t ms;
+	const char *end; /* NULL: whole */
+	bool probe;
+};
+
 /* One line with its newline into @b. @unix_ms: wall clock. Pure. */
 void audit_put_flow(struct buf *b, int64_t unix_ms, const struct audit_flow *f);
 void audit_put_published(struct buf *b, int64_t unix_ms, const struct audit_published *p);
 void audit_put_dns(struct buf *b, int64_t unix_ms, const struct audit_dns *d, unsigned int n, bool probe);
 /* @probe: asked by the self-probe, not by the agent. */
 void audit_put_refused(struct buf *b, int64_t unix_ms, const struct audit_refused *r, unsigned int n, bool probe);
+
+void audit_put_request(struct buf *b, int64_t unix_ms, const struct audit_request *r);
 
 /* The option that would open it, "" when none does. @to has 400 bytes. */
 const char *audit_opens(const struct audit_refused *r, char *to);
@@ -90,5 +105,9 @@ void audit_flow(struct audit *a, const struct audit_flow *f);
 void audit_published(struct audit *a, const struct audit_published *p);
 void audit_dns(struct audit *a, const struct audit_dns *d, int64_t now);
 void audit_refused(struct audit *a, const struct audit_refused *r, int64_t now);
+void audit_request(struct audit *a, const struct audit_request *r);
+/* An answer held what was sent: how often, in which form. */
+void audit_echo(struct audit *a, const char *host, const char *path, const char *form, size_t n);
+void audit_renewal(struct audit *a, const char *provider, const char *program, const char *how, uint32_t ms);
 /* Writes what is due; @all: what is held back as well. Returns when to call again, or -1. */
 int64_t audit_flush(struct audit *a, int64_t now, bool all);

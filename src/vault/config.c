@@ -240,6 +240,126 @@ static int inspected(struct span v, struct vault_config *c, size_t *n)
 	return 0;
 }
 
+static int opened(struct span in, struct vault_config *c)
+{
+	uint64_t prov = PROVS, bits = 0;
+	struct span v;
+	uint16_t key;
+	int k;
+
+	while ((k = rec_next(&in, &key, &v)) > 0) {
+		k = key == VTC_PROV ? rec_u64(v, PROVS - 1, &prov) : key == VTC_BITS ? rec_u64(v, (1u << CLASSES) - 1, &bits) : -EBADMSG;
+		if (k < 0)
+			return k;
+	}
+	if (k < 0 || prov == PROVS)
+		return -EBADMSG;
+	c->launch.opened[prov] |= (uint16_t)bits;
+	return 0;
+}
+
+static int guard(struct span v, struct vault_source *s)
+{
+	uint64_t dev, ino;
+
+	if (s->n_guards == VAULT_GUARDS_MAX || v.n != 16 || span_u64(&v, &dev) < 0 || span_u64(&v, &ino) < 0)
+		return -EBADMSG;
+	s->guards[s->n_guards].dev = dev;
+	s->guards[s->n_guards++].ino = ino;
+	return 0;
+}
+
+static int source(struct span in, struct vault_config *c)
+{
+	struct vault_source s = { .fd = -1 };
+	uint64_t kind = UINT64_MAX;
+	struct span v;
+	uint16_t key;
+	int k;
+
+	if (c->n_sources >= VAULT_SOURCES_MAX)
+		return -EBADMSG;
+	while ((k = rec_next(&in, &key, &v)) > 0) {
+		k = key == VTC_KIND ? rec_u64(v, SOURCE_OPENCODE, &kind) : key == VTC_FD ? fd_number(v, &s.fd) :
+		    key == VTC_NAME ? text(v, s.name, sizeof(s.name)) : key == VTC_PROGRAM ? flag(v, &s.program) :
+		    key == VTC_GUARD ? guard(v, &s) : -EBADMSG;
+		if (k < 0)
+			return k;
+	}
+	if (k < 0 || kind == UINT64_MAX || s.fd < 0 || s.name[0] == '\0' || strchr(s.name, '/'))
+		return -EBADMSG;
+	s.kind = (enum source_kind)kind;
+	for (size_t i = 0; i < c->n_sources; i++)
+		if (c->sources[i].kind == s.kind)
+			return -EBADMSG;
+	c->sources = xrealloc(c->sources, (c->n_sources + 1) * sizeof(s));
+	c->sources[c->n_sources++] = s;
+	return 0;
+}
+
+static int env(struct span in, struct vault_config *c)
+{
+	uint64_t kind = UINT64_MAX;
+	int fd = -1, k;
+	struct span v;
+	uint16_t key;
+
+	while ((k = rec_next(&in, &key, &v)) > 0) {
+		k = key == VTC_KIND ? rec_u64(v, PH_KINDS - 1, &kind) : key == VTC_FD ? fd_number(v, &fd) : -EBADMSG;
+		if (k < 0)
+			return k;
+	}
+	if (k < 0 || kind == UINT64_MAX || fd < 0 || c->env_fd[kind] >= 0)
+		return -EBADMSG;
+	c->env_fd[kind] = fd;
+	return 0;
+}
+
+static int connect_to(struct span in, struct vault_config *c)
+{
+	struct vault_connect_to t = { 0 };
+	struct span v;
+	uint16_t key;
+	int k;
+
+	if (c->n_connect_to >= VAULT_CONNECT_TO_MAX)
+		return -EBADMSG;
+	while ((k = rec_next(&in, &key, &v)) > 0) {
+		k = key == VTC_NAME ? name(v, t.name) : key == VTC_ADDR ? address(v, &t.addr) : key == VTC_PORT ? port(v, &t.port) :
+		    key == VTC_TO_PORT ? port(v, &t.to_port) : -EBADMSG;
+		if (k < 0)
+			return k;
+	}
+	if (k < 0 || t.name[0] == '\0' || t.addr.family == 0 || t.port == 0 || t.to_port == 0)
+		return -EBADMSG;
+	c->connect_to = xrealloc(c->connect_to, (c->n_connect_to + 1) * sizeof(t));
+	c->connect_to[c->n_connect_to++] = t;
+	return 0;
+}
+
+static int trust(struct span in, struct vault_config *c)
+{
+	struct span v;
+	uint16_t key;
+	int k, fd;
+
+	while ((k = rec_next(&in, &key, &v)) > 0) {
+		if (key != VTC_FD || c->n_trust >= VAULT_TRUST_MAX || fd_number(v, &fd) < 0)
+			return -EBADMSG;
+		c->trust = xrealloc(c->trust, (c->n_trust + 1) * sizeof(*c->trust));
+		c->trust[c->n_trust++] = fd;
+	}
+	return k;
+}
+
+const struct vault_connect_to *connect_to_find(const struct vault_config *c, const char *name_, uint16_t port_no)
+{
+	for (size_t i = 0; i < c->n_connect_to; i++)
+		if (strcmp(c->connect_to[i].name, name_) == 0 && (port_no == 0 || c->connect_to[i].port == port_no))
+			return &c->connect_to[i];
+	return NULL;
+}
+
 int vault_config_parse(struct span in, struct vault_config *ret, struct err *err)
 {
 	struct vault_config *c = xcalloc(1, sizeof(*c));
@@ -252,6 +372,8 @@ int vault_config_parse(struct span in, struct vault_config *ret, struct err *err
 
 	c->audit_fd = c->audit_old_fd = -1;
 	c->mtu = MTU_MAX;
+	for (int i = 0; i < PH_KINDS; i++)
+		c->env_fd[i] = -1;
 	while ((r = rec_next(&in, &key, &v)) > 0) {
 		switch (key) {
 		case VTC_FLAGS:
@@ -297,6 +419,29 @@ int vault_config_parse(struct span in, struct vault_config *ret, struct err *err
 		case VTC_PROBE:
 			r = text(v, c->probe, sizeof(c->probe));
 			break;
+		case VTC_SEED: /* gate's: what goes out from here has no placeholder in it */
+			r = v.n == PH_SEED ? 0 : -EBADMSG;
+			break;
+		case VTC_LENT:
+			r = rec_u64(v, PH_ALL, &u);
+			if (r == 0)
+				c->launch.lent = (uint32_t)u;
+			break;
+		case VTC_OPENED:
+			r = opened(v, c);
+			break;
+		case VTC_SOURCE:
+			r = source(v, c);
+			break;
+		case VTC_ENV:
+			r = env(v, c);
+			break;
+		case VTC_CONNECT_TO:
+			r = connect_to(v, c);
+			break;
+		case VTC_TRUST:
+			r = trust(v, c);
+			break;
 		default:
 			r = -EBADMSG;
 		}
@@ -315,6 +460,9 @@ int vault_config_parse(struct span in, struct vault_config *ret, struct err *err
 		free(c->inspected[i]);
 	free(c->inspected);
 	free(c->named);
+	free(c->sources);
+	free(c->connect_to);
+	free(c->trust);
 	free(c);
 	return err_set(err, -EBADMSG, "configuration of the vault: record %u is malformed, given twice or missing; all parts of "
 		       "agent-vm must be of one build", key);

@@ -1,8 +1,10 @@
 /* The launcher's order to the vault (proto/vaultcfg.h), read into plain structs. */
 #pragma once
 
+#include "agents/providers.h"
 #include "base/err.h"
 #include "base/span.h"
+#include "vault/source.h"
 #include "proto/vaultcfg.h"
 #include "vault/policy.h"
 
@@ -38,6 +40,24 @@ struct vault_proxy {
 	size_t n_except;
 };
 
+/* A login file of the host. */
+struct vault_source {
+	enum source_kind kind;
+	int fd; /* its folder; -1: none of this kind */
+	char name[VAULT_SOURCE_NAME + 1];
+	bool program; /* the launcher knows one that renews it */
+	struct {
+		uint64_t dev, ino;
+	} guards[VAULT_GUARDS_MAX];
+	size_t n_guards;
+};
+
+struct vault_connect_to {
+	char name[POLICY_NAME_MAX + 1];
+	struct addr addr;
+	uint16_t port, to_port;
+};
+
 struct vault_config {
 	struct policy policy; /* hosts, nat64 not filled in */
 	uint8_t guest_mac[6];
@@ -50,6 +70,14 @@ struct vault_config {
 	int audit_fd, audit_old_fd; /* -1: none */
 	char probe[65];
 	char **inspected; /* NULL at the end; policy.inspected */
+	struct prov_launch launch;
+	struct vault_source *sources; /* [n_sources], each kind once */
+	size_t n_sources;
+	int env_fd[PH_KINDS]; /* -1: none */
+	struct vault_connect_to *connect_to; /* [n_connect_to] */
+	size_t n_connect_to;
+	int *trust; /* [n_trust] */
+	size_t n_trust;
 };
 
 /**
@@ -68,6 +96,9 @@ int vault_config_parse(struct span in, struct vault_config *ret, struct err *err
  * Return: 0 and @ret; -EBADMSG
  */
 int vault_listen_check(const void *msg, size_t n, struct vault_listen *ret);
+
+/* Where @name is dialled instead; @port 0: any. NULL: nowhere else. */
+const struct vault_connect_to *connect_to_find(const struct vault_config *c, const char *name, uint16_t port);
 
 /* One entry of no_proxy. 0 or -EINVAL. */
 int no_proxy_parse(const char *s, struct vault_no_proxy *ret);

@@ -10,7 +10,9 @@
  * The answer's bytes are checked by our parser and kept as they came; what the guest gets is decided and encoded anew each
  * time. A channel must not be destroyed in its own callback, so attempts are only marked there and freed by dns_tick().
  *
- * Bounds: ASKS_MAX questions of wire, as many queries, ATTEMPTS_MAX attempts. */
+ * upstream.c asks the same resolvers and the same cache for the hosts that it dials; their addresses are judged when they are.
+ *
+ * Bounds: ASKS_MAX questions of wire, as many queries and QUERIES_UP, ATTEMPTS_MAX attempts. */
 #include <ares.h>
 #include <assert.h>
 #include <errno.h>
@@ -35,7 +37,8 @@
 #define RESOLV_CONF "/etc/resolv.conf"
 #define RESOLV_CONF_MAX (64 << 10)
 #define ASKS_MAX 256
-#define QUERIES_MAX (ASKS_MAX + 1) /* and one of our own */
+#define QUERIES_UP 128
+#define QUERIES_MAX (ASKS_MAX + QUERIES_UP + 1) /* of wire, for upstream.c, for the NAT64 prefix */
 #define ATTEMPTS_MAX 2048
 #define HEDGE_NS (300 * MS)
 #define TOTAL_NS (4 * NS)
@@ -64,7 +67,10 @@ struct ask {
 };
 
 struct query {
-	bool used, own; /* own: for the NAT64 prefix */
+	bool used;
+	enum { FOR_ASKS, FOR_NAT64, FOR_HOST } who;
+	uint16_t up_slot;
+	uint32_t up_gen;
 	struct dns_key key;
 	bool rd, cd, ad, dnssec_ok;
 	int64_t start, next;
@@ -92,7 +98,7 @@ struct dns {
 	struct ask asks[ASKS_MAX];
 	struct query queries[QUERIES_MAX];
 	struct attempt attempts[ATTEMPTS_MAX];
-	size_t n_asks, n_queries, n_attempts;
+	size_t n_asks, n_queries, n_hosts, n_attempts;
 	struct server servers[RESOLVERS_MAX];
 	size_t n_servers;
 	struct stat conf;
@@ -495,9 +501,23 @@ static void query_free(struct vault *v, struct query *q)
 	}
 	q->used = false;
 	d->n_queries--;
+	d->n_hosts -= q->who == FOR_HOST;
 }
 
 static void nat64_found(struct vault *v, struct span said);
+
+static void host_found(struct vault *v, struct span said, uint16_t slot, uint32_t gen)
+{
+	struct dns_msg *m = &v->dns->m;
+	struct addr a[UP_ADDRS];
+	size_t n = 0;
+
+	if (said.n > 0 && dns_parse(said, m) == 0)
+		for (size_t i = 0; i < m->n_rr && n < UP_ADDRS; i++)
+			if (m->rr[i].section == DNS_ANSWER && m->rr[i].type == m->qtype && dns_rr_addr(m, &m->rr[i], &a[n]))
+				n++;
+	up_resolved(v, slot, gen, a, n);
+}
 
 /* @said is NULL when no server gave an answer. */
 static void query_end(struct vault *v, struct query *q, struct span said, int server)
@@ -507,7 +527,7 @@ static void query_end(struct vault *v, struct query *q, struct span said, int se
 	char text[DNS_TEXT_MAX * 4 + 1];
 
 	query_free(v, q);
-	if (q->own) {
+	if (q->who == FOR_NAT64) {
 		nat64_found(v, said);
 		return;
 	}
@@ -516,6 +536,10 @@ static void query_end(struct vault *v, struct query *q, struct span said, int se
 	else
 		/* So that a program that asks again at once does not wait 4 s again: an answer that says SERVFAIL by its absence. */
 		dnscache_put(&d->cache, &q->key, SPAN(NULL, 0), 2, 0, v->now);
+	if (q->who == FOR_HOST) {
+		host_found(v, said, q->up_slot, q->up_gen);
+		return;
+	}
 	make(v, &q->key, said, 0, &r);
 	(void)dns_name_to_text(&q->key.name, text);
 	for (size_t i = 0; i < ASKS_MAX; i++) {
@@ -571,7 +595,7 @@ static struct query *query_new(struct vault *v, const struct dns_key *key)
 static struct query *query_find(struct dns *d, const struct dns_key *key)
 {
 	for (size_t i = 0; i < QUERIES_MAX; i++)
-		if (d->queries[i].used && !d->queries[i].own && dns_key_equal(&d->queries[i].key, key))
+		if (d->queries[i].used && d->queries[i].who == FOR_ASKS && dns_key_equal(&d->queries[i].key, key))
 			return &d->queries[i];
 	return NULL;
 }
@@ -588,8 +612,35 @@ static void nat64_ask(struct vault *v)
 	q = query_new(v, &key);
 	if (!q)
 		return;
-	q->own = true;
+	q->who = FOR_NAT64;
 	query_next(v, q);
+}
+
+int dns_resolve(struct vault *v, const char *name, uint16_t type, uint16_t slot, uint32_t gen)
+{
+	struct dns_key key = { .type = type, .flags = KEY_RD };
+	struct dns *d = v->dns;
+	struct span said;
+	struct query *q;
+	uint32_t age_s;
+	uint8_t server;
+
+	if (dns_name_from_text(name, &key.name) < 0 || v->policy.no_network || d->n_hosts >= QUERIES_UP)
+		return -EAGAIN;
+	conf_look(v);
+	if (dnscache_get(&d->cache, &key, v->now, &said, &age_s, &server)) {
+		host_found(v, said, slot, gen);
+		return 0;
+	}
+	q = query_new(v, &key);
+	if (!q)
+		return -EAGAIN;
+	q->who = FOR_HOST;
+	q->up_slot = slot;
+	q->up_gen = gen;
+	d->n_hosts++;
+	query_next(v, q);
+	return 0;
 }
 
 /* A prefix inside our own networks, or one that is no one's global one, would turn private addresses into public ones. */
@@ -678,6 +729,7 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 	struct result r = { .server = -1, .ede = EDE_NONE };
 	char text[DNS_TEXT_MAX * 4 + 1];
 	struct dns *d = v->dns;
+	struct addr addr;
 	struct span said;
 	struct query *q;
 	uint32_t age_s;
@@ -695,6 +747,16 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 	}
 	if (v->routes.stale)
 		routes_refresh(&v->routes, &v->policy);
+	/* A name that is dialled elsewhere needs no address, and has none on a machine without a network. */
+	if (dns_name_to_text(&key.name, text) && connect_to_find(&v->cfg, text, 0)) {
+		if (key.type == DNS_A) {
+			addr = standins_get(&v->standins, text, v->now);
+			(void)dns_add(&d->m, DNS_ANSWER, &key.name, DNS_A, STANDIN_TTL_S, addr.b, 4);
+		}
+		r.rule = "testing";
+		at_once(v, &a, &key, &r, true);
+		return;
+	}
 	switch (names_local(&v->cfg, &v->policy, &key.name, key.type, v->guest_ipv6, &d->m, &r.rule)) {
 	case NAMES_PROBE:
 		(void)dns_name_to_text(&key.name, text);

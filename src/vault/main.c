@@ -5,7 +5,8 @@
  *
  * One thread, one epoll loop. It starts in this order: descriptors, configuration, netlink, files, sandbox, NET_CONFIG to
  * wire, READY to the launcher; then messages. It ends when the launcher or wire is gone, when wire or gate breaks the rules
- * of proto/netmsg.h, or by SIGTERM. It parses no guest bytes: what comes from wire are numbers and checked names. */
+ * of proto/netmsg.h, or by SIGTERM. It parses no guest bytes: what comes from wire are numbers and checked names, from gate
+ * requests in canonical form. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,7 +23,9 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
-#include "vault/vault.h"
+#include "vault/logins.h"
+#include "vault/renewals.h"
+#include "vault/upstream.h"
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
 #define AT_ONCE 64 /* messages of wire an event */
@@ -177,7 +180,7 @@ static void from_wire(struct vault *v, uint32_t events)
 	int fd;
 
 	if (events & EPOLLOUT)
-		wire_flush(v);
+		link_flush(v, &v->wire);
 	for (int i = 0; i < AT_ONCE && !v->ended; i++) {
 		ssize_t k = fd_recv(NET_FD_WIRE, msg, sizeof(msg), &fd, 1);
 
@@ -192,23 +195,11 @@ static void from_wire(struct vault *v, uint32_t events)
 	}
 }
 
-/* The credentials' half speaks to gate; until then a message of it is a mistake, and its end is the session's. */
-static void from_gate(struct vault *v)
-{
-	struct net_head h;
-	int fd;
-	ssize_t k = fd_recv(NET_FD_TO_GATE, &h, sizeof(h), &fd, 1);
-
-	close_p(&fd);
-	if (k != -EAGAIN)
-		vault_end(v, k == 0 || k == -ECONNRESET ? "gate is gone" : "gate broke the rules of the protocol");
-}
-
-/* PROBED, or one more port to publish. */
+/* PROBED, one more port to publish, or what became of a renewal. */
 static void from_launcher(struct vault *v)
 {
+	static uint8_t msg[sizeof(struct vault_renewed) + 1]; /* a longer one shows */
 	struct vault_listen l;
-	uint8_t msg[sizeof(l) + 1]; /* a longer one shows */
 	int fd, r;
 	ssize_t k = fd_recv(NET_FD_CONTROL, msg, sizeof(msg), &fd, 1);
 
@@ -219,6 +210,8 @@ static void from_launcher(struct vault *v)
 	} else if (k == 1 && fd < 0 && msg[0] == NET_CTL_PROBED && v->audit.probing) {
 		(void)audit_flush(&v->audit, v->now, true); /* the agent's refusals are not joined with the probe's */
 		v->audit.probing = false;
+	} else if (k > 0 && fd < 0 && msg[0] == NET_CTL_RENEWED && renewals_message(v, msg, (size_t)k)) {
+		return;
 	} else if (k < 0 || fd < 0 || vault_listen_check((const char *)msg, (size_t)k, &l) < 0) {
 		close_p(&fd);
 		vault_end(v, "the launcher is not understood; all parts of agent-vm must be of one build");
@@ -242,7 +235,7 @@ static void event(struct vault *v, const struct ev_event *e)
 		from_wire(v, e->events);
 		break;
 	case EV_GATE:
-		from_gate(v);
+		from_gate(v, e->events);
 		break;
 	case EV_NETLINK:
 		(void)routes_news(&v->routes);
@@ -255,6 +248,15 @@ static void event(struct vault *v, const struct ev_event *e)
 		break;
 	case EV_LISTEN:
 		publish_event(v, e->slot);
+		break;
+	case EV_XCH:
+		exchange_event(v, e->slot, e->gen, e->events);
+		break;
+	case EV_UP:
+		up_event(v, e->slot, e->gen, e->events);
+		break;
+	case EV_LOGIN:
+		logins_event(v, e->slot);
 		break;
 	}
 }
@@ -272,11 +274,14 @@ static int loop(struct vault *v, struct err *err)
 		v->now = now_ns();
 		for (int i = 0; i < n && !v->ended; i++)
 			event(v, &batch[i]);
-		if (v->wire.first && v->wire.look_ns && v->wire.look_ns <= v->now)
-			wire_flush(v);
+		v->again = false;
 		next = opens_tick(v);
 		next = sooner(next, dns_tick(v));
 		next = sooner(next, publish_tick(v));
+		next = sooner(next, renewals_tick(v));
+		next = sooner(next, exchanges_tick(v));
+		next = sooner(next, up_tick(v));
+		next = sooner(next, logins_tick(v));
 		/* At most once a second, however often the routes change. */
 		if (v->routes.stale) {
 			routes_refresh(&v->routes, &v->policy);
@@ -292,7 +297,10 @@ static int loop(struct vault *v, struct err *err)
 		}
 		next = sooner(next, family_at);
 		next = sooner(next, audit_flush(&v->audit, v->now, false));
-		next = sooner(next, wire_next(v));
+		next = sooner(next, link_tick(v, &v->wire));
+		next = sooner(next, link_tick(v, &v->gate));
+		if (v->again)
+			next = v->now;
 	}
 	return 0;
 }
@@ -330,7 +338,8 @@ static int run(struct vault *v, struct err *err)
 	if (r < 0)
 		return r;
 	v->policy = v->cfg.policy;
-	v->wire.last = &v->wire.first;
+	link_init(&v->wire, NET_FD_WIRE, EV_WIRE, "wire is gone");
+	link_init(&v->gate, NET_FD_TO_GATE, EV_GATE, "gate is gone");
 	v->now = now_ns();
 	r = routes_open(&v->routes, err);
 	if (r == 0)
@@ -346,10 +355,23 @@ static int run(struct vault *v, struct err *err)
 		r = publish_init(v);
 	if (r < 0)
 		return err_set(err, r, "published ports: %s; all parts of agent-vm must be of one build", strerror(-r));
-	tzset(); /* gmtime_r() would read its file later, behind the wall */
-	r = vault_sandbox(err);
+	r = logins_open(v, err);
+	if (r == 0)
+		r = exchanges_init(v);
+	if (r == 0)
+		r = upstream_init(v);
+	if (r == 0)
+		r = renewals_init(v);
 	if (r < 0)
 		return r;
+	log_filter(logins_redact);
+	tzset(); /* gmtime_r() would read its file later, behind the wall */
+	r = vault_sandbox(v->cfg.sources, v->cfg.n_sources, err);
+	if (r < 0)
+		return r;
+	r = logins_watch(v);
+	if (r < 0)
+		return err_set(err, r, "logins of the environment: %s", strerror(-r));
 	routes_refresh(&v->routes, &v->policy);
 	v->guest_ipv6 = v->ipv4 = !v->policy.no_network;
 	families(v, false);
@@ -364,6 +386,7 @@ static int run(struct vault *v, struct err *err)
 	tell(NET_CTL_READY, ready);
 	r = loop(v, err);
 	opens_end(v);
+	exchanges_end(v);
 	publish_end(v);
 	(void)audit_flush(&v->audit, v->now, true);
 	return r;

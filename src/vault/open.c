@@ -1,14 +1,18 @@
 /* Connections that the guest asks for (network page 5, 6, 9.1).
  *
  *   asked --- refused, or failed at once ---> answered
- *     |
+ *     |   \--- to be inspected ---> answered with one end of a stream pair, the other one to gate: a flow
+ *     |                             gate steps aside ---> asked again, by gate
  *     +-> CONNECTING --- connected ---> checked with getpeername() ---> answered with the socket: a flow
  *     |        |  75 s, error ---> the alias's ::1, the proxy's next address, or answered with the error
  *     |        +--- by proxy ---> PROXY_HEAD --- 2xx ---> a flow
  *     +-> cancelled: closed, no answer
  *
- * Bounds: OPENS_TCP, OPENS_UDP, OPENS_ECHO waiting (wire keeps them; more is a broken wire and ends the session), FLOWS_MAX
- * flows. A flow is only a record, for the log and for ties: its socket is wire's. */
+ * Others than wire have connections made here as well: gate, to where an inspected flow wanted to go, and upstream.c, which
+ * dials hosts by name and races their addresses.
+ *
+ * Bounds: OPENS_TCP, OPENS_UDP, OPENS_ECHO waiting (wire keeps them; more is a broken wire and ends the session), OPENS_GATE
+ * and OPENS_UP (more fail), FLOWS_MAX flows. A flow is only a record, for the log and for ties: its socket is wire's. */
 #include <assert.h>
 #include <errno.h>
 #include <netinet/icmp6.h>
@@ -30,7 +34,10 @@
 #define OPENS_TCP 512
 #define OPENS_UDP 64
 #define OPENS_ECHO 32
-#define OPENS_MAX (OPENS_TCP + OPENS_UDP + OPENS_ECHO)
+#define OPENS_GATE 256
+#define OPENS_UP 256
+#define OPENS_MAX (OPENS_TCP + OPENS_UDP + OPENS_ECHO + OPENS_GATE + OPENS_UP)
+#define PEEKS_MAX 512 /* that gate has not read */
 #define FLOWS_MAX (16384 + 1024 + 32)
 #define FLOWS_HASH 8192
 
@@ -44,19 +51,21 @@
 #define ECHO_PORT 1 /* of a ping socket: means nothing, but getpeername() fails on one whose port is 0 */
 
 enum open_state { OPEN_FREE, OPEN_CONNECTING, OPEN_PROXY_HEAD };
+enum open_for { FOR_WIRE, FOR_GATE, FOR_UP, OPEN_FORS };
 
 struct open {
 	enum open_state state;
+	enum open_for who;
 	uint32_t gen; /* of this place in the table, for events */
 	enum policy_proto proto;
-	uint32_t slot, generation; /* wire's */
+	uint32_t slot, generation; /* wire's; of FOR_UP upstream's */
 	struct addr dst;	   /* as the guest dialled it */
 	uint16_t port;
 	struct addr to; /* what is connected to */
 	uint16_t to_port;
 	struct policy_answer answer;
 	char standin[POLICY_NAME_MAX + 1]; /* the name that dst stands for, "" */
-	bool alias, proxied, probe;
+	bool alias, proxied, probe, testing; /* testing: by AGENT_VM_CONNECT_TO */
 	size_t proxy_at;
 	int fd;
 	int64_t start, until;
@@ -67,7 +76,7 @@ struct flow {
 	bool used;
 	enum policy_proto proto;
 	uint8_t verdict, step;
-	bool proxied, noted, probe;
+	bool proxied, noted, probe, inspected, dialled;
 	uint16_t port;
 	uint32_t slot, generation;
 	struct addr dst;
@@ -79,7 +88,8 @@ struct flow {
 
 struct opens {
 	struct open v[OPENS_MAX];
-	size_t n, waiting[POLICY_PROTOS];
+	size_t n, waiting[POLICY_PROTOS]; /* of wire */
+	size_t others[OPEN_FORS];
 	struct flow *flows;
 	uint32_t hash[FLOWS_HASH], free, used_to, newest, oldest;
 	uint64_t last_id;
@@ -97,8 +107,6 @@ int opens_init(struct vault *v)
 	v->opens->flows = xcalloc(FLOWS_MAX, sizeof(struct flow));
 	v->opens->v4_ok = -CONNECT_NS;
 	v->opens->proxy_logged = -PROXY_LOG_NS;
-	for (size_t i = 0; i < OPENS_MAX; i++)
-		v->opens->v[i].fd = -1;
 	return 0;
 }
 
@@ -126,7 +134,7 @@ static void note_unlist(struct opens *o, struct flow *f)
 
 static struct flow flow_of(struct vault *v, const struct open *p)
 {
-	return (struct flow){ .used = true, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
+	return (struct flow){ .used = true, .inspected = p->answer.verdict == POLICY_INSPECT, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
 			      .proxied = p->proxied, .probe = p->probe, .port = p->port, .slot = p->slot,
 			      .generation = p->generation, .dst = p->dst,
 			      .id = ++v->opens->last_id, .start = p->start };
@@ -169,6 +177,8 @@ static void flow_line(struct vault *v, const struct flow *f, const struct net_en
 		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end, .probe = f->probe });
 }
 
+static void dial_cancel(struct vault *v, const struct flow *f);
+
 static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 {
 	static const char *const ends[] = {
@@ -179,6 +189,8 @@ static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 	uint32_t i = (uint32_t)(f - o->flows) + 1, *at = flow_bucket(o, f->slot, f->generation);
 
 	static_assert(ARRAY_SIZE(ends) == NET_ENDS, "ends[] is incomplete");
+	if (f->dialled)
+		dial_cancel(v, f);
 	flow_line(v, f, e, e ? ends[e->how] : "error:ECANCELED");
 	ties_flow(&v->ties, &f->dst, false, v->now);
 	if (!f->noted)
@@ -202,7 +214,7 @@ static void open_line(struct vault *v, const struct open *p, const char *end)
 void opens_end(struct vault *v)
 {
 	for (size_t i = 0; i < OPENS_MAX; i++)
-		if (v->opens->v[i].state != OPEN_FREE)
+		if (v->opens->v[i].state != OPEN_FREE && v->opens->v[i].who == FOR_WIRE)
 			open_line(v, &v->opens->v[i], "error:session");
 	for (uint32_t i = 0; i < v->opens->used_to; i++)
 		if (v->opens->flows[i].used)
@@ -211,7 +223,7 @@ void opens_end(struct vault *v)
 
 /* Opens under way. */
 
-static struct open *open_find(struct opens *o, uint32_t slot, uint32_t generation, int proto)
+static struct open *open_find(struct opens *o, enum open_for who, uint32_t slot, uint32_t generation, int proto)
 {
 	for (size_t i = 0, seen = 0; i < OPENS_MAX && seen < o->n; i++) {
 		struct open *p = &o->v[i];
@@ -219,10 +231,28 @@ static struct open *open_find(struct opens *o, uint32_t slot, uint32_t generatio
 		if (p->state == OPEN_FREE)
 			continue;
 		seen++;
-		if (p->slot == slot && p->generation == generation && (proto < 0 || (int)p->proto == proto))
+		if (p->who == who && p->slot == slot && p->generation == generation && (proto < 0 || (int)p->proto == proto))
 			return p;
 	}
 	return NULL;
+}
+
+/* A free place; the callers know that there is one. */
+static struct open *open_new(struct vault *v, enum open_for who, enum policy_proto proto, uint32_t slot, uint32_t generation)
+{
+	struct opens *o = v->opens;
+	struct open *p = NULL;
+
+	for (size_t i = 0; !p && i < OPENS_MAX; i++)
+		if (o->v[i].state == OPEN_FREE)
+			p = &o->v[i];
+	assert(p);
+	*p = (struct open){ .state = OPEN_CONNECTING, .who = who, .gen = p->gen, .proto = proto, .slot = slot,
+			    .generation = generation, .fd = -1, .start = v->now, .probe = v->audit.probing,
+			    .until = v->now + CONNECT_NS };
+	o->n++;
+	*(who == FOR_WIRE ? &o->waiting[proto] : &o->others[who]) += 1;
+	return p;
 }
 
 static void open_free(struct vault *v, struct open *p)
@@ -234,7 +264,7 @@ static void open_free(struct vault *v, struct open *p)
 	buf_done(&p->head);
 	if (p->state != OPEN_FREE) {
 		v->opens->n--;
-		v->opens->waiting[p->proto]--;
+		*(p->who == FOR_WIRE ? &v->opens->waiting[p->proto] : &v->opens->others[p->who]) -= 1;
 	}
 	*p = (struct open){ .state = OPEN_FREE, .gen = p->gen + 1, .fd = -1 };
 }
@@ -243,6 +273,15 @@ static const uint16_t answer_type[] = {
 	[POLICY_TCP] = NET_TCP_OPENED, [POLICY_UDP] = NET_UDP_OPENED, [POLICY_ECHO] = NET_ECHO_OPENED,
 };
 
+static void dialled(struct vault *v, uint32_t slot, uint32_t generation, enum net_outcome outcome, int error, int fd)
+{
+	struct net_dialled m = { .head = net_head(NET_DIALLED, sizeof(m), slot, generation), .outcome = outcome,
+				 .error = (uint32_t)error };
+
+	link_send(v, &v->gate, &m, sizeof(m), fd);
+}
+
+/* Tells whoever asked. */
 static void reply(struct vault *v, const struct open *p, enum net_outcome outcome, int error, int fd)
 {
 	struct net_opened m = {
@@ -251,7 +290,22 @@ static void reply(struct vault *v, const struct open *p, enum net_outcome outcom
 		.hold_s = outcome == NET_REFUSED && p->proto != POLICY_TCP ? HOLD_S : 0,
 	};
 
-	wire_send(v, &m, sizeof(m), fd);
+	if (p->who == FOR_WIRE)
+		wire_send(v, &m, sizeof(m), fd);
+	else if (p->who == FOR_GATE)
+		dialled(v, p->slot, p->generation, outcome, error, fd);
+	else
+		up_dialled(v, (uint16_t)p->slot, p->generation, fd, outcome == NET_REFUSED ? EACCES : error);
+}
+
+static void dial_cancel(struct vault *v, const struct flow *f)
+{
+	struct open *p = open_find(v->opens, FOR_GATE, f->slot, f->generation, POLICY_TCP);
+
+	if (!p)
+		return;
+	reply(v, p, NET_FAILED, ECANCELED, -1);
+	open_free(v, p);
 }
 
 static void refuse(struct vault *v, struct open *p)
@@ -271,7 +325,8 @@ static void fail(struct vault *v, struct open *p, int error)
 	char end[40];
 
 	(void)snprintf(end, sizeof(end), "error:%s", name ? name : "io");
-	open_line(v, p, end);
+	if (p->who != FOR_UP) /* the request has a line of its own */
+		open_line(v, p, end);
 	if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL)
 		log_warn("open: refused for lack of something on this host: %s", strerror(error));
 	reply(v, p, NET_FAILED, error, -1);
@@ -314,7 +369,7 @@ static bool is_own(const struct vault *v, const struct addr *a)
 /* Is the other end what was judged? Last look before the socket leaves. */
 static bool peer_ok(const struct vault *v, const struct open *p)
 {
-	bool host = p->alias || p->answer.group == GROUP_HOST || p->proxied;
+	bool host = p->alias || p->answer.group == GROUP_HOST || p->proxied || p->testing;
 	struct sockaddr_storage want, is = { 0 };
 	socklen_t n = sizeof(is), len = to_sockaddr(&p->to, p->to_port, &want);
 
@@ -347,12 +402,30 @@ static void done(struct vault *v, struct open *p)
 		v->opens->v4_ok = v->now;
 	else
 		v->opens->v6_timeouts = 0;
-	flow_add(v, p);
+	if (p->who == FOR_WIRE)
+		flow_add(v, p);
 	ev_unwatch(&v->ev, p->fd);
 	fd = TAKE_FD(p->fd);
-	/* Nothing is inspected before there is a gate: POLICY_INSPECT is served as a plain connection. */
 	reply(v, p, NET_CONNECTED, 0, fd);
 	open_free(v, p);
+}
+
+/* gate looks at the first bytes; wire and gate get a stream each, and what was decided stays with the flow. */
+static void inspect(struct vault *v, struct open *p)
+{
+	struct net_peek m = { .head = net_head(NET_PEEK, sizeof(m), p->slot, p->generation), .port = p->port };
+	int pair[2];
+
+	if (v->gate.n >= PEEKS_MAX) {
+		fail(v, p, EAGAIN);
+	} else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+		fail(v, p, errno);
+	} else {
+		flow_add(v, p);
+		link_send(v, &v->gate, &m, sizeof(m), pair[1]);
+		reply(v, p, NET_INSPECT, 0, pair[0]);
+		open_free(v, p);
+	}
 }
 
 static void set_options(int fd, enum policy_proto proto, sa_family_t family)
@@ -445,11 +518,17 @@ static enum policy_route way(struct vault *v, const struct addr *a)
 static bool decide_standin(struct vault *v, struct open *p)
 {
 	static const struct addr some_public = { AF_INET, { 1, 1, 1, 1 } };
-	const char *name = v->policy.proxied && p->proto == POLICY_TCP ? standins_name(&v->standins, &p->dst, v->now) : NULL;
+	const char *name = p->proto == POLICY_TCP ? standins_name(&v->standins, &p->dst, v->now) : NULL;
+	const struct vault_connect_to *to = name ? connect_to_find(&v->cfg, name, p->port) : NULL;
 	const char *names[] = { name, NULL };
 
-	if (!name)
+	if (!name || (!v->policy.proxied && !to))
 		return false;
+	if (to) {
+		p->testing = true;
+		p->to = to->addr;
+		p->to_port = to->to_port;
+	}
 	p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, some_public, p->port, names, ROUTE_GATEWAY });
 	(void)strcpy(p->standin, name); /* both are POLICY_NAME_MAX + 1 */
 	return true;
@@ -469,8 +548,10 @@ static void start(struct vault *v, struct open *p)
 		refuse(v, p);
 		return;
 	}
-	p->to = p->dst;
-	p->to_port = p->proto == POLICY_ECHO ? ECHO_PORT : p->port;
+	if (!p->testing) {
+		p->to = p->dst;
+		p->to_port = p->proto == POLICY_ECHO ? ECHO_PORT : p->port;
+	}
 	p->alias = p->answer.group == GROUP_GATEWAY;
 	if ((p->alias || p->answer.group == GROUP_HOST) && publish_uses(v, p->proto, p->port)) {
 		p->answer.step = STEP_HOST; /* the guest would be talking to itself */
@@ -484,39 +565,97 @@ static void start(struct vault *v, struct open *p)
 		return;
 	}
 	names = ties_names(&v->ties, &p->dst, v->now);
-	if (p->proto == POLICY_TCP && v->policy.proxied && p->answer.group == GROUP_PUBLIC &&
+	if (p->proto == POLICY_TCP && v->policy.proxied && !p->testing && p->answer.group == GROUP_PUBLIC &&
 	    (p->standin[0] || !no_proxy_matches(&v->cfg.proxy, &p->dst, names, p->port))) {
 		p->proxied = true;
 		p->to = v->cfg.proxy.addrs[0];
 		p->to_port = v->cfg.proxy.port;
 	}
-	dial(v, p);
+	if (p->answer.verdict == POLICY_INSPECT && p->who == FOR_WIRE && v->cfg.inspected)
+		inspect(v, p);
+	else
+		dial(v, p);
 }
 
 static void asked(struct vault *v, enum policy_proto proto, const struct net_open *m)
 {
 	struct opens *o = v->opens;
-	struct open *p = NULL;
+	struct open *p;
 
 	if (o->waiting[proto] >= waiting_max[proto]) {
 		vault_end(v, "wire waits for more opens than it may");
 		return;
 	}
-	if (open_find(o, m->head.slot, m->head.generation, (int)proto)) {
+	if (open_find(o, FOR_WIRE, m->head.slot, m->head.generation, (int)proto)) {
 		vault_end(v, "wire asks twice with one slot and generation");
 		return;
 	}
-	for (size_t i = 0; !p && i < OPENS_MAX; i++)
-		if (o->v[i].state == OPEN_FREE)
-			p = &o->v[i];
-	assert(p);
-	*p = (struct open){ .state = OPEN_CONNECTING, .gen = p->gen, .proto = proto, .slot = m->head.slot,
-			    .generation = m->head.generation, .port = m->port, .fd = -1, .start = v->now,
-			    .probe = v->audit.probing, .until = v->now + CONNECT_NS };
+	p = open_new(v, FOR_WIRE, proto, m->head.slot, m->head.generation);
+	p->port = m->port;
 	(void)net_addr_get(&m->dst, &p->dst);
-	o->n++;
-	o->waiting[proto]++;
 	start(v, p);
+}
+
+void opens_dial(struct vault *v, const struct net_head *h)
+{
+	struct flow *f = flow_find(v->opens, h->slot, h->generation);
+	struct open *p;
+
+	if (f && (!f->inspected || f->dialled)) {
+		vault_end(v, "gate asks for a flow that it has no part in, or twice");
+	} else if (!f) {
+		dialled(v, h->slot, h->generation, NET_FAILED, ECANCELED, -1); /* wire ended it meanwhile */
+	} else if (v->opens->others[FOR_GATE] >= OPENS_GATE) {
+		dialled(v, h->slot, h->generation, NET_FAILED, EAGAIN, -1);
+	} else {
+		f->dialled = true;
+		p = open_new(v, FOR_GATE, POLICY_TCP, h->slot, h->generation);
+		p->dst = f->dst;
+		p->port = f->port;
+		p->probe = f->probe;
+		start(v, p);
+	}
+}
+
+int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial *d)
+{
+	const char *const names[] = { d->name, NULL };
+	struct open *p;
+
+	if (v->policy.no_network)
+		return -EACCES;
+	if (v->opens->others[FOR_UP] >= OPENS_UP)
+		return -EAGAIN;
+	if (v->routes.stale)
+		routes_refresh(&v->routes, &v->policy);
+	p = open_new(v, FOR_UP, POLICY_TCP, slot, gen);
+	p->port = d->port;
+	p->testing = d->testing;
+	if (d->by_proxy) {
+		p->proxied = true;
+		p->to = v->cfg.proxy.addrs[0];
+		p->to_port = v->cfg.proxy.port;
+		(void)strcpy(p->standin, d->name); /* a host of the table */
+	} else {
+		p->dst = p->to = d->to;
+		p->to_port = d->port;
+		p->answer = policy_decide(&v->policy, &(struct policy_question){ POLICY_TCP, d->to, d->port, names, way(v, &d->to) });
+	}
+	if (!p->testing && !p->proxied &&
+	    ((p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT) || p->answer.group == GROUP_GATEWAY)) {
+		open_free(v, p);
+		return -EACCES;
+	}
+	dial(v, p);
+	return 0;
+}
+
+void opens_up_cancel(struct vault *v, uint16_t slot, uint32_t gen)
+{
+	struct open *p;
+
+	while ((p = open_find(v->opens, FOR_UP, slot, gen, POLICY_TCP)))
+		open_free(v, p);
 }
 
 void opens_message(struct vault *v, int type, const void *msg)
@@ -537,7 +676,7 @@ void opens_message(struct vault *v, int type, const void *msg)
 		asked(v, type == NET_OPEN_TCP ? POLICY_TCP : type == NET_OPEN_UDP ? POLICY_UDP : POLICY_ECHO, &open);
 		break;
 	case NET_CANCEL:
-		p = open_find(o, h.slot, h.generation, -1);
+		p = open_find(o, FOR_WIRE, h.slot, h.generation, -1);
 		f = p ? NULL : flow_find(o, h.slot, h.generation);
 		if (p) {
 			open_line(v, p, "error:ECANCELED");

@@ -358,7 +358,7 @@ static bool datagram_in(struct vault *v, uint16_t at)
 	k = recvfrom(v->cfg.publishes[at].fd, msg + sizeof(*d), NET_DATAGRAM_MAX, MSG_DONTWAIT, (struct sockaddr *)&from, &from_n);
 	if (k < 0)
 		return errno == EINTR || errno == ECONNREFUSED;
-	if (wire_clogged(v))
+	if (link_clogged(&v->wire))
 		return true; /* datagrams may be lost; they must not pile up */
 	i = peer_of(v, at, &from, from_n);
 	peer = &v->publish->peers[i];

@@ -4,8 +4,7 @@
 
 static const char *const credential_fields[] = { "authorization", "x-api-key", "api-key", "x-goog-api-key" };
 
-/* Whether the answer is looked through: every credentialed one but git's own transfers. */
-static bool is_scanned(const struct httpmsg_request *m)
+bool recheck_scans_body(const struct httpmsg_request *m)
 {
 	return m->w.kind[0] != HTTPMSG_NO_CRED && (prov_hosts[m->w.host].role != HOST_GITHUB ||
 						   m->w.host == HOST_GITHUB_API || m->w.host == HOST_GITHUB_UPLOADS);
@@ -82,8 +81,8 @@ enum refusal_code recheck(const struct prov_launch *launch, const struct httpmsg
 		if (!http_is(m->f[i].name, "accept-encoding"))
 			continue;
 		codings++;
-		if (is_scanned(m) && !http_is(m->f[i].value, "identity"))
+		if (recheck_scans_body(m) && !http_is(m->f[i].value, "identity"))
 			return REFUSAL_ENCODING;
 	}
-	return is_scanned(m) && codings != 1 ? REFUSAL_ENCODING : REFUSAL_NONE;
+	return recheck_scans_body(m) && codings != 1 ? REFUSAL_ENCODING : REFUSAL_NONE;
 }

@@ -13,3 +13,6 @@
  * Return: REFUSAL_NONE: yes, with the credentials that it names; else the reason
  */
 enum refusal_code recheck(const struct prov_launch *launch, const struct httpmsg_request *m);
+
+/* Whether the answer's body is looked through for what was sent: every credentialed one but git's own transfers. */
+bool recheck_scans_body(const struct httpmsg_request *m);

@@ -44,30 +44,54 @@ static bool is_plain(struct span s)
 	return s.n > 0 && s.n <= REQHEAD_SECRET_MAX;
 }
 
-/* The one place where a secret meets a request. git hosts take a token as a password. */
-static void put_slot(struct to *t, enum prov_slot slot, struct span secret)
+/* The one place where a secret meets a request. */
+ssize_t reqhead_slot(enum prov_slot slot, struct span secret, uint8_t *out, size_t size)
 {
 	static const char user[] = "x-access-token:";
+	struct to t = { .p = out, .size = size };
+	size_t n = strlen(user) + secret.n;
+	uint8_t *plain;
 
 	if (slot == SLOT_KEY) {
-		put_field(t, span_str("x-api-key"), secret);
+		put(&t, secret);
 	} else if (slot != SLOT_BASIC) {
-		put_str(t, "Authorization: Bearer ");
-		put(t, secret);
-		put_str(t, "\r\n");
-	} else if (t->full || t->size - t->n < BASE64_LEN(strlen(user) + secret.n) + 32 + strlen(user) + secret.n) {
-		t->full = true;
+		put_str(&t, "Bearer ");
+		put(&t, secret);
+	} else if (size < BASE64_LEN(n) + 32 + n) {
+		t.full = true;
 	} else {
 		/* The plain form stands at the end of the memory for a moment, and is wiped. */
-		uint8_t *plain = t->p + t->size - strlen(user) - secret.n;
-
+		plain = out + size - n;
 		memcpy(plain, user, strlen(user));
 		memcpy(plain + strlen(user), secret.p, secret.n);
-		put_str(t, "Authorization: Basic ");
-		t->n += base64_encode(BASE64_STD, SPAN(plain, strlen(user) + secret.n), (char *)t->p + t->n);
-		explicit_bzero(plain, strlen(user) + secret.n);
-		put_str(t, "\r\n");
+		put_str(&t, "Basic ");
+		t.n += base64_encode(BASE64_STD, SPAN(plain, n), (char *)t.p + t.n);
+		explicit_bzero(plain, n);
 	}
+	return t.full ? -ENOBUFS : (ssize_t)t.n;
+}
+
+static void put_slot(struct to *t, enum prov_slot slot, struct span secret)
+{
+	ssize_t n;
+
+	put_str(t, slot == SLOT_KEY ? "x-api-key: " : "Authorization: ");
+	n = t->full ? -ENOBUFS : reqhead_slot(slot, secret, t->p + t->n, t->size - t->n);
+	if (n < 0)
+		t->full = true;
+	else
+		t->n += (size_t)n;
+	put_str(t, "\r\n");
+}
+
+bool reqhead_is_plain(const struct httpmsg_request *m, const struct span *secret, struct span account)
+{
+	if (m->w.flags & HTTPMSG_ACCOUNT && account.n > 0 && !is_plain(account))
+		return false;
+	for (int i = 0; i < HTTPMSG_CREDS; i++)
+		if (m->w.kind[i] != HTTPMSG_NO_CRED && !is_plain(secret[i]))
+			return false;
+	return true;
 }
 
 ssize_t reqhead_write(const struct httpmsg_request *m, const struct span *secret, struct span account, uint8_t *out,
@@ -76,11 +100,8 @@ ssize_t reqhead_write(const struct httpmsg_request *m, const struct span *secret
 	struct to t = { .p = out, .size = size };
 	char length[32];
 
-	if (m->w.flags & HTTPMSG_ACCOUNT && account.n > 0 && !is_plain(account))
+	if (!reqhead_is_plain(m, secret, account))
 		return -EINVAL;
-	for (int i = 0; i < HTTPMSG_CREDS; i++)
-		if (m->w.kind[i] != HTTPMSG_NO_CRED && !is_plain(secret[i]))
-			return -EINVAL;
 	put_str(&t, prov_method_str[m->w.method]);
 	put_str(&t, " ");
 	put(&t, m->path);

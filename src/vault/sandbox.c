@@ -1,10 +1,13 @@
-/* The vault's walls: no program, no new file but resolv.conf and what lies beside it and everybody may read, no socket but IPv4
- * and IPv6, nothing to listen on. Its netlink sockets, listening sockets and files are opened before. */
+/* The vault's walls: no program, no new file but resolv.conf and what lies beside it and everybody may read, and the folders of
+ * the login files that are lent; no socket but IPv4 and IPv6, nothing to listen on. Its netlink sockets, listening sockets and
+ * files are opened before. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
@@ -43,8 +46,12 @@ static const struct seccomp_row rows[] = {
 	/* resolv.conf, read-only; Landlock says which files. */
 	OK_IF("openat", 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY), OK_IF("open", 1, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY),
 	OK("newfstatat"), OK("stat"), OK("statx"),
+	/* Where a login file lies. */
+	OK("readlink"), OK("readlinkat"),
+	/* vault_files_as() */
+	OK("setfsuid"), OK_IF("prctl", 0, U32, PR_SET_PDEATHSIG), OK_IF("prctl", 0, U32, PR_SET_DUMPABLE),
 	/* The world. */
-	OK_IF("socket", 0, U32, AF_INET), OK_IF("socket", 0, U32, AF_INET6), OK("connect"), OK("accept4"), OK("recvmsg"),
+	OK_IF("socketpair", 0, U32, AF_UNIX), OK_IF("socket", 0, U32, AF_INET), OK_IF("socket", 0, U32, AF_INET6), OK("connect"), OK("accept4"), OK("recvmsg"),
 	OK("recvfrom"), OK("sendmsg"), OK("sendto"), OK("shutdown"), OK("getsockname"), OK("getpeername"), OK("getsockopt"),
 	OK("setsockopt"),
 };
@@ -80,8 +87,43 @@ static int allow_resolvconf(int set, struct err *err)
 	return r;
 }
 
+/* The folder of a login file, for it is replaced by another one at each renewal; and where the user's own link leads. */
+static int allow_sources(int set, const struct vault_source *sources, size_t n, struct err *err)
+{
+	char path[64 + VAULT_SOURCE_NAME];
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		AUTO_FREE(char, real);
+		char *slash;
+
+		(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", sources[i].fd);
+		r = landlock_allow(set, path, LANDLOCK_READ, err);
+		(void)snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", sources[i].fd, sources[i].name);
+		real = realpath(path, NULL);
+		slash = real ? strrchr(real, '/') : NULL;
+		if (r < 0 || !slash || slash == real)
+			continue;
+		*slash = '\0';
+		r = landlock_allow(set, real, LANDLOCK_READ, err);
+	}
+	return r;
+}
+
 /* Beside resolv.conf lie /etc/shadow and keys of root, which root reads as their owner, without any capability. So files are opened
  * as nobody. The rest of the identity stays, because who may ping hangs on the group; what is open stays open. */
+static bool as_nobody;
+
+void vault_files_as(bool user)
+{
+	if (!as_nobody)
+		return;
+	(void)setfsuid(user ? 0 : NOBODY);
+	/* The kernel takes both back with each change. */
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 static int open_files_as_nobody(struct err *err)
 {
 	if (geteuid() != 0)
@@ -90,7 +132,8 @@ static int open_files_as_nobody(struct err *err)
 	(void)setfsgid(NOBODY);
 	(void)setfsuid(NOBODY);
 	/* These two only ever say what was before. */
-	if (setfsgid(NOBODY) != NOBODY || setfsuid(NOBODY) != NOBODY)
+	as_nobody = setfsgid(NOBODY) == NOBODY && setfsuid(NOBODY) == NOBODY;
+	if (!as_nobody)
 		log_info("no user %d in this user namespace: files beside resolv.conf stay as readable as they are to this one", NOBODY);
 	/* The kernel takes this back with the change. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
@@ -98,17 +141,13 @@ static int open_files_as_nobody(struct err *err)
 	return 0;
 }
 
-int vault_sandbox(struct err *err)
+int vault_sandbox(const struct vault_source *sources, size_t n, struct err *err)
 {
 	static const struct seccomp_table table = { "vault", SECCOMP_EPERM, rows, ARRAY_SIZE(rows) };
 	struct rlimit files;
 	AUTO_FD(set);
 	int r;
 
-	r = open_files_as_nobody(err);
-	if (r < 0)
-		return r;
-	(void)prctl(PR_SET_DUMPABLE, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_set(err, -errno, "no-new-privileges: %s", strerror(errno));
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0)
@@ -122,10 +161,16 @@ int vault_sandbox(struct err *err)
 		if (r == 0)
 			r = allow_resolvconf(set, err);
 		if (r == 0)
+			r = allow_sources(set, sources, n, err);
+		if (r == 0)
 			r = landlock_enforce(set, err);
 		if (r < 0)
 			return r;
 	}
+	r = open_files_as_nobody(err);
+	if (r < 0)
+		return r;
+	(void)prctl(PR_SET_DUMPABLE, 0);
 	r = caps_keep(0, err);
 	return r < 0 ? r : seccomp_apply(&table, NULL, 0, err);
 }

@@ -15,9 +15,9 @@
 #define MS INT64_C(1000000)
 
 /* Kinds of events; slot and generation as each part says. */
-enum vault_ev { EV_CONTROL, EV_WIRE, EV_GATE, EV_NETLINK, EV_OPEN, EV_DNS, EV_LISTEN, EV_SIGNAL };
+enum vault_ev { EV_CONTROL, EV_WIRE, EV_GATE, EV_NETLINK, EV_OPEN, EV_DNS, EV_LISTEN, EV_SIGNAL, EV_XCH, EV_UP, EV_LOGIN };
 
-/* A message that wire's socket did not take. */
+/* A message that the socket of wire or gate did not take. */
 struct out_msg {
 	struct out_msg *next;
 	int fd; /* -1: none; owned */
@@ -25,10 +25,13 @@ struct out_msg {
 	uint8_t bytes[];
 };
 
-struct wire_link {
+struct link {
+	int fd;
+	enum vault_ev ev;
+	const char *gone; /* why the session ends when the other end is */
 	struct out_msg *first, **last;
 	size_t n;
-	unsigned int in_flight; /* descriptors sent since wire's queue was last seen empty */
+	unsigned int in_flight; /* descriptors sent since the other end's queue was last seen empty */
 	int64_t look_ns;	/* when to look again whether it is; 0: nothing waits for that */
 };
 
@@ -41,16 +44,21 @@ struct routes {
 struct opens;
 struct dns;
 struct publish;
+struct upstream;
+struct exchanges;
+struct logins;
+struct renewals;
 
 struct vault {
 	struct ev ev;
 	struct vault_config cfg;
 	struct policy policy;
 	int64_t now; /* of this batch */
+	bool again;  /* something is to be looked at before the next wait */
 	bool ipv4, ipv6; /* the host has it now, and the guest gets answers and connections of it */
 	bool guest_ipv6; /* the guest was given an address at the start */
 	int64_t ipv6_off_until; /* it was found lame */
-	struct wire_link wire;
+	struct link wire, gate;
 	struct routes routes;
 	struct ties ties;
 	struct standins standins;
@@ -59,6 +67,10 @@ struct vault {
 	struct opens *opens;
 	struct dns *dns;
 	struct publish *publish;
+	struct upstream *upstream;
+	struct exchanges *exchanges;
+	struct logins *logins;
+	struct renewals *renewals;
 	const char *ended; /* why the session ends; NULL: it does not */
 };
 
@@ -71,18 +83,25 @@ static inline int64_t sooner(int64_t a, int64_t b)
 	return a < 0 ? b : b < 0 || a < b ? a : b;
 }
 
-/* link.c: messages to wire. */
+/* link.c: messages to wire and gate. */
 
+void link_init(struct link *l, int fd, enum vault_ev ev, const char *gone);
 /**
- * wire_send() - Send a message, or queue it in order
+ * link_send() - Send a message, or queue it in order
  * @fd:	Taken in every case; -1: none
  *
- * The queue is bounded by what may be outstanding: every message but few answers one of wire.
+ * The queue is bounded by what may be outstanding: every message but few answers one of the other end.
  */
-void wire_send(struct vault *v, const void *msg, size_t n, int fd);
-void wire_flush(struct vault *v);
-int64_t wire_next(const struct vault *v);
-bool wire_clogged(const struct vault *v);
+void link_send(struct vault *v, struct link *l, const void *msg, size_t n, int fd);
+void link_flush(struct vault *v, struct link *l);
+/* Runs what is due; when to call again, or -1. */
+int64_t link_tick(struct vault *v, struct link *l);
+bool link_clogged(const struct link *l);
+
+static inline void wire_send(struct vault *v, const void *msg, size_t n, int fd)
+{
+	link_send(v, &v->wire, msg, n, fd);
+}
 
 /* A head for an answer to @to, or for a message of ours. */
 struct net_head net_head(uint16_t type, size_t n, uint32_t slot, uint32_t generation);
@@ -95,6 +114,9 @@ struct net_head net_head(uint16_t type, size_t n, uint32_t slot, uint32_t genera
  * Return: its type; -EPROTO
  */
 int wire_check(const void *msg, size_t n, bool has_fd);
+
+/* The same for gate; HTTPMSG_REQUEST by its head alone. */
+int gate_check(const void *msg, size_t n, bool has_fd);
 
 bool net_addr_get(const struct net_addr *n, struct addr *ret);
 
@@ -114,6 +136,27 @@ void opens_message(struct vault *v, int type, const void *msg);
 void opens_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events);
 int64_t opens_tick(struct vault *v); /* runs what is due; when to call again, or -1 */
 void opens_end(struct vault *v); /* a line for each flow that the end of the session ends */
+/* NET_DIAL of gate: to where the guest wanted to go. */
+void opens_dial(struct vault *v, const struct net_head *h);
+
+struct up_dial {
+	const char *name; /* of the host; kept while it is dialled */
+	struct addr to;
+	uint16_t port;
+	bool testing;  /* @to is of AGENT_VM_CONNECT_TO and is not judged */
+	bool by_proxy; /* without @to */
+};
+
+/**
+ * opens_up() - A connection for upstream.c: up_dialled() tells, perhaps before this returns
+ *
+ * Return: 0; -EACCES: the policy refuses that address; -EAGAIN: too many at once. Then nobody tells.
+ */
+int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial *d);
+/* All of that slot; nobody tells. */
+void opens_up_cancel(struct vault *v, uint16_t slot, uint32_t gen);
+/* upstream.c. @fd: taken, -1 with @error. */
+void up_dialled(struct vault *v, uint16_t slot, uint32_t gen, int fd, int error);
 
 /* dns.c: questions. */
 int dns_init(struct vault *v, struct err *err);
@@ -121,6 +164,20 @@ void dns_message(struct vault *v, const struct net_dns_ask *ask);
 bool dns_cancel(struct vault *v, const struct net_head *h);
 void dns_event(struct vault *v, uint16_t slot, uint32_t fd, uint32_t events);
 int64_t dns_tick(struct vault *v);
+
+#define UP_ADDRS 16
+
+/**
+ * dns_resolve() - Ask for addresses of a host that upstream.c dials
+ * @type:	DNS_A or DNS_AAAA
+ *
+ * up_resolved() tells, perhaps before this returns; no address is told as none.
+ *
+ * Return: 0; -EAGAIN: it cannot be asked now, and nobody tells
+ */
+int dns_resolve(struct vault *v, const char *name, uint16_t type, uint16_t slot, uint32_t gen);
+/* upstream.c */
+void up_resolved(struct vault *v, uint16_t slot, uint32_t gen, const struct addr *a, size_t n);
 
 /* publish.c: connections from outside. */
 int publish_init(struct vault *v);
@@ -135,5 +192,11 @@ int publish_add(struct vault *v, const struct vault_listen *l, int fd);
 /* Is this port of the host one that this session publishes on? */
 bool publish_uses(const struct vault *v, enum policy_proto proto, uint16_t port);
 
-/* sandbox.c */
-int vault_sandbox(struct err *err);
+/* gatelink.c */
+void from_gate(struct vault *v, uint32_t events);
+
+/* sandbox.c. @folders: descriptors of those in which login files lie, each with the file's name */
+struct vault_source;
+int vault_sandbox(const struct vault_source *sources, size_t n, struct err *err);
+/* Run by root, files are opened as nobody; but logins are the user's. */
+void vault_files_as(bool user);

@@ -56,7 +56,8 @@ static int fake_spawn(const struct spawn_req *req, struct spawned *ret)
 	struct spawn_note note = { .kind = NOTE_FILE, .size = 3 };
 	unsigned int n = t.spawned++;
 
-	MUST(req->kind == SPAWN_EXEC ? req->argv && req->argv[0] && req->env : req->path && req->path[0] == '/');
+	MUST(req->kind == SPAWN_EXEC ? req->argv && req->argv[0] && req->env :
+	     req->kind == SPAWN_DIAL ? (req->family == 4 || req->family == 6) && req->port != 0 : req->path && req->path[0] == '/');
 	if (n % 16 == 15 || n >= CTL_STREAMS_MAX)
 		return -EAGAIN;
 	MUST(pipe2(in, O_CLOEXEC | O_NONBLOCK) == 0 && pipe2(out, O_CLOEXEC | O_NONBLOCK) == 0 &&

@@ -307,7 +307,8 @@ def net_addr(a):
 
 
 class Vault:
-    def __init__(self, flags=0, records=b"", publish=(), inspected=(), ready=True):
+    def __init__(self, flags=0, records=b"", publish=(), inspected=(), ready=True, extra=None):
+        """@extra: more descriptors by number, which the records name."""
         self.dir = tempfile.mkdtemp()
         paths = [os.path.join(self.dir, n) for n in ("audit.jsonl", "audit.jsonl.1", "vault.log")]
         audit, old, log = (os.open(p, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600) for p in paths)
@@ -317,7 +318,7 @@ class Vault:
         self.gate, gate = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         cfg = rec(1, flags) + rec(2, bytes([2, 0x61, 0x76, 1, 2, 3])) + rec(9, rec(39, 8) + rec(40, 9)) + records
         cfg += b"".join(rec(5, n) for n in inspected)
-        fds = {3: control.fileno(), 4: log, 5: wire.fileno(), 6: gate.fileno(), 8: audit, 9: old}
+        fds = {3: control.fileno(), 4: log, 5: wire.fileno(), 6: gate.fileno(), 8: audit, 9: old, **(extra or {})}
         for i, (s, port) in enumerate(publish):
             fds[10 + i] = s.fileno()
             listen = "%s:%d" % s.getsockname()[:2]

@@ -2,6 +2,8 @@
 #include "guest-host.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 static long rss_kb(pid_t pid)
@@ -416,4 +418,66 @@ TEST(frames_for_a_stream_that_has_just_ended_are_no_violation)
 	CHECK_INT(ctl_put_u32(&h.out, CTL_SIGNAL, 0, 1, SIGINT), ==, 0);
 	CHECK_INT(host_run(&h, 2, 0, SH("exit 3"))->value, ==, 3);
 	CHECK_INT(host_stop(&h), ==, 3);
+}
+
+static struct hs *dial_order(struct host *h, uint32_t id, uint16_t port)
+{
+	static const uint8_t addr[5] = { 4, 127, 0, 0, 1 };
+	struct hs *s = hs_open(h, id);
+	ssize_t at = ctl_begin(&h->out, CTL_DIAL, 0, id);
+
+	(void)rec_put(&h->out, CTL_K_ADDR, addr, sizeof(addr));
+	(void)rec_put_u64(&h->out, CTL_K_PORT, port);
+	ctl_end(&h->out, (size_t)at);
+	return s;
+}
+
+TEST(a_connection_of_the_guest_carries_bytes_both_ways_and_its_end)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(in);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
+	char got[32] = "";
+	struct host h;
+	struct hs *s;
+
+	CHECK_INT(bind(listener, (struct sockaddr *)&in, sizeof(in)), ==, 0);
+	CHECK_INT(listen(listener, 1), ==, 0);
+	CHECK_INT(getsockname(listener, (struct sockaddr *)&in, &n), ==, 0);
+	host_start(&h);
+	s = dial_order(&h, 1, ntohs(in.sin_port));
+	host_send(&h, 1, "question");
+	host_turn(&h, 20);
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	CHECK_INT(fd, >=, 0);
+	for (size_t k = 0; k < 8;) {
+		ssize_t r;
+
+		host_turn(&h, 20);
+		r = recv(fd, got + k, sizeof(got) - k, MSG_DONTWAIT);
+		k += r > 0 ? (size_t)r : 0;
+	}
+	CHECK_STR(got, "question");
+	CHECK_INT(send(fd, "answer", 6, MSG_NOSIGNAL), ==, 6);
+	CHECK_INT(shutdown(fd, SHUT_WR), ==, 0);
+	HOST_UNTIL(&h, s->eof[0], 10);
+	CHECK_STR(s->out[0], "answer");
+	host_eof(&h, 1);
+	HOST_UNTIL(&h, s->exited, 10);
+	CHECK_INT(s->how, ==, CTL_EXIT_CODE);
+	CHECK_INT(recv(fd, got, sizeof(got), 0), ==, 0);
+	(void)close(fd);
+	(void)close(listener);
+	/* Nobody there: said with its errno. */
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	in.sin_port = 0;
+	CHECK_INT(bind(listener, (struct sockaddr *)&in, sizeof(in)), ==, 0);
+	CHECK_INT(getsockname(listener, (struct sockaddr *)&in, &n), ==, 0);
+	s = dial_order(&h, 2, ntohs(in.sin_port));
+	HOST_UNTIL(&h, s->exited, 10);
+	CHECK_INT(s->how, ==, CTL_EXIT_ERRNO);
+	CHECK_INT(s->value, ==, ECONNREFUSED);
+	(void)close(listener);
+	(void)ctl_put(&h.out, CTL_DIAL, 0, 3, "\1\0\1\0\0\0x", 7);
+	CHECK_INT(host_stop(&h), !=, 0);
 }

@@ -27,7 +27,7 @@ static int behind(int (*f)(void))
 	if (pid == 0) {
 		struct err err = { 0 };
 
-		if (vault_sandbox(&err) < 0) {
+		if (vault_sandbox(NULL, 0, &err) < 0) {
 			(void)dprintf(2, "%s\n", err.text);
 			_exit(98);
 		}
@@ -148,7 +148,7 @@ TEST(it_still_dies_with_its_parent)
 
 			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 			(void)close(end[0]);
-			if (vault_sandbox(&err) == 0)
+			if (vault_sandbox(NULL, 0, &err) == 0)
 				(void)!write(ready[1], "", 1);
 			for (int i = 0; i < 600; i++)
 				(void)usleep(100000);

@@ -211,9 +211,10 @@ TEST(what_this_version_cannot_do_is_refused_and_what_only_restricts_is_not)
 	CHECKED(WORDS(W "--no-git", W "--no-network", W "--no-update-check", W "--no-host-settings", W "--no-hook"), 0, "");
 	CHECKED(WORDS(W "--allow-lan", W "--allow-host", W "--allow-egress", W "10.0.0.1", W "--allow-ssh=h.example"), 0, "");
 	CHECKED(WORDS(W "--publish", W "3000:3000", W "--auto-publish"), 0, "");
+	CHECKED(WORDS(W "--trust-host-ca", W "--api=openai=files", W "--api", W "anthropic=foreign"), 0, "");
 	CHECKED(WORDS(W "--publish", W "3000:3000", W "--repo", W "a/b"), 2,
-		"agent-vm: --repo a/b: this version gives the guest no logins; leave the option out\n");
-	static char *const each[] = { W "--trust-host-ca", W "--github=merge=off", W "--api=openai=files" };
+		"agent-vm: --repo a/b: this version gives the guest no login for GitHub; leave the option out\n");
+	static char *const each[] = { W "--github=merge=off", W "--repo=a/b" };
 
 	for (size_t i = 0; i < sizeof(each) / sizeof(*each); i++) {
 		prepare("claude", WORDS(each[i]));

@@ -7,6 +7,7 @@
 #include "gate/hello.h"
 #include "gate/http1.h"
 #include "gate/judge.h"
+#include "proto/pathtpl.h"
 #include "vault/recheck.h"
 #include "vault/reqhead.h"
 
@@ -432,4 +433,41 @@ TEST(an_odd_hello_is_refused)
 	CHECK_INT(hello_parse(span_str("GET / HTTP/1.1\r\n"), &h), ==, HELLO_NOT_TLS);
 	CHECK_INT(hello_parse(SPAN("\x16\3\1\x40\1", 5), &h), ==, HELLO_BAD);
 	CHECK_INT(hello_parse(SPAN("\x16\3\1\0\4\1\0\x40\1", 9), &h), ==, HELLO_BAD);
+}
+
+/* ---- paths in records ---- */
+
+static const char *template(const char *path)
+{
+	static char out[NET_NOTE_PATH];
+
+	pathtpl_write(span_str(path), out);
+	CHECK(pathtpl_is(out));
+	return out;
+}
+
+TEST(a_path_in_a_record_has_no_ids)
+{
+	char longest[400] = "";
+
+	assert_string_equal(template("/v1/messages/batches/msgbatch_013Zva2CMHLNnXjNJJKqJ2EF/results"), "/v1/messages/batches/*/results");
+	assert_string_equal(template("/repos/acme/app/pulls/12"), "/repos/acme/app/pulls/*");
+	assert_string_equal(template("/api/organization/claude_code_first_token_date"), "/api/organization/claude_code_first_token_date");
+	assert_string_equal(template("/u/ann@real.example/%41/.x/"), "/u/*/*/*/");
+	assert_string_equal(template("/avm-gh-798b5ak86upnggawbvrzd5wawa"), "/*");
+	assert_string_equal(template("/avm-gh-abcdefghijkmnpqrstuvwxyzab"), "/*");
+	assert_string_equal(template(""), "");
+	for (int i = 0; i < 40; i++)
+		(void)strcat(longest, "/segments");
+	CHECK_INT(strlen(template(longest)), ==, 119);
+	assert_string_equal(template(longest) + 117, "/*");
+	(void)snprintf(longest, sizeof(longest), "/a?b");
+	CHECK(!pathtpl_is(longest));
+	memset(longest, 0, NET_NOTE_PATH);
+	longest[0] = 'x';
+	CHECK(!pathtpl_is(longest));
+	longest[0] = '\0';
+	CHECK(pathtpl_is(longest));
+	memset(longest, '/', NET_NOTE_PATH);
+	CHECK(!pathtpl_is(longest));
 }

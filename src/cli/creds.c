@@ -1,0 +1,583 @@
+#include "cli/creds.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+#include "base/prog.h"
+#include "vault/guestfile.h"
+
+/* Variables whose value vault guards. */
+static const struct guarded {
+	const char *name;
+	enum ph_kind kind;
+	bool asked;	      /* only by --env NAME */
+	const char *base_url; /* of a host that is not the provider's own it is another host's key */
+	enum prov_host_id host;
+} guarded[] = {
+	{ "ANTHROPIC_API_KEY", PH_ANTHROPIC_KEY, false, "ANTHROPIC_BASE_URL", HOST_ANTHROPIC },
+	{ "OPENAI_API_KEY", PH_OPENAI_KEY, false, "OPENAI_BASE_URL", HOST_OPENAI },
+	{ "CLAUDE_CODE_OAUTH_TOKEN", PH_ANTHROPIC_OAT, true, "ANTHROPIC_BASE_URL", HOST_ANTHROPIC },
+	{ "ANTHROPIC_AUTH_TOKEN", PH_ANTHROPIC_AT, true, "ANTHROPIC_BASE_URL", HOST_ANTHROPIC },
+	{ "CODEX_API_KEY", PH_CODEX_KEY, true, "OPENAI_BASE_URL", HOST_OPENAI },
+	/* In this order Copilot's program looks for them; the guest gets the first name alone. */
+	{ "COPILOT_GITHUB_TOKEN", PH_COPILOT, false, NULL, HOSTS },
+	{ "GH_TOKEN", PH_COPILOT, false, NULL, HOSTS },
+	{ "GITHUB_TOKEN", PH_COPILOT, false, NULL, HOSTS },
+};
+
+static const struct guarded *guarded_find(const char *name, size_t n)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(guarded); i++)
+		if (strlen(guarded[i].name) == n && memcmp(guarded[i].name, name, n) == 0)
+			return &guarded[i];
+	return NULL;
+}
+
+/* GitHub's rules are not there yet, so nothing of GitHub is attached anywhere. */
+static uint32_t verb_kinds(const struct launch_args *args)
+{
+	return args->no_network ? 0 : prov_verb_kinds(args->verb) & ~PH_BIT(PH_GH);
+}
+
+static void known_add(struct creds *c, struct span text)
+{
+	struct secret s = { 0 };
+
+	if (hostfile_token(text, &s) < 0)
+		return;
+	c->known = xrealloc(c->known, (c->n_known + 1) * sizeof(*c->known));
+	c->known[c->n_known++] = s;
+}
+
+static bool is_known(const struct creds *c, const char *value)
+{
+	struct secret s = { 0 };
+	bool found = false;
+
+	if (hostfile_token(span_str(value), &s) < 0)
+		return false;
+	for (size_t i = 0; i < c->n_known && !found; i++)
+		found = c->known[i].n == s.n && memcmp(c->known[i].p, s.p, s.n) == 0;
+	secret_done(&s);
+	return found;
+}
+
+/* --- the environment --- */
+
+static void var_add(struct creds *c, const char *name, size_t n, enum ph_kind kind, bool typed)
+{
+	for (size_t i = 0; i < c->n_vars; i++)
+		if (strlen(c->vars[i].name) == n && memcmp(c->vars[i].name, name, n) == 0) {
+			c->vars[i].typed |= typed;
+			return;
+		}
+	if (c->n_vars < CREDS_VARS_MAX)
+		c->vars[c->n_vars++] = (struct creds_var){ xstrndup(name, n), kind, typed };
+}
+
+static bool is_typed(const struct creds *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_vars; i++)
+		if (c->vars[i].typed && strcmp(c->vars[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static bool has_secret(const struct creds *c, enum ph_kind kind)
+{
+	for (size_t i = 0; i < c->n_secrets; i++)
+		if (c->secrets[i].kind == kind)
+			return true;
+	return false;
+}
+
+/* Into a pipe, whose buffer is larger than any secret. */
+static int secret_hand_over(struct creds *c, enum ph_kind kind, const struct secret *s)
+{
+	int pipefd[2], r;
+
+	if (c->n_secrets == CREDS_SECRETS_MAX)
+		return -ENOBUFS;
+	if (pipe2(pipefd, O_CLOEXEC) < 0)
+		return -errno;
+	r = fd_write_all(pipefd[1], s->p, s->n);
+	(void)close(pipefd[1]);
+	if (r < 0) {
+		(void)close(pipefd[0]);
+		return r;
+	}
+	c->secrets[c->n_secrets++] = (struct creds_secret){ kind, pipefd[0] };
+	c->launch.lent |= PH_BIT(kind);
+	return 0;
+}
+
+/* Why a value of the environment cannot be lent: static text, or NULL, then @ret is it. */
+static const char *secret_read(const struct guarded *g, const char *value, char *(*env)(const char *), struct secret *ret)
+{
+	const char *url = g->base_url ? env(g->base_url) : NULL, *why = NULL;
+	int r = hostfile_token(span_str(value), ret);
+
+	if (r == -ENOENT)
+		return "it is empty";
+	if (r == -ENOMEM)
+		return "no memory can be locked for it";
+	if (r < 0)
+		return "it is not one word of printable characters";
+	if (url && !hostfile_base_url_is(url, prov_hosts[g->host].name))
+		why = g->host == HOST_ANTHROPIC ? "it belongs to the host of ANTHROPIC_BASE_URL, and keys of other hosts are not lent" :
+						  "it belongs to the host of OPENAI_BASE_URL, and keys of other hosts are not lent";
+	else if (g->kind == PH_COPILOT)
+		(void)hostfile_copilot_takes(secret_span(ret), &why);
+	if (why)
+		secret_done(ret);
+	return why;
+}
+
+static void secret_taken(struct cli *cli, struct creds *c, const struct guarded *g, struct secret *s, struct strv *warnings)
+{
+	int r = secret_hand_over(c, g->kind, s);
+
+	if (r < 0)
+		problem_world(&cli->problems, "%s: cannot be handed on: %s", g->name, strerror(-r));
+	if (s->n < SECRET_MIN)
+		strv_addf(warnings, "%s: shorter than %d bytes, so it is not looked for in what comes back", g->name, SECRET_MIN);
+	strv_addf(&c->shown, "%s%s", g->kind == PH_COPILOT ? "copilot: " : "", g->name);
+	secret_done(s);
+}
+
+/* What a variable of ours holds; with it goes what /proc/self/environ shows. */
+static void overwrite(char *value)
+{
+	explicit_bzero(value, strlen(value));
+}
+
+/* --env of a guarded name: the guest gets the placeholder; where none can be made the launch stops. */
+static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *(*env)(const char *), struct creds *c,
+		     struct strv *warnings)
+{
+	char *word = args->env.v[i], *value = strchr(word, '=');
+	size_t n = (size_t)(strchrnul(word, '=') - word);
+	const struct guarded *g = guarded_find(word, n);
+	struct secret s = { 0 };
+	const char *why = NULL;
+
+	if (!g || !value)
+		return;
+	problems_at(&cli->problems, opt_at(&cli->parsed, "env", i));
+	if (g->kind == PH_COPILOT && g->name[0] != 'C')
+		why = "no login for GitHub is lent yet";
+	else if (!(verb_kinds(args) & PH_BIT(g->kind)))
+		why = args->no_network ? "nothing is lent with --no-network" : "this verb lends it not";
+	else
+		why = secret_read(g, value + 1, env, &s);
+	if (why) {
+		problem_text(&cli->problems, "--env %s: a secret that would pass in clear: %s; leave it out", g->name, why);
+	} else {
+		known_add(c, secret_span(&s));
+		if (!has_secret(c, g->kind))
+			secret_taken(cli, c, g, &s, warnings);
+		secret_done(&s);
+		var_add(c, g->name, n, g->kind, true);
+	}
+	overwrite(value + 1);
+	problems_at(&cli->problems, PROBLEMS_AT_END);
+}
+
+static void env_variable(struct cli *cli, const struct launch_args *args, const struct guarded *g, char *(*env)(const char *),
+			 struct creds *c, struct strv *warnings)
+{
+	char *value = env(g->name);
+	struct secret s = { 0 };
+	const char *why;
+
+	if (!value || *value == '\0')
+		return;
+	known_add(c, span_str(value));
+	/* Taken by --env already, from here. */
+	if (is_typed(c, g->name))
+		overwrite(value);
+	if (g->asked || !(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
+		return;
+	why = secret_read(g, value, env, &s);
+	if (why) {
+		strv_addf(warnings, "%s: %s", g->name, why);
+		return;
+	}
+	secret_taken(cli, c, g, &s, warnings);
+	overwrite(value);
+	if (g->kind == PH_COPILOT)
+		g = guarded_find("COPILOT_GITHUB_TOKEN", strlen("COPILOT_GITHUB_TOKEN"));
+	var_add(c, g->name, strlen(g->name), g->kind, false);
+}
+
+void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const char *), struct creds *ret,
+		 struct strv *warnings)
+{
+	*ret = (struct creds){ .n_sources = 0 };
+	for (size_t i = 0; i < args->api.n; i++)
+		if (prov_open(&ret->launch, span_str(args->api.v[i])) == 0)
+			strv_add(&ret->opened, args->api.v[i]);
+	for (size_t i = 0; i < args->env.n; i++)
+		env_word(cli, args, i, env, ret, warnings);
+	for (size_t i = 0; i < ARRAY_SIZE(guarded); i++)
+		env_variable(cli, args, &guarded[i], env, ret, warnings);
+}
+
+/* --- login files --- */
+
+static const struct place {
+	enum source_kind kind;
+	const char *agent;		/* whose login it is */
+	const char *variables[3];	/* of the folder, first that counts */
+	const char *below;		/* in that folder */
+	const char *home;		/* in the home folder, else */
+	const char *name;
+	const char *program;		/* renews it */
+	uint32_t kinds;			/* that it may give */
+} places[] = {
+	{ SOURCE_ANTHROPIC, "claude", { "CLAUDE_SECURESTORAGE_CONFIG_DIR", "CLAUDE_CONFIG_DIR" }, "", ".claude",
+	  ".credentials.json", "claude", PH_BIT(PH_CLAUDE_A) | PH_BIT(PH_CLAUDE_R) },
+	{ SOURCE_OPENAI, "codex", { "CODEX_HOME" }, "", ".codex", "auth.json", "codex",
+	  PH_BIT(PH_CODEX_A) | PH_BIT(PH_CODEX_R) | PH_BIT(PH_CODEX_ID) | PH_BIT(PH_CODEX_KEY) | PH_BIT(PH_OPENCODE_A) |
+		  PH_BIT(PH_OPENCODE_R) | PH_BIT(PH_OPENCODE_ID) },
+	{ SOURCE_OPENCODE, "opencode", { "XDG_DATA_HOME" }, "/opencode", ".local/share/opencode", "auth.json", NULL,
+	  PH_BIT(PH_ZAI) | PH_BIT(PH_ZAI_CP) | PH_BIT(PH_ZHIPU) | PH_BIT(PH_ZHIPU_CP) | PH_BIT(PH_KIMI) | PH_BIT(PH_MOONSHOT) |
+		  PH_BIT(PH_MOONSHOT_CN) },
+};
+
+static char *place_folder(const struct place *p, char *(*env)(const char *), const char *home)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(p->variables) && p->variables[i]; i++) {
+		const char *dir = env(p->variables[i]);
+
+		if (dir && dir[0] == '/')
+			return xasprintf("%s%s", dir, p->below);
+	}
+	return home ? xasprintf("%s/%s", home, p->home) : NULL;
+}
+
+static bool lies_outside(int fd, void *arg)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return !prog_is_shunned(path);
+}
+
+static int64_t now_ms(void)
+{
+	return now_ns() / 1000000;
+}
+
+/* A file that is just being written is waited for. */
+static int look(struct source *s)
+{
+	const struct timespec moment = { .tv_nsec = SOURCE_RETRY_MS * 1000000 };
+	int r;
+
+	while ((r = source_look(s, now_ms())) == -EAGAIN)
+		(void)nanosleep(&moment, NULL);
+	return r;
+}
+
+/* Which kinds a source gives. */
+static uint32_t source_kinds(const struct source *s)
+{
+	switch (s->login.info.mode) {
+	case LOGIN_ANTHROPIC:
+		return PH_BIT(PH_CLAUDE_A) | PH_BIT(PH_CLAUDE_R);
+	case LOGIN_CHATGPT:
+		return PH_BIT(PH_CODEX_A) | PH_BIT(PH_CODEX_R) | PH_BIT(PH_CODEX_ID) | PH_BIT(PH_OPENCODE_A) |
+		       PH_BIT(PH_OPENCODE_R) | PH_BIT(PH_OPENCODE_ID);
+	case LOGIN_APIKEY:
+		return PH_BIT(PH_CODEX_KEY);
+	default:
+		return s->keys.have;
+	}
+}
+
+/* Each secret of it, so that --env does not pass it on; short ones are told of. */
+static void source_secrets(struct creds *c, const struct source *s, const char *path, struct strv *warnings)
+{
+	const struct secret *const all[] = { &s->login.access, &s->login.refresh, &s->login.id, &s->login.key };
+	bool is_short = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(all) + PH_KINDS; i++) {
+		const struct secret *one = i < ARRAY_SIZE(all) ? all[i] : &s->keys.key[i - ARRAY_SIZE(all)];
+
+		if (one->n > 0)
+			known_add(c, secret_span(one));
+		is_short |= one->n > 0 && one->n < SECRET_MIN;
+	}
+	if (is_short)
+		strv_addf(warnings, "%s: a key in it is shorter than %d bytes, so it is not looked for in what comes back", path,
+			  SECRET_MIN);
+}
+
+static void source_shown(struct creds *c, const struct place *p, const struct source *s)
+{
+	AUTO_FREE(char, ids);
+
+	if (p->kind != SOURCE_OPENCODE) {
+		strv_addf(&c->shown, "%s: %s", p->agent, s->login.info.mode == LOGIN_ANTHROPIC ? "subscription" :
+			  s->login.info.mode == LOGIN_CHATGPT ? "ChatGPT" : "API key");
+		return;
+	}
+	ids = xstrdup("opencode:");
+	for (int k = 0; k < PH_KINDS; k++)
+		if (s->keys.have & PH_BIT(k)) {
+			str_append(&ids, " ");
+			str_append(&ids, hostfile_opencode_id((enum ph_kind)k));
+		}
+	strv_add(&c->shown, ids);
+}
+
+static void source_program(struct creds_source *to, const struct place *p, struct strv *warnings)
+{
+	if (p->program && to->info.mode != LOGIN_APIKEY && prog_find(p->program, &to->program) == -EPERM)
+		strv_addf(warnings, "%s: " PROG_SHUNNED ", so its login is not renewed", p->program);
+}
+
+static void source_take(struct creds *c, const struct place *p, int *dir, const char *folder, const struct source *s,
+			struct strv *warnings)
+{
+	struct creds_source *to = &c->sources[c->n_sources++];
+	AUTO_FREE(char, path);
+
+	path = xasprintf("%s/%s", folder, p->name);
+	*to = (struct creds_source){ .kind = p->kind, .fd = TAKE_FD(*dir), .name = p->name, .info = s->login.info };
+	to->path = realpath(path, NULL);
+	if (!to->path)
+		to->path = TAKE_PTR(path); /* it was there a moment ago */
+	source_program(to, p, warnings);
+	c->launch.lent |= source_kinds(s) & p->kinds;
+	source_shown(c, p, s);
+}
+
+/* Whether the verb is about this login, so that its absence is worth a word. */
+static void place_missing(struct creds *c, const struct place *p, const char *verb, const char *why)
+{
+	if (strcmp(p->agent, verb) == 0 && !c->missing)
+		c->missing = xasprintf("%s: %s", p->agent, why);
+}
+
+/* cli_auth_credentials_store of Codex's config.toml, in front of its first table: "file" without one. */
+static void codex_store(int dir, char ret[16])
+{
+	AUTO_FREE(char, text);
+	AUTO_FD(fd);
+	char *save = NULL;
+
+	(void)snprintf(ret, 16, "file");
+	fd = openat(dir, "config.toml", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fd_read_file(fd, HOSTFILE_MAX, &text, NULL) < 0)
+		return;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		static const char key[] = "cli_auth_credentials_store";
+
+		line += strspn(line, " \t");
+		if (*line == '[')
+			return;
+		if (!str_starts(line, key))
+			continue;
+		line += strlen(key);
+		line += strspn(line, " \t");
+		if (*line != '=')
+			continue;
+		line += 1 + strspn(line + 1, " \t\"'");
+		(void)snprintf(ret, 16, "%.*s", (int)strcspn(line, "\"' \t\r#"), line);
+		return;
+	}
+}
+
+static void place_look(const struct launch_args *args, const struct place *p, char *(*env)(const char *), const char *home,
+		       struct creds *c, struct strv *warnings)
+{
+	AUTO_FREE(char, folder);
+	AUTO_FREE(char, shown);
+	AUTO_FREE(char, path);
+	AUTO_FD(dir);
+	char store[16] = "file";
+	struct source s;
+	struct stat st;
+	int r;
+
+	folder = place_folder(p, env, home);
+	if (!(verb_kinds(args) & p->kinds))
+		return;
+	if (folder)
+		dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0) {
+		place_missing(c, p, args->verb, "not signed in on the host");
+		return;
+	}
+	shown = str_escape(folder, strlen(folder));
+	path = xasprintf("%s/%s", shown, p->name);
+	if (!lies_outside(dir, NULL)) {
+		strv_addf(warnings, "%s: lies in the project or in what is shared with the guest, so that login is not lent", shown);
+		place_missing(c, p, args->verb, "not lent");
+		return;
+	}
+	if (p->kind == SOURCE_OPENAI)
+		codex_store(dir, store);
+	source_init(&s, p->kind, dir, p->name, geteuid());
+	s.may = lies_outside;
+	r = strcmp(store, "keyring") == 0 ? -ENOENT : look(&s);
+	if (r == 0) {
+		if (fstatat(dir, p->name, &st, 0) == 0 && st.st_mode & 022)
+			strv_addf(warnings, "%s: others may write it; correct that with chmod 600", path);
+		source_secrets(c, &s, path, warnings);
+		if (s.why)
+			strv_addf(warnings, "%s: an entry is not lent: %s", path, s.why);
+		source_take(c, p, &dir, folder, &s, warnings);
+	} else if (r == -ENOENT && (strcmp(store, "keyring") == 0 || strcmp(store, "auto") == 0)) {
+		strv_add(warnings, "codex: the login is in the keyring; set cli_auth_credentials_store = \"file\" on the host and sign "
+				   "in once more");
+		place_missing(c, p, args->verb, "in the keyring");
+	} else if (r == -ENOENT) {
+		place_missing(c, p, args->verb, "not signed in on the host");
+	} else {
+		strv_addf(warnings, "%s: %s; that login is not lent", path, s.why ? s.why : strerror(-r));
+		place_missing(c, p, args->verb, "not lent");
+	}
+	source_done(&s);
+}
+
+/* Another variable with the value of a secret would give it away all the same. */
+static void env_values(struct cli *cli, struct launch_args *args, const struct creds *c)
+{
+	for (size_t i = 0; i < args->env.n; i++) {
+		char *word = args->env.v[i], *value = strchr(word, '=');
+
+		if (!value || guarded_find(word, (size_t)(value - word)) || !is_known(c, value + 1))
+			continue;
+		overwrite(value + 1);
+		problems_at(&cli->problems, opt_at(&cli->parsed, "env", i));
+		problem_text(&cli->problems, "--env %.*s: its value is one of the logins that are kept from the guest; leave it out",
+			     (int)(value - word), word);
+	}
+	problems_at(&cli->problems, PROBLEMS_AT_END);
+}
+
+/* Those of guarded names are no values for the guest any more. */
+static void env_drop(struct launch_args *args)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < args->env.n; i++)
+		if (guarded_find(args->env.v[i], strcspn(args->env.v[i], "=")))
+			free(args->env.v[i]);
+		else
+			args->env.v[n++] = args->env.v[i];
+	args->env.n = n;
+	if (args->env.v)
+		args->env.v[n] = NULL;
+}
+
+void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
+		 struct strv *warnings)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		place_look(args, &places[i], env, home, c, warnings);
+	env_values(cli, args, c);
+	env_drop(args);
+	for (size_t i = 0; i < c->n_known; i++)
+		secret_done(&c->known[i]);
+	free(c->known);
+	c->known = NULL;
+	c->n_known = 0;
+	if (strcmp(args->verb, "copilot") == 0 && !args->no_network && !(c->launch.lent & PH_BIT(PH_COPILOT)))
+		problem_world(&cli->problems, "copilot: no token for it on this host; set COPILOT_GITHUB_TOKEN, for example by: "
+			      "COPILOT_GITHUB_TOKEN=$(gh auth token) agent-vm copilot");
+}
+
+void creds_close(struct creds *c)
+{
+	for (size_t i = 0; i < c->n_secrets; i++)
+		close_p(&c->secrets[i].fd);
+	c->n_secrets = 0;
+	for (size_t i = 0; i < c->n_sources; i++) {
+		close_p(&c->sources[i].fd);
+		c->sources[i].fd = -1;
+	}
+}
+
+void creds_done(struct creds *c)
+{
+	creds_close(c);
+	for (size_t i = 0; i < c->n_sources; i++) {
+		free(c->sources[i].path);
+		free(c->sources[i].program);
+	}
+	for (size_t i = 0; i < c->n_vars; i++)
+		free(c->vars[i].name);
+	for (size_t i = 0; i < c->n_known; i++)
+		secret_done(&c->known[i]);
+	free(c->known);
+	strv_done(&c->shown);
+	strv_done(&c->opened);
+	free(c->missing);
+	*c = (struct creds){ .n_sources = 0 };
+}
+
+/* --- what comes of it --- */
+
+char *creds_text(const struct creds *c)
+{
+	char *text = xstrdup(c->missing ? c->missing : "");
+
+	for (size_t i = 0; i < c->shown.n; i++) {
+		str_append(&text, *text ? ", " : "");
+		str_append(&text, c->shown.v[i]);
+	}
+	if (!*text)
+		str_append(&text, "none");
+	if (creds_lent(c))
+		str_append(&text, "; the guest has placeholders");
+	for (size_t i = 0; i < c->opened.n; i++) {
+		str_append(&text, i == 0 ? "; open: " : ", ");
+		str_append(&text, c->opened.v[i]);
+	}
+	return text;
+}
+
+void creds_guard(struct creds *c, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return; /* what it was is reported elsewhere */
+	assert(c->n_guards < ARRAY_SIZE(c->guards));
+	c->guards[c->n_guards++] = (struct creds_guard){ st.st_dev, st.st_ino };
+}
+
+void creds_draw(struct creds *c, const uint8_t seed[PH_SEED])
+{
+	int r = ph_draw(seed, c->launch.lent, &c->set);
+
+	assert(r == 0);
+	(void)r;
+	memcpy(c->seed, seed, PH_SEED);
+}
+
+const struct creds_source *creds_source(const struct creds *c, enum source_kind kind)
+{
+	for (size_t i = 0; i < c->n_sources; i++)
+		if (c->sources[i].kind == kind)
+			return &c->sources[i];
+	return NULL;
+}
+
+void creds_env(const struct creds *c, bool typed, struct strv *ret)
+{
+	for (size_t i = 0; i < c->n_vars; i++)
+		if (c->vars[i].typed == typed && c->set.v[c->vars[i].kind][0])
+			strv_addf(ret, "%s=%s", c->vars[i].name, c->set.v[c->vars[i].kind]);
+}

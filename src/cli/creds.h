@@ -1,0 +1,98 @@
+/* Which of the host's logins a launch lends, and by what (credentials page 2): the plan that vault, gate and guest are told
+ * of. No secret is in it. Those of the environment go into pipes that only vault reads, and are overwritten where they
+ * stood; of login files only what may be shown is kept. */
+#pragma once
+
+#include "agents/providers.h"
+#include "cli/launch_args.h"
+#include "proto/vaultcfg.h"
+#include "vault/source.h"
+
+/* A login file. */
+struct creds_source {
+	enum source_kind kind;
+	int fd;		   /* its folder, O_PATH */
+	const char *name;  /* of the file in it, static */
+	char *path;	   /* canonical, of the file: names the lock of renewals */
+	char *program;	   /* renews it; NULL: none found, or it has no need */
+	struct login_info info; /* not of SOURCE_OPENCODE */
+};
+
+/* A secret of the environment: the reading end of a pipe that holds it. */
+struct creds_secret {
+	enum ph_kind kind;
+	int fd;
+};
+
+/* A variable of the guest that holds a placeholder. */
+struct creds_var {
+	char *name;
+	enum ph_kind kind;
+	bool typed; /* by --env, so it wins over the image's */
+};
+
+#define CREDS_SECRETS_MAX 8
+#define CREDS_VARS_MAX 32
+
+struct creds {
+	struct prov_launch launch;
+	uint8_t seed[PH_SEED]; /* from session/seed.h, by creds_draw() */
+	struct ph_set set;
+	struct creds_source sources[VAULT_SOURCES_MAX];
+	size_t n_sources;
+	struct creds_secret secrets[CREDS_SECRETS_MAX];
+	size_t n_secrets;
+	struct creds_var vars[CREDS_VARS_MAX];
+	size_t n_vars;
+	struct strv shown;    /* for the row `login`: "claude: subscription" */
+	char *missing;	      /* why the verb's own login is not among them; NULL */
+	struct strv opened;   /* --api, as typed */
+	struct creds_guard {
+		uint64_t dev, ino;
+	} guards[VAULT_GUARDS_MAX]; /* folders that the guest can see: no login file may lie below one */
+	size_t n_guards;
+	struct secret *known; /* what must not pass in clear; gone after creds_files() */
+	size_t n_known;
+};
+
+/**
+ * creds_begin() - Take the secrets of the environment
+ * @env:	How to look up a variable; what is taken is overwritten in place, so it is getenv() outside of tests
+ *
+ * Before any child starts; secret_arena_open() was called. Values of --env that are secrets are replaced in @args too. Problems go to @cli.
+ */
+void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const char *), struct creds *ret,
+		 struct strv *warnings);
+
+/**
+ * creds_files() - Look at the login files
+ * @home:	Of the user, NULL: none
+ *
+ * After prog_shun() knows the project and the mounts. Afterwards this process holds no secret any more.
+ */
+void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
+		 struct strv *warnings);
+/* Vault has the secrets now. */
+void creds_close(struct creds *c);
+void creds_done(struct creds *c);
+
+/* Is anything lent? Only then is there a gate. */
+static inline bool creds_lent(const struct creds *c)
+{
+	return c->launch.lent != 0;
+}
+
+/* The row `login`; caller owns. */
+char *creds_text(const struct creds *c);
+
+/* A folder that the guest will see; before creds_files(). */
+void creds_guard(struct creds *c, const char *path);
+
+/* The placeholders of this session. */
+void creds_draw(struct creds *c, const uint8_t seed[PH_SEED]);
+
+/* After creds_draw(): "NAME=PLACEHOLDER" for each variable, those that are ours or those of --env. */
+void creds_env(const struct creds *c, bool typed, struct strv *ret);
+
+/* The login file of a kind, NULL. */
+const struct creds_source *creds_source(const struct creds *c, enum source_kind kind);

@@ -1,0 +1,237 @@
+/* Before the verdict: the first bytes of a stream, which TLS or HTTP begins with, name the host. A host that is not ours to judge
+ * gets the stream as the guest sent it: vault connects to what was dialled (DIAL), wire stops writing to the pair and says how
+ * much it wrote (HOLD), exactly that is passed on, and wire goes on with the socket itself (HANDOVER). A byte lost or doubled
+ * here breaks the guest's connection, so everything is counted.
+ *
+ * A guest that says nothing waits for the server to speak: after a second the stream steps aside as well. At an address that
+ * vault gave out for an inspected name nothing steps aside that has no name of its own: it is reset. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "base/macros.h"
+#include "gate/gate.h"
+#include "gate/hello.h"
+#include "gate/http1.h"
+
+#define METHOD_LONGEST 16
+
+static void step_aside(struct conn *c)
+{
+	struct net_head m = { NET_VERSION, NET_DIAL, sizeof(m), c->wire_slot, c->wire_gen };
+
+	c->state = CONN_DIAL;
+	conn_deadline(c, DIAL_NS);
+	vault_send(c->g, &m, sizeof(m), -1);
+}
+
+static bool is_bound(const struct conn *c, enum prov_host_id host)
+{
+	return host < HOSTS && prov_bound(&c->g->judge.launch, host);
+}
+
+/* Neither TLS nor HTTP, or no name in it. */
+static void nameless(struct conn *c, const char *what)
+{
+	if (!c->tied || (c->port != 443 && c->port != 80 && c->taken > 0)) {
+		step_aside(c);
+		return;
+	}
+	log_info("port %u of an inspected host: %s; reset", c->port, what);
+	conn_reset(c);
+}
+
+/* "METHOD " or a front of it. */
+static bool begins_as_http(struct span s)
+{
+	for (size_t i = 0; i < s.n && i <= METHOD_LONGEST; i++) {
+		if (s.p[i] == ' ')
+			return i > 0;
+		if (s.p[i] < 'A' || s.p[i] > 'Z')
+			return false;
+	}
+	return s.n <= METHOD_LONGEST;
+}
+
+/* An empty line in it, however its lines end. */
+static bool has_whole_head(struct span s)
+{
+	return memmem(s.p, s.n, "\n\r\n", 3) || memmem(s.p, s.n, "\n\n", 2);
+}
+
+/* The host that a whole head names; HOSTS: none that we know, or the head is broken. */
+static enum prov_host_id clear_host(struct span s)
+{
+	enum prov_host_id host = HOSTS;
+	struct http1 h;
+	struct span body;
+
+	http1_init(&h, SPAN("", 0));
+	if (http1_feed(&h, &s, &body) == HTTP1_HEAD)
+		host = prov_host_find(request_host(&h.req));
+	http1_done(&h);
+	return host;
+}
+
+static void not_tls(struct conn *c, bool over)
+{
+	struct span s = buf_span(&c->raw);
+	enum prov_host_id host;
+
+	if (!begins_as_http(s)) {
+		nameless(c, "neither TLS nor HTTP");
+		return;
+	}
+	if (!has_whole_head(s)) {
+		if (over || c->raw.n == c->raw.max)
+			nameless(c, "no whole head of HTTP");
+		return;
+	}
+	host = clear_host(s);
+	if (is_bound(c, host))
+		conn_inspect(c, host, false);
+	else
+		step_aside(c);
+}
+
+/* @over: no more bytes come, or there was time enough for them. */
+static void judge(struct conn *c, bool over)
+{
+	struct hello hello;
+	enum prov_host_id host;
+
+	switch (hello_parse(buf_span(&c->raw), &hello)) {
+	case HELLO_MORE:
+		if (over)
+			conn_reset(c);
+		break;
+	case HELLO_BAD:
+		log_info("port %u: a ClientHello that is malformed or too long; reset", c->port);
+		conn_reset(c);
+		break;
+	case HELLO_NOT_TLS:
+		not_tls(c, over);
+		break;
+	case HELLO_OK:
+		host = prov_host_find(span_str(hello.sni));
+		if (is_bound(c, host) && hello.ech) {
+			log_info("%s: an encrypted ClientHello, so another name may be meant; reset", prov_hosts[host].name);
+			conn_reset(c);
+		} else if (is_bound(c, host)) {
+			conn_inspect(c, host, true);
+		} else if (hello.sni[0] == '\0') {
+			nameless(c, "TLS without a name");
+		} else {
+			step_aside(c);
+		}
+	}
+}
+
+void aside_peek(struct conn *c)
+{
+	bool eof = false, first = c->taken == 0;
+
+	while (c->raw.n < c->raw.max) {
+		size_t want = MIN(c->raw.max - c->raw.n, (size_t)(16 << 10));
+		uint8_t *room = buf_room(&c->raw, want);
+		ssize_t n = room ? recv(c->fd, room, want, MSG_DONTWAIT) : -1;
+
+		if (n < 0 && room && errno == EINTR)
+			continue;
+		if (n < 0 && (!room || errno != EAGAIN)) {
+			conn_reset(c);
+			return;
+		}
+		eof = n == 0;
+		if (n <= 0)
+			break;
+		buf_grew(&c->raw, (size_t)n);
+		c->taken += (uint64_t)n;
+	}
+	if (first && c->taken > 0)
+		conn_deadline(c, HANDSHAKE_NS);
+	if (c->taken > 0)
+		judge(c, eof);
+	else if (eof)
+		nameless(c, "nothing was said");
+}
+
+void aside_dialled(struct conn *c, const struct net_dialled *m, int fd)
+{
+	if (m->outcome != NET_CONNECTED) {
+		conn_reset(c);
+		return;
+	}
+	c->dialled = fd;
+	c->state = CONN_HOLD;
+	conn_deadline(c, HANDSHAKE_NS);
+	wire_tell(c->g, NET_HOLD, c, -1);
+}
+
+void aside_held(struct conn *c, uint64_t bytes)
+{
+	c->written = bytes;
+	c->state = CONN_DRAIN;
+	conn_deadline(c, DIAL_NS);
+	conn_kick(c);
+}
+
+/* True: all that was read is with the server. */
+static bool pass_on(struct conn *c)
+{
+	while (c->raw.n > 0) {
+		ssize_t n = send(c->dialled, buf_span(&c->raw).p, c->raw.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			if (ev_watch(&c->g->ev, c->dialled, EPOLLOUT, EV_DIALLED, c->slot, c->gen) < 0)
+				conn_reset(c);
+			return false;
+		}
+		if (n < 0) {
+			conn_reset(c);
+			return false;
+		}
+		buf_consume(&c->raw, (size_t)n);
+	}
+	return true;
+}
+
+void aside_drain(struct conn *c)
+{
+	while (pass_on(c)) {
+		size_t want = (size_t)MIN(c->written - c->taken, (uint64_t)(16 << 10));
+		uint8_t *room;
+		ssize_t n;
+
+		if (want == 0) {
+			ev_unwatch(&c->g->ev, c->dialled);
+			wire_tell(c->g, NET_HANDOVER, c, TAKE_FD(c->dialled));
+			conn_close(c);
+			return;
+		}
+		room = buf_room(&c->raw, want);
+		n = room ? recv(c->fd, room, want, MSG_DONTWAIT) : -1;
+		if (n < 0 && room && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			/* Less than wire says that it wrote. */
+			conn_reset(c);
+			return;
+		}
+		buf_grew(&c->raw, (size_t)n);
+		c->taken += (uint64_t)n;
+	}
+}
+
+void aside_timeout(struct conn *c)
+{
+	if (c->state != CONN_PEEK)
+		conn_reset(c);
+	else if (c->taken == 0)
+		nameless(c, "silence");
+	else
+		judge(c, true);
+}

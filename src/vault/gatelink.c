@@ -1,0 +1,67 @@
+/* What gate says: connections to step aside to, requests, renewals, records. A message that breaks the rules ends the session. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
+#include "vault/renewals.h"
+#include "vault/upstream.h"
+
+#define AT_ONCE 16 /* messages an event */
+
+static void note(struct vault *v, const struct net_note *m)
+{
+	audit_request(&v->audit, &(struct audit_request){
+		.host = prov_hosts[m->host].name, .method = m->method < METHODS ? prov_method_str[m->method] : NULL, .path = m->path,
+		.cred = m->kind < PH_KINDS ? ph_kind_str[m->kind] : NULL, .verdict = m->code ? "refuse" : "answer",
+		.code = refusal_code_str[m->code], .status = m->status, .up = m->up, .down = m->down, .ms = m->ms,
+		.probe = v->audit.probing });
+}
+
+static void message(struct vault *v, const void *msg, size_t n, int fd)
+{
+	struct net_renew renew;
+	struct net_note noted;
+	struct net_head h;
+
+	switch (gate_check(msg, n, fd >= 0)) {
+	case NET_DIAL:
+		memcpy(&h, msg, sizeof(h));
+		opens_dial(v, &h);
+		break;
+	case NET_RENEW:
+		memcpy(&renew, msg, sizeof(renew));
+		renewals_ask(v, &renew);
+		break;
+	case NET_NOTE:
+		memcpy(&noted, msg, sizeof(noted));
+		note(v, &noted);
+		break;
+	case HTTPMSG_REQUEST:
+		exchange_begin(v, msg, n, TAKE_FD(fd));
+		break;
+	default:
+		vault_end(v, "gate broke the rules of the protocol");
+	}
+	close_p(&fd);
+}
+
+void from_gate(struct vault *v, uint32_t events)
+{
+	static _Alignas(8) uint8_t msg[HTTPMSG_MAX];
+
+	if (events & EPOLLOUT)
+		link_flush(v, &v->gate);
+	for (int i = 0; i < AT_ONCE && !v->ended; i++) {
+		int fd;
+		ssize_t k = fd_recv(NET_FD_TO_GATE, msg, sizeof(msg), &fd, 1);
+
+		if (k == -EAGAIN)
+			return;
+		if (k <= 0)
+			vault_end(v, k == 0 || k == -ECONNRESET ? "gate is gone" : "gate broke the rules of the protocol");
+		else
+			message(v, msg, (size_t)k, TAKE_FD(fd));
+		close_p(&fd);
+	}
+}

@@ -1,0 +1,334 @@
+#include "vault/logins.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/str.h"
+#include "vault/echo.h"
+
+#define SOURCES (SOURCE_OPENCODE + 1)
+#define ENV_LOOK_NS (20 * MS)
+#define SET_NS (300 * NS) /* a set is made anew so often, for what it need not look for any more */
+
+struct login_file {
+	struct source s;
+	const struct vault_source *cfg; /* NULL: not lent */
+	int last;			/* of source_look(), and its reason: for the log */
+	const char *why;
+};
+
+/* Secrets that belong together: an answer of one is looked through for all. */
+struct needles {
+	struct echo_set *set;
+	struct echo *log; /* over the same set */
+	uint64_t generation;
+	int64_t made;
+};
+
+struct logins {
+	struct login_file file[SOURCES];
+	struct secret env[PH_KINDS];
+	struct {
+		uint8_t *p; /* in the arena; NULL: nothing comes any more */
+		size_t n;
+		int fd;
+	} pipe[PH_KINDS];
+	struct needles needles[PROVS];
+};
+
+/* For the filter of the log, which has no argument. */
+static struct logins *the_logins;
+
+static const struct {
+	enum prov prov; /* whose needles */
+	int source;	/* enum source_kind; -1: environment alone */
+} kinds[PH_KINDS] = {
+	[PH_CLAUDE_A] = { PROV_ANTHROPIC, SOURCE_ANTHROPIC },
+	[PH_CLAUDE_R] = { PROV_ANTHROPIC, SOURCE_ANTHROPIC },
+	[PH_ANTHROPIC_OAT] = { PROV_ANTHROPIC, -1 },
+	[PH_ANTHROPIC_AT] = { PROV_ANTHROPIC, -1 },
+	[PH_ANTHROPIC_KEY] = { PROV_ANTHROPIC, -1 },
+	[PH_CODEX_A] = { PROV_OPENAI, SOURCE_OPENAI },
+	[PH_CODEX_R] = { PROV_OPENAI, SOURCE_OPENAI },
+	[PH_CODEX_ID] = { PROV_OPENAI, SOURCE_OPENAI },
+	[PH_CODEX_KEY] = { PROV_OPENAI, SOURCE_OPENAI },
+	[PH_OPENCODE_A] = { PROV_OPENAI, SOURCE_OPENAI },
+	[PH_OPENCODE_R] = { PROV_OPENAI, SOURCE_OPENAI },
+	[PH_OPENCODE_ID] = { PROV_OPENAI, SOURCE_OPENAI },
+	[PH_OPENAI_KEY] = { PROV_OPENAI, -1 },
+	/* Copilot's token is often gh's. */
+	[PH_GH] = { PROV_GITHUB, -1 },
+	[PH_COPILOT] = { PROV_GITHUB, -1 },
+	[PH_ZAI] = { PROV_OPENCODE, SOURCE_OPENCODE },
+	[PH_ZAI_CP] = { PROV_OPENCODE, SOURCE_OPENCODE },
+	[PH_ZHIPU] = { PROV_OPENCODE, SOURCE_OPENCODE },
+	[PH_ZHIPU_CP] = { PROV_OPENCODE, SOURCE_OPENCODE },
+	[PH_KIMI] = { PROV_OPENCODE, SOURCE_OPENCODE },
+	[PH_MOONSHOT] = { PROV_OPENCODE, SOURCE_OPENCODE },
+	[PH_MOONSHOT_CN] = { PROV_OPENCODE, SOURCE_OPENCODE },
+};
+
+static const enum prov source_prov[SOURCES] = {
+	[SOURCE_ANTHROPIC] = PROV_ANTHROPIC, [SOURCE_OPENAI] = PROV_OPENAI, [SOURCE_OPENCODE] = PROV_OPENCODE,
+};
+
+/* Whether the file that was opened lies in no folder that a guest can write: each folder above it is compared. */
+static bool lies_well(int fd, void *arg)
+{
+	const struct vault_source *cfg = arg;
+	char link[32], path[PATH_MAX];
+	struct stat st;
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n <= 0 || (size_t)n == sizeof(path) - 1 || path[0] != '/')
+		return false;
+	for (size_t i = (size_t)n; i-- > 0;) {
+		if (path[i] != '/')
+			continue;
+		path[i > 0 ? i : 1] = '\0';
+		if (stat(path, &st) < 0)
+			return false;
+		for (size_t g = 0; g < cfg->n_guards; g++)
+			if (st.st_dev == cfg->guards[g].dev && st.st_ino == cfg->guards[g].ino)
+				return false;
+	}
+	return true;
+}
+
+int logins_open(struct vault *v, struct err *err)
+{
+	struct logins *l = v->logins = the_logins = xcalloc(1, sizeof(*l));
+	bool any = v->cfg.n_sources > 0;
+	int r;
+
+	for (int k = 0; k < PH_KINDS; k++)
+		any |= v->cfg.env_fd[k] >= 0;
+	for (int k = 0; k < PH_KINDS; k++)
+		l->pipe[k].fd = v->cfg.env_fd[k];
+	r = any ? secret_arena_open(SECRET_ARENA, err) : 0;
+	if (r < 0)
+		return r;
+	r = secret_hide_process();
+	if (r < 0)
+		return err_set(err, r, "this process cannot be hidden: %s; no login is lent", strerror(-r));
+	for (size_t i = 0; i < v->cfg.n_sources; i++) {
+		const struct vault_source *cfg = &v->cfg.sources[i];
+		struct login_file *f = &l->file[cfg->kind];
+
+		f->cfg = cfg;
+		source_init(&f->s, cfg->kind, cfg->fd, cfg->name, getuid());
+		f->s.may = cfg->n_guards > 0 ? lies_well : NULL;
+		f->s.arg = (void *)(uintptr_t)cfg; /* read only by lies_well() */
+	}
+	for (int k = 0; k < PH_KINDS; k++) {
+		if (l->pipe[k].fd < 0)
+			continue;
+		l->pipe[k].p = secret_alloc(SECRET_MAX);
+		if (!l->pipe[k].p || fd_nonblock(l->pipe[k].fd, true) < 0)
+			return err_set(err, -ENOMEM, "no memory for the logins of the environment; raise its limit (ulimit -l)");
+	}
+	return 0;
+}
+
+int logins_watch(struct vault *v)
+{
+	int r = 0;
+
+	for (int k = 0; k < PH_KINDS && r == 0; k++)
+		if (v->logins->pipe[k].p)
+			r = ev_watch(&v->ev, v->logins->pipe[k].fd, EPOLLIN, EV_LOGIN, (uint16_t)k, 0);
+	return r;
+}
+
+static void forget_needles(struct needles *n)
+{
+	echo_set_put(n->set);
+	echo_free(n->log);
+	*n = (struct needles){ 0 };
+}
+
+static struct login_file *file_of(struct logins *l, enum prov prov)
+{
+	for (int i = 0; i < SOURCES; i++)
+		if (source_prov[i] == prov && l->file[i].cfg)
+			return &l->file[i];
+	return NULL;
+}
+
+/* The set as of now. False: no memory. */
+static bool make_needles(struct vault *v, enum prov prov)
+{
+	struct logins *l = v->logins;
+	struct needles *n = &l->needles[prov];
+	struct login_file *f = file_of(l, prov);
+	struct span s[ECHO_NEEDLES_MAX];
+	size_t count = 0;
+
+	static_assert(SOURCE_NEEDLES_MAX + 3 <= ECHO_NEEDLES_MAX, "three secrets of the environment at most are of one provider");
+	if (n->set && n->generation == (f ? f->s.generation : 0) && v->now - n->made < SET_NS)
+		return true;
+	forget_needles(n);
+	for (int k = 0; k < PH_KINDS; k++)
+		if (kinds[k].prov == prov && l->env[k].n > 0)
+			s[count++] = secret_span(&l->env[k]);
+	if (f)
+		count += source_needles(&f->s, v->now / MS, s + count, ECHO_NEEDLES_MAX - count);
+	n->set = echo_set_new(s, count);
+	n->log = n->set ? echo_new(n->set) : NULL;
+	n->generation = f ? f->s.generation : 0;
+	n->made = v->now;
+	if (n->log)
+		return true;
+	forget_needles(n);
+	return false;
+}
+
+void logins_event(struct vault *v, uint16_t kind)
+{
+	struct logins *l = v->logins;
+	size_t n;
+	ssize_t k;
+	int r;
+
+	if (kind >= PH_KINDS || !l->pipe[kind].p)
+		return;
+	n = l->pipe[kind].n;
+	k = read(l->pipe[kind].fd, l->pipe[kind].p + n, SECRET_MAX - n);
+	if (k > 0)
+		l->pipe[kind].n += (size_t)k;
+	if ((k < 0 && (errno == EAGAIN || errno == EINTR)) || (k > 0 && n + (size_t)k < SECRET_MAX))
+		return;
+	ev_unwatch(&v->ev, l->pipe[kind].fd);
+	close_p(&l->pipe[kind].fd);
+	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &l->env[kind]) : -EBADMSG;
+	if (r < 0 && r != -ENOENT)
+		log_warn("login %s: what came from the environment is no token; requests with it get 503", ph_kind_str[kind]);
+	secret_free(TAKE_PTR(l->pipe[kind].p));
+	forget_needles(&l->needles[kinds[kind].prov]);
+	(void)make_needles(v, kinds[kind].prov);
+}
+
+/* Says so when it changed. */
+static int look(struct vault *v, struct login_file *f)
+{
+	const char *prov = prov_str[source_prov[f->s.kind]];
+	int r;
+
+	vault_files_as(true);
+	r = source_look(&f->s, v->now / MS);
+	vault_files_as(false);
+	/* Before anything of the new content can reach the log. */
+	(void)make_needles(v, source_prov[f->s.kind]);
+	if (r == -EAGAIN || (r == f->last && (r == 0 || f->s.why == f->why)))
+		return r;
+	if (r == 0 && f->last < 0)
+		log_info("login %s: can be used again", prov);
+	else if (r == -ENOENT)
+		log_warn("login %s: signed out on the host; requests with it get 503 until it is back", prov);
+	else if (r < 0)
+		log_warn("login %s: the host's file cannot be used: %s; requests with it get 503", prov,
+			 f->s.why ? f->s.why : strerror(-r));
+	f->last = r;
+	f->why = f->s.why;
+	return r;
+}
+
+int logins_get(struct vault *v, enum ph_kind kind, struct cred *ret, int64_t *ret_at)
+{
+	struct logins *l = v->logins;
+	struct login_file *f = kinds[kind].source < 0 ? NULL : &l->file[kinds[kind].source];
+	struct cred c = { .prov = PROVS };
+	int r;
+
+	if (l->pipe[kind].p) {
+		*ret_at = v->now + ENV_LOOK_NS;
+		return -EAGAIN;
+	}
+	c.secret = secret_span(&l->env[kind]);
+	if (c.secret.n == 0 && f && f->cfg) {
+		const struct login *login = &f->s.login;
+
+		r = look(v, f);
+		if (r < 0) {
+			*ret_at = f->s.retry_at * MS;
+			return r;
+		}
+		c.generation = f->s.generation;
+		if (kind == PH_CODEX_KEY)
+			c.secret = secret_span(&login->key);
+		else if (kinds[kind].source == SOURCE_OPENCODE)
+			c.secret = secret_span(&f->s.keys.key[kind]);
+		else if (login->info.mode == LOGIN_ANTHROPIC || login->info.mode == LOGIN_CHATGPT) {
+			c.secret = secret_span(&login->access);
+			c.account = span_str(login->info.account_id);
+			c.prov = source_prov[f->s.kind];
+		}
+	}
+	if (c.secret.n == 0)
+		return -ENOENT;
+	*ret = c;
+	return 0;
+}
+
+const struct source *logins_source(struct vault *v, enum prov prov, int *ret_look)
+{
+	struct login_file *f = &v->logins->file[prov == PROV_ANTHROPIC ? SOURCE_ANTHROPIC : SOURCE_OPENAI];
+
+	if (!f->cfg)
+		return NULL;
+	*ret_look = look(v, f);
+	return &f->s;
+}
+
+bool logins_renewable(const struct vault *v, enum prov prov)
+{
+	const struct login_file *f = &v->logins->file[prov == PROV_ANTHROPIC ? SOURCE_ANTHROPIC : SOURCE_OPENAI];
+
+	return f->cfg && f->cfg->program;
+}
+
+struct echo_set *logins_needles(struct vault *v, enum ph_kind kind)
+{
+	enum prov prov = kinds[kind].prov;
+
+	return make_needles(v, prov) ? echo_set_get(v->logins->needles[prov].set) : NULL;
+}
+
+int64_t logins_tick(struct vault *v)
+{
+	struct logins *l = v->logins;
+	int64_t next = -1;
+
+	for (int i = 0; i < SOURCES; i++) {
+		struct source *s = &l->file[i].s;
+		struct span needles[SOURCE_NEEDLES_MAX];
+		int64_t until = -1;
+
+		for (size_t k = 0; k < SOURCE_OLD_MAX; k++)
+			if (s->old[k].s.n > 0)
+				until = sooner(until, s->old[k].until);
+		if (until < 0 || until * MS > v->now) {
+			next = sooner(next, until < 0 ? -1 : until * MS);
+			continue;
+		}
+		(void)source_needles(s, v->now / MS, needles, ARRAY_SIZE(needles)); /* wipes */
+		forget_needles(&l->needles[source_prov[i]]);
+		next = sooner(next, v->now + NS);
+	}
+	return next;
+}
+
+void logins_redact(char *line, size_t n)
+{
+	for (int p = 0; the_logins && p < PROVS; p++)
+		if (the_logins->needles[p].log)
+			echo_whole(the_logins->needles[p].log, (uint8_t *)line, n);
+}

@@ -1,0 +1,1093 @@
+#!/usr/bin/env python3
+"""The real agent-vm-gate with its sandbox on, and everything around it played (credentials pages 5 to 7, network page 3.6)."""
+import array
+import base64
+import os
+import select
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+import gatetest
+import xch
+from gatetest import ALL, Client, Gate, bits, config, converse, placeholder, rec
+
+ANTHROPIC, OPENAI, CHATGPT = "api.anthropic.com", "api.openai.com", "chatgpt.com"
+
+
+def messages(body=b"{}", fields=b"", host=b"api.anthropic.com"):
+    return (b"POST /v1/messages HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n%sContent-Length: %d\r\n\r\n%s" %
+            (host, placeholder("claude-a").encode(), fields, len(body), body))
+
+
+MODELS = b"GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\n\r\n"
+DENIED = (b"POST /v1/vaults/x HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer " + placeholder("claude-a").encode() +
+          b"\r\nContent-Length: %d\r\n\r\n")
+UPGRADE = (b"GET /backend-api/codex/responses HTTP/1.1\r\nHost: chatgpt.com\r\nAuthorization: Bearer " +
+           placeholder("codex-a").encode() + b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+
+
+def hello(name, alpn=("http/1.1",)):
+    """A ClientHello as OpenSSL writes it."""
+    ctx = ssl.create_default_context()
+    ctx.set_alpn_protocols(list(alpn))
+    if name is None:
+        ctx.check_hostname = False
+    out = ssl.MemoryBIO()
+    o = ctx.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
+    try:
+        o.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return out.read()
+
+
+def with_extension(record, kind, data):
+    """The same hello with one extension more."""
+    h = bytearray(record[9:])
+    at = 2 + 32
+    at += 1 + h[at]
+    at += 2 + int.from_bytes(h[at:at + 2], "big")
+    at += 1 + h[at]
+    ext = struct.pack("!HH", kind, len(data)) + data
+    n = int.from_bytes(h[at:at + 2], "big") + len(ext)
+    h[at:at + 2] = n.to_bytes(2, "big")
+    h += ext
+    return record[:3] + (len(h) + 4).to_bytes(2, "big") + b"\1" + len(h).to_bytes(3, "big") + bytes(h)
+
+
+class Case(unittest.TestCase):
+    def gate(self, *a, **kw):
+        g = Gate(*a, **kw)
+        self.addCleanup(g.close)
+        return g
+
+    def client(self, g, host=ANTHROPIC, **kw):
+        c = g.tls(host, **kw)
+        self.addCleanup(c.close)
+        return Client(c)
+
+    def reset(self, g, flow, timeout=20):
+        m = g.from_wire.get(xch.RESET, timeout=timeout)
+        self.assertEqual(m[1:3], flow)
+
+    def works(self, g):
+        """An honest request on a new connection."""
+        k = self.client(g)
+        k.sock.sendall(messages(b"{}"))
+        x = g.exchange()
+        x.read_body()
+        x.answer(200, [], b"fine")
+        x.close()
+        self.assertEqual(k.response().body, b"fine")
+        k.sock.close()
+
+
+class Start(Case):
+    def ends(self, said, **kw):
+        g = Gate(ready=False, **kw)
+        while (m := g.hear())[0] == xch.CTL_CA:
+            pass
+        self.assertEqual(m[0], xch.CTL_ERROR, m)
+        self.assertIn(said, m.decode("latin-1"))
+        self.assertEqual(g.wait(), 1)
+        for s in (g.control, g.wire, g.vault):
+            s.close()
+
+    def test_the_lists_of_the_tests_are_those_of_the_program(self):
+        xch.check_tables(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+
+    def test_a_configuration_that_cannot_be_is_refused(self):
+        whole = config()
+        for cfg in (b"x", whole + rec(9, b""), whole + rec(1, bytes(32)), rec(1, bytes(31)) + whole[38:], whole[38:],
+                    whole + rec(3, rec(5, 9) + rec(6, 2)), whole + rec(3, rec(5, 0) + rec(6, 1 << 4)), config(lent=1 << 40),
+                    rec(1, bytes(32)) + rec(2, 0) + rec(4, "a\nb"), rec(1, bytes(32)) + rec(2, 0) + rec(4, "")):
+            with self.subTest(cfg=cfg[-40:]):
+                self.ends("configuration of the gate", cfg=cfg)
+
+    def test_it_ends_with_those_around_it(self):
+        for who, code in (("control", 0), ("wire", 1), ("vault", 1)):
+            with self.subTest(who=who):
+                g = Gate()
+                getattr(g, who).close()
+                self.assertEqual(g.wait(), code)
+                for s in (g.control, g.wire, g.vault):
+                    s.close()
+
+
+class Certificates(Case):
+    def text(self, der, *what):
+        r = subprocess.run(["openssl", "x509", "-inform", "DER", "-noout", *what], input=der, capture_output=True, check=True)
+        return r.stdout.decode()
+
+    def test_the_root(self):
+        g = self.gate(cfg=config(session="project-1"))
+        t = self.text(g.ca_der, "-text")
+        self.assertIn("Subject: CN = agent-vm project-1", t)
+        self.assertRegex(t, r"Basic Constraints: critical\s+CA:TRUE, pathlen:0")
+        self.assertRegex(t, r"Key Usage: critical\s+Certificate Sign, CRL Sign\n")
+        self.assertIn("NIST CURVE: P-256", t)
+        self.assertIn("ecdsa-with-SHA256", t)
+        other = self.gate()
+        self.assertNotEqual(g.ca_der, other.ca_der)
+
+    def test_a_leaf_is_for_one_name_and_in_force(self):
+        g = self.gate()
+        c, d = g.tls(ANTHROPIC), g.tls(OPENAI)
+        again = g.tls(ANTHROPIC)
+        der = c.getpeercert(True)
+        t = self.text(der, "-text")
+        self.assertRegex(t, r"Subject Alternative Name: \n\s+DNS:api.anthropic.com\n")
+        self.assertRegex(t, r"Basic Constraints: critical\s+CA:FALSE")
+        self.assertRegex(t, r"Key Usage: critical\s+Digital Signature\n")
+        self.assertRegex(t, r"Extended Key Usage: \n\s+TLS Web Server Authentication\n")
+        self.assertEqual(t.count("DNS:"), 1)
+        self.assertEqual(der, again.getpeercert(True))
+        self.assertNotEqual(self.text(der, "-serial"), self.text(d.getpeercert(True), "-serial"))
+        began = ssl.cert_time_to_seconds(c.getpeercert()["notBefore"])
+        self.assertLess(abs(time.time() - 3600 - began), 60)
+        ends = ssl.cert_time_to_seconds(c.getpeercert()["notAfter"])
+        self.assertLess(ends - began, 398 * 86400)
+        with tempfile.NamedTemporaryFile() as root, tempfile.NamedTemporaryFile() as leaf:
+            root.write(ssl.DER_cert_to_PEM_cert(g.ca_der).encode())
+            leaf.write(ssl.DER_cert_to_PEM_cert(der).encode())
+            root.flush(), leaf.flush()
+            subprocess.run(["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", ANTHROPIC, "-CAfile",
+                            root.name, leaf.name], check=True, stdout=subprocess.DEVNULL)
+        for s in (c, d, again):
+            s.close()
+
+    def test_who_does_not_trust_the_root_gets_nothing(self):
+        g = self.gate()
+        with self.assertRaises(ssl.SSLCertVerificationError):
+            g.tls(ANTHROPIC, ctx=ssl.create_default_context())
+        self.works(g)
+
+
+class Tls(Case):
+    def test_versions(self):
+        g = self.gate()
+        for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
+            ctx = g.trust()
+            ctx.minimum_version = ctx.maximum_version = version
+            with g.tls(ANTHROPIC, ctx=ctx) as c:
+                self.assertEqual(c.version(), name)
+        ctx = g.trust()
+        ctx.set_ciphers("DEFAULT:@SECLEVEL=0")
+        ctx.minimum_version = ctx.maximum_version = ssl.TLSVersion.TLSv1_1
+        with self.assertRaises(ssl.SSLError) as e:
+            g.tls(ANTHROPIC, ctx=ctx)
+        self.assertIn("protocol version", str(e.exception))
+
+    def test_what_the_guest_offers_first_and_the_host_allows(self):
+        g = self.gate()
+        for host, offers, got in ((ANTHROPIC, ["h2", "http/1.1"], "h2"), (ANTHROPIC, ["http/1.1", "h2"], "http/1.1"),
+                                  (ANTHROPIC, ["x", "h2"], "h2"), ("api.github.com", ["h2", "http/1.1"], "http/1.1"),
+                                  ("api.github.com", ["h2"], None), (ANTHROPIC, ["spdy/3"], None), (ANTHROPIC, [], None)):
+            with g.tls(host, alpn=offers) as c:
+                self.assertEqual(c.selected_alpn_protocol(), got, (host, offers))
+
+    def test_no_session_is_taken_up_again(self):
+        g = self.gate()
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            ctx = g.trust()
+            ctx.minimum_version = ctx.maximum_version = version
+            c = g.tls(ANTHROPIC, ctx=ctx)
+            c.sendall(b"X / HTTP/1.1\r\nHost: api.anthropic.com\r\n\r\n")
+            self.assertEqual(Client(c).response().status, 405)
+            self.assertFalse(c.session is not None and c.session.has_ticket)
+            flow, s = g.stream()
+            again = ctx.wrap_socket(s, server_hostname=ANTHROPIC, session=c.session)
+            self.assertFalse(again.session_reused)
+            c.close(), again.close()
+
+    def test_key_updates_without_end_end_the_connection(self):
+        g = self.gate()
+        flow, s = g.stream()
+        p = subprocess.Popen(["openssl", "s_client", "-quiet", "-connect", "x:1"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL) if False else None
+        self.assertIsNone(p)
+        # s_client sends a key update for each line "k"; it wants a TCP port, so bytes go through one.
+        with Front(g) as f:
+            cmd = ["openssl", "s_client", "-connect", f"127.0.0.1:{f.port}", "-servername", ANTHROPIC, "-tls1_3"]
+            p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            try:
+                for _ in range(400):
+                    p.stdin.write(b"k\n")
+                    p.stdin.flush()
+                    time.sleep(0.002)
+            except BrokenPipeError:
+                pass
+            try:
+                p.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+                self.fail("400 key updates and still there")
+        s.close()
+        self.works(g)
+
+
+class Front:
+    """A TCP port whose connections are streams of the guest, for programs that want one."""
+
+    def __init__(self, gate, port=443):
+        self.g, self.to = gate, port
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.port = self.s.getsockname()[1]
+        self.lock = threading.Lock()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.s.shutdown(socket.SHUT_RDWR)
+        self.s.close()
+
+    def accept(self):
+        try:
+            while True:
+                c, _ = self.s.accept()
+                with self.lock:
+                    _, pair = self.g.stream(self.to)
+                pair.settimeout(None)
+                for a, b in ((c, pair), (pair, c)):
+                    threading.Thread(target=self.pump, args=(a, b), daemon=True).start()
+        except OSError:
+            pass
+
+    @staticmethod
+    def pump(a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            for s in (a, b):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+
+class Aside(Case):
+    """Streams that are not ours to judge."""
+
+    def aside(self, g, flow, sent, pair, more=b"", port=443):
+        """DIAL, HOLD, HELD, HANDOVER; returns what the service got before wire takes over, and its socket."""
+        m = g.from_vault.get(xch.DIAL)
+        self.assertEqual(m[1:3], flow)
+        service = socket.create_server(("127.0.0.1", 0))
+        dialled = socket.create_connection(service.getsockname())
+        far, _ = service.accept()
+        service.close()
+        xch.raw_send(g.vault, xch.net_dialled(*flow, xch.CONNECTED), [dialled.fileno()])
+        m = g.from_wire.get(xch.HOLD)
+        self.assertEqual(m[1:3], flow)
+        # What wire wrote until it was told to hold.
+        if more:
+            pair.sendall(more)
+        xch.raw_send(g.wire, xch.net_held(*flow, len(sent) + len(more)))
+        m = g.from_wire.get(xch.HANDOVER)
+        self.assertEqual(m[1:3], flow)
+        handed = socket.socket(fileno=m[4])
+        self.assertEqual(handed.getsockname(), dialled.getsockname())
+        dialled.close()
+        handed.sendall(b"END")
+        handed.shutdown(socket.SHUT_WR)
+        far.settimeout(20)
+        got = b""
+        while piece := far.recv(65536):
+            got += piece
+        self.assertEqual(got, sent + more + b"END")
+        self.assertEqual(pair.recv(1), b"")  # gate is through with the pair
+        handed.close(), far.close()
+
+    def test_another_name(self):
+        g = self.gate()
+        for name in ("example.org", "anthropic.com", "xapi.anthropic.com", "api.anthropic.com.evil.example"):
+            flow, s = g.stream()
+            h = hello(name)
+            s.sendall(h)
+            self.aside(g, flow, h, s)
+        self.works(g)
+
+    def test_a_host_that_nothing_is_lent_for(self):
+        g = self.gate(lent=bits("codex-a", "codex-r", "codex-id"))
+        flow, s = g.stream()
+        h = hello(ANTHROPIC)
+        s.sendall(h)
+        self.aside(g, flow, h, s)
+        g.tls(CHATGPT).close()
+
+    def test_hello_in_pieces_and_bytes_behind_it(self):
+        g = self.gate()
+        h = hello("example.org") + os.urandom(300)
+        for cuts in ([1], [3, 5], list(range(1, 52)), [len(h) - 301]):
+            flow, s = g.stream()
+            at = 0
+            for c in cuts + [len(h)]:
+                s.sendall(h[at:c])
+                at = c
+                time.sleep(0.001)
+            self.aside(g, flow, h, s, os.urandom(100_000))
+
+    def test_more_than_the_pair_holds(self):
+        """wire may have written all that the pair takes; the service reads it late."""
+        g = self.gate()
+        flow, s = g.stream()
+        h = hello("example.org")
+        s.sendall(h)
+        g.from_vault.get(xch.DIAL)
+        a, b = socket.socketpair()
+        for x in (a, b):
+            x.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        xch.raw_send(g.vault, xch.net_dialled(*flow, xch.CONNECTED), [b.fileno()])
+        g.from_wire.get(xch.HOLD)
+        s.setblocking(False)
+        more = b""
+        try:
+            while True:
+                piece = os.urandom(5000)
+                more += piece[:s.send(piece)]
+        except BlockingIOError:
+            pass
+        self.assertGreater(len(more), 50_000)
+        xch.raw_send(g.wire, xch.net_held(*flow, len(h) + len(more)))
+        self.assertTrue(g.from_wire.none(xch.HANDOVER, wait=0.3))
+        self.works(g)  # nothing waits for a slow service
+        a.settimeout(20)
+        got = b""
+        while len(got) < len(h) + len(more):
+            got += a.recv(3000)
+        m = g.from_wire.get(xch.HANDOVER)
+        os.close(m[4])
+        b.close()
+        self.assertEqual(got, h + more)
+        self.assertEqual(a.recv(1), b"")
+        s.close(), a.close()
+
+    def test_a_guest_that_waits_for_the_server_to_speak(self):
+        g = self.gate()
+        flow, s = g.stream()
+        began = time.monotonic()
+        m = g.from_vault.get(xch.DIAL)
+        self.assertGreater(time.monotonic() - began, 0.8)
+        g.from_vault.queue.append(m)
+        self.aside(g, flow, b"", s, b"SSH-2.0-OpenSSH_9\r\n")
+
+    def test_other_protocols(self):
+        g = self.gate()
+        for data in (b"SSH-2.0-OpenSSH_9.2\r\n", b"\0\1\2\3", b"EHLO\r\n", b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                     b"\x80\x2e\1\0\2", b"A" * 70):
+            flow, s = g.stream()
+            s.sendall(data)
+            self.aside(g, flow, data, s)
+
+    def test_http_to_other_hosts(self):
+        g = self.gate()
+        for data in (b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\nHost: x\n\n",
+                     b"POST / HTTP/1.1\r\nHost: deb.debian.org:80\r\nContent-Length: 5\r\n\r\nhello"):
+            flow, s = g.stream(80)
+            for i in range(0, len(data), 7):
+                s.sendall(data[i:i + 7])
+                time.sleep(0.001)
+            self.aside(g, flow, data, s)
+
+    def test_a_guest_that_ends_at_once(self):
+        g = self.gate()
+        flow, s = g.stream()
+        s.shutdown(socket.SHUT_WR)
+        self.aside(g, flow, b"", s)
+        flow, s = g.stream()
+        s.sendall(hello("example.org")[:100])
+        s.shutdown(socket.SHUT_WR)
+        self.reset(g, flow)
+
+    def test_no_way_to_the_service(self):
+        g = self.gate()
+        for outcome, error in ((xch.FAILED, 111), (xch.REFUSED, 0)):
+            flow, s = g.stream()
+            s.sendall(hello("example.org"))
+            g.from_vault.get(xch.DIAL)
+            xch.raw_send(g.vault, xch.net_dialled(*flow, outcome, error))
+            self.reset(g, flow)
+
+    def test_a_guest_that_leaves_meanwhile(self):
+        g = self.gate()
+        for until in (xch.DIAL, xch.HOLD):
+            flow, s = g.stream()
+            s.sendall(hello("example.org"))
+            g.from_vault.get(xch.DIAL)
+            if until == xch.DIAL:
+                s.close()
+                time.sleep(0.1)
+            a, b = socket.socketpair()
+            xch.raw_send(g.vault, xch.net_dialled(*flow, xch.CONNECTED), [b.fileno()])
+            b.close()
+            if until == xch.HOLD:
+                g.from_wire.get(xch.HOLD)
+                s.close()
+            a.settimeout(20)
+            self.assertEqual(a.recv(1), b"")
+            a.close()
+        self.assertTrue(g.from_wire.none(xch.HANDOVER))
+        self.works(g)
+
+    def test_what_hides_a_bound_name_is_reset(self):
+        g = self.gate()
+        ech = with_extension(hello(ANTHROPIC), 0xFE0D, b"\0" * 20)
+        for data in (ech, b"\x16\3\1\x40\1" + b"\1" * 100, b"\x16\3\1\0\4\2\0\0\0", b"\x16\3\1\0\4\1\0\x40\1"):
+            flow, s = g.stream()
+            s.sendall(data)
+            self.reset(g, flow)
+            self.assertEqual(s.recv(1), b"")
+        # The same towards another name is nobody's business.
+        other = with_extension(hello("example.org"), 0xFE0D, b"\0" * 20)
+        flow, s = g.stream()
+        s.sendall(other)
+        self.aside(g, flow, other, s)
+
+    def test_at_an_address_of_an_inspected_name_nothing_nameless_passes(self):
+        g = self.gate()
+        for port, data in ((443, hello(None)), (443, b"SSH-2.0-x\r\n"), (80, b"\0\1\2\3"), (80, b"GET\r\n\r\n")):
+            flow, s = g.stream(port, tied=1)
+            s.sendall(data)
+            self.reset(g, flow)
+        for port, data in ((443, hello("example.org")), (2525, b"\0\1\2\3"), (80, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")):
+            flow, s = g.stream(port, tied=1)
+            s.sendall(data)
+            self.aside(g, flow, data, s)
+        flow, s = g.stream(443, tied=1)
+        began = time.monotonic()
+        self.reset(g, flow)
+        self.assertGreater(time.monotonic() - began, 9)
+
+    def test_an_unfinished_hello_is_reset_after_ten_seconds(self):
+        g = self.gate()
+        flow, s = g.stream()
+        s.sendall(hello(ANTHROPIC)[:100])
+        flow2, c = g.stream()
+        c.sendall(hello(ANTHROPIC))  # and never more
+        began = time.monotonic()
+        got = {g.from_wire.get(xch.RESET)[1:3] for _ in range(2)}
+        self.assertEqual(got, {flow, flow2})
+        self.assertGreater(time.monotonic() - began, 9)
+
+    def test_512_may_be_undecided(self):
+        g = self.gate()
+        held = [g.stream(443, tied=1) for _ in range(520)]
+        last = [g.from_wire.get(xch.RESET)[1:3] for _ in range(8)]
+        self.assertEqual(sorted(last), sorted(f for f, _ in held[512:]))
+        for _, s in held:
+            s.close()
+        time.sleep(0.2)
+        self.works(g)
+
+
+class InClear(Case):
+    def test_get_is_sent_to_https_and_the_rest_is_refused(self):
+        g = self.gate()
+        for head, status, code in ((b"GET /v1/models?a=b HTTP/1.1\r\n", 301, None), (b"HEAD / HTTP/1.1\r\n", 301, None),
+                                   (b"POST /v1/messages HTTP/1.1\r\nContent-Length: 5\r\n", 403, "host"),
+                                   (b"TRACE / HTTP/1.1\r\n", 405, "method")):
+            _, s = g.stream(80)
+            s.sendall(head + b"Host: api.anthropic.com\r\nAuthorization: Bearer " + placeholder("claude-a").encode() +
+                      b"\r\n\r\nhelloGET / HTTP/1.1\r\n")
+            k = Client(s)
+            r = k.response(head.startswith(b"HEAD"))
+            self.assertEqual((r.status, r.get("x-sandbox-policy")), (status, code))
+            if status == 301:
+                self.assertEqual(r.get("location"), "https://api.anthropic.com" + head.split()[1].decode())
+            self.assertTrue(k.ended())
+            n = g.note()
+            self.assertEqual((n.status, n.code, n.host), (status, code or "none", ANTHROPIC))
+            s.close()
+        self.assertTrue(g.from_vault.none(xch.REQUEST, xch.DIAL))
+
+
+class Http1(Case):
+    def test_request_and_answer(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b'{"a":1}'))
+        x = g.exchange()
+        self.assertEqual((x.request.host, x.request.method, x.request.path), (ANTHROPIC, "POST", "/v1/messages"))
+        self.assertEqual((x.request.creds, x.request.flags & xch.H2), ([("claude-a", "bearer")], 0))
+        self.assertEqual(x.read_body(), b'{"a":1}')
+        x.answer(200, [("content-type", "application/json"), ("Connection", "close"), ("Transfer-Encoding", "gzip"),
+                       ("content-length", "99")], b'{"b":2}')
+        r = k.response()
+        self.assertEqual((r.status, r.body, r.get("content-type"), r.get("content-length")),
+                         (200, b'{"b":2}', "application/json", "7"))
+        self.assertIsNone(r.get("connection") or r.get("transfer-encoding"))
+        x.close()
+        # The connection is kept.
+        k.sock.sendall(MODELS)
+        x = g.exchange()
+        self.assertEqual((x.request.path, x.request.creds, x.read_body()), ("/v1/models", [], b""))
+        x.answer(200, [], b"one ", stream=True, trailers=[("grpc-status", "0"), ("content-length", "4")])
+        r = k.response()
+        self.assertEqual((r.body, r.trailers), (b"one ", [("grpc-status", "0")]))
+
+    def test_answers_without_a_body(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(MODELS.replace(b"GET", b"HEAD"))
+        x = g.exchange()
+        x.answer(200, [("content-length", "12345")], None)
+        r = k.response(True)
+        self.assertEqual((r.status, r.get("content-length")), (200, "12345"))
+        for status, length in ((204, None), (304, "7")):
+            k.sock.sendall(MODELS)
+            x = g.exchange()
+            x.answer(status, [("content-length", "7")], None)
+            r = k.response()
+            self.assertEqual((r.status, r.get("content-length"), r.get("transfer-encoding")), (status, length, None))
+        k.sock.sendall(MODELS)
+        g.exchange().answer(200, [], None)
+        self.assertEqual(k.response().get("content-length"), "0")
+
+    def test_events_are_passed_on_at_once(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages())
+        x = g.exchange()
+        x.answer(200, [("content-type", "text/event-stream")], b"", stream=True, end=False)
+        self.assertEqual(k.head()[0], 200)
+        took = []
+        for i in range(50):
+            began = time.monotonic()
+            x.sock.sendall(xch.frame(xch.DATA, b"data: %d\n\n" % i))
+            n = int(k.line(), 16)
+            self.assertEqual(k.exact(n + 2), b"data: %d\n\n\r\n" % i)
+            took.append(time.monotonic() - began)
+        self.assertLess(sorted(took)[25], 0.005)
+        # And byte by byte, in the middle of a frame.
+        x.sock.sendall(struct.pack("<IB3x", 4, xch.DATA) + b"a")
+        self.assertEqual((k.line(), k.exact(3)), (b"1", b"a\r\n"))
+        x.sock.sendall(b"bcd" + xch.frame(xch.END))
+        self.assertEqual((k.line(), k.exact(5)), (b"3", b"bcd\r\n"))
+        self.assertEqual((k.line(), k.line()), (b"0", b""))
+
+    def test_one_request_at_a_time(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(MODELS + messages(b"two") + MODELS)
+        x = g.exchange()
+        self.assertTrue(g.from_vault.none(xch.REQUEST))
+        x.answer(200, [], b"1")
+        y = g.exchange()
+        self.assertEqual(y.read_body(), b"two")
+        self.assertTrue(g.from_vault.none(xch.REQUEST))
+        y.answer(200, [], b"2")
+        g.exchange().answer(200, [], b"3")
+        self.assertEqual([k.response().body for _ in range(3)], [b"1", b"2", b"3"])
+
+    def test_who_goes_on_sending_waits_in_its_own_buffer(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(MODELS)
+        g.exchange()
+        k.sock.settimeout(1)
+        sent = 0
+        with self.assertRaises((TimeoutError, socket.timeout)):
+            while sent < 4 << 20:
+                k.sock.sendall(b"x" * 16384)
+                sent += 16384
+        self.assertLess(sent, 1 << 20)
+
+    def test_expect_is_answered_by_us(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b"", b"Expect: 100-continue\r\n").replace(b"Content-Length: 0", b"Content-Length: 3"))
+        self.assertEqual(k.head()[0], 100)
+        x = g.exchange()
+        self.assertEqual(x.request.get("expect"), [])
+        k.sock.sendall(b"abc")
+        self.assertEqual(x.read_body(), b"abc")
+        x.answer(200, [], b"ok")
+        self.assertEqual(k.response().status, 200)
+        # A refusal comes in its place, and then the end: nobody knows whether a body follows.
+        k.sock.sendall(DENIED.replace(b"Content-Length", b"Expect: 100-continue\r\nContent-Length") % 3)
+        r = k.response()
+        self.assertEqual((r.status, r.get("connection")), (403, "close"))
+        self.assertTrue(k.ended())
+
+    def test_the_body_of_a_refused_request_is_dropped(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(DENIED % 200_000)
+        r = k.response()
+        self.assertEqual((r.status, r.get("x-sandbox-policy"), r.reason), (403, "path-denied", "refused by sandbox"))
+        k.sock.sendall(MODELS * 3)
+        k.sock.sendall(b"x" * (200_000 - 3 * len(MODELS)) + MODELS)
+        g.exchange().answer(200, [], b"ok")
+        self.assertEqual(k.response().body, b"ok")
+        self.assertTrue(g.from_vault.none(xch.REQUEST))
+        n = g.note()
+        self.assertEqual((n.method, n.path, n.status, n.code, n.kind), ("POST", "/v1/vaults/x", 403, "path-denied", "claude-a"))
+        # A long one is not heard out, a slow one neither.
+        k.sock.sendall(DENIED % 300_000)
+        self.assertEqual(k.response().get("connection"), "close")
+        self.assertTrue(k.ended())
+        k = self.client(g)
+        k.sock.sendall(DENIED % 5)
+        self.assertEqual(k.response().status, 403)
+        began = time.monotonic()
+        self.assertTrue(k.ended())
+        self.assertTrue(1.5 < time.monotonic() - began < 15)
+
+    def test_half_closed_guests_hear_their_answer(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b"x"))
+        socket.socket.shutdown(k.sock, socket.SHUT_WR)
+        x = g.exchange()
+        time.sleep(0.2)
+        x.answer(200, [], b"late")
+        self.assertEqual(k.response().body, b"late")
+        self.assertTrue(k.ended())
+
+    def test_a_body_that_is_cut_is_cut_for_vault(self):
+        g = self.gate()
+        for data in (messages(b"xy").replace(b"Content-Length: 2", b"Content-Length: 3"),
+                     messages(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n"):
+            k = self.client(g)
+            k.sock.sendall(data)
+            x = g.exchange()
+            socket.socket.shutdown(k.sock, socket.SHUT_WR)
+            with self.assertRaises(EOFError):
+                x.read_body()
+
+    def test_a_broken_chunk_is_refused_and_cut_for_vault(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n3;x\r\nabc\r\n0\r\n\r\n")
+        x = g.exchange()
+        r = k.response()
+        self.assertEqual((r.status, r.get("x-sandbox-policy")), (400, "framing"))
+        self.assertTrue(k.ended())
+        with self.assertRaises(EOFError):
+            x.read_body()
+
+    def test_trailers_of_a_request_are_dropped(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") +
+                       b"3\r\nabc\r\n0\r\nX-A: " + placeholder("claude-a").encode() + b"\r\n\r\n")
+        self.assertEqual(g.exchange().read_body(), b"abc")
+
+    def test_small_chunks_do_not_become_many_frames(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
+        x = g.exchange()
+        k.sock.sendall(b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
+        n, frames = 0, 0
+        time.sleep(0.3)
+        while (f := x.frames.next())[0] == xch.DATA:
+            n, frames = n + len(f[1]), frames + 1
+        self.assertEqual(n, 20_000)
+        self.assertLess(frames, 12_000)
+
+    def test_early_answer(self):
+        """The service answers before the body has ended: the guest hears it, and the rest is dropped."""
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b"x" * 1000).replace(b"Content-Length: 1000", b"Content-Length: 100000"))
+        x = g.exchange()
+        x.answer(413, [], b"too much")
+        x.close()
+        self.assertEqual(k.response().body, b"too much")
+        k.sock.sendall(b"x" * 99_000 + MODELS)
+        g.exchange().answer(200, [], b"next")
+        self.assertEqual(k.response().body, b"next")
+
+    def test_websocket(self):
+        g = self.gate()
+        k = self.client(g, CHATGPT)
+        frame = b"\x81\xfe\r\n\r\nAuthorization: Bearer " + placeholder("codex-a").encode() + b"\r\n\r\n"
+        k.sock.sendall(UPGRADE + frame)
+        x = g.exchange()
+        self.assertTrue(x.request.flags & xch.UPGRADE)
+        self.assertFalse(select.select([x.sock], [], [], 0.2)[0])  # nothing before a 101
+        x.sock.sendall(xch.frame(xch.ANSWER, xch.answer(101, [("Sec-WebSocket-Accept", "x")], xch.BODY_NONE)) + xch.data_frames(b"hi"))
+        status, _, fields = k.head()
+        self.assertEqual((status, dict(fields)["Upgrade"], dict(fields)["Sec-WebSocket-Accept"]), (101, "websocket", "x"))
+        self.assertEqual(k.exact(2), b"hi")
+        self.assertEqual(x.frames.next(), (xch.DATA, frame))
+        k.sock.sendall(MODELS)
+        self.assertEqual(x.frames.next(), (xch.DATA, MODELS))
+        # Each direction ends by itself.
+        socket.socket.shutdown(k.sock, socket.SHUT_WR)
+        self.assertEqual(x.frames.next(), (xch.END, b""))
+        x.sock.sendall(xch.data_frames(b"bye") + xch.frame(xch.END))
+        self.assertEqual(k.exact(3), b"bye")
+        self.assertTrue(k.ended())
+
+    def test_an_upgrade_that_the_service_declines(self):
+        g = self.gate()
+        k = self.client(g, CHATGPT)
+        k.sock.sendall(UPGRADE + MODELS.replace(b"api.anthropic.com", b"evil.example"))
+        g.exchange().answer(404, [], b"no")
+        self.assertEqual([k.response().status for _ in range(2)], [404, 421])
+
+    def test_close_is_kept(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(MODELS.replace(b"Host", b"Connection: close\r\nHost") + MODELS)
+        g.exchange().answer(200, [], b"ok")
+        r = k.response()
+        self.assertEqual((r.body, r.get("connection")), (b"ok", "close"))
+        self.assertTrue(k.ended())
+        self.assertTrue(g.from_vault.none(xch.REQUEST))
+
+
+class Vault(Case):
+    """What vault says is checked."""
+
+    def ask(self, g, **kw):
+        k = self.client(g, **kw)
+        k.sock.sendall(messages())
+        x = g.exchange()
+        x.read_body()
+        return k, x
+
+    def test_its_refusals_are_told_in_the_shape_of_the_host(self):
+        g = self.gate()
+        for code, status in (("credential-unavailable", 503), ("refresh-pending", 503), ("upstream", 502), ("upstream-framing", 502),
+                             ("encoding", 502), ("limit", 503), ("path-denied", 403)):
+            k, x = self.ask(g)
+            x.answer(status, [], None, code=code)
+            r = k.response()
+            self.assertEqual((r.status, r.get("x-sandbox-policy")), (status, code))
+            self.assertIn(b'{"type":"error","error":{"type":', r.body)
+            x.close()
+            # The connection goes on, and the record is vault's.
+            k.sock.sendall(MODELS)
+            g.exchange().answer(200, [], b"ok")
+            self.assertEqual(k.response().body, b"ok")
+        self.assertEqual(g.notes(), [])
+
+    def test_an_exchange_that_cannot_be_is_502(self):
+        g = self.gate()
+        for data in (b"", b"\0" * 8, xch.frame(xch.DATA, b"x"), xch.frame(xch.ANSWER, b"x" * 32), xch.frame(xch.END),
+                     xch.frame(xch.ANSWER, xch.answer(101)), xch.frame(xch.ANSWER, xch.answer(100)),
+                     xch.frame(xch.ANSWER, xch.answer(200, [("a b", "c")])), xch.frame(xch.ANSWER, xch.answer(200, [("a", "b\r\nc: d")])),
+                     xch.frame(xch.ANSWER, xch.answer(200, [("a", "b")] * 129)), struct.pack("<IB3x", 1 << 30, 3)):
+            k, x = self.ask(g)
+            x.sock.sendall(data)
+            x.close()
+            r = k.response()
+            self.assertEqual(r.status, 502, data)
+            self.assertIn(r.get("x-sandbox-policy"), ("upstream", "upstream-framing"))
+            self.assertEqual(g.note().status, 502)
+
+    def test_an_answer_that_is_cut_is_a_reset(self):
+        g = self.gate()
+        head = lambda *a, **kw: xch.frame(xch.ANSWER, xch.answer(*a, **kw))
+        for data in (head(200, body=xch.BODY_LENGTH, body_len=5) + xch.data_frames(b"abc"),
+                     head(200, body=xch.BODY_LENGTH, body_len=5) + xch.data_frames(b"abc") + xch.frame(xch.END),
+                     head(200, body=xch.BODY_LENGTH, body_len=2) + xch.data_frames(b"abc"),
+                     head(200, body=xch.BODY_STREAM) + xch.data_frames(b"abc"),
+                     head(200, body=xch.BODY_NONE) + xch.data_frames(b"abc"),
+                     head(204, body=xch.BODY_STREAM) + xch.data_frames(b"abc"),
+                     head(200, body=xch.BODY_STREAM) + xch.frame(xch.TRAILERS, b"xx"),
+                     head(200, body=xch.BODY_STREAM) + xch.frame(xch.TRAILERS) + xch.data_frames(b"a"),
+                     head(200, body=xch.BODY_STREAM) + head(200, body=xch.BODY_STREAM)):
+            k, x = self.ask(g)
+            x.sock.sendall(data)
+            x.close()
+            self.reset(g, k.sock.flow)
+            with self.assertRaises((EOFError, OSError)):
+                k.response()
+
+    def test_a_message_that_cannot_be_ends_the_session(self):
+        a, b = socket.socketpair()
+        fd = [a.fileno()]
+        peek = xch.net_peek(5, 7)
+        for data, fds in ((b"", ()), (b"x", ()), (xch.msg(0x99, 1, 1), ()), (peek, ()), (peek + b"x", fd), (peek[:-1] + b"\1", fd),
+                          (xch.net_peek(5, 7, tied=2), fd), (xch.msg(xch.DIAL, 1, 1), ()), (peek[:1] + b"\1" + peek[2:], fd),
+                          (xch.net_dialled(1, 1, xch.CONNECTED), ()), (xch.net_dialled(1, 1, xch.FAILED, 1), fd),
+                          (xch.net_dialled(1, 1, xch.INSPECT), ()), (xch.net_dialled(1, 1, xch.REFUSED, 3), ()),
+                          (xch.net_renewed(500, 1), ()), (xch.net_renewed(1, 1, scope='a"b'), ()),
+                          (xch.net_renewed(1, 1, "soon", 5), ()), (xch.net_renewed(1, 1)[:-1] + b"x", ()), (b"x" * 5000, ())):
+            with self.subTest(data=data[:40]):
+                g = Gate()
+                xch.raw_send(g.vault, data, fds)
+                if data:
+                    self.assertIn(b"vault broke the rules", g.hear())
+                self.assertEqual(g.wait(), 1)
+                for s in (g.control, g.wire, g.vault):
+                    s.close()
+        for data in (xch.msg(xch.HOLD, 1, 1), xch.net_held(1, 1, 5) + b"x", xch.msg(xch.HELD, 1, 1)):
+            g = Gate()
+            xch.raw_send(g.wire, data)
+            self.assertIn(b"wire broke the rules", g.hear())
+            self.assertEqual(g.wait(), 1)
+        a.close(), b.close()
+
+    def test_second_and_untimely_answers_end_the_session(self):
+        def twice(g, flow):
+            xch.raw_send(g.vault, xch.net_dialled(*flow, xch.FAILED, 1))
+
+        def peek_again(g, flow):
+            a, b = socket.socketpair()
+            xch.raw_send(g.vault, xch.net_peek(*flow), [a.fileno()])
+
+        def held_unasked(g, flow):
+            xch.raw_send(g.wire, xch.net_held(*flow, 600))
+
+        for f in (twice, peek_again, held_unasked):
+            g = Gate()
+            c = g.tls(ANTHROPIC)
+            f(g, c.flow)
+            self.assertIn(b"broke the rules", g.hear())
+            self.assertEqual(g.wait(), 1)
+        # Less than gate has read already.
+        g = Gate()
+        flow, s = g.stream()
+        s.sendall(hello("example.org"))
+        g.from_vault.get(xch.DIAL)
+        a, b = socket.socketpair()
+        xch.raw_send(g.vault, xch.net_dialled(*flow, xch.CONNECTED), [b.fileno()])
+        g.from_wire.get(xch.HOLD)
+        xch.raw_send(g.wire, xch.net_held(*flow, 10))
+        self.assertIn(b"wire broke the rules", g.hear())
+        self.assertEqual(g.wait(), 1)
+
+    def test_what_is_late_for_a_guest_that_left_is_let_go(self):
+        g = self.gate()
+        a, b = socket.socketpair()
+        xch.raw_send(g.vault, xch.net_dialled(99, 1, xch.CONNECTED), [a.fileno()])
+        a.close()
+        b.settimeout(20)
+        self.assertEqual(b.recv(1), b"")
+        xch.raw_send(g.vault, xch.net_renewed(5, 1, "pending"))
+        xch.raw_send(g.wire, xch.net_held(99, 1, 5))
+        self.works(g)
+
+    def test_the_guest_leaves_and_vault_sees_it(self):
+        g = self.gate()
+        k, x = self.ask(g)
+        k.sock.close()
+        x.sock.settimeout(20)
+        self.assertEqual(x.sock.recv(1), b"")
+        self.works(g)
+
+
+class Tokens(Case):
+    HOST = "platform.claude.com"
+
+    def post(self, body, path="/v1/oauth/token", kind="application/json", host=HOST, method="POST"):
+        return (f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
+
+    def ask(self, k, g, what, kind):
+        k.sock.sendall(what)
+        m = g.from_vault.get(xch.RENEW)
+        self.assertEqual(xch.KINDS[m[3][16]], kind)
+        return m[1], m[2]
+
+    def test_renewals(self):
+        g = self.gate()
+        k = self.client(g, self.HOST)
+        good = self.post(b'{"grant_type":"refresh_token","refresh_token":"%s"}' % placeholder("claude-r").encode())
+        at = self.ask(k, g, good, "claude-r")
+        xch.raw_send(g.vault, xch.net_renewed(*at, "none", 3599, 1800000000, "user:inference user:profile"))
+        r = k.response()
+        self.assertEqual((r.status, r.get("content-type"), r.get("cache-control")), (200, "application/json", "no-store"))
+        self.assertIn(b'"expires_in":3599', r.body)
+        self.assertIn(placeholder("claude-a").encode(), r.body)
+        n = g.note()
+        self.assertEqual((n.status, n.code, n.kind, n.path), (200, "none", "claude-r", "/v1/oauth/token"))
+        at = self.ask(k, g, good, "claude-r")
+        xch.raw_send(g.vault, xch.net_renewed(*at, "pending"))
+        r = k.response()
+        self.assertEqual(r.status, 503)
+        self.assertIn(b"temporarily_unavailable", r.body)
+        # Several at once, each with its own answer.
+        ks = [self.client(g, self.HOST) for _ in range(5)]
+        ats = [self.ask(q, g, good, "claude-r") for q in ks]
+        for i, at in reversed(list(enumerate(ats))):
+            xch.raw_send(g.vault, xch.net_renewed(*at, "none", 100 + i, 1800000000, "user:inference"))
+        self.assertEqual([b'"expires_in":%d' % (100 + i) in q.response().body for i, q in enumerate(ks)], [True] * 5)
+
+    def test_codex_asks_with_a_form(self):
+        g = self.gate()
+        k = self.client(g, "auth.openai.com")
+        what = self.post(b"grant_type=refresh_token&refresh_token=" + placeholder("opencode-r").encode(), "/oauth/token",
+                         "application/x-www-form-urlencoded", "auth.openai.com")
+        at = self.ask(k, g, what, "opencode-r")
+        xch.raw_send(g.vault, xch.net_renewed(*at, "none", 3600, 1800000000, account_id="acc-1", plan="plus"))
+        r = k.response()
+        self.assertIn(placeholder("opencode-r").encode(), r.body)
+        self.assertNotIn(placeholder("codex-r").encode(), r.body)
+
+    def test_what_is_no_renewal(self):
+        g = self.gate()
+        ours = placeholder("claude-r").encode()
+        for what, status, text in (
+                (self.post(b'{"grant_type":"authorization_code","code":"x"}'), 400, b"unsupported_grant_type"),
+                (self.post(b'{"refresh_token":"sk-ant-ort01-x"}'), 400, b"invalid_request"),
+                (self.post(b'{"refresh_token":"%s"}' % placeholder("codex-r").encode()), 400, b"invalid_request"),
+                (self.post(b'{"refresh_token":'), 400, b"invalid_request"),
+                (self.post(b""), 400, b"invalid_request"),
+                (self.post(b'{"refresh_token":"%s"}' % ours, kind="text/plain"), 415, b""),
+                (self.post(b'{"a":"%s"}' % (b"x" * 20000)), 413, b""),
+                (self.post(b"", "/v1/oauth/token?x=1"), 404, b""),
+                (self.post(b"", "/v1/oauth/token/"), 404, b""),
+                (self.post(b"", method="PUT"), 405, b""),
+                (self.post(b'{"token":"x"}', "/v1/oauth/token/revoke"), 200, b"{}"),
+                (self.post(b"{}", "/v1/other"), 403, b"on the host")):
+            k = self.client(g, self.HOST)
+            k.sock.sendall(what)
+            r = k.response()
+            self.assertEqual(r.status, status, what[:200])
+            self.assertIn(text, r.body)
+            self.assertNotIn(b"invalid_grant", r.body)
+            self.assertEqual(g.note().status, status)
+            k.sock.close()
+        self.assertTrue(g.from_vault.none(xch.REQUEST, xch.RENEW))
+
+    def test_another_account_where_it_may(self):
+        g = self.gate(api=["anthropic=foreign"])
+        k = self.client(g, self.HOST)
+        body = b'{"grant_type":"authorization_code","code":"somebody-elses"}'
+        k.sock.sendall(self.post(body))
+        x = g.exchange()
+        self.assertEqual((x.request.creds, x.read_body()), ([], body))
+        x.answer(200, [], b"{}")
+        self.assertEqual(k.response().status, 200)
+        k.sock.sendall(self.post(b'{"grant_type":"authorization_code","code":"%s"}' % placeholder("claude-r").encode()))
+        self.assertEqual(k.response().status, 400)
+        self.assertTrue(g.from_vault.none(xch.REQUEST))
+
+
+class Limits(Case):
+    def test_256_connections(self):
+        g = self.gate()
+        open_ = [g.tls(ANTHROPIC) for _ in range(256)]
+        k = self.client(g)
+        k.sock.sendall(MODELS)
+        r = k.response()
+        self.assertEqual((r.status, r.get("x-sandbox-policy"), r.get("connection")), (503, "limit", "close"))
+        self.assertEqual(g.note().code, "limit")
+        open_[0].close()
+        time.sleep(0.2)
+        self.works(g)
+        for s in open_:
+            s.close()
+
+    def test_128_requests_in_flight(self):
+        g = self.gate()
+        ks = [self.client(g) for _ in range(129)]
+        xs = []
+        for k in ks[:128]:
+            k.sock.sendall(MODELS)
+            xs.append(g.exchange())
+        ks[128].sock.sendall(MODELS)
+        r = ks[128].response()
+        self.assertEqual((r.status, r.get("x-sandbox-policy")), (503, "limit"))
+        for x in xs:
+            x.answer(200, [], b"ok")
+            x.close()
+        self.assertEqual([k.response().status for k in ks[:128]], [200] * 128)
+        ks[128].sock.sendall(MODELS)
+        g.exchange().answer(200, [], b"ok")
+        self.assertEqual(ks[128].response().status, 200)
+
+    def test_a_guest_that_does_not_read(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(MODELS)
+        x = g.exchange()
+        x.answer(200, [], b"", stream=True, end=False)
+        before = g.rss_kib()[1]
+        x.sock.setblocking(False)
+        piece, sent = xch.frame(xch.DATA, b"x" * 65536), 0
+        quiet = time.monotonic() + 1
+        while time.monotonic() < quiet:
+            try:
+                sent += x.sock.send(piece[sent % len(piece):])
+                quiet = time.monotonic() + 1
+            except BlockingIOError:
+                time.sleep(0.01)
+        self.assertLess(sent, 2 << 20)
+        self.assertLess(g.rss_kib()[1] - before, 1024)
+        self.works(g)
+        # It reads after all, and loses nothing.
+        x.sock.setblocking(True)
+        x.sock.sendall(piece[sent % len(piece):] if sent % len(piece) else b"")
+        x.sock.sendall(xch.frame(xch.END))
+        self.assertEqual(k.response().body, b"x" * (-(-sent // len(piece)) * 65536))
+
+    def test_a_vault_that_does_not_read(self):
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(messages(b"").replace(b"Content-Length: 0", b"Content-Length: 50000000"))
+        x = g.exchange()
+        before = g.rss_kib()[1]
+        k.sock.settimeout(1)
+        sent = 0
+        with self.assertRaises((TimeoutError, socket.timeout)):
+            while sent < 50_000_000:
+                k.sock.sendall(b"x" * 16384)
+                sent += 16384
+        self.assertLess(sent, 2 << 20)
+        self.assertLess(g.rss_kib()[1] - before, 1024)
+        self.works(g)
+
+    def test_a_slow_head_is_408(self):
+        """30 s for a head; 10 s for a handshake are in Aside."""
+        g = self.gate()
+        k = self.client(g)
+        k.sock.sendall(b"GET / HT")
+        q = self.client(g)
+        q.sock.sendall(b"G")
+        began = time.monotonic()
+        k.sock.settimeout(60), q.sock.settimeout(60)
+        r = k.response()
+        self.assertEqual((r.status, r.get("connection")), (408, "close"))
+        self.assertEqual(q.response().status, 408)
+        self.assertTrue(25 < time.monotonic() - began < 50)
+        self.assertTrue(k.ended())
+
+    def test_pipelined_refusals_of_one_who_does_not_read(self):
+        g = self.gate()
+        k = self.client(g)
+        before = g.rss_kib()[1]
+        k.sock.settimeout(1)
+        sent = 0
+        with self.assertRaises((TimeoutError, socket.timeout)):
+            while sent < 20 << 20:
+                k.sock.sendall((DENIED % 0) * 50)
+                sent += 50
+                g.notes()
+        self.assertLess(g.rss_kib()[1] - before, 1024)
+        self.works(g)
+
+    def test_records_wait_for_vault(self):
+        """Vault does not read while the guest is refused again and again: what waits is bounded, and the session goes on."""
+        g = self.gate()
+        k = self.client(g)
+        before = g.rss_kib()[1]
+        for _ in range(60):
+            k.sock.sendall((DENIED % 0) * 50)
+            for _ in range(50):
+                self.assertEqual(k.response().status, 403)
+        self.assertLess(g.rss_kib()[1] - before, 2048)
+        self.assertGreater(len(g.notes()), 1000)
+        self.works(g)
+        self.assertIn("records are lost", g.log())
+
+
+if __name__ == "__main__":
+    unittest.main()

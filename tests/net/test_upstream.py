@@ -1,0 +1,1414 @@
+#!/usr/bin/env python3
+"""What the vault sends to the services and what it lets back (credentials page 4, 6, 8, 10, 11), with real TLS servers, its
+sandbox on, and the test as wire, gate and launcher."""
+import base64
+import errno
+import gzip
+import json
+import os
+import re
+import select
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+import uplib as u
+import vaulttest as w
+import xch
+from uplib import Exchange, Host, Stop, Upstream, mirror, ok
+
+SAN = "san" in os.environ["AGENT_VM_BUILD"]
+CLAUDE = [("claude-a", "bearer")]
+CODEX = [("codex-a", "bearer")]
+MESSAGES = ("api.anthropic.com", "POST", "/v1/messages")
+
+
+def open_read(path):
+    with open(path) as f:
+        return f.read()
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.certs = u.Certificates(cls.folder.name)
+        cls.good = cls.certs.leaf("good", ",".join("DNS:" + h for h in xch.HOSTS))
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def setUp(self):
+        w.resolvers(w.RESOLVER)
+        self.zone = {}
+        self.r = w.Resolver(w.RESOLVER, self.answer)
+        self.addCleanup(self.r.close)
+        self.host = Host(self.certs)
+        self.addCleanup(self.host.close)
+        self.vaults = []
+
+    def answer(self, name, qtype):
+        addrs = self.zone.get(name, [w.PUBLIC] if name in xch.HOSTS else [])
+        want = [w.addr_rr(name, a) for a in addrs if (qtype == 28) == (":" in a) and qtype in (1, 28)]
+        return 0 if addrs else 3, want, [], []
+
+    def vault(self, **kw):
+        v = self.host.vault(**kw)
+        self.addCleanup(v.close)
+        self.vaults.append(v)
+        return v
+
+    def upstream(self, answer=mirror, context=None, **kw):
+        up = Upstream(context or self.good, answer=answer, **kw)
+        self.addCleanup(up.close)
+        return up
+
+    def tearDown(self):
+        """No secret in any log or record, whatever the test did."""
+        for v in self.vaults:
+            with open(v.audit_path, "rb") as f:
+                said = v.log().encode() + f.read()
+            for n in self.host.c.needles():
+                self.assertNotIn(n, said)
+            self.assertNotIn("Sanitizer", v.log())
+            self.assertNotIn("runtime error", v.log())
+
+    def records(self, v, n=1, kind="request"):
+        """Lines of the audit, when there are @n of @kind, or after a while."""
+        for _ in range(100):
+            lines = v.audit()
+            if len([l for l in lines if l["k"] == kind]) >= n:
+                break
+            time.sleep(0.02)
+        return lines
+
+    def clean(self, a, body):
+        for n in self.host.c.needles():
+            self.assertNotIn(n, body)
+            for _, value in a.fields:
+                self.assertNotIn(n, value)
+
+    def rss(self, v):
+        with open(f"/proc/{v.pid}/statm") as f:
+            return int(f.read().split()[1]) * 4096
+
+    def until(self, true):
+        for _ in range(500):
+            if true():
+                return
+            time.sleep(0.02)
+        self.fail("did not happen")
+
+    def refused(self, x, code, status):
+        a, body, _ = x.all()
+        self.assertEqual((a.code, a.status, body), (code, status, b""))
+
+
+class Requests(Case):
+    def test_credential_in_its_slot(self):
+        up, v = self.upstream(), self.vault()
+        a, body, _ = Exchange(v, *MESSAGES, body=b'{"model":"x"}', creds=CLAUDE, pairs=[("User-Agent", "claude")]).all()
+        self.assertEqual((a.code, a.status), ("none", 200), v.log())
+        got, = up.requests
+        self.assertEqual(got.get("authorization"), [b"Bearer " + self.host.c.anthropic.encode()])
+        self.assertEqual((got.method, got.target, got.body), (b"POST", b"/v1/messages", b'{"model":"x"}'))
+        self.assertEqual(got.get("host"), [b"api.anthropic.com"])
+        self.clean(a, body)
+        self.assertIn(b"x" * len(self.host.c.anthropic), body)
+        line, = [l for l in self.records(v) if l["k"] == "request"]
+        self.assertEqual([line[k] for k in ("host", "method", "path", "cred", "verdict", "status", "up")],
+                         ["api.anthropic.com", "POST", "/v1/messages", "claude-a", "forward", 200, 13])
+        self.assertEqual(line["down"], len(body))
+        self.assertTrue([l for l in self.records(v) if l["k"] == "echo" and l["form"] == "raw"])
+
+    def test_each_kind_gets_its_own(self):
+        up, v, c = self.upstream(), self.vault(), self.host.c
+        for host, method, path, creds, want in (
+                ("api.anthropic.com", "POST", "/v1/messages", [("anthropic-key", "key")], {"x-api-key": c.anthropic_key}),
+                ("api.anthropic.com", "POST", "/v1/messages", CLAUDE + [("anthropic-key", "key")],
+                 {"authorization": "Bearer " + c.anthropic, "x-api-key": c.anthropic_key}),
+                ("chatgpt.com", "POST", "/backend-api/codex/responses", CODEX, {"authorization": "Bearer " + c.openai}),
+                ("chatgpt.com", "POST", "/backend-api/codex/responses", [("opencode-a", "bearer")],
+                 {"authorization": "Bearer " + c.openai}),
+                ("api.openai.com", "GET", "/v1/models", [("openai-key", "bearer")], {"authorization": "Bearer " + c.openai_key}),
+                ("api.kimi.com", "POST", "/coding/v1/x", [("kimi", "key")], {"x-api-key": c.kimi}),
+                ("api.kimi.com", "POST", "/coding/v1/x", [("kimi", "bearer")], {"authorization": "Bearer " + c.kimi})):
+            a, body, _ = Exchange(v, host, method, path, creds=creds).all()
+            self.assertEqual(a.status, 200, (host, creds, v.log()))
+            got = up.requests.pop()
+            self.assertEqual({n: got.get(n)[0].decode() for n in want}, want)
+            self.assertEqual([n for n in ("authorization", "x-api-key") if got.get(n)], sorted(want))
+            self.clean(a, body)
+
+    def test_login_in_api_key_mode(self):
+        u.write(self.host.codex_file, self.host.c.codex("apikey"))
+        up, v = self.upstream(), self.vault(env={})
+        a, _, _ = Exchange(v, "api.openai.com", "POST", "/v1/responses", creds=[("codex-key", "bearer")]).all()
+        self.assertEqual(a.status, 200)
+        self.assertEqual(up.requests[0].get("authorization"), [b"Bearer " + self.host.c.openai_key.encode()])
+        # The login that is not there is not the key.
+        self.refused(Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", creds=CODEX), "credential-unavailable", 503)
+
+    def test_account_is_the_hosts(self):
+        """attack-37: vault writes it, and only where it was asked for; the guest's value never goes out."""
+        up, v = self.upstream(), self.vault()
+        target = ("chatgpt.com", "POST", "/backend-api/codex/responses")
+        Exchange(v, *target, creds=CODEX, flags=xch.ACCOUNT).all()
+        self.assertEqual(up.requests.pop().get("chatgpt-account-id"), [u.ACCOUNT.encode()])
+        Exchange(v, *target, creds=CODEX).all()
+        self.assertEqual(up.requests.pop().get("chatgpt-account-id"), [])
+        self.refused(Exchange(v, *target, creds=CODEX, pairs=[("ChatGPT-Account-Id", "other")]), "framing", 403)
+        self.assertEqual(up.requests, [])
+
+    def test_anonymous_and_foreign(self):
+        up, v = self.upstream(), self.vault(opened=[("anthropic", "foreign")])
+        a, body, _ = Exchange(v, "api.anthropic.com", "GET", "/unnamed", pairs=[("Accept-Encoding", "gzip")]).all()
+        self.assertEqual(a.status, 200)
+        self.assertNotIn(b"uthorization", up.bytes)
+        Exchange(v, "api.anthropic.com", "GET", "/x", pairs=[("Authorization", "Bearer other")], flags=xch.FOREIGN).all()
+        self.assertEqual(up.requests[-1].get("authorization"), [b"Bearer other"])
+        self.refused(Exchange(v, "api.anthropic.com", "GET", "/x", pairs=[("Authorization", "Bearer other")]), "framing", 403)
+        self.refused(Exchange(v, "api.openai.com", "GET", "/x", pairs=[("Authorization", "Bearer other")], flags=xch.FOREIGN),
+                     "foreign-cred", 403)
+        self.assertEqual(len(up.requests), 2)
+
+    def test_bodies_both_ways(self):
+        data = os.urandom(3 << 20)
+        up, v = self.upstream(lambda c, got: ok(got.body)), self.vault()
+        for length in (None, False):
+            x = Exchange(v, *MESSAGES, body=data, creds=CLAUDE, hold=True, length=length)
+            t = threading.Thread(target=lambda: (x.send(data), x.end()))
+            t.start()
+            a, body, _ = x.all()
+            t.join()
+            self.assertTrue(body == data and up.requests[-1].body == data)
+            self.assertEqual((a.body, a.body_len), (xch.BODY_LENGTH, len(data)))
+            self.assertEqual(len(up.requests[-1].get("content-length")), length is None)
+
+    def test_nothing_is_kept_when_the_reader_is_slow(self):
+        """Memory stays within the windows while 64 MiB wait on either side."""
+        def big(c, got):
+            c.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 << 20))
+            for _ in range(64):
+                c.send(b"a" * (1 << 20))
+        up, v = self.upstream(big), self.vault()
+        Exchange(v, *MESSAGES, creds=CLAUDE, body=b"x").close()
+        x = Exchange(v, *MESSAGES, creds=CLAUDE)
+        x.answer()
+        time.sleep(1.5)
+        before = self.rss(v)
+        self.assertEqual(len(x.frames.body()), 64 << 20)
+        if not SAN:  # which keeps what was freed
+            self.assertLess(before, 16 << 20)
+            self.assertLess(self.rss(v), before + (2 << 20))
+
+    def test_head_204_304(self):
+        said = {b"/v1/models": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"/a": b"HTTP/1.1 204 No Content\r\n\r\n",
+                b"/b": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n"}
+        up, v = self.upstream(lambda c, got: said[got.target]), self.vault()
+        a, body, _ = Exchange(v, "api.anthropic.com", "HEAD", "/v1/models", creds=CLAUDE).all()
+        self.assertEqual((a.body, a.get("content-length"), body), (xch.BODY_NONE, [b"9"], b""))
+        for path, status in (("/a", 204), ("/b", 304)):
+            a, body, _ = Exchange(v, "api.anthropic.com", "GET", path).all()
+            self.assertEqual((a.status, a.body, body), (status, xch.BODY_NONE, b""))
+        self.assertEqual(len(up.conns), 2)
+
+    def test_events_are_passed_on_at_once(self):
+        go = threading.Event()
+
+        def events(c, got):
+            c.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for i in range(20):
+                go.wait(20)
+                go.clear()
+                e = b"event: e%d\ndata: {}\n\n" % i
+                c.sent = time.monotonic()
+                c.send(b"%x\r\n%s\r\n" % (len(e), e))
+            c.send(b"0\r\n\r\n")
+        up, v = self.upstream(events), self.vault()
+        x = Exchange(v, *MESSAGES, body=b"{}", creds=CLAUDE)
+        self.assertEqual(x.answer().body, xch.BODY_STREAM)
+        times = []
+        for i in range(20):
+            go.set()
+            self.assertEqual(x.frames.next(), (xch.DATA, b"event: e%d\ndata: {}\n\n" % i))
+            times.append(time.monotonic() - up.conns[0].sent)
+        self.assertEqual(x.frames.next()[0], xch.END)
+        self.assertLess(sorted(times)[10], 0.05, times)
+
+    def test_many_at_once(self):
+        bar = threading.Barrier(20)
+
+        def together(c, got):
+            bar.wait(30)
+            return ok(got.target)
+        up, v = self.upstream(together), self.vault()
+        xs = [Exchange(v, "api.anthropic.com", "GET", f"/v1/models/m{i}", creds=CLAUDE, slot=i) for i in range(20)]
+        self.assertEqual([x.all()[1] for x in xs], [b"/v1/models/m%d" % i for i in range(20)])
+        self.assertEqual(len(up.conns), 20)
+
+    def test_answer_before_the_body_has_ended(self):
+        def early(c, got):
+            raise Stop
+
+        class Early(Upstream):
+            def serve(self, raw):
+                c = self.context.wrap_socket(raw, server_side=True)
+                c.recv(4096)
+                c.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+                time.sleep(5)
+        up = Early(self.good)
+        self.addCleanup(up.close)
+        v = self.vault()
+        x = Exchange(v, *MESSAGES, body=b"x", length=1 << 30, creds=CLAUDE, hold=True)
+        x.send(b"y" * 100000)
+        self.assertEqual((x.answer().status, x.frames.body()), (413, b"big"))
+        x.send(b"y" * 100000)  # dropped
+        x.close()
+
+    def test_upgrade_is_a_relay(self):
+        """attack-2: after 101 bytes are bytes; half-closes pass."""
+        ph = b"\x81\x84abcd Bearer avm-claude-a-xwz7dmkfk925e6k9cukv26bcr8\r\nHTTP/1.1 200 OK\r\n\r\n"
+
+        def ws(c, got):
+            c.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                   b"Sec-WebSocket-Accept: x\r\n\r\nfirst")
+            while data := c.sock.recv(65536):
+                c.raw += data
+                c.send(b"got:" + data)
+            c.send(b"last")
+            c.end()
+            raise Stop
+        up, v = self.upstream(ws), self.vault()
+        x = Exchange(v, "chatgpt.com", "GET", "/backend-api/codex/responses", creds=CODEX, flags=xch.UPGRADE,
+                     pairs=[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), ("Sec-WebSocket-Version", "13")])
+        a = x.answer()
+        self.assertEqual((a.status, a.get("sec-websocket-accept"), a.get("upgrade")), (101, [b"x"], []))
+        self.assertEqual(x.frames.next(), (xch.DATA, b"first"))
+        x.send(ph)
+        self.assertEqual(x.frames.next(), (xch.DATA, b"got:" + ph))
+        x.end()
+        self.assertEqual(x.frames.body(), b"last")
+        self.assertIn(ph, up.conns[0].raw)
+        got, = up.requests
+        self.assertEqual((got.get("upgrade"), got.get("connection")), ([b"websocket"], [b"Upgrade"]))
+        x.close()
+
+    def test_upgrade_that_is_not_taken(self):
+        up, v = self.upstream(lambda c, got: ok(b"no", "404 Not Found")), self.vault()
+        for _ in range(2):
+            x = Exchange(v, "chatgpt.com", "GET", "/backend-api/codex/responses", creds=CODEX, flags=xch.UPGRADE)
+            x.answer()
+            self.assertEqual((x.a.status, x.frames.body()), (404, b"no"))
+            x.end()
+        self.assertEqual(len(up.conns), 1)
+
+
+class Connections(Case):
+    def test_kept_and_apart(self):
+        """attack-38: a connection that carried a credential carries no other request than those with the same."""
+        up, v = self.upstream(lambda c, got: ok()), self.vault(opened=[("anthropic", "foreign")])
+
+        def ask(creds=(), path="/v1/models", **kw):
+            self.assertEqual(Exchange(v, "api.anthropic.com", "GET", path, creds=creds, **kw).all()[0].status, 200)
+            return up.requests[-1].conn
+        self.assertEqual([ask(CLAUDE), ask(CLAUDE)], [0, 0])
+        self.assertEqual([ask(), ask(), ask(CLAUDE)], [1, 1, 0])
+        self.assertEqual([ask([("anthropic-key", "key")]), ask(CLAUDE + [("anthropic-key", "key")]), ask(CLAUDE)], [2, 3, 0])
+        self.assertEqual(ask(flags=xch.FOREIGN, pairs=[("X-Api-Key", "other")]), 4)
+        self.assertEqual(ask(), 1)
+
+    def test_token_rotates_between_two_requests(self):
+        up, v = self.upstream(), self.vault()
+        Exchange(v, *MESSAGES, body=b"1", creds=CLAUDE).all()
+        old, self.host.c = self.host.c, u.Canaries(1)
+        u.write(self.host.claude_file, self.host.c.claude())
+        a, body, _ = Exchange(v, *MESSAGES, body=old.anthropic.encode() + self.host.c.anthropic.encode(), creds=CLAUDE).all()
+        self.assertEqual([r.get("authorization")[0].decode() for r in up.requests],
+                         ["Bearer " + old.anthropic, "Bearer " + self.host.c.anthropic])
+        self.assertEqual([r.conn for r in up.requests], [0, 1])
+        # Both generations are searched for.
+        self.clean(a, body)
+        for n in old.needles():
+            self.assertNotIn(n, body)
+        self.host.c.all += old.all
+
+    def test_rotation_on_the_same_file(self):
+        """Written in place: another mtime and size."""
+        up, v = self.upstream(), self.vault()
+        Exchange(v, *MESSAGES, body=b"1", creds=CLAUDE).all()
+        self.host.c = u.Canaries(22)
+        with open(self.host.claude_file, "w") as f:
+            f.write(self.host.c.claude())
+        Exchange(v, *MESSAGES, body=b"1", creds=CLAUDE).all()
+        self.assertEqual(up.requests[-1].get("authorization"), [b"Bearer " + self.host.c.anthropic.encode()])
+
+    def test_closed_by_the_service_meanwhile(self):
+        """A request on a kept connection that the service just closed goes out once more; one of which a byte was answered
+        does not."""
+        def once(c, got):
+            if len(up.requests) == 1:
+                return ok(b"1")
+            if len(up.requests) == 2:
+                raise Stop
+            return ok(b"3")
+        up, v = self.upstream(once), self.vault()
+        self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[1], b"1")
+        self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[1], b"3")
+        self.assertEqual([r.conn for r in up.requests], [0, 0, 1])
+
+    def test_no_second_try_after_the_first_byte_or_with_a_body(self):
+        def twice(c, got):
+            if len(up.requests) % 2:
+                return ok(b"1")
+            if got.method == b"GET":
+                c.send(b"HTTP/1.1 2")
+            raise Stop
+        up, v = self.upstream(twice), self.vault()
+        for kw in (dict(method="GET", path="/v1/models"), dict(method="POST", path="/v1/messages", body=b"x")):
+            n = len(up.requests)
+            self.assertEqual(Exchange(v, "api.anthropic.com", creds=CLAUDE, **kw).all()[1], b"1")
+            self.refused(Exchange(v, "api.anthropic.com", creds=CLAUDE, **kw), "upstream", 502)
+            self.assertEqual(len(up.requests), n + 2)
+
+    def test_redirect_is_not_followed(self):
+        """attack-9"""
+        evil = self.upstream(addr=w.PUBLIC2)
+        self.zone["evil.example"] = [w.PUBLIC2]
+        up = self.upstream(lambda c, got: ok(b"", "302 Found", "Location: https://evil.example/steal"))
+        a, _, _ = Exchange(self.vault(), *MESSAGES, body=b"x", creds=CLAUDE).all()
+        self.assertEqual((a.status, a.get("location")), (302, [b"https://evil.example/steal"]))
+        time.sleep(0.3)
+        self.assertEqual((len(evil.conns), len(evil.failed)), (0, 0))
+
+    def test_addresses_are_raced(self):
+        self.zone["api.anthropic.com"] = ["2001:db8::5", w.DEAD, w.PUBLIC]
+        self.zone["api.openai.com"] = [w.PUBLIC6, w.PUBLIC]
+        up, six = self.upstream(lambda c, got: ok()), self.upstream(lambda c, got: ok(b"6"), addr=w.PUBLIC6)
+        v = self.vault()
+        t = time.monotonic()
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[1], b"ok")
+        self.assertLess(time.monotonic() - t, 4)
+        self.assertEqual(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]).all()[1], b"6")
+
+    def test_addresses_are_judged(self):
+        """attack-8: the vault's own look-up, and each address by the rules; nothing inside is connected to."""
+        inside = [self.upstream(addr=a) for a in (w.LAN, w.METADATA, w.LINK_LOCAL, "fd12::5", "100.64.0.1")]
+        host = self.upstream(addr=w.HOST, ns=w.V)
+        v = self.vault()
+        for addr in (w.LAN, w.METADATA, w.LINK_LOCAL, "fd12::5", w.HOST, "127.0.0.1", "::1", "100.64.0.1", "0.0.0.0"):
+            self.zone["api.anthropic.com"] = [addr]
+            w.resolvers(w.RESOLVER, "127.0.0.1" if addr != w.LAN else w.RESOLVER2)  # the cache is dropped when it changes
+            time.sleep(1.1)
+            self.refused(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE), "upstream", 502)
+        self.assertEqual([len(up.conns) + len(up.failed) for up in inside + [host]], [0] * 6)
+        self.assertIn("may not reach", v.log())
+        v = self.vault(flags=w.ALLOW_LAN)
+        self.zone["api.anthropic.com"] = [w.LAN]
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200)
+
+    def test_no_network(self):
+        up = self.upstream()
+        self.refused(Exchange(self.vault(flags=w.NO_NETWORK), *MESSAGES, body=b"x", creds=CLAUDE), "upstream", 502)
+        self.assertEqual(len(up.conns), 0)
+
+    def test_refused_and_dead(self):
+        v = self.vault()
+        t = time.monotonic()
+        self.refused(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE), "upstream", 502)
+        self.assertLess(time.monotonic() - t, 5)
+        self.zone["api.openai.com"] = [w.DEAD]
+        t = time.monotonic()
+        self.refused(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]), "upstream", 502)
+        self.assertTrue(15 < time.monotonic() - t < 40)
+
+    def test_silent_in_the_handshake(self):
+        quiet = w.Listener(w.PUBLIC, 443, serve=lambda c: time.sleep(60))
+        self.addCleanup(quiet.close)
+        t = time.monotonic()
+        self.refused(Exchange(self.vault(), *MESSAGES, body=b"x", creds=CLAUDE), "upstream", 502)
+        self.assertTrue(8 < time.monotonic() - t < 30)
+
+    def test_connect_to(self):
+        """AGENT_VM_CONNECT_TO: that name there, on loopback too; the name in the certificate stays."""
+        up = self.upstream(addr="127.0.0.1", port=0, ns=w.V)
+        wrong = self.upstream(addr="127.0.0.1", port=0, ns=w.V, context=self.certs.leaf("wrong", "DNS:localhost,IP:127.0.0.1"))
+        v = self.vault(connect_to=[("api.anthropic.com", 443, "127.0.0.1", up.port), ("chatgpt.com", 443, "127.0.0.1", wrong.port)])
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200)
+        self.refused(Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", body=b"x", creds=CODEX), "upstream", 502)
+        self.assertEqual((len(wrong.conns), wrong.bytes), (0, b""))
+        # The guest gets an address for it without a resolver, and what it opens there is inspected.
+        addr, = v.dns("api.anthropic.com").addrs
+        self.assertTrue(addr.startswith("198.19."), addr)
+        self.assertEqual(v.tcp(addr, 443).outcome, w.INSPECT)
+        self.assertNotIn("api.anthropic.com", [name for name, _ in self.r.asked])
+
+    def test_by_proxy(self):
+        asked = []
+
+        def proxy(c):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += c.recv(4096)
+            asked.append(head)
+            c.sendall(b"HTTP/1.1 200 ok\r\n\r\n")
+            with w.S:
+                s = socket.create_connection((w.PUBLIC, 443))
+
+            def pump(a, b):
+                try:
+                    while data := a.recv(65536):
+                        b.sendall(data)
+                    b.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass
+            threading.Thread(target=pump, args=(s, c), daemon=True).start()
+            pump(c, s)
+        p = w.Listener(w.PROXY, 3128, serve=proxy)
+        self.addCleanup(p.close)
+        self.upstream()
+        record = w.rec(8, w.rec(33, w.packed(w.PROXY)) + w.rec(41, 3128) + w.rec(42, "http://proxy:3128") + w.rec(43, "u:p"))
+        v = self.vault(records=record)
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200, v.log())
+        self.assertIn(b"CONNECT api.anthropic.com:443 HTTP/1.1\r\n", asked[0])
+        self.assertIn(b"Proxy-Authorization: Basic dTpw\r\n", asked[0])
+        self.assertNotIn("api.anthropic.com", [name for name, _ in self.r.asked])
+
+
+class Certificates(Case):
+    def bad(self, context, why, v=None, records=0):
+        up = self.upstream(context=context)
+        v = v or self.vault()
+        self.refused(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE), "upstream", 502)
+        self.assertEqual((up.requests, up.bytes), ([], b""))
+        self.assertRegex(v.log(), why)
+        up.close()
+
+    def test_bad_ones(self):
+        names = "DNS:api.anthropic.com"
+        self.bad(self.certs.leaf("other", "DNS:evil.example"), "(?i)hostname mismatch")
+        self.bad(self.certs.leaf("ip", "IP:" + w.PUBLIC), "(?i)hostname mismatch")
+        self.bad(self.certs.leaf("part", "DNS:a*.anthropic.com"), "(?i)hostname mismatch")
+        self.bad(self.certs.leaf("old", names, expired=True), "expired")
+        self.bad(self.certs.leaf("self", names, selfsigned=True), "self-signed")
+        with tempfile.TemporaryDirectory() as d:
+            self.bad(u.Certificates(d).leaf("stranger", names), "issuer certificate")
+
+    def test_old_protocols(self):
+        self.good.minimum_version = ssl.TLSVersion.TLSv1
+        self.good.maximum_version = ssl.TLSVersion.TLSv1_1
+        self.good.set_ciphers("ALL:@SECLEVEL=0")
+        try:
+            self.bad(self.good, "protocol")
+        finally:
+            type(self).good = self.certs.leaf("good", ",".join("DNS:" + h for h in xch.HOSTS))
+
+    def test_tls_1_2_and_1_3(self):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = self.certs.leaf("v", "DNS:api.anthropic.com")
+            context.minimum_version = context.maximum_version = version
+            up = self.upstream(context=context)
+            self.assertEqual(Exchange(self.vault(), *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200)
+            up.close()
+
+    def test_without_trust_nothing(self):
+        self.bad(self.good, "no certificates to trust", v=self.vault(trust=b"none here\n"))
+
+    def test_what_is_offered(self):
+        """SNI, and http/1.1 alone when the request came over it."""
+        seen = []
+        context = self.certs.leaf("alpn", "DNS:api.anthropic.com")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        context.sni_callback = lambda s, name, c: seen.append(name)
+        up = self.upstream(context=context)
+        self.assertEqual(Exchange(self.vault(), *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200)
+        self.assertEqual((seen, up.conns[0].sock.selected_alpn_protocol()), (["api.anthropic.com"], "http/1.1"))
+
+
+class Logins(Case):
+    def ask(self, v, **kw):
+        return Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, **kw)
+
+    def test_file_that_vanishes_and_comes_back(self):
+        """attack-23: 503, and nothing goes out; the session goes on."""
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        self.assertEqual(self.ask(v).all()[0].status, 200)
+        os.unlink(self.host.claude_file)
+        n = len(up.bytes)
+        self.refused(self.ask(v), "credential-unavailable", 503)
+        self.assertEqual(len(up.bytes), n)
+        # Others are not touched.
+        self.assertEqual(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]).all()[0].status, 200)
+        u.write(self.host.claude_file, self.host.c.claude())
+        self.assertEqual(self.ask(v).all()[0].status, 200)
+        self.assertRegex(v.log(), "signed out(.|\n)*can be used again")
+
+    def test_signed_out(self):
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        u.write(self.host.claude_file, self.host.c.claude(accessToken=""))
+        self.refused(self.ask(v), "credential-unavailable", 503)
+        self.assertEqual(up.bytes, b"")
+
+    def test_unparsable_for_a_while(self):
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        self.assertEqual(self.ask(v).all()[0].status, 200)
+        with open(self.host.claude_file, "w") as f:
+            f.write(self.host.c.claude()[:60])
+        t = time.monotonic()
+        self.assertEqual(self.ask(v).all()[0].status, 200)  # the last good one
+        self.assertLess(time.monotonic() - t, 3)
+        time.sleep(max(0, t + 5.6 - time.monotonic()))
+        n = len(up.requests)
+        self.refused(self.ask(v), "credential-unavailable", 503)
+        self.assertEqual(len(up.requests), n)
+        u.write(self.host.claude_file, self.host.c.claude())
+        self.assertEqual(self.ask(v).all()[0].status, 200)
+
+    def test_caught_in_the_middle_of_a_write(self):
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        whole = self.host.c.claude()
+        with open(self.host.claude_file, "w") as f:
+            f.write(whole[:80])
+            f.flush()
+            x = self.ask(v)
+            time.sleep(0.01)
+            f.write(whole[80:])
+            f.flush()
+            self.assertEqual(x.all()[0].status, 200)
+
+    def test_files_that_are_not_taken(self):
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        os.unlink(self.host.claude_file)
+        os.mkfifo(self.host.claude_file)
+        self.refused(self.ask(v), "credential-unavailable", 503)
+        os.unlink(self.host.claude_file)
+        os.mkdir(self.host.claude_file)
+        self.refused(self.ask(v), "credential-unavailable", 503)
+        os.rmdir(self.host.claude_file)
+        with open(self.host.claude_file, "w") as f:
+            f.write(self.host.c.claude() + " " * (1 << 20))
+        self.refused(self.ask(v), "credential-unavailable", 503)
+        self.assertRegex(v.log(), "no regular file(.|\n)*larger than 1 MiB")
+        self.assertEqual(up.bytes, b"")
+
+    def test_users_own_link_is_followed_but_not_into_what_guests_write(self):
+        up = self.upstream(lambda c, got: ok())
+        dots, project = os.path.join(self.host.dir, "dots"), os.path.join(self.host.dir, "project")
+        for d in (dots, project, project + "/sub"):
+            os.mkdir(d)
+        for place, status in ((dots, 200), (project, 503), (project + "/sub", 503)):
+            os.rename(self.host.claude_file, place + "/c.json")
+            os.symlink(place + "/c.json", self.host.claude_file)
+            v = self.vault(guards=[project])
+            n = len(up.bytes)
+            self.assertEqual(self.ask(v).all()[0].status, status, v.log())
+            if status == 503:
+                self.assertEqual(len(up.bytes), n)
+                self.assertIn("lies in the project", v.log())
+                v = self.vault()  # without the guard it is read: the test would see a hole
+                self.assertEqual(self.ask(v).all()[0].status, 200, v.log())
+            os.rename(place + "/c.json", self.host.claude_file)
+
+    def test_secret_of_the_environment_that_comes_late(self):
+        up, pipes = self.upstream(lambda c, got: ok()), {}
+        v = self.vault(env={"openai-key": None}, pipes=pipes)
+        x = Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")])
+        time.sleep(0.3)
+        self.assertEqual(up.requests, [])
+        os.write(pipes["openai-key"], self.host.c.openai_key.encode() + b"\n")
+        os.close(pipes["openai-key"])
+        self.assertEqual(x.all()[0].status, 200)
+        self.assertEqual(up.requests[0].get("authorization"), [b"Bearer " + self.host.c.openai_key.encode()])
+        pipes = {}
+        v = self.vault(env={"openai-key": None}, pipes=pipes)
+        os.write(pipes["openai-key"], b"two words\n")
+        os.close(pipes["openai-key"])
+        self.refused(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]), "credential-unavailable",
+                     503)
+
+    def arena_alone(self, v):
+        """The secret is in locked memory that is left out of dumps, and in no other."""
+        with open(f"/proc/{v.pid}/smaps") as f:
+            maps = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", f.read())
+        arena = [m for m in maps if {"lo", "dd", "wf"} <= set(m.partition("VmFlags:")[2].split())]
+        self.assertEqual(len(arena), 1)
+        with open(f"/proc/{v.pid}/mem", "rb") as f:
+            for m in maps:
+                if " rw" not in m.partition("\n")[0]:
+                    continue
+                lo, hi = (int(x, 16) for x in m.split()[0].split("-"))
+                f.seek(lo)
+                self.assertEqual(self.host.c.anthropic.encode() in f.read(hi - lo), m in arena, m.partition("\n")[0])
+
+    def test_process_is_closed(self):
+        """No core, no look into its memory by the same user; secrets are locked and kept out of dumps."""
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        self.ask(v).all()
+        with open(f"/proc/{v.pid}/limits") as f:
+            self.assertRegex(f.read(), r"Max core file size +0 +0")
+        # Whoever has its user and no more sees nothing; of another process he does.
+        bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+        other = subprocess.Popen(bare + ["sleep", "60"])
+        self.addCleanup(other.wait)
+        self.addCleanup(other.kill)
+        self.until(lambda: open_read(f"/proc/{other.pid}/comm") == "sleep\n")
+        for name in ("environ", "maps", "mem"):
+            look = bare + ["sh", "-c", "exec 3</proc/$1/$2", "sh"]
+            self.assertEqual(subprocess.run(look + [str(other.pid), name]).returncode, 0)
+            self.assertNotEqual(subprocess.run(look + [str(v.pid), name], stderr=subprocess.DEVNULL).returncode, 0, name)
+        if not SAN:
+            self.arena_alone(v)
+        if SAN:  # which has a handler of its own
+            return
+        os.kill(v.pid, 11)
+        self.assertNotEqual(v.wait(), 0)
+
+
+class Gate(Case):
+    """attack-35: a gate that was taken over."""
+
+    def test_lies(self):
+        up, v = self.upstream(), self.vault(lent=[k for k in xch.KINDS if k not in ("moonshot", "copilot", "gh")])
+        c = CLAUDE
+        plain = [("Accept-Encoding", "identity")]
+        for why, code, args, kw in (
+                ("a path that is not of the list", "path-denied", ("api.anthropic.com", "POST", "/v1/organizations/x"), dict(creds=c)),
+                ("never", "path-denied", ("api.anthropic.com", "POST", "/api/oauth/claude_cli/create_api_key"), dict(creds=c)),
+                ("a class that is off", "path-denied", ("api.anthropic.com", "GET", "/v1/mcp_servers"), dict(creds=c)),
+                ("another method", "path-denied", ("api.anthropic.com", "DELETE", "/v1/messages"), dict(creds=c)),
+                ("OPTIONS", "method", ("api.anthropic.com", "OPTIONS", "/v1/messages"), dict(creds=c)),
+                ("another host", "wrong-host", ("api.openai.com", "POST", "/v1/responses"), dict(creds=c)),
+                ("token endpoint", "wrong-host", ("platform.claude.com", "POST", "/v1/oauth/token"), dict(creds=c)),
+                ("a host that is not lent", "host", ("api.moonshot.ai", "GET", "/v1/models"), dict()),
+                ("GitHub", "host", ("api.github.com", "GET", "/user"), dict()),
+                ("another slot", "slot", ("api.anthropic.com", "POST", "/v1/messages"), dict(creds=[("claude-a", "key")])),
+                ("a refresh token", "wrong-host", ("api.anthropic.com", "POST", "/v1/messages"), dict(creds=[("claude-r", "bearer")])),
+                ("not lent", "host", ("api.githubcopilot.com", "GET", "/models"), dict(creds=[("copilot", "bearer")])),
+                ("two of one header", "cred-twice", ("api.anthropic.com", "POST", "/v1/messages"), dict(creds=c + c)),
+                ("two elsewhere", "cred-twice", ("chatgpt.com", "POST", "/backend-api/codex/responses"), dict(creds=CODEX + CODEX)),
+                ("authorization in the fields", "framing", ("api.anthropic.com", "POST", "/v1/messages"),
+                 dict(creds=c, pairs=plain + [("Authorization", "Bearer x")])),
+                ("host in the fields", "framing", ("api.anthropic.com", "POST", "/v1/messages"),
+                 dict(creds=c, pairs=plain + [("Host", "evil.example")])),
+                ("framing in the fields", "framing", ("api.anthropic.com", "POST", "/v1/messages"),
+                 dict(creds=c, pairs=plain + [("Transfer-Encoding", "chunked")])),
+                ("a range", "framing", ("api.anthropic.com", "POST", "/v1/messages"),
+                 dict(creds=c, pairs=plain + [("Range", "bytes=0-9")])),
+                ("a coding", "encoding", ("api.anthropic.com", "POST", "/v1/messages"),
+                 dict(creds=c, pairs=[("Accept-Encoding", "gzip")])),
+                ("no word of codings", "encoding", ("api.anthropic.com", "POST", "/v1/messages"),
+                 dict(raw=xch.request("api.anthropic.com", "POST", "/v1/messages", creds=c))),
+                ("an upgrade elsewhere", "upgrade", ("api.anthropic.com", "GET", "/v1/models"), dict(flags=xch.UPGRADE)),
+                ("a foreign credential", "foreign-cred", ("api.anthropic.com", "GET", "/x"),
+                 dict(flags=xch.FOREIGN, pairs=[("Authorization", "Bearer other")]))):
+            with self.subTest(why):
+                x = Exchange(v, *args, **kw)
+                a = x.answer()
+                self.assertEqual(a.code, code)
+                self.assertEqual(x.frames.body(), b"")
+                x.close()
+        self.assertEqual((len(up.conns), up.bytes), (0, b""))
+        self.assertIn("gate let a request pass", v.log())
+
+    def test_messages_that_end_the_session(self):
+        good = xch.request(*MESSAGES)
+        other, far = socket.socketpair()
+        dgram, far2 = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for why, m, fds in (
+                ("no descriptor", good, []), ("short", good[:20], [other.fileno()]), ("longer", good + b"x", [other.fileno()]),
+                ("another version", b"\2" + good[1:], [other.fileno()]), ("unknown type", xch.msg(0x7E, 1, 1), []),
+                ("an answer", xch.msg(xch.DIALLED, 1, 1, bytes(8)), []), ("no stream", good, [dgram.fileno()]),
+                ("unknown host", xch.request(24), [other.fileno()]),
+                ("method", good[:35] + b"\x09" + good[36:], [other.fileno()]),
+                ("a line in a value", xch.request(*MESSAGES, pairs=[("X", "a\r\nAuthorization: b")]), [other.fileno()]),
+                ("a line in a path", xch.request("api.anthropic.com", "GET", "/x HTTP/1.1\r\nA: b"), [other.fileno()]),
+                ("a path that climbs", xch.request("api.anthropic.com", "GET", "/v1/messages/../x"), [other.fileno()]),
+                ("renewal of an access token", xch.msg(xch.RENEW, 1, 1, b"\0" + bytes(7)), []),
+                ("dial of what is not there, with a descriptor", xch.msg(xch.DIAL, 1, 1), [other.fileno()]),
+                ("a note with a query", xch.msg(xch.NOTE, 1, 1, struct.pack("<QQIHBBBB6x120s", 0, 0, 0, 403, 0, 0, 8, 255,
+                                                                            b"/v1?key=1")), [])):
+            with self.subTest(why):
+                v = self.vault()
+                xch.raw_send(v.gate, m, fds)
+                self.assertEqual(v.wait(), 1)
+                self.assertIn("gate broke the rules", v.log())
+        for s in (other, far, dgram, far2):
+            s.close()
+
+    def test_frames_that_cut_the_exchange(self):
+        up, v = self.upstream(), self.vault()
+        post = dict(creds=CLAUDE, hold=True)
+        for why, kw, sent in (
+                ("more than its length", dict(body=b"x" * 5), xch.data_frames(b"x" * 6)),
+                ("less than its length", dict(body=b"x" * 5), xch.data_frames(b"x" * 4) + xch.frame(xch.END)),
+                ("a body that was not announced", dict(), xch.data_frames(b"x")),
+                ("an unknown frame", dict(body=b"x"), struct.pack("<IB3x", 0, 9)),
+                ("an empty one", dict(body=b"x"), struct.pack("<IB3x", 0, 1)),
+                ("a huge one", dict(body=b"x"), struct.pack("<IB3x", 1 << 30, 1) + b"x"),
+                ("an answer", dict(body=b"x"), xch.frame(xch.ANSWER, bytes(32))),
+                ("closed without an end", dict(body=b"x", length=False), None)):
+            with self.subTest(why):
+                n = len(up.requests)
+                x = Exchange(v, *MESSAGES, **kw, **post)
+                if sent is None:
+                    x.close()
+                else:
+                    x.sock.sendall(sent)
+                    with self.assertRaises((EOFError, ConnectionError)):
+                        x.all()
+                time.sleep(0.1)
+                # The service was cut as well, and never saw the end of a request.
+                self.assertEqual([r.body for r in up.requests[n:]], [] if kw.get("body") else [b""] * len(up.requests[n:]))
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200)
+
+    def test_goes_away(self):
+        """The guest hung up: the connection to the service ends, too."""
+        gone = threading.Event()
+
+        def wait(c, got):
+            c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nab")
+            if not c.sock.recv(1):
+                gone.set()
+            raise Stop
+        up, v = self.upstream(wait), self.vault()
+        x = Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE)
+        x.answer()
+        x.close()
+        self.assertTrue(gone.wait(10))
+
+    def test_more_than_may_be_in_flight(self):
+        bar = threading.Event()
+        up, v = self.upstream(lambda c, got: (bar.wait(60), ok())[1]), self.vault()
+        xs = [Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=i) for i in range(128)]
+        x = Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=128)
+        with self.assertRaises((EOFError, ConnectionError)):
+            x.all()
+        bar.set()
+        self.assertEqual({x.all()[0].status for x in xs}, {200})
+        self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[0].status, 200)
+
+    def test_notes_become_records(self):
+        v = self.vault()
+        note = struct.pack("<QQIHBBBB6x120s", 7, 8, 9, 403, xch.HOSTS.index("chatgpt.com"), 2, xch.CODES.index("path-denied"),
+                           xch.KINDS.index("codex-a"), b"/backend-api/wham/tasks")
+        xch.raw_send(v.gate, xch.msg(xch.NOTE, 0, 0, note))
+        line, = [l for l in self.records(v) if l["k"] == "request"]
+        self.assertEqual([line[k] for k in ("host", "method", "path", "cred", "verdict", "code", "status", "up", "down", "ms")],
+                         ["chatgpt.com", "POST", "/backend-api/wham/tasks", "codex-a", "refuse", "path-denied", 403, 7, 8, 9])
+
+
+VECTORS = os.environ.get("HTTP_VECTORS", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../decide/http-vectors.json"))
+
+
+def expand(text):
+    return re.sub(r"\$PAD\((\d+)\)", lambda m: "a" * int(m[1]), text)
+
+
+def vectors(kind):
+    with open(VECTORS) as f, open(VECTORS.replace("vectors", "fixture")) as g:
+        cases, fixture = json.load(f), json.load(g)
+    return [c for c in cases if c["kind"] == kind], fixture
+
+
+class Answers(Case):
+    def test_vectors(self):
+        cases, fixture = vectors("response")
+        self.assertGreater(len(cases), 20)
+        c = self.host.c
+        c.anthropic, c.anthropic_refresh = fixture["secrets"]["anthropic-access"], fixture["secrets"]["anthropic-refresh"]
+        c.openai, c.openai_id = fixture["secrets"]["openai-access"], fixture["secrets"]["openai-id"]
+        u.write(self.host.claude_file, c.claude())
+        u.write(self.host.codex_file, c.codex())
+        said = {}
+
+        def answer(conn, got):
+            conn.send(said["bytes"])
+            if said["end"] == "close":
+                conn.end()
+                raise Stop
+            if said["end"] == "reset":
+                time.sleep(0.2)
+                conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                raise Stop
+        up, v = self.upstream(answer), self.vault()
+        target = {"P01": (*MESSAGES, CLAUDE), "S41": ("chatgpt.com", "POST", "/backend-api/codex/responses", CODEX)}
+        for case in cases:
+            with self.subTest(case["id"] + " " + case.get("why", "")):
+                want = case["expect"]
+                said["bytes"] = (expand(case["input"]).encode("latin-1") if "input" in case else
+                                 base64.b64decode(case["input_b64"]))
+                said["end"] = case["context"].get("end", "")
+                *args, creds = target[case["context"]["to"]]
+                conns, echoes = len(up.conns), len([l for l in self.records(v) if l["k"] == "echo"])
+                x = Exchange(v, *args, body=b"{}", creds=creds)
+                a = x.answer()
+                out = b"".join(n + b": " + val + b"\r\n" for n, val in a.fields) + b"\r\n"
+                cut = False
+                if "within_ms" in case["context"]:
+                    t = time.monotonic()
+                    out += x.frames.next()[1]
+                    self.assertLess(time.monotonic() - t, 0.5)
+                else:
+                    try:
+                        while (f := x.frames.next())[0] != xch.END:
+                            out += f[1] if f[0] == xch.DATA else b"".join(n + b": " + val for n, val in xch.parse_fields(f[1]))
+                    except (EOFError, ConnectionError):
+                        cut = True
+                x.close()
+                self.assertEqual(a.code, want.get("code", "none"))
+                self.assertEqual(a.status, want.get("status", a.status))
+                self.assertEqual(cut, want.get("truncated", False))
+                for s in want.get("out_contains", []):
+                    self.assertIn(expand(s).encode("latin-1"), out)
+                for s in want.get("out_contains_b64", []):
+                    self.assertIn(base64.b64decode(s), out)
+                for s in want.get("out_lacks", []):
+                    self.assertNotIn(expand(s).encode("latin-1"), out)
+                if want.get("record") == "echo":
+                    self.assertGreater(len([l for l in self.records(v, echoes + 1, "echo") if l["k"] == "echo"]), echoes)
+                if want.get("upstream_dropped") or want["verdict"] == "refuse":
+                    said["bytes"], said["end"] = ok(), ""
+                    self.assertEqual(Exchange(v, *args, body=b"{}", creds=creds).all()[1], b"ok")
+                    self.assertGreater(up.requests[-1].conn, up.requests[-2].conn)
+
+    def test_every_cut(self):
+        """M21: the echo is found wherever the service cuts what it sends."""
+        secret = self.host.c.anthropic.encode()
+        body = b'{"a":"' + secret + b'"}'
+
+        def answer(conn, got):
+            i = int(got.get("x-cut")[0])
+            conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for piece in (body[:i], body[i:]):
+                conn.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+            conn.send(b"0\r\nX-Trailer: " + secret + b"\r\n\r\n")
+        up, v = self.upstream(answer), self.vault()
+        for i in range(1, len(body), 7):
+            a, got, trailers = Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE, pairs=[("X-Cut", str(i))]).all()
+            self.assertEqual((got, trailers), (b'{"a":"' + b"x" * len(secret) + b'"}', [(b"X-Trailer", b"x" * len(secret))]))
+
+    def test_all_secrets_of_the_provider_are_searched_for(self):
+        c = self.host.c
+        up, v = self.upstream(), self.vault()
+        body = "|".join((c.anthropic_refresh, c.anthropic_key, c.anthropic)).encode()
+        a, got, _ = Exchange(v, *MESSAGES, body=body, creds=CLAUDE).all()
+        self.clean(a, got)
+        # Of a JWT the signature.
+        body = "|".join((c.openai, c.openai_id, c.openai_refresh, c.openai_key)).encode()
+        a, got, _ = Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", body=body, creds=CODEX).all()
+        self.clean(a, got)
+
+    def test_coded_although_identity_was_asked(self):
+        """M20, attack-5"""
+        up = self.upstream(lambda c, got: ok(gzip.compress(got.head), "200 OK", "Content-Encoding: gzip"))
+        v = self.vault()
+        self.refused(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE), "encoding", 502)
+        a, body, _ = Exchange(v, "api.anthropic.com", "GET", "/x").all()  # without a secret it may be
+        self.assertEqual((a.status, a.get("content-encoding")), (200, [b"gzip"]))
+
+
+class H2Server(Upstream):
+    """Frames of HTTP/2 as the test wants them: @answer(conn, stream, block) for each HEADERS."""
+
+    def serve(self, raw):
+        raw.settimeout(60)
+        try:
+            c = self.context.wrap_socket(raw, server_side=True)
+        except OSError as e:
+            self.failed.append(e)
+            return
+        conn = u.Conn(c, self, len(self.conns))
+        self.conns.append(conn)
+        conn.resets, conn.data, conn.lock = [], {}, threading.Lock()
+        try:
+            assert conn.exact(24) == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            conn.send(frame2(4, 0, 0))
+            while (h := conn.exact(9)) is not None:
+                n, kind, flags, stream = int.from_bytes(h[:3], "big"), h[3], h[4], int.from_bytes(h[5:], "big")
+                body = conn.exact(n)
+                if kind == 4 and not flags & 1:
+                    conn.send(frame2(4, 1, 0))
+                elif kind == 3:
+                    conn.resets.append((stream, int.from_bytes(body, "big")))
+                elif kind == 0:
+                    conn.data[stream] = conn.data.get(stream, b"") + body
+                    if n:
+                        conn.send(frame2(8, 0, 0, n.to_bytes(4, "big")))
+                        if not flags & 1:
+                            conn.send(frame2(8, 0, stream, n.to_bytes(4, "big")))
+                elif kind == 1:
+                    self.requests.append(body)
+                    self.answer(conn, stream, body)
+        except (OSError, Stop, TypeError):
+            pass
+        c.close()
+
+
+def frame2(kind, flags, stream, data=b""):
+    return len(data).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + data
+
+
+def block2(*fields):
+    """HPACK: literals without indexing, not packed."""
+    b = lambda s: (s if isinstance(s, bytes) else s.encode())
+    num = lambda n: bytes([n]) if n < 127 else bytes([127]) + varint(n - 127)
+    return b"".join(b"\0" + num(len(b(n))) + b(n) + num(len(b(v))) + b(v) for n, v in fields)
+
+
+def varint(n):
+    out = b""
+    while n >= 128:
+        out += bytes([n % 128 | 128])
+        n //= 128
+    return out + bytes([n])
+
+
+def headers2(stream, *fields, end=False):
+    return frame2(1, 4 | end, stream, block2(*fields))
+
+
+class Http2(Case):
+    def setUp(self):
+        super().setUp()
+        self.h2 = self.certs.leaf("h2", "DNS:api.anthropic.com,DNS:chatgpt.com")
+        self.h2.set_alpn_protocols(["h2"])
+
+    def server(self, answer):
+        up = H2Server(self.h2, answer=answer)
+        self.addCleanup(up.close)
+        return up
+
+    def ask(self, v, **kw):
+        kw = {"body": b"{}", "creds": CLAUDE, "flags": xch.H2, **kw}
+        return Exchange(v, *MESSAGES, **kw)
+
+    def test_real_service(self):
+        """nghttpd, which gives back what is posted."""
+        with tempfile.TemporaryDirectory() as d:
+            (log := open(d + "/log", "wb")).close()
+            with w.S, open(d + "/log", "wb") as log:
+                p = subprocess.Popen(["nghttpd", "-v", "-a", w.PUBLIC, "-d", d, "--echo-upload", "443", self.certs.dir / "good.key",
+                                      self.certs.dir / "good.pem"], stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
+            self.addCleanup(p.wait)
+            self.addCleanup(p.kill)
+            self.until(lambda: self.listens(p) or p.poll() is not None)
+            self.assertIsNone(p.poll(), open_read(d + "/log"))
+            v = self.vault()
+            data = os.urandom(1 << 20)
+            for body, length in ((b"small", None), (data, None), (data, False)):
+                x = self.ask(v, body=body, length=length, hold=True)
+                t = threading.Thread(target=lambda: (x.send(body), x.end()))
+                t.start()
+                a, got, _ = x.all()
+                t.join()
+                self.assertEqual((a.status, got == body), (200, True), v.log())
+            self.until(lambda: open_read(d + "/log").count(":path: /v1/messages") == 3)
+            said = open_read(d + "/log")
+            self.assertIn(f"authorization: Bearer {self.host.c.anthropic}", said)
+            self.assertEqual((said.count("[id=2]") > 0, said.count("[id=3]")), (True, 0))  # the first looked whether it listens
+            # Its own words come back: found.
+            a, got, _ = self.ask(v, body=self.host.c.anthropic.encode()).all()
+            self.assertEqual(got, b"x" * len(self.host.c.anthropic))
+            a, got, _ = Exchange(v, "api.anthropic.com", "GET", "/none", flags=xch.H2).all()
+            self.assertEqual(a.status, 404)
+
+    def listens(self, p):
+        with w.S, socket.socket() as s:
+            return s.connect_ex((w.PUBLIC, 443)) == 0
+
+    def test_head_that_goes_out(self):
+        up = self.server(lambda c, s, b: c.send(headers2(s, (":status", "204"), end=True)))
+        v = self.vault()
+        self.assertEqual(self.ask(v).all()[0].status, 204)
+        block, = up.requests
+        self.assertIn(b"\x1f\x08", block)  # authorization: never indexed
+        self.assertEqual(self.ask(v).all()[0].status, 204)
+        self.assertIn(b"\x1f\x08", up.requests[1])
+        self.assertEqual((len(up.conns), up.conns[0].data, up.conns[0].resets), (1, {1: b"{}", 3: b"{}"}, []))
+        self.assertEqual(up.conns[0].sock.selected_alpn_protocol(), "h2")
+
+    def test_upgrades_take_http1(self):
+        context = self.certs.leaf("alpn", "DNS:chatgpt.com")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        up, v = self.upstream(lambda c, got: ok(b"no", "404 Not Found"), context=context), self.vault()
+        x = Exchange(v, "chatgpt.com", "GET", "/backend-api/codex/responses", creds=CODEX, flags=xch.UPGRADE | xch.H2)
+        self.assertEqual(x.answer().status, 404)
+        self.assertEqual(up.conns[0].sock.selected_alpn_protocol(), "http/1.1")
+        x.close()
+
+    def test_service_that_speaks_http1_only(self):
+        up = self.upstream()
+        a, body, _ = self.ask(self.vault()).all()
+        self.assertEqual((a.status, len(up.requests)), (200, 1))
+        self.clean(a, body)
+
+    def test_echo_in_fields_data_and_trailers(self):
+        secret = self.host.c.anthropic
+
+        def answer(c, s, b):
+            c.send(headers2(s, (":status", "200"), ("x-you", "Bearer " + secret), ("content-type", "text/plain")))
+            for i in range(0, len(secret), 5):
+                c.send(frame2(0, 0, s, secret[i:i + 5].encode()))
+            c.send(headers2(s, ("x-t", secret), end=True))
+        a, body, trailers = self.ask(self.v(answer)).all()
+        x = b"x" * len(secret)
+        self.assertEqual((a.get("x-you"), body, trailers), ([b"Bearer " + x], x, [(b"x-t", x)]))
+
+    def v(self, answer):
+        self.up = self.server(answer)
+        return self.vault()
+
+    def test_many_on_one_connection(self):
+        waits, lock = [], threading.Lock()
+
+        def answer(c, s, b):
+            with lock:
+                waits.append(s)
+                if len(waits) < 11:
+                    if len(waits) == 1:
+                        c.send(headers2(s, (":status", "200"), end=True))
+                    return
+                for s in reversed(waits[1:]):
+                    c.send(headers2(s, (":status", "200"), ("content-length", "1")) + frame2(0, 1, s, b"z"))
+        v = self.v(answer)
+        self.ask(v).all()
+        xs = [self.ask(v, slot=i) for i in range(10)]
+        self.assertEqual([x.all()[1] for x in xs], [b"z"] * 10)
+        self.assertEqual(len(self.up.conns), 1)
+
+    def test_anonymous_has_another_connection(self):
+        v = self.v(lambda c, s, b: c.send(headers2(s, (":status", "200"), end=True)))
+        self.ask(v).all()
+        self.ask(v, creds=()).all()
+        self.ask(v).all()
+        self.assertEqual(len(self.up.conns), 2)
+
+    def test_rotation(self):
+        v = self.v(lambda c, s, b: c.send(headers2(s, (":status", "200"), end=True)))
+        self.ask(v).all()
+        u.write(self.host.claude_file, self.host.c.claude(7000))
+        self.ask(v).all()
+        self.assertEqual(len(self.up.conns), 2)
+
+    def test_what_is_no_answer(self):
+        """M19, attack-38 over HTTP/2: 502, or cut once it began; the session goes on."""
+        status, said = (":status", "200"), [None]
+        v = self.v(lambda c, s, b: c.send(said[0](s)))
+        for why, code, sent in (
+                ("a status that is none", "upstream-framing", lambda s: headers2(s, (":status", "20"))),
+                ("101", "upstream-framing", lambda s: headers2(s, (":status", "101"))),
+                ("an interim answer that ends", "upstream-framing", lambda s: headers2(s, (":status", "103"), end=True)),
+                ("nine of them", "upstream-framing", lambda s: headers2(s, (":status", "103")) * 9),
+                ("upper case", "upstream-framing", lambda s: headers2(s, status, ("X-Upper", "a"))),
+                ("connection", "upstream-framing", lambda s: headers2(s, status, ("connection", "close"))),
+                ("transfer-encoding", "upstream-framing", lambda s: headers2(s, status, ("transfer-encoding", "chunked"))),
+                ("a line in a value", "upstream-framing", lambda s: headers2(s, status, ("x", "a\r\nb: c"))),
+                ("two lengths", "upstream-framing", lambda s: headers2(s, status, ("content-length", "1"), ("content-length", "1"))),
+                ("a head that is too large", "upstream-framing", lambda s: headers2(s, status, *[(f"x{i}", "a" * 100) for i in range(129)])),
+                ("coded", "encoding", lambda s: headers2(s, status, ("content-encoding", "gzip")) + frame2(0, 1, s, b"z")),
+                ("reset", "upstream", lambda s: frame2(3, 0, s, (2).to_bytes(4, "big"))),
+                ("data first", "upstream-framing", lambda s: frame2(0, 0, s, b"x")),
+                ("fewer bytes than it says", "cut", lambda s: headers2(s, status, ("content-length", "5")) + frame2(0, 1, s, b"abc")),
+                ("more bytes", "cut", lambda s: headers2(s, status, ("content-length", "1")) + frame2(0, 1, s, b"abc")),
+                ("reset in the middle", "cut", lambda s: headers2(s, status) + frame2(0, 0, s, b"abc") + frame2(3, 0, s, bytes(4))),
+                ("the connection breaks", "cut", lambda s: headers2(s, status) + frame2(0, 0, s, b"abc") + b"junk" * 9),
+                ("pushed", "upstream-framing", lambda s: frame2(5, 4, s, (2).to_bytes(4, "big") + block2((":method", "GET")))),
+                ("pings without end", "upstream-framing", lambda s: frame2(6, 0, 0, bytes(8)) * 1500)):
+            with self.subTest(why):
+                said[0] = sent
+                x = self.ask(v)
+                a = x.answer()
+                if code == "cut":
+                    with self.assertRaises((EOFError, ConnectionError)):
+                        x.frames.body()
+                else:
+                    self.assertEqual((a.code, x.frames.body()), (code, b""))
+                x.close()
+                said[0] = lambda s: headers2(s, status, end=True)
+                self.assertEqual(self.ask(v).all()[0].status, 200)
+
+    def test_goaway(self):
+        def answer(c, s, b):
+            c.send(headers2(s, (":status", "200"), end=True) + frame2(7, 0, 0, s.to_bytes(4, "big") + bytes(4)))
+        v = self.v(answer)
+        self.assertEqual([self.ask(v).all()[0].status for _ in range(3)], [200] * 3)
+        self.assertEqual(len(self.up.conns), 3)
+
+    def test_slow_reader_holds_up_its_own_stream_alone(self):
+        def answer(c, s, b):
+            if s > 1:
+                c.send(headers2(s, (":status", "200"), ("content-length", "1")) + frame2(0, 1, s, b"z"))
+                return
+            c.send(headers2(s, (":status", "200")))
+            for _ in range(32):  # what the window of a stream has room for, byte by byte
+                c.send(frame2(0, 0, s, b"a") * 4096)
+            c.full = True
+        v = self.v(answer)
+        x = self.ask(v)
+        x.answer()
+        self.until(lambda: getattr(self.up.conns[0], "full", False))
+        self.assertEqual(self.ask(v, slot=2).all()[1], b"z")
+        got = 0
+        while got < 32 * 4096:
+            kind, data = x.frames.next()
+            got += len(data)
+        x.close()
+        self.until(lambda: (1, 8) in self.up.conns[0].resets)
+        self.assertEqual(len(self.up.conns), 1)
+
+
+class Renewals(Case):
+    def launcher(self, v, timeout=20):
+        data = v.control.recv(64) if select.select([v.control], [], [], timeout)[0] else b""
+        assert len(data) == 4 and data[0] == xch.CTL_RENEW, data
+        return tuple(data[1:])
+
+    def done(self, v, prov, act, result=0, age=-1, errors=b""):
+        v.control.send(struct.pack("<BBBBiq2048s", xch.CTL_RENEWED, prov, act, 0, result, age, errors))
+
+    def ask(self, v, kind="claude-r", slot=1):
+        xch.send(v.gate, xch.RENEW, slot, 9, bytes([xch.KINDS.index(kind)]) + bytes(7))
+
+    def renewed(self, v, slot=1, timeout=20):
+        _, _, gen, data, _ = v.box.get(xch.RENEWED, slot=slot, timeout=timeout)
+        in_, exp, lack, fed, acc, plan, scope = struct.unpack("<qqIB3x72s48s1024s", data[16:])
+        text = lambda b: b.rstrip(b"\0").decode()
+        return xch.LACKS[lack], in_, exp, text(acc), text(plan), text(scope)
+
+    LOCK, RUN, UNLOCK = range(3)
+
+    def test_fresh_at_once(self):
+        v = self.vault()
+        self.ask(v)
+        lack, left, exp, _, _, scope = self.renewed(v)
+        self.assertEqual((lack, scope), ("none", "user:inference user:profile"))
+        self.assertTrue(7190 <= left <= 7200)
+        for kind in ("codex-r", "opencode-r"):
+            self.ask(v, kind)
+            lack, left, exp, account, _, _ = self.renewed(v)
+            self.assertEqual((lack, account), ("none", u.ACCOUNT))
+            self.assertTrue(86380 <= left <= 86400 and abs(exp - time.time() - 86400) < 20)
+        self.assertFalse(select.select([v.control], [], [], 0.2)[0])
+
+    def run_one(self, v, rotate=True, errors=b"", result=0):
+        self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
+        self.done(v, 0, self.LOCK)
+        self.assertEqual(self.launcher(v), (0, self.RUN, 1))
+        if rotate:
+            self.rotate()
+        self.done(v, 0, self.RUN, result, errors=errors)
+
+    def rotate(self, left=28800):
+        old, self.host.c = self.host.c, u.Canaries(7)
+        self.host.c.all += old.all
+        u.write(self.host.claude_file, self.host.c.claude(left))
+
+    def test_storm_of_100(self):
+        """One program; 8 wait, the rest is told to come again. attack-18"""
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        v = self.vault()
+        for i in range(100):
+            self.ask(v, slot=i)
+        self.run_one(v)
+        self.assertEqual(self.launcher(v)[:2], (0, self.UNLOCK))
+        lacks = [self.renewed(v, i)[0] for i in range(100)]
+        self.assertEqual((lacks.count("none"), lacks.count("limit")), (8, 92))
+        self.assertFalse(select.select([v.control], [], [], 0.3)[0])
+        line, = [l for l in self.records(v) if l["k"] == "renewal"]
+        self.assertEqual((line["provider"], line["program"], line["how"]), ("anthropic", "claude-status", "ran"))
+
+    def test_program_that_does_not_help(self):
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        v = self.vault()
+        self.ask(v)
+        self.run_one(v, rotate=False, errors=b"tried with " + self.host.c.anthropic.encode() + b"\x1b[2J\n", result=-110)
+        self.assertEqual(self.launcher(v), (0, self.RUN, 2))  # the second one
+        self.done(v, 0, self.RUN)
+        self.assertEqual(self.launcher(v)[:2], (0, self.UNLOCK))
+        self.assertEqual(self.renewed(v)[0], "soon")
+        self.assertIn("it said: tried with xxxx", v.log())
+        self.assertNotIn("\x1b", v.log())
+
+    def test_lock_of_another_session(self):
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        v = self.vault()
+        self.ask(v)
+        for _ in range(3):
+            self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
+            self.done(v, 0, self.LOCK, -11)
+        self.rotate()
+        self.assertEqual(self.renewed(v)[0], "none")
+
+    def test_damped_and_hanging(self):
+        u.write(self.host.claude_file, self.host.c.claude(-5))
+        v = self.vault()
+        self.ask(v)
+        self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
+        self.done(v, 0, self.LOCK, age=12000)
+        self.assertEqual(self.launcher(v)[:2], (0, self.UNLOCK))
+        self.assertEqual(self.renewed(v)[0], "expired")
+        v = self.vault()
+        self.ask(v)
+        self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
+        self.done(v, 0, self.LOCK)
+        self.assertEqual(self.launcher(v)[:2], (0, self.RUN))
+        t = time.monotonic()
+        self.assertEqual(self.renewed(v, timeout=40)[0], "pending")
+        self.assertTrue(13 < time.monotonic() - t < 25)
+
+    def test_states_of_the_file(self):
+        for text, lack in ((None, "login"), ('{"claudeAiOauth":{"accessToken":""}}', "login"), ('{"claudeAiOauth":{"acc', "file"),
+                           (self.host.c.claude(expiresAt=0), "unknown")):
+            if text is None:
+                os.unlink(self.host.claude_file)
+            else:
+                u.write(self.host.claude_file, text)
+            v = self.vault(program=0)
+            self.ask(v)
+            self.assertEqual(self.renewed(v)[0], lack, text)
+        u.write(self.host.codex_file, self.host.c.codex("apikey"))
+        v = self.vault(program=0)
+        self.ask(v, "codex-r")
+        self.assertEqual(self.renewed(v)[0], "key")
+
+    def test_request_with_a_token_that_is_over(self):
+        """It waits for the renewal and goes out with the new one."""
+        u.write(self.host.claude_file, self.host.c.claude(-5))
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        xs = [Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE, slot=i) for i in range(3)]
+        self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
+        self.assertEqual(up.requests, [])
+        self.done(v, 0, self.LOCK)
+        self.assertEqual(self.launcher(v), (0, self.RUN, 1))
+        self.rotate()
+        self.done(v, 0, self.RUN)
+        self.assertEqual([x.all()[0].status for x in xs], [200] * 3)
+        self.assertEqual({r.get("authorization")[0].decode() for r in up.requests}, {"Bearer " + self.host.c.anthropic})
+
+    def test_without_a_program_it_goes_out_as_it_is(self):
+        u.write(self.host.claude_file, self.host.c.claude(-5))
+        up, v = self.upstream(lambda c, got: ok(b"", "401 Unauthorized")), self.vault(program=0)
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 401)
+
+    def test_rejected_by_the_service(self):
+        """401: the next renewal is due although the token lives, and needs the program that renews at once."""
+        up, v = self.upstream(lambda c, got: ok(b"", "401 Unauthorized")), self.vault()
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 401)
+        self.ask(v)
+        self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
+        self.done(v, 0, self.LOCK)
+        self.assertEqual(self.launcher(v), (0, self.RUN, 2))
+        self.rotate()
+        self.done(v, 0, self.RUN)
+        self.assertEqual(self.renewed(v)[0], "none")
+
+    def test_answers_of_a_launcher_that_were_not_asked_for(self):
+        for m in (struct.pack("<BBBBiq2048s", 6, 0, 0, 0, 0, -1, b""), struct.pack("<BBBBiq2048s", 6, 9, 0, 0, 0, -1, b""), b"\6"):
+            v = self.vault()
+            v.control.send(m)
+            self.assertEqual(v.wait(), 1)
+
+
+class Inspected(Case):
+    def flow(self, v, addr=w.PUBLIC, port=443):
+        o = v.tcp(addr, port)
+        self.assertEqual((o.outcome, o.step), (w.INSPECT, "public"))
+        _, slot, gen, data, fd = v.box.get(xch.PEEK, slot=o.slot)
+        self.assertEqual((gen, struct.unpack("<H", data[16:18])[0]), (7, port))
+        return o, socket.socket(fileno=fd)
+
+    def dialled(self, v, slot):
+        _, _, gen, data, fd = v.box.get(xch.DIALLED, slot=slot)
+        return (*struct.unpack("<II", data[16:]), socket.socket(fileno=fd) if fd is not None else None)
+
+    def test_peek_and_step_aside(self):
+        l = w.Listener(w.PUBLIC, 443)
+        self.addCleanup(l.close)
+        v = self.vault()
+        o, far = self.flow(v)
+        o.sock.sendall(b"ClientHello")
+        self.assertEqual(far.recv(64), b"ClientHello")
+        self.assertEqual(l.seen, 0)
+        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        outcome, error, sock = self.dialled(v, o.slot)
+        self.assertEqual((outcome, error), (w.CONNECTED, 0))
+        sock.settimeout(5)
+        self.assertEqual(sock.recv(16), b"hello")
+        o.close()
+        self.assertEqual(far.recv(1), b"")  # its end is seen
+        v.ended(o.slot, up=11, down=5)
+        line, = [x for x in self.records(v) if x["k"] == "tcp"]
+        self.assertEqual((line["verdict"], line["port"], line["up"], line["down"]), ("inspect", 443, 11, 5))
+        # Asked twice, and for what is not there any more.
+        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        self.assertEqual(self.dialled(v, o.slot)[:2], (w.FAILED, errno.ECANCELED))
+        o, far = self.flow(v)
+        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        self.dialled(v, o.slot)
+        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        self.assertEqual(v.wait(), 1)
+
+    def test_all_ports_of_an_inspected_address(self):
+        l = w.Listener(w.PUBLIC, 8443)
+        self.addCleanup(l.close)
+        v = self.vault(inspected=["api.anthropic.com"])
+        self.assertEqual(v.tcp(w.PUBLIC, 8443).outcome, w.CONNECTED)
+        self.assertEqual(v.udp(w.PUBLIC, 443).outcome, w.CONNECTED)
+        self.assertEqual(v.dns("api.anthropic.com").addrs, [w.PUBLIC])
+        o, far = self.flow(v, port=8443)
+        o, far = self.flow(v, port=80)
+        # attack-14: no QUIC
+        q = v.udp(w.PUBLIC, 443)
+        self.assertEqual((q.outcome, q.step), (w.REFUSED, "quic"))
+
+    def test_a_dial_is_judged_again(self):
+        v = self.vault()
+        o, far = self.flow(v, w.DEAD)
+        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        self.assertFalse(v.box.pump(0.3))
+        v.ended(o.slot)
+        self.assertEqual(self.dialled(v, o.slot)[:2], (w.FAILED, errno.ECANCELED))
+        o, far = self.flow(v, "45.77.0.9")
+        w.sh("ip addr add 45.77.0.9/32 dev lo")  # became an address of this host
+        self.addCleanup(w.sh, "ip addr del 45.77.0.9/32 dev lo")
+        time.sleep(0.3)
+        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        self.assertEqual(self.dialled(v, o.slot)[0], w.REFUSED)
+
+    def test_not_without_inspected_names(self):
+        l = w.Listener(w.PUBLIC, 443)
+        self.addCleanup(l.close)
+        v = self.vault(inspected=[])
+        self.assertEqual(v.tcp(w.PUBLIC, 443).outcome, w.CONNECTED)
+        self.assertTrue(v.box.none(xch.PEEK))
+
+    def test_gate_may_not_dial_other_flows(self):
+        l = w.Listener(w.PUBLIC, 80)
+        self.addCleanup(l.close)
+        v = self.vault()
+        o = v.tcp(w.PUBLIC, 80)
+        self.assertEqual(o.outcome, w.CONNECTED)
+        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        self.assertEqual(v.wait(), 1)
+
+    def test_a_gate_that_does_not_read(self):
+        """Its queue is bounded; what is beyond fails, the rest lives on."""
+        v = self.vault()
+        slots = [v.ask(w.OPEN_TCP, w.PUBLIC, 443) for _ in range(500)] + [v.ask(w.OPEN_TCP, w.PUBLIC, 443) for _ in range(300)]
+        outcomes = [v.opened(w.OPEN_TCP, s) for s in slots]
+        for o in outcomes:
+            o.close()
+        count = [o.outcome for o in outcomes].count(w.FAILED)
+        self.assertTrue(0 < count < 300, count)
+        self.assertEqual(v.udp(w.PUBLIC, 123).outcome, w.CONNECTED)
+
+
+if __name__ == "__main__":
+    w.make_world()
+    unittest.main(verbosity=2, warnings="ignore")

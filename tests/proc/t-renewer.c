@@ -1,0 +1,194 @@
+/* The process that renews: real lock, real program (a script of the test's), and vault's end of the messages. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../unit/state.h"
+#include "cli/renewer.h"
+#include "proto/netmsg.h"
+#include "session/renewlock.h"
+#include "vault/renew.h"
+
+static struct {
+	struct state state;
+	struct creds creds;
+	struct renewer *r;
+	int vault[2]; /* [0] the launcher's end */
+	char dir[128];
+} t;
+
+static void write_script(const char *text)
+{
+	AUTO_FREE(char, path);
+	int fd;
+
+	path = xasprintf("%s/claude", t.dir);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0755);
+	CHECK(fd >= 0);
+	CHECK_INT(fd_write_all(fd, text, strlen(text)), ==, 0);
+	(void)close(fd);
+}
+
+static void begin(const char *script)
+{
+	memset(&t, 0, sizeof(t));
+	state_begin(&t.state);
+	CHECK_INT(setenv("XDG_RUNTIME_DIR", "", 1), ==, 0);
+	(void)snprintf(t.dir, sizeof(t.dir), "%s", t.state.dir);
+	write_script(script);
+	CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, t.vault), ==, 0);
+	t.creds.n_sources = 1;
+	t.creds.sources[0] = (struct creds_source){ .kind = SOURCE_ANTHROPIC, .fd = -1, .name = ".credentials.json",
+						    .path = xasprintf("%s/.credentials.json", t.dir),
+						    .program = xasprintf("%s/claude", t.dir) };
+	t.r = renewer_new(&t.creds, &t.state.root);
+	CHECK(t.r != NULL);
+}
+
+static void end(void)
+{
+	renewer_free(t.r);
+	creds_done(&t.creds);
+	(void)close(t.vault[0]);
+	(void)close(t.vault[1]);
+	state_end(&t.state);
+}
+
+/* Vault asks, the launcher serves it as its loop does. */
+static struct vault_renewed ask_of(struct renewer *r, unsigned prov, unsigned act, unsigned program)
+{
+	struct vault_renew m = { NET_CTL_RENEW, (uint8_t)prov, (uint8_t)act, (uint8_t)program };
+	struct vault_renewed a = { 0 };
+
+	(void)renewer_ask(r, &m, t.vault[0]);
+	for (int i = 0; i < 2000; i++) {
+		ssize_t n = recv(t.vault[1], &a, sizeof(a), MSG_DONTWAIT);
+
+		if (n == sizeof(a))
+			return a;
+		if (renewer_fd(r, 0) >= 0)
+			(void)renewer_read(r, 0, t.vault[0]);
+		(void)usleep(10000);
+	}
+	fail_msg("no answer");
+	return a;
+}
+
+#define ASK(act, program) ask_of(t.r, PROV_ANTHROPIC, act, program)
+
+static void unlock(void)
+{
+	struct vault_renew m = { NET_CTL_RENEW, PROV_ANTHROPIC, VAULT_RENEW_UNLOCK, 0 };
+
+	(void)renewer_ask(t.r, &m, t.vault[0]);
+}
+
+static bool made(const char *name)
+{
+	struct stat st;
+	AUTO_FREE(char, path);
+
+	path = xasprintf("%s/%s", t.dir, name);
+	return stat(path, &st) == 0;
+}
+
+TEST(lock_run_unlock)
+{
+	struct renewer *other;
+	struct vault_renewed a;
+
+	begin("#!/bin/sh\necho \"$@\" > \"$(dirname \"$0\")/ran\"\necho said it >&2\nexit 1\n");
+	other = renewer_new(&t.creds, &t.state.root);
+	a = ASK(VAULT_RENEW_LOCK, 0);
+	CHECK_INT(a.result, ==, 0);
+	CHECK_INT(a.age_ms, ==, -1);
+	CHECK_INT(a.act, ==, VAULT_RENEW_LOCK);
+	/* Another session of the user, of whatever project. */
+	a = ask_of(other, PROV_ANTHROPIC, VAULT_RENEW_LOCK, 0);
+	CHECK_INT(a.result, ==, -EWOULDBLOCK);
+	a = ask_of(other, PROV_ANTHROPIC, VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS);
+	CHECK_INT(a.result, ==, -ENOLCK);
+	CHECK(!made("ran"));
+	a = ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS);
+	CHECK_INT(a.result, ==, 0);
+	CHECK_STR(a.errors, "said it\n");
+	CHECK(made("ran"));
+	unlock();
+	for (int i = 0; i < 100 && (a = ask_of(other, PROV_ANTHROPIC, VAULT_RENEW_LOCK, 0)).result != 0; i++)
+		(void)usleep(10000);
+	CHECK_INT(a.result, ==, 0);
+	CHECK(a.age_ms >= 0 && a.age_ms < 20000);
+	renewer_free(other);
+	end();
+}
+
+TEST(what_is_out_of_order_is_answered_and_runs_nothing)
+{
+	struct vault_renewed a;
+
+	begin("#!/bin/sh\n: > \"$(dirname \"$0\")/ran\"\n");
+	a = ask_of(t.r, PROV_OPENAI, VAULT_RENEW_LOCK, 0);
+	CHECK_INT(a.result, ==, -EINVAL);
+	a = ask_of(t.r, 200, VAULT_RENEW_LOCK, 0);
+	CHECK_INT(a.result, ==, -EINVAL);
+	a = ASK(VAULT_RENEW_RUN, RENEW_CODEX_EXEC);
+	CHECK_INT(a.result, ==, -EINVAL);
+	a = ASK(VAULT_RENEW_RUN, 99);
+	CHECK_INT(a.result, ==, -EINVAL);
+	a = ASK(77, 0);
+	CHECK_INT(a.result, ==, -EINVAL);
+	a = ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_PROMPT);
+	CHECK_INT(a.result, ==, -ENOLCK);
+	CHECK(!made("ran"));
+	a = ask_of(NULL, PROV_ANTHROPIC, VAULT_RENEW_LOCK, 0);
+	CHECK_INT(a.result, ==, -EINVAL);
+	end();
+}
+
+TEST(it_keeps_no_lock_of_the_launcher_and_ends_with_it)
+{
+	struct vault_renew run = { NET_CTL_RENEW, PROV_ANTHROPIC, VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS };
+	struct renewlock l;
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, pidfile);
+	int lock, again, fd = -1;
+	uint64_t pid = 0;
+
+	begin("#!/bin/sh\ntrap '' TERM\necho $$ > \"$(dirname \"$0\")/pid.new\"\nmv \"$(dirname \"$0\")/pid.new\" \"$(dirname \"$0\")/pid\"\n"
+	      "while :; do sleep 0.1; done\n");
+	lock = lock_file_at(t.state.root.locks_fd, "of-the-session", 0);
+	CHECK(lock >= 0);
+	CHECK_INT(ASK(VAULT_RENEW_LOCK, 0).result, ==, 0);
+	(void)close(lock);
+	again = lock_file_at(t.state.root.locks_fd, "of-the-session", 0);
+	CHECK_INT(again, >=, 0);
+	(void)close(again);
+	CHECK_INT(renewer_ask(t.r, &run, t.vault[0]), ==, -1);
+	for (int i = 0; i < 1000 && !made("pid"); i++)
+		(void)usleep(10000);
+	pidfile = xasprintf("%s/pid", t.dir);
+	fd = open(pidfile, O_RDONLY | O_CLOEXEC);
+	CHECK_INT(fd_read_file(fd, 64, &text, NULL), ==, 0);
+	text[strcspn(text, "\n")] = '\0';
+	CHECK_INT(str_u64(text, INT32_MAX, &pid), ==, 0);
+	(void)close(fd);
+	CHECK(is_running((pid_t)pid));
+	renewer_free(t.r);
+	t.r = NULL;
+	for (int i = 0; i < 1500 && is_running((pid_t)pid); i++)
+		(void)usleep(10000);
+	CHECK(!is_running((pid_t)pid));
+	/* And its lock is free for others. */
+	renewlock_init(&l, t.state.root.locks_fd, "anthropic", t.creds.sources[0].path);
+	for (int i = 0; i < 500 && (fd = renewlock_try(&l)) < 0; i++)
+		(void)usleep(10000);
+	CHECK_INT(fd, >=, 0);
+	(void)close(fd);
+	end();
+}

@@ -1,0 +1,499 @@
+/* What a launch lends: from a home folder and an environment of the test's own. */
+#include "files.h"
+
+#include <errno.h>
+
+#include "base/fd.h"
+#include "base/prog.h"
+#include "cli/credcfg.h"
+#include "cli/creds.h"
+#include "cli/guest_creds.h"
+#include "cli/upstream.h"
+#include "gate/config.h"
+#include "proto/gatecfg.h"
+#include "proto/guestcfg.h"
+#include "proto/rec.h"
+#include "vault/config.h"
+
+#define CLAUDE                                                                                                        \
+	"{\"claudeAiOauth\":{\"accessToken\":\"sk-ant-oat01-CANARY-access\",\"refreshToken\":\"sk-ant-ort01-CANARY\"," \
+	"\"expiresAt\":1900000000000,\"scopes\":[\"user:inference\"],\"subscriptionType\":\"max\"},\"mcpOAuth\":{\"x\":\"CANARY\"}}"
+#define CODEX_KEY "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-CANARY-codex-0123456789\"}"
+#define JWT "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjE5MDAwMDAwMDB9.CANARYCANARYCANARYCANARY"
+#define CHATGPT                                                                                                       \
+	"{\"auth_mode\":\"chatgpt\",\"tokens\":{\"id_token\":\"" JWT "\",\"access_token\":\"" JWT "\",\"refresh_token\":" \
+	"\"rt-CANARY-0123456789\",\"account_id\":\"acc-1\"},\"last_refresh\":\"2026-01-01T00:00:00Z\"}"
+#define ANTHROPIC_LOGIN (PH_BIT(PH_CLAUDE_A) | PH_BIT(PH_CLAUDE_R))
+#define CHATGPT_LOGIN                                                                                               \
+	(PH_BIT(PH_CODEX_A) | PH_BIT(PH_CODEX_R) | PH_BIT(PH_CODEX_ID) | PH_BIT(PH_OPENCODE_A) | PH_BIT(PH_OPENCODE_R) | \
+	 PH_BIT(PH_OPENCODE_ID))
+
+static struct {
+	char *dir;
+	char env[8][128];
+	size_t n_env;
+	struct cli cli;
+	struct launch_args args;
+	struct strv warnings;
+	struct creds c;
+} t;
+
+static char *fake_getenv(const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < t.n_env; i++)
+		if (strncmp(t.env[i], name, n) == 0 && t.env[i][n] == '=')
+			return t.env[i] + n + 1;
+	return NULL;
+}
+
+static void begin(const char *verb)
+{
+	static bool open_;
+	struct err err;
+
+	if (!open_)
+		CHECK_INT(secret_arena_open(SECRET_ARENA, &err), ==, 0);
+	open_ = true;
+	memset(&t, 0, sizeof(t));
+	t.dir = files_tmp("/tmp");
+	t.args.verb = verb;
+	problems_init(&t.cli.problems);
+}
+
+static void put_env(const char *word)
+{
+	(void)snprintf(t.env[t.n_env++], sizeof(t.env[0]), "%s", word);
+}
+
+static void put_file(const char *folder, const char *name, const char *text)
+{
+	AUTO_FREE(char, path);
+
+	for (const char *p = strchr(folder, '/');; p = strchr(p + 1, '/')) {
+		AUTO_FREE(char, part);
+
+		part = p ? xstrndup(folder, (size_t)(p - folder)) : xstrdup(folder);
+		free(TAKE_PTR(path));
+		path = files_at(t.dir, part);
+		(void)mkdir(path, 0700);
+		if (!p)
+			break;
+	}
+	files_write(path, name, text);
+}
+
+static void plan(void)
+{
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+}
+
+static void end(void)
+{
+	creds_done(&t.c);
+	problems_done(&t.cli.problems);
+	strv_done(&t.warnings);
+	strv_done(&t.args.env);
+	strv_done(&t.args.api);
+	files_rm(t.dir);
+}
+
+#define ROW(text)                        \
+	do {                             \
+		AUTO_FREE(char, row_);   \
+		row_ = creds_text(&t.c); \
+		CHECK_STR(row_, text);   \
+	} while (0)
+
+TEST(nothing_on_the_host_nothing_lent)
+{
+	begin("shell");
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	CHECK_INT(t.warnings.n, ==, 0);
+	ROW("none");
+	end();
+	begin("claude");
+	plan();
+	CHECK_INT(t.warnings.n, ==, 0);
+	ROW("claude: not signed in on the host");
+	end();
+}
+
+TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
+{
+	struct network net = NETWORK_INIT;
+	struct upstream up = { .n_to = 0 };
+	uint8_t seed[PH_SEED] = { 1 };
+	struct buf out;
+
+	begin("shell");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	put_file(".codex", "auth.json", CHATGPT);
+	put_file(".local/share/opencode", "auth.json",
+		 "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"},\"kimi-for-coding\":{\"type\":\"api\",\"key\":"
+		 "\"kimi-CANARY-0123456789\"},\"own\":{\"type\":\"api\",\"key\":\"CANARY\"}}");
+	plan();
+	CHECK_INT(t.warnings.n, ==, 0);
+	CHECK_INT(t.c.launch.lent, ==, ANTHROPIC_LOGIN | CHATGPT_LOGIN | PH_BIT(PH_ZAI) | PH_BIT(PH_KIMI));
+	ROW("claude: subscription, codex: ChatGPT, opencode: zai kimi-for-coding; the guest has placeholders");
+	CHECK(!memmem(&t.c, sizeof(t.c), "CANARY", 6));
+	CHECK_STR(creds_source(&t.c, SOURCE_OPENAI)->info.account_id, "acc-1");
+
+	creds_draw(&t.c, seed);
+	buf_init(&out, 1 << 16);
+	CHECK_INT(guest_creds_put(&t.c, &net, &up, "/state", &out), ==, 0);
+	CHECK(!memmem(buf_span(&out).p, out.n, "CANARY", 6));
+	CHECK(memmem(buf_span(&out).p, out.n, "/state/claude/.credentials.json", 31));
+	CHECK(memmem(buf_span(&out).p, out.n, "/state/codex/auth.json", 22));
+	CHECK(memmem(buf_span(&out).p, out.n, "/state/opencode/auth.json", 25));
+	CHECK(memmem(buf_span(&out).p, out.n, "avm-claude-a-", 13) && memmem(buf_span(&out).p, out.n, "avm-kimi-", 9));
+	buf_done(&out);
+	end();
+}
+
+TEST(a_verb_gets_its_own_alone)
+{
+	begin("claude");
+	put_file(".codex", "auth.json", CODEX_KEY);
+	put_file(".local/share/opencode", "auth.json", "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"}}");
+	put_env("COPILOT_GITHUB_TOKEN=gho_CANARY0123456789");
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_CODEX_KEY));
+	ROW("claude: not signed in on the host, codex: API key; the guest has placeholders");
+	CHECK_STR(fake_getenv("COPILOT_GITHUB_TOKEN"), "gho_CANARY0123456789");
+	end();
+	begin("shell");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	t.args.no_network = true;
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	end();
+}
+
+TEST(secrets_of_the_environment_go_into_pipes_and_are_overwritten)
+{
+	struct strv vars = { 0 };
+	uint8_t seed[PH_SEED] = { 2 };
+	char got[64] = "", zero[32] = { 0 };
+
+	begin("shell");
+	put_env("ANTHROPIC_API_KEY= sk-ant-api03-CANARY-key \n");
+	put_env("GH_TOKEN=gho_CANARY0123456789");
+	put_env("GITHUB_TOKEN=gho_CANARYother456789");
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_ANTHROPIC_KEY) | PH_BIT(PH_COPILOT));
+	CHECK_INT(t.c.n_secrets, ==, 2);
+	CHECK_INT(t.c.secrets[0].kind, ==, PH_ANTHROPIC_KEY);
+	CHECK_INT(read(t.c.secrets[0].fd, got, sizeof(got)), ==, 23);
+	CHECK_STR(got, "sk-ant-api03-CANARY-key");
+	CHECK_INT(read(t.c.secrets[0].fd, got, sizeof(got)), ==, 0);
+	CHECK(memcmp(t.env[0], "ANTHROPIC_API_KEY=", 18) == 0 && memcmp(t.env[0] + 18, zero, 26) == 0);
+	CHECK(memcmp(t.env[1] + 9, zero, 20) == 0);
+	ROW("ANTHROPIC_API_KEY, copilot: GH_TOKEN; the guest has placeholders");
+	creds_draw(&t.c, seed);
+	creds_env(&t.c, false, &vars);
+	CHECK_INT(vars.n, ==, 2);
+	CHECK(str_starts(vars.v[0], "ANTHROPIC_API_KEY=avm-anthropic-key-"));
+	CHECK(str_starts(vars.v[1], "COPILOT_GITHUB_TOKEN=gho_avm_"));
+	strv_done(&vars);
+	end();
+}
+
+TEST(a_key_of_another_host_is_not_lent)
+{
+	begin("shell");
+	put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+	put_env("ANTHROPIC_BASE_URL=https://gateway.example/v1");
+	put_env("OPENAI_API_KEY=sk-CANARY-0123456789");
+	put_env("OPENAI_BASE_URL=https://api.openai.com/v1");
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_OPENAI_KEY));
+	CHECK_INT(t.warnings.n, ==, 1);
+	CHECK_STR(t.warnings.v[0], "ANTHROPIC_API_KEY: it belongs to the host of ANTHROPIC_BASE_URL, and keys of other hosts are not lent");
+	end();
+}
+
+TEST(env_of_a_guarded_name_is_a_placeholder)
+{
+	struct strv vars = { 0 };
+	uint8_t seed[PH_SEED] = { 3 };
+	char got[64] = "";
+
+	begin("claude");
+	put_env("CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-CANARY");
+	put_env("ANTHROPIC_API_KEY=sk-ant-of-the-host-CANARY");
+	strv_add(&t.args.env, "A=1");
+	strv_add(&t.args.env, "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-CANARY");
+	strv_add(&t.args.env, "ANTHROPIC_API_KEY=sk-ant-typed-CANARY");
+	strv_add(&t.args.env, "B=2");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 0);
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_ANTHROPIC_OAT) | PH_BIT(PH_ANTHROPIC_KEY));
+	CHECK_INT(t.args.env.n, ==, 2);
+	CHECK_STR(t.args.env.v[1], "B=2");
+	CHECK_STR(fake_getenv("CLAUDE_CODE_OAUTH_TOKEN"), "");
+	/* What was typed wins. */
+	CHECK_INT(t.c.secrets[1].kind, ==, PH_ANTHROPIC_KEY);
+	CHECK_INT(read(t.c.secrets[1].fd, got, sizeof(got)), ==, 19);
+	CHECK_STR(got, "sk-ant-typed-CANARY");
+	creds_draw(&t.c, seed);
+	creds_env(&t.c, true, &vars);
+	CHECK_INT(vars.n, ==, 2);
+	CHECK(str_starts(vars.v[0], "CLAUDE_CODE_OAUTH_TOKEN=avm-anthropic-oat-"));
+	strv_done(&vars);
+	end();
+}
+
+static void stops(const char *verb, const char *word, const char *problem)
+{
+	begin(verb);
+	put_file(".claude", ".credentials.json", CLAUDE);
+	put_env("GH_TOKEN=gho_CANARY0123456789");
+	put_env("ANTHROPIC_BASE_URL=https://gateway.example");
+	strv_add(&t.args.env, word);
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK_STR(t.cli.problems.v[0].text, problem);
+	for (size_t i = 0; i < t.args.env.n; i++)
+		CHECK(!strstr(t.args.env.v[i], "CANARY"));
+	end();
+}
+
+TEST(env_never_passes_a_secret_in_clear)
+{
+	stops("claude", "GH_TOKEN=gho_CANARY0123456789",
+	      "--env GH_TOKEN: a secret that would pass in clear: no login for GitHub is lent yet; leave it out");
+	stops("claude", "COPILOT_GITHUB_TOKEN=gho_CANARY0123456789",
+	      "--env COPILOT_GITHUB_TOKEN: a secret that would pass in clear: this verb lends it not; leave it out");
+	stops("claude", "ANTHROPIC_AUTH_TOKEN=CANARY-of-a-gateway", "--env ANTHROPIC_AUTH_TOKEN: a secret that would pass in clear: it "
+	      "belongs to the host of ANTHROPIC_BASE_URL, and keys of other hosts are not lent; leave it out");
+	stops("claude", "MINE=gho_CANARY0123456789", "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
+	stops("shell", "MINE= sk-ant-oat01-CANARY-access", "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
+}
+
+static void warns(const char *text)
+{
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	CHECK_INT(t.warnings.n, ==, 1);
+	CHECK(strstr(t.warnings.v[0], text));
+	CHECK(!strstr(t.warnings.v[0], "CANARY"));
+	end();
+}
+
+TEST(a_file_that_cannot_be_used_is_one_warning_without_content)
+{
+	AUTO_FREE(char, path);
+
+	begin("shell");
+	put_file(".claude", ".credentials.json", "{\"claudeAiOauth\":{\"accessToken\":\"CANARY-half-writ");
+	warns("/.claude/.credentials.json: it is no JSON that can be read; that login is not lent");
+	begin("shell");
+	put_file(".claude", ".credentials.json", "{\"claudeAiOauth\":{\"accessToken\":7,\"x\":\"CANARY\"}}");
+	warns("a member has a wrong type");
+	begin("shell");
+	put_file(".codex", "auth.json", "{\"auth_mode\":\"agent-identity\",\"x\":\"CANARY\"}");
+	warns("its kind of login is not lent");
+	begin("shell");
+	put_file(".codex", "config.toml", "model = \"x\"\ncli_auth_credentials_store = \"keyring\"\n[a]\n");
+	put_file(".codex", "auth.json", CHATGPT);
+	warns("codex: the login is in the keyring; set cli_auth_credentials_store = \"file\" on the host and sign in once more");
+	begin("shell");
+	put_env("COPILOT_GITHUB_TOKEN=ghp_CANARY0123456789");
+	warns("COPILOT_GITHUB_TOKEN: a classic token (ghp_) is not taken by Copilot");
+	/* Signed out. */
+	begin("codex");
+	put_file(".codex", "auth.json", "{\"OPENAI_API_KEY\":null}");
+	plan();
+	CHECK_INT(t.warnings.n, ==, 0);
+	ROW("codex: not signed in on the host");
+	end();
+	/* A file that others may write is told of and used. */
+	begin("shell");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	path = files_at(t.dir, ".claude/.credentials.json");
+	CHECK_INT(chmod(path, 0666), ==, 0);
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, ANTHROPIC_LOGIN);
+	CHECK_INT(t.warnings.n, ==, 1);
+	CHECK(strstr(t.warnings.v[0], "others may write it"));
+	end();
+}
+
+TEST(folders_of_the_variables_and_what_a_guest_can_write)
+{
+	AUTO_FREE(char, word);
+	AUTO_FREE(char, shared);
+	AUTO_FREE(char, link);
+
+	begin("shell");
+	put_file("elsewhere", ".credentials.json", CLAUDE);
+	put_file("data/opencode", "auth.json", "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"}}");
+	word = xasprintf("CLAUDE_CONFIG_DIR=%s/elsewhere", t.dir);
+	put_env(word);
+	put_env("CLAUDE_SECURESTORAGE_CONFIG_DIR=not/absolute");
+	free(word);
+	word = xasprintf("XDG_DATA_HOME=%s/data", t.dir);
+	put_env(word);
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, ANTHROPIC_LOGIN | PH_BIT(PH_ZAI));
+	end();
+
+	begin("shell");
+	put_file("shared/.claude", ".credentials.json", CLAUDE);
+	shared = files_at(t.dir, "shared");
+	link = files_at(t.dir, ".claude");
+	CHECK_INT(symlink("shared/.claude", link), ==, 0);
+	prog_shun(shared);
+	warns("lies in the project or in what is shared with the guest, so that login is not lent");
+
+	/* The folder is outside, the file is not. */
+	begin("shell");
+	free(TAKE_PTR(shared));
+	free(TAKE_PTR(link));
+	put_file("shared", "mine.json", CLAUDE);
+	put_file(".claude", "other", "");
+	shared = files_at(t.dir, "shared");
+	link = files_at(t.dir, ".claude/.credentials.json");
+	CHECK_INT(symlink("../shared/mine.json", link), ==, 0);
+	prog_shun(shared);
+	warns("it lies in the project or in what is shared with the guest; that login is not lent");
+}
+
+TEST(copilot_needs_a_token_and_api_is_shown)
+{
+	begin("copilot");
+	strv_add(&t.args.api, "anthropic=files");
+	strv_add(&t.args.api, "openai=foreign");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK(strstr(t.cli.problems.v[0].text, "COPILOT_GITHUB_TOKEN"));
+	ROW("claude: subscription; the guest has placeholders; open: anthropic=files, openai=foreign");
+	CHECK_INT(t.c.launch.opened[PROV_ANTHROPIC], ==, 1 << CLASS_FILES);
+	CHECK_INT(t.c.launch.opened[PROV_OPENAI], ==, 1 << CLASS_FOREIGN);
+	end();
+}
+
+/* --- upstream --- */
+
+TEST(connect_to)
+{
+	static const char *const bad[] = { "", "a", "a:443", "a:443:127.0.0.1", "a:443:127.0.0.1:", "a:0:127.0.0.1:1", ":443:127.0.0.1:1",
+					   "a:443:localhost:1", "a:443:::1:1", "a:443:[127.0.0.1]:1", "a:443:127.0.0.1:65536",
+					   "a_b:443:127.0.0.1:1", "a:443:127.0.0.1:1,", ",a:443:127.0.0.1:1",
+					   "a:443:127.0.0.1:1,A:443:127.0.0.2:1", "a:443:127.0.0.1:1 ", "a:443:[::1%lo]:1" };
+	struct upstream u = { .n_to = 0 };
+	AUTO_FREE(char, text);
+	struct err err;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		CHECK_INT(connect_to_parse(bad[i], u.to, &u.n_to, &err), ==, -EINVAL);
+	CHECK_INT(u.n_to, ==, 0);
+	CHECK_INT(connect_to_parse("API.Example.com:443:127.0.0.1:8443,b.c:80:[::1]:81", u.to, &u.n_to, &err), ==, 0);
+	text = upstream_text(&u);
+	CHECK_STR(text, "api.example.com:443 -> 127.0.0.1:8443, b.c:80 -> [::1]:81");
+}
+
+static void upstream(struct upstream *u)
+{
+	upstream_plan(&t.cli, &t.args, fake_getenv, u, &t.warnings);
+}
+
+static void trust_is(int fd, const char *text)
+{
+	AUTO_FREE(char, got);
+
+	CHECK_INT(fd_read_file(fd, 1 << 20, &got, NULL), ==, 0);
+	CHECK_STR(got, text);
+}
+
+TEST(certificates_of_the_variables_but_not_from_where_a_guest_writes)
+{
+	static const char pem[] = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+	AUTO_FREE(char, shared);
+	AUTO_FREE(char, file);
+	AUTO_FREE(char, dir);
+	struct upstream u;
+
+	begin("shell");
+	put_file("certs", "a.pem", pem);
+	put_file("certs", "b.key", "-----BEGIN PRIVATE KEY-----\nBBBB\n-----END PRIVATE KEY-----\n");
+	put_file("certs/below", "c.pem", pem);
+	file = xasprintf("SSL_CERT_FILE=%s/certs/b.key", t.dir);
+	dir = xasprintf("SSL_CERT_DIR=/nonexistent:%s/certs", t.dir);
+	put_env(file);
+	put_env(dir);
+	upstream(&u);
+	CHECK_INT(t.warnings.n, ==, 0);
+	CHECK_INT(u.n_trust, ==, 2);
+	trust_is(u.trust[1], pem);
+	upstream_done(&u);
+	shared = files_at(t.dir, "certs");
+	prog_shun(shared);
+	upstream(&u);
+	CHECK_INT(t.warnings.n, >=, 2);
+	CHECK(strstr(t.warnings.v[0], "so it is not believed") && strstr(t.warnings.v[1], "so it is not believed"));
+	CHECK_INT(u.n_trust, <=, 1);
+	upstream_done(&u);
+	end();
+}
+
+/* --- what the others are told --- */
+
+TEST(vault_and_gate_understand_what_they_are_told)
+{
+	struct upstream u = { .n_to = 0, .trust = { 0, 0 }, .n_trust = 2 };
+	AUTO_FREE(struct vault_config, v);
+	struct gate_config *g = xcalloc(1, sizeof(*g));
+	int fds[CREDCFG_FDS_MAX], n;
+	uint8_t seed[PH_SEED] = { 7 };
+	struct buf b;
+	struct err err;
+
+	begin("shell");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	put_file(".codex", "auth.json", CODEX_KEY);
+	put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+	strv_add(&t.args.api, "anthropic=files");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_guard(&t.c, t.dir);
+	creds_guard(&t.c, "/usr");
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_draw(&t.c, seed);
+	CHECK_INT(connect_to_parse("a.b:443:[::1]:8443", u.to, &u.n_to, &err), ==, 0);
+	buf_init(&b, VAULT_CONFIG_MAX);
+	CHECK_INT(rec_put_u64(&b, VTC_FLAGS, 0), ==, 0);
+	CHECK_INT(rec_put(&b, VTC_GUEST_MAC, "\2aaaaa", 6), ==, 0);
+	n = credcfg_vault(&t.c, &u, fds, VAULT_FD_EXTRA, &b);
+	CHECK_INT(n, ==, 5); /* two folders, a pipe, two files with certificates */
+	CHECK_INT(fds[0], ==, t.c.sources[0].fd);
+	CHECK_INT(fds[2], ==, t.c.secrets[0].fd);
+	v = xcalloc(1, sizeof(*v));
+	if (vault_config_parse(buf_span(&b), v, &err) < 0)
+		fail_msg("%s", err.text);
+	CHECK_INT(v->launch.lent, ==, ANTHROPIC_LOGIN | PH_BIT(PH_CODEX_KEY) | PH_BIT(PH_ANTHROPIC_KEY));
+	CHECK_INT(v->launch.opened[PROV_ANTHROPIC], ==, 1 << CLASS_FILES);
+	CHECK_INT(v->n_sources, ==, 2);
+	CHECK_INT(v->sources[0].kind, ==, SOURCE_ANTHROPIC);
+	CHECK_INT(v->sources[0].fd, ==, VAULT_FD_EXTRA);
+	CHECK_STR(v->sources[0].name, ".credentials.json");
+	CHECK_INT(v->sources[0].n_guards, ==, 2);
+	CHECK_INT(v->env_fd[PH_ANTHROPIC_KEY], ==, VAULT_FD_EXTRA + 2);
+	CHECK_INT(v->n_trust, ==, 2);
+	CHECK_INT(v->n_connect_to, ==, 1);
+	CHECK_INT(v->connect_to[0].to_port, ==, 8443);
+	CHECK_STR(v->inspected[0], "api.anthropic.com");
+	buf_done(&b);
+	buf_init(&b, GATE_CONFIG_MAX);
+	CHECK_INT(credcfg_gate(&t.c, "agent-vm-0123456789ab-1", &b), ==, 0);
+	if (gate_config_parse(buf_span(&b), g, &err) < 0)
+		fail_msg("%s", err.text);
+	CHECK_INT(g->launch.lent, ==, v->launch.lent);
+	buf_done(&b);
+	free(g);
+	end();
+}

@@ -1,0 +1,251 @@
+"""Logins of the host in a guest that never has them: real clients in a booted VM, and a service that gives everything back."""
+import base64
+import json
+import os
+import pathlib
+import re
+import shutil
+import urllib.parse
+
+from upstream import Upstream, certificates
+from vmtest import STATE, Case, children
+
+ACCESS = "sk-ant-oat01-CANARY-7f3a9c2e5b81d604-QwErTy"
+REFRESH = "sk-ant-ort01-CANARY-19be77aa0c4d2f58-ZxCvB"
+KEY = "sk-CANARY-openai-52c8e0d19f7ab346-PlOkMi"
+NAMES = ["api.anthropic.com", "platform.claude.com", "console.anthropic.com", "mcp-proxy.anthropic.com", "api.openai.com",
+         "chatgpt.com", "auth.openai.com", "unbound.test"]
+
+
+def forms(secret):
+    """How a secret may be written."""
+    raw = secret.encode()
+    out = [raw, urllib.parse.quote(secret, safe="").encode(), "".join(f"%{b:02x}" for b in raw).encode()]
+    for shift in range(3):  # what of the base64 the secret alone determines
+        text = base64.b64encode(b"\0" * shift + raw)
+        out.append(text[(shift * 8 + 5) // 6 + 1:-4])
+    return out
+
+
+def memory(pid):
+    """What a process can write; None when it cannot be read."""
+    out = []
+    try:
+        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+            for line in maps:
+                where, rights, *_ = line.split()
+                if "rw" not in rights:
+                    continue
+                lo, hi = (int(n, 16) for n in where.split("-"))
+                mem.seek(lo)
+                try:
+                    out.append(mem.read(hi - lo))
+                except OSError:
+                    pass
+    except OSError:
+        return None
+    return b"".join(out)
+
+
+class Credentials(Case):
+    def setUp(self):
+        super().setUp()
+        self.home = self.top / "home"
+        self.home.mkdir()
+        certificates(self.top, NAMES)
+        self.upstream = Upstream(self.top)
+        self.addCleanup(self.upstream.close)
+        self.env = {"HOME": self.home, "SSL_CERT_FILE": self.top / "ca.pem",
+                    "AGENT_VM_CONNECT_TO": ",".join(f"{n}:443:127.0.0.1:{self.upstream.port}" for n in NAMES),
+                    "AGENT_VM_IMAGE_TAG": os.environ["AGENT_VM_IMAGE_TAG"]}
+
+    def login(self, name=".claude/.credentials.json", **more):
+        path = self.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"claudeAiOauth": {"accessToken": ACCESS, "refreshToken": REFRESH, "expiresAt": 4000000000000,
+                                                      "scopes": ["user:inference"], "subscriptionType": "max", "secret": "CANARY"},
+                                    "mcpOAuth": {"x": "CANARY"}, **more}))
+        path.chmod(0o600)
+
+    def run_(self, script, *options, env=None, check=0):
+        p = self.vm("shell", *options, "--", "-c", script, env={**self.env, **(env or {})}, check=check)
+        self.stderr = p.stderr.decode()
+        return p.stdout.decode()
+
+    def test_curl_gets_the_token_swapped(self):
+        self.login()
+        out = self.run_(r"""
+            ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json); echo "$ph"
+            curl -sS -w '\n%{http_code}\n' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models
+            curl -sS -o /dev/null -w '%{http_code}\n' -H "x-api-key: $ph" https://api.anthropic.com/v1/models
+            curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/organizations/x
+            curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer foreign" https://api.anthropic.com/v1/models
+            curl -sS -w '\n%{http_code}\n' https://api.anthropic.com/v1/anything
+        """).split("\n")
+        self.assertRegex(out[0], r"^avm-claude-a-[a-z2-9]{26}$")
+        self.assertIn("x" * len(ACCESS), out[1])
+        self.assertEqual(out[2:6], ["200", "403", "403", "403"])
+        self.assertEqual(out[7], "200")
+        self.assertEqual(len(self.upstream.seen), 2, self.upstream.seen)
+        sni, head, _ = self.upstream.seen[0]
+        self.assertEqual(sni, "api.anthropic.com")
+        self.assertIn(f"authorization: bearer {ACCESS}".lower(), head.lower())
+        self.assertNotIn("avm-", head)
+        self.assertNotIn("authorization", self.upstream.seen[1][1].lower())
+        self.assertIn("    login     claude: subscription; the guest has placeholders\n", self.stderr)
+        self.assertIn("    testing   api.anthropic.com:443 -> 127.0.0.1:", self.stderr)
+
+    def test_other_clients_trust_the_session_without_being_told(self):
+        """Python and node (this machine's, by its own loader), git, and openssl with bytes of its own."""
+        self.login()
+        for program in ("python3", "node"):
+            shutil.copy(f"/usr/bin/{program}", self.project)
+        out = self.run_(r"""
+            set -x; openssl() { timeout 30 openssl "$@"; }
+            host() { timeout 60 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
+            export PH=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+            PYTHONHOME=/host host ./python3 -c '
+import os, urllib.request
+r = urllib.request.Request("https://api.anthropic.com/v1/messages", b"{}", {"Authorization": "Bearer " + os.environ["PH"]})
+print("python", urllib.request.urlopen(r).status)'
+            host ./node -e '
+const r = require("https").request("https://api.anthropic.com/v1/messages",
+  {method: "POST", headers: {authorization: "Bearer " + process.env.PH}}, a => console.log("node", a.statusCode));
+r.end("{}");'
+            git -c http.extraHeader="Authorization: Bearer $PH" ls-remote https://api.anthropic.com/v1/models 2>&1 | tail -n 1
+            printf 'GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
+                openssl s_client -quiet -verify_return_error -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null |
+                head -n 1
+            printf 'GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
+                openssl s_client -quiet -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null | head -n 1
+            env -i /usr/bin/openssl s_client -servername api.anthropic.com -connect api.anthropic.com:443 </dev/null 2>/dev/null |
+                grep 'Verify return code'
+        date; """, *[w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
+               for w in ("--mount", f"/usr/{at}:/{'usr' if at[0] == 's' else 'host'}/{at}:ro")]).split("\n")
+        print(self.stderr, out)
+        self.assertEqual(out[:2], ["python 200", "node 200"], self.stderr)
+        self.assertIn("403", out[2])  # git asks for a path that is not named: it was judged, so it was believed
+        self.assertEqual(out[3].strip(), "HTTP/1.1 200 OK")
+        self.assertRegex(out[4], r"^HTTP/1.1 421 ")
+        self.assertEqual(out[5].strip(), "Verify return code: 0 (ok)")  # by the hashed link, with no variable
+        for _, head, _ in self.upstream.seen:
+            self.assertIn(ACCESS, head)
+            self.assertNotIn("avm-", head)
+
+    def test_an_unbound_host_is_not_touched(self):
+        self.login()
+        (self.project / "ca.pem").write_bytes((self.top / "ca.pem").read_bytes())
+        out = self.run_(r"""
+            openssl s_client -servername unbound.test -connect unbound.test:443 </dev/null 2>/dev/null | grep '^issuer'
+            openssl s_client -servername api.openai.com -connect api.openai.com:443 </dev/null 2>/dev/null | grep '^issuer'
+            openssl s_client -servername api.anthropic.com -connect api.anthropic.com:443 </dev/null 2>/dev/null | grep '^issuer'
+            curl -sS --cacert ca.pem -H 'Authorization: Bearer mine' -o /dev/null -w '%{http_code}\n' https://unbound.test/any
+            """)
+        self.assertIn("CA of the test", out.split("\n")[0])
+        self.assertIn("CA of the test", out.split("\n")[1])  # no login of OpenAI's: its hosts are as without us
+        self.assertIn("agent-vm", out.split("\n")[2])
+        self.assertEqual(out.split("\n")[3], "200")
+        self.assertEqual([h.split("\r\n")[0] for _, h, _ in self.upstream.seen], ["GET /any HTTP/1.1"])
+        self.assertIn("bearer mine", self.upstream.seen[0][1].lower())
+
+    def test_keys_of_the_environment_and_the_token_endpoint(self):
+        self.login()
+        # In the guest's environment: the placeholder. In ours, while the session runs: nothing of the key.
+        with self.session(env={**self.env, "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY + "2"}) as p:
+            environ = pathlib.Path(f"/proc/{p.pid}/environ").read_bytes()
+            self.assertIn(b"OPENAI_API_KEY=\0", environ)
+            self.assertNotIn(b"CANARY", environ)
+            out = self.exec(r"""
+                echo "$OPENAI_API_KEY $ANTHROPIC_API_KEY"
+                curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
+                curl -sS -o /dev/null -w '%{http_code}\n' -H "x-api-key: $ANTHROPIC_API_KEY" https://api.anthropic.com/v1/models
+                r=$(sed 's/.*"refreshToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+                curl -sS -H 'Content-Type: application/json' -d '{"grant_type":"refresh_token","refresh_token":"'$r'"}' \
+                    https://platform.claude.com/v1/oauth/token; echo
+                curl -sS -o /dev/null -w '%{http_code}\n' -H 'Content-Type: application/json' \
+                    -d '{"grant_type":"authorization_code","code":"x"}' https://platform.claude.com/v1/oauth/token
+                cat /agent-vm-state/codex/auth.json
+            """).split("\n")
+        self.assertRegex(out[0], r"^avm-openai-key-[a-z2-9]{26} avm-anthropic-key-[a-z2-9]{26}$")
+        self.assertEqual(out[1:3], ["200", "200"])
+        renewed = json.loads(out[3])
+        self.assertRegex(renewed["access_token"], r"^avm-claude-a-")
+        self.assertGreater(renewed["expires_in"], 10 ** 8)
+        self.assertEqual(out[4], "400")
+        self.assertEqual(json.loads(out[5]), {"auth_mode": "apikey", "OPENAI_API_KEY": out[0].split()[0]})
+        heads = [h for _, h, _ in self.upstream.seen]
+        self.assertEqual(len(heads), 2, heads)
+        self.assertIn(f"Bearer {KEY}\r\n", heads[0] + "\r\n")
+        self.assertRegex(heads[1], f"(?i)x-api-key: {KEY}2")
+
+    def canaries(self, data, where):
+        for secret in (ACCESS, REFRESH, KEY):
+            for form in forms(secret):
+                self.assertNotIn(form, data, where)
+
+    def test_no_secret_is_anywhere_but_with_the_vault(self):
+        """After requests that give the token back: the guest's files, environment and processes, the state, the logs, our own
+        processes, and what of the VM's memory can be read."""
+        self.login()
+        with self.session(env={**self.env, "OPENAI_API_KEY": KEY}) as p:
+            out = self.exec(r"""
+                ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+                for i in 1 2 3; do
+                    curl -sS -i -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models
+                    curl -sS -i -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
+                done > /root/answers
+                grep -aoE 'HTTP/[12.]+ 200' /root/answers | wc -l
+                grep -rlaE 'CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]' / --exclude-dir=sys --exclude-dir=proc 2>/dev/null | grep -v "$PWD" | head
+                for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
+                dmesg 2>/dev/null | grep 'CANAR[Y]'
+                true
+            """)
+            self.assertEqual(out, "6\n")
+            self.assertEqual(len(self.upstream.seen), 6)
+            name = next(s["name"] for s in json.loads(self.vm("ps", "--json", check=0).stdout) if s["pid"] == p.pid)
+            searched = []
+            for pid in [p.pid, *children(p.pid)]:
+                role = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+                data = memory(pid)
+                if data is None:
+                    self.assertNotEqual(role, "agent-vm")
+                    continue
+                searched.append(role)
+                self.assertNotEqual(role, "agent-vm-vault", "its memory can be read")
+                self.canaries(data, f"memory of {role}")
+                self.canaries(b"".join(pathlib.Path(f"/proc/{pid}/{f}").read_bytes() for f in ("environ", "cmdline")), role)
+            self.assertIn("agent-vm", searched)
+        folders = [pathlib.Path(STATE) / "run"] + [f for f in pathlib.Path(STATE).iterdir() if re.fullmatch("[0-9a-f]{12}", f.name)]
+        n = 0
+        for folder in folders:
+            for f in folder.rglob("*"):
+                if f.is_file() and not f.is_symlink():
+                    n += 1
+                    self.canaries(f.read_bytes(), f)
+        self.assertGreater(n, 10)
+        audit = (pathlib.Path(STATE) / "run/logs" / name / "audit.jsonl").read_text()
+        self.assertIn('"api.anthropic.com"', audit)
+
+    def test_a_log_out_and_a_new_token_count_at_once(self):
+        self.login()
+        ask = r"""ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+            curl -sS -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models"""
+        with self.session(env=self.env):
+            self.assertEqual(self.exec(ask), "200")
+            path = self.home / ".claude/.credentials.json"
+            path.write_text(path.read_text().replace(ACCESS, ACCESS + "-new"))
+            self.assertEqual(self.exec(ask), "200")
+            path.rename(path.with_name("away"))
+            self.assertEqual(self.exec(ask), "503")
+            path.with_name("away").rename(path)
+            self.assertEqual(self.exec(ask), "200")
+        self.assertEqual([h.split(ACCESS)[1].split("\r\n")[0] for _, h, _ in self.upstream.seen], ["", "-new", "-new"])
+
+    def test_sessions_of_a_project_share_their_placeholders_while_they_overlap(self):
+        self.login()
+        show = "cat ~/.claude/.credentials.json"
+        with self.session(env=self.env):
+            first = self.exec(show)
+            self.assertEqual(self.run_(show), first)
+            self.assertEqual(self.exec(show), first)
+        self.assertNotEqual(self.run_(show), first)
