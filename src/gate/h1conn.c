@@ -242,7 +242,7 @@ static void take(struct conn *c, struct span *in)
 			broken_body(c);
 			break;
 		default:
-			if (!h->busy && !http1_is_idle(&h->h) && !h->head_open) {
+			if (!h->busy && !h->refused && !http1_is_idle(&h->h) && !h->head_open) {
 				h->head_open = true;
 				conn_deadline(c, HEAD_NS);
 			}

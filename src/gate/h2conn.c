@@ -50,7 +50,8 @@ struct h2conn {
 	struct conn *c;
 	struct h2stream *streams;
 	unsigned n_streams;
-	bool ending;
+	bool ending;	/* nothing more is read */
+	bool leaving;	/* when the streams are through */
 	bool head_open;
 	/* The field list that is read now; lists do not mix. */
 	struct buf list;
@@ -367,8 +368,10 @@ static void request(struct h2conn *h, struct h2stream *t, bool end)
 	t->ask = ask_begin(h->c, t, &q, &h->list, &r);
 	if (!t->ask) {
 		submit_own(t, &r, q.is_head);
-		if (r.close && h->c->crowd)
-			(void)nghttp2_session_terminate_session(h->s, NGHTTP2_NO_ERROR);
+		/* One answer, and it is the last. */
+		if (h->c->crowd && !h->leaving)
+			(void)nghttp2_submit_goaway(h->s, NGHTTP2_FLAG_NONE, t->id, NGHTTP2_NO_ERROR, NULL, 0);
+		h->leaving = h->leaving || h->c->crowd;
 		reply_done(&r);
 		return;
 	}
@@ -599,7 +602,7 @@ void h2_run(struct conn *c)
 		return;
 	if (h->n_streams == 0 && c->out.n == 0 && c->out.size > (16 << 10))
 		buf_done(&c->out);
-	if (c->in_eof || (h->ending && c->out.n < OUT_HIGH) ||
+	if (c->in_eof || (h->ending && c->out.n < OUT_HIGH) || (h->leaving && h->n_streams == 0) ||
 	    (!nghttp2_session_want_read(h->s) && !nghttp2_session_want_write(h->s)))
 		conn_finish(c);
 }
