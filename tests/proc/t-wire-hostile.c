@@ -148,7 +148,10 @@ static void put_nd(const uint8_t src[16], const uint8_t target[16], uint8_t type
 TEST(row_9_nd_answers_for_the_gateway_and_learns_nothing)
 {
 	static const uint8_t zero[16], other[16] = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 9 };
+	static const uint8_t ll_gateway[16] = { 0xfe, 0x80, [15] = 1 };
+	uint8_t syn[100];
 	struct frame f;
+	size_t at;
 
 	host_start(&h);
 	put_nd(fake_config.guest6, fake_config.gateway6, 135, 255);
@@ -163,6 +166,12 @@ TEST(row_9_nd_answers_for_the_gateway_and_learns_nothing)
 	put_nd(fake_config.guest6, other, 135, 255);
 	want_silence(&h);
 	want_no_msg(&h);
+	/* What it resolves to is nobody's to connect to, and that is vault's to say: silence would hold the caller for minutes. */
+	at = ip6_make(syn, ll_gateway, PROTO_TCP, TCP_LEN);
+	*(struct tcp_hdr *)(syn + at) = (struct tcp_hdr){ .sport = be16(5), .dport = be16(80), .off = 0x50, .flags = TH_SYN };
+	put_frame(&h, syn, at + TCP_LEN);
+	want_msg(&h, NET_OPEN_TCP);
+	CHECK(memcmp(vm.open.dst.b, ll_gateway, 16) == 0);
 	host_end(&h);
 }
 
