@@ -261,6 +261,60 @@ TEST(rows_13_to_15_fragments)
 	host_end(&h);
 }
 
+static const uint8_t world6[16] = { 0x20, 1, 0x48, 0x60, [15] = 1 };
+
+static void put_frag6(uint32_t id, size_t off, bool more, uint8_t proto, const void *p, size_t n)
+{
+	size_t at = ip6_make(frame_mem, world6, PROTO_FRAG6, FRAG6_LEN + n);
+
+	*(struct frag6_hdr *)(frame_mem + at) = (struct frag6_hdr){ .next = proto, .off = be16((uint16_t)(off | more)), .id = be32(id) };
+	memcpy(frame_mem + at + FRAG6_LEN, p, n);
+	put_frame(&h, frame_mem, at + FRAG6_LEN + n);
+}
+
+TEST(rows_13_and_14_fragments_of_ipv6)
+{
+	uint8_t d[2000] = { 0x10, 0, 0, 54 }; /* 4096 -> 54 */
+
+	host_start(&h);
+	put16(d + 4, 1600);
+	put_frag6(1, 0, true, PROTO_UDP, d, 800);
+	put_frag6(1, 792, false, PROTO_UDP, d, 808); /* overlap */
+	put_frag6(1, 800, false, PROTO_UDP, d, 800);
+	put_frag6(2, 0, true, PROTO_UDP, d, 7);
+	put_frag6(3, 0, true, PROTO_TCP, d, 800);
+	put_frag6(3, 800, false, PROTO_TCP, d, 800);
+	put_frag6(4, 0, true, 43, d, 800); /* a routing header behind it */
+	put_frag6(4, 800, false, 43, d, 800);
+	put_frag6(5, 65528, false, PROTO_UDP, d, 800); /* above 65,535 */
+	put_frag6(5, 0, true, PROTO_UDP, d, 800);
+	put_frag6(6, 0, true, PROTO_UDP, d, 801); /* not the last, and no multiple of 8 */
+	put_frag6(6, 808, false, PROTO_UDP, d, 792);
+	put_frame(&h, frame_mem, ip6_make(frame_mem, world6, PROTO_FRAG6, 7) + 7); /* no room for the header */
+	want_silence(&h);
+	want_no_msg(&h);
+	put_frag6(7, 800, false, PROTO_UDP, d, 800);
+	put_frag6(7, 0, true, PROTO_UDP, d, 800);
+	want_msg(&h, NET_OPEN_UDP);
+	CHECK_INT(vm.open.port, ==, 54);
+	host_end(&h);
+}
+
+TEST(row_17_flags_that_cannot_be_touch_no_connection)
+{
+	static const uint8_t flags[] = { TH_SYN | TH_FIN, TH_SYN | TH_RST, 0, 0x3f, TH_RST | TH_FIN, TH_FIN, TH_PSH, TH_SYN | TH_FIN | TH_ACK };
+
+	host_start(&h);
+	struct conn c = connect_ok(&h, 5);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		put_seg(&h, &(struct seg){ .sport = c.sport, .dport = c.dport, .seq = c.seq, .ack = c.ack, .flags = flags[i], .win = 65535,
+					   .data = "x", .data_n = 1 });
+	want_silence(&h);
+	want_no_msg(&h);
+	check_alive(&h, &c);
+	host_end(&h);
+}
+
 TEST(rows_16_and_17_broken_tcp_headers)
 {
 	static const uint8_t bad[][4] = { { 2, 0, 0, 0 }, { 2, 1, 0, 0 }, { 1, 1, 1, 2 }, { 3, 200, 1, 1 } };
@@ -863,6 +917,7 @@ TEST(row_34_dns_over_tcp)
 TEST(rows_36_and_37_echo_and_groups)
 {
 	static const uint8_t groups[][4] = { { 224, 0, 0, 251 }, { 239, 255, 255, 250 }, { 255, 255, 255, 255 }, { 192, 0, 0, 7 } };
+	static const uint8_t groups6[][16] = { { 0xff, 2, [15] = 1 }, { 0xff, 2, [15] = 0xfb }, { 0xff, 5, [13] = 1, 0, 3 } };
 	static uint8_t big[65507];
 	struct frame f;
 	size_t at, n = 0;
@@ -870,6 +925,13 @@ TEST(rows_36_and_37_echo_and_groups)
 	host_start(&h);
 	for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
 		put_udp(&h, groups[i], 5, 5353, "x", 1);
+	for (size_t i = 0; i < ARRAY_SIZE(groups6); i++) {
+		at = ip6_make(frame_mem, groups6[i], PROTO_UDP, UDP_LEN);
+		*(struct udp_hdr *)(frame_mem + at) = (struct udp_hdr){ .sport = be16(5), .dport = be16(5353), .len = be16(UDP_LEN) };
+		put_frame(&h, frame_mem, at + UDP_LEN);
+		memcpy(frame_mem, "\x33\x33\0\0\0\1", 6); /* and as the guest's kernel would send it */
+		put_frame(&h, frame_mem, at + UDP_LEN);
+	}
 	/* An ICMP error that quotes something. */
 	at = ip4_make(frame_mem, world4, PROTO_ICMP, 36);
 	memset(frame_mem + at, 0, 36);
