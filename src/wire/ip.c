@@ -7,8 +7,6 @@
 #include "wire/tcp.h"
 #include "wire/udp.h"
 
-static const uint8_t ll_gateway[16] = { 0xfe, 0x80, [15] = 1 };
-
 size_t ip_head(uint8_t family)
 {
 	return ETH_LEN + (family == NET_V4 ? IP4_LEN : IP6_LEN);
@@ -116,7 +114,7 @@ void ip6_input(struct wire *w, const uint8_t *p, size_t n, bool group)
 		wire_count(w, C_GROUP);
 		return;
 	}
-	if (local || memcmp(h->dst, w->cfg.guest6, 16) == 0 || memcmp(h->dst, ll_gateway, 16) == 0) {
+	if (local || memcmp(h->dst, w->cfg.guest6, 16) == 0) {
 		wire_count(w, local ? C_IP_SRC : C_IP_DST);
 		return;
 	}

@@ -162,8 +162,9 @@ static void up(uint64_t n)
 	(void)close(s);
 }
 
-/* A datagram there and back. Datagrams may be lost, so the question is repeated. */
-static void ask(int s, const void *q, size_t n, void *a, size_t *ret_n)
+/* A datagram there and back. Datagrams may be lost, so the question is repeated, and the second answer may come to who has the
+ * port by then: the two bytes at id_at tell. The first own bytes are the same in all answers to this port. */
+static void ask(int s, const uint8_t *q, size_t n, size_t own, size_t id_at, uint8_t *a, size_t *ret_n)
 {
 	struct timeval tv = { 1, 0 };
 	ssize_t k = -1;
@@ -172,7 +173,11 @@ static void ask(int s, const void *q, size_t n, void *a, size_t *ret_n)
 	for (int i = 0; i < PATIENCE_S && k < 0; i++) {
 		if (send(s, q, n, MSG_NOSIGNAL) < 0 && errno != ECONNREFUSED)
 			wrong("datagram", n, (uint64_t)errno);
-		k = recv(s, a, 65536, 0);
+		do {
+			k = recv(s, a, 65536, 0);
+			if (k >= (ssize_t)own && memcmp(a, q, own) != 0)
+				wrong("datagram for another", n, (uint64_t)k);
+		} while (k >= (ssize_t)id_at + 2 && memcmp(a + id_at, q + id_at, 2) != 0);
 	}
 	if (k < 0)
 		wrong("no answer to a datagram", n, (uint64_t)errno);
@@ -181,8 +186,9 @@ static void ask(int s, const void *q, size_t n, void *a, size_t *ret_n)
 
 static void udp(void)
 {
-	static uint8_t a[65536];
-	size_t n = 3 + rnd(2000), k;
+	static uint8_t q[2048], a[65536];
+	size_t n = 8 + rnd(2000), k;
+	uint16_t id = (uint16_t)rnd(65536);
 	struct sockaddr_in own = { .sin_family = AF_INET, .sin_port = htons((uint16_t)(UDP_FIRST + me)) };
 	struct sockaddr_storage ss;
 	socklen_t len = address(addrs[0], port, &ss);
@@ -193,8 +199,13 @@ static void udp(void)
 	if (fixed && bind(s, (struct sockaddr *)&own, sizeof(own)) < 0)
 		wrong("bind", me, (uint64_t)errno);
 	(void)connect(s, (struct sockaddr *)&ss, len);
-	ask(s, table + n, n, a, &k);
-	if (k != n || memcmp(a, table + n, n) != 0)
+	len = sizeof(own);
+	(void)getsockname(s, (struct sockaddr *)&own, &len);
+	memcpy(q, table + n, n);
+	memcpy(q, &own.sin_port, 2);
+	memcpy(q + 2, &id, 2);
+	ask(s, q, n, 2, 2, a, &k);
+	if (k != n || memcmp(a, q, n) != 0)
 		wrong("datagram differs", n, k);
 	(void)close(s);
 }
@@ -218,7 +229,7 @@ static void dns(void)
 	size_t n = question(q, id), k;
 	int s = dial(GATEWAY, 53, SOCK_DGRAM);
 
-	ask(s, q, n, a, &k);
+	ask(s, q, n, 0, 0, a, &k);
 	if (k < n || a[0] != q[0] || a[1] != q[1] || !(a[2] & 0x80) || memcmp(a + 12, q + 12, n - 12) != 0)
 		wrong("answer of DNS", k, a[3]);
 	(void)close(s);
@@ -258,11 +269,12 @@ static void ping(void)
 	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP);
 	size_t k;
 
+	q[6] = (uint8_t)rnd(256);
 	q[7] = (uint8_t)rnd(256);
 	if (s < 0 || connect(s, (struct sockaddr *)&ss, len) < 0)
 		wrong("ping socket", 0, (uint64_t)errno);
-	ask(s, q, sizeof(q), a, &k);
-	if (k != sizeof(q) || a[0] != 0 || a[7] != q[7])
+	ask(s, q, sizeof(q), 0, 6, a, &k);
+	if (k != sizeof(q) || a[0] != 0)
 		wrong("ping", k, a[0]);
 	(void)close(s);
 	(void)usleep(30000);

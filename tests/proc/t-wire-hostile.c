@@ -148,7 +148,10 @@ static void put_nd(const uint8_t src[16], const uint8_t target[16], uint8_t type
 TEST(row_9_nd_answers_for_the_gateway_and_learns_nothing)
 {
 	static const uint8_t zero[16], other[16] = { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 9 };
+	static const uint8_t ll_gateway[16] = { 0xfe, 0x80, [15] = 1 };
+	uint8_t syn[100];
 	struct frame f;
+	size_t at;
 
 	host_start(&h);
 	put_nd(fake_config.guest6, fake_config.gateway6, 135, 255);
@@ -163,6 +166,12 @@ TEST(row_9_nd_answers_for_the_gateway_and_learns_nothing)
 	put_nd(fake_config.guest6, other, 135, 255);
 	want_silence(&h);
 	want_no_msg(&h);
+	/* What it resolves to is nobody's to connect to, and that is vault's to say: silence would hold the caller for minutes. */
+	at = ip6_make(syn, ll_gateway, PROTO_TCP, TCP_LEN);
+	*(struct tcp_hdr *)(syn + at) = (struct tcp_hdr){ .sport = be16(5), .dport = be16(80), .off = 0x50, .flags = TH_SYN };
+	put_frame(&h, syn, at + TCP_LEN);
+	want_msg(&h, NET_OPEN_TCP);
+	CHECK(memcmp(vm.open.dst.b, ll_gateway, 16) == 0);
 	host_end(&h);
 }
 
@@ -225,20 +234,24 @@ static void put_frag(uint16_t id, size_t off, bool more, uint8_t proto, const vo
 	put_frame(&h, frame_mem, at + n);
 }
 
+/* A datagram to port 54, or what looks like one; a SYN. Complete, each would be asked of vault. */
+static uint8_t frag_udp[65600] = { 0x10, 0, 0, 54, 0x06, 0x40 };
+static uint8_t frag_syn[1600] = { 0x10, 0, 0, 54, [12] = 0x50, TH_SYN };
+
 TEST(rows_13_to_15_fragments)
 {
-	uint8_t d[2000] = { 0x10, 0, 0, 53 + 1, 0, 0 }; /* a UDP header: 4096 -> 54 */
+	const uint8_t *d = frag_udp;
 
 	host_start(&h);
-	put16(d + 4, 1600);
 	put_frag(1, 0, true, PROTO_UDP, d, 800);
-	put_frag(1, 792, false, PROTO_UDP, d, 808); /* overlap */
-	put_frag(1, 800, false, PROTO_UDP, d, 800);
+	put_frag(1, 0, true, PROTO_UDP, d, 792); /* overlap */
+	put_frag(1, 1592, false, PROTO_UDP, d, 8);
 	put_frag(2, 0, true, PROTO_UDP, d, 0);
 	put_frag(3, 0, true, PROTO_UDP, d, 7);
-	put_frag(4, 0, true, PROTO_TCP, d, 800);
-	put_frag(4, 800, false, PROTO_TCP, d, 800);
-	put_frag(5, 65528, false, PROTO_UDP, d, 800); /* above 65,535 */
+	put_frag(4, 0, true, PROTO_TCP, frag_syn, 800);
+	put_frag(4, 800, false, PROTO_TCP, frag_syn + 800, 800);
+	put_frag(5, 0, true, PROTO_UDP, d, 65480); /* above 65,535 */
+	put_frag(5, 65480, false, PROTO_UDP, d, 40);
 	put_frag(6, 16, true, PROTO_UDP, d, 800); /* the end before the furthest */
 	put_frag(6, 8, false, PROTO_UDP, d, 8);
 	for (int i = 0; i < 100000; i++)
@@ -249,6 +262,56 @@ TEST(rows_13_to_15_fragments)
 	put_frag(7, 0, true, PROTO_UDP, d, 800);
 	want_msg(&h, NET_OPEN_UDP);
 	CHECK_INT(vm.open.port, ==, 54);
+	host_end(&h);
+}
+
+static const uint8_t world6[16] = { 0x20, 1, 0x48, 0x60, [15] = 1 };
+
+static void put_frag6(uint32_t id, size_t off, bool more, uint8_t proto, const void *p, size_t n)
+{
+	size_t at = ip6_make(frame_mem, world6, PROTO_FRAG6, FRAG6_LEN + n);
+
+	*(struct frag6_hdr *)(frame_mem + at) = (struct frag6_hdr){ .next = proto, .off = be16((uint16_t)(off | more)), .id = be32(id) };
+	memcpy(frame_mem + at + FRAG6_LEN, p, n);
+	put_frame(&h, frame_mem, at + FRAG6_LEN + n);
+}
+
+TEST(rows_13_and_14_fragments_of_ipv6)
+{
+	const uint8_t *d = frag_udp;
+
+	host_start(&h);
+	put_frag6(1, 0, true, PROTO_UDP, d, 800);
+	put_frag6(1, 0, true, PROTO_UDP, d, 792); /* overlap */
+	put_frag6(1, 1592, false, PROTO_UDP, d, 8);
+	put_frag6(2, 0, true, PROTO_UDP, d, 7);
+	put_frag6(2, 8, false, PROTO_UDP, d, 1592);
+	put_frag6(3, 0, true, PROTO_TCP, frag_syn, 800);
+	put_frag6(3, 800, false, PROTO_TCP, frag_syn + 800, 800);
+	put_frag6(4, 0, true, PROTO_UDP, d, 65440); /* above 65,535 */
+	put_frag6(4, 65440, false, PROTO_UDP, d, 96);
+	put_frame(&h, frame_mem, ip6_make(frame_mem, world6, PROTO_FRAG6, 7) + 7); /* no room for the header */
+	want_silence(&h);
+	want_no_msg(&h);
+	put_frag6(7, 800, false, PROTO_UDP, d, 800);
+	put_frag6(7, 0, true, PROTO_UDP, d, 800);
+	want_msg(&h, NET_OPEN_UDP);
+	CHECK_INT(vm.open.port, ==, 54);
+	host_end(&h);
+}
+
+TEST(row_17_flags_that_cannot_be_touch_no_connection)
+{
+	static const uint8_t flags[] = { TH_SYN | TH_FIN, TH_SYN | TH_RST, 0, 0x3f, TH_RST | TH_FIN, TH_FIN, TH_PSH, TH_SYN | TH_FIN | TH_ACK };
+
+	host_start(&h);
+	struct conn c = connect_ok(&h, 5);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		put_seg(&h, &(struct seg){ .sport = c.sport, .dport = c.dport, .seq = c.seq, .ack = c.ack, .flags = flags[i], .win = 65535,
+					   .data = "x", .data_n = 1 });
+	want_silence(&h);
+	want_no_msg(&h);
+	check_alive(&h, &c);
 	host_end(&h);
 }
 
@@ -854,6 +917,7 @@ TEST(row_34_dns_over_tcp)
 TEST(rows_36_and_37_echo_and_groups)
 {
 	static const uint8_t groups[][4] = { { 224, 0, 0, 251 }, { 239, 255, 255, 250 }, { 255, 255, 255, 255 }, { 192, 0, 0, 7 } };
+	static const uint8_t groups6[][16] = { { 0xff, 2, [15] = 1 }, { 0xff, 2, [15] = 0xfb }, { 0xff, 5, [13] = 1, 0, 3 } };
 	static uint8_t big[65507];
 	struct frame f;
 	size_t at, n = 0;
@@ -861,6 +925,13 @@ TEST(rows_36_and_37_echo_and_groups)
 	host_start(&h);
 	for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
 		put_udp(&h, groups[i], 5, 5353, "x", 1);
+	for (size_t i = 0; i < ARRAY_SIZE(groups6); i++) {
+		at = ip6_make(frame_mem, groups6[i], PROTO_UDP, UDP_LEN);
+		*(struct udp_hdr *)(frame_mem + at) = (struct udp_hdr){ .sport = be16(5), .dport = be16(5353), .len = be16(UDP_LEN) };
+		put_frame(&h, frame_mem, at + UDP_LEN);
+		memcpy(frame_mem, "\x33\x33\0\0\0\1", 6); /* and as the guest's kernel would send it */
+		put_frame(&h, frame_mem, at + UDP_LEN);
+	}
 	/* An ICMP error that quotes something. */
 	at = ip4_make(frame_mem, world4, PROTO_ICMP, 36);
 	memset(frame_mem + at, 0, 36);

@@ -5,21 +5,23 @@ import signal
 import subprocess
 import time
 
+import world as w
 from vmtest import AGENT_VM, BOOT_S, SLOW, Case, alive, children, environment, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 # get NAME PORT: the page, or why not, and that it took no time
 HELPERS = r"""
+ms() { echo $(( ${EPOCHREALTIME/./} / 1000 )); }
 get() { (exec 3<>/dev/tcp/$1/$2 && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && tail -n 1 <&3) 2>&1 | sed 's/.*: //' | tail -n 1; }
 """
 
 
-class Network(Case):
-    def world(self, *words, check=0, world=None, **kw):
-        p = subprocess.run(["/usr/bin/python3", HERE / "world.py", self.top, "--", AGENT_VM, *map(str, words)], cwd=self.project,
+class InWorld(Case):
+    def world(self, *words, check=0, world=None, program=AGENT_VM, **kw):
+        p = subprocess.run(["/usr/bin/python3", HERE / "world.py", self.top, "--", program, *map(str, words)], cwd=self.project,
                            env=environment(AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"], **(world or {})), stdin=subprocess.DEVNULL,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=BOOT_S, **kw)
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, **{"timeout": BOOT_S, **kw})
         self.assertEqual(p.returncode, check, p.stderr.decode(errors="replace"))
         self.stderr = p.stderr.decode()
         return p.stdout.decode()
@@ -30,6 +32,8 @@ class Network(Case):
     def seen(self):
         return sorted(set((self.top / "seen").read_text().split("\n")) - {""})
 
+
+class Network(InWorld):
     def test_the_public_internet_and_nothing_else(self):
         out = self.sh("get www.test 80; get 45.0.0.10 5000; get 192.168.77.20 80; get 192.168.77.10 8080; get 10.99.0.1 8080;"
                       "get 169.254.169.254 80; get 127.0.0.1 8080; get host.agent-vm.internal 8080; get 45.0.0.10 22;"
@@ -45,6 +49,54 @@ class Network(Case):
         self.assertIn("192.168.77.20:80", denied)
         self.assertIn("--allow-egress 192.168.77.20:80", denied)
         self.assertIn("169.254.169.254:80", denied)
+
+    def test_ipv6_is_public_only_too(self):
+        """Each address answers this host; the guest reaches the public ones, and is told of the others at once that it may not."""
+        both = {"WORLD_FAMILIES": "46"}
+        host = [f"{a} 8080" for a in (w.HOST6, w.HOST_LAN6, "host.agent-vm.internal")]
+        refused = [f"{a} 80" for a in (*w.REFUSED6, f"::ffff:{w.LAN}", f"::ffff:{w.META}")] + host
+        direct = [t for t in refused if "host." not in t]
+        out = self.world("-c", HELPERS + "".join(f"get {t};" for t in direct), program="bash", world=both)
+        pages = set(out.split("\n")) - {""}
+        self.assertEqual(pages, {"this is refused", "this is lan", "this is metadata", "this is host"}, out)
+        self.assertEqual(out.count("this is"), len(direct))
+        (self.top / "seen").write_text("")
+
+        out = self.sh("grep eth0 /proc/net/if_inet6; grep -c '^0\\{32\\} 00 .* eth0$' /proc/net/ipv6_route;"
+                      f"get www.test 80; get {w.PUBLIC6} 5000; get {w.NAT64} 80; get six.test 80;"
+                      "getent ahosts www.test | cut -d' ' -f1 | uniq;"
+                      "getent ahosts both.test | cut -d' ' -f1 | sort -u; getent ahosts rebind.test || echo none;"
+                      "s=$(ms); get lame.test 80; echo lame $(( $(ms) - s )) ms;"
+                      f"for p in 22 25 53; do get {w.PUBLIC6} $p; done; get ::1 8080; get fe80::1%eth0 80; echo refused; s=$(ms);"
+                      + "".join(f"get {t};" for t in refused) + "echo took $(( $(ms) - s )) ms", world=both)
+        lines = out.split("\n")
+        address, route, *pages = lines[:6]
+        addr, _, *rest = address.split()
+        self.assertEqual([addr, *rest], ["fd6b91d43e0700000000000000000002", "40", "00", "82", "eth0"])  # permanent, no DAD
+        self.assertEqual(route, "1")
+        self.assertEqual(pages, ["this is public"] * 4)
+        self.assertEqual(lines[6:11], [w.PUBLIC, w.PUBLIC6, w.PUBLIC6, w.PUBLIC, "none"])
+        self.assertEqual(lines[11], "this is public")
+        self.assertLess(int(lines[12].split()[1]), 5000 * SLOW)
+        self.assertEqual(lines[13:17], ["Connection refused"] * 4)
+        self.assertNotIn("this is", lines[17])
+        self.assertEqual(lines[18], "refused")
+        self.assertEqual(lines[19:-2], ["Connection refused"] * len(refused), out)
+        self.assertLess(int(lines[-2].split()[1]), 20000 * SLOW)  # one that is not answered would take more than a minute
+        self.assertEqual(self.seen(), [f"public {w.PUBLIC}:80", f"public [{w.PUBLIC6}]:5000", f"public [{w.PUBLIC6}]:80",
+                                       f"public [{w.NAT64}]:80"])
+        denied = self.world("logs", "--denied", world=both)
+        self.assertIn(f"tcp [{w.LAN6}]:80  private network  --allow-egress [{w.LAN6}]:80\n", denied)
+
+    def test_a_host_with_ipv6_alone(self):
+        six = {"WORLD_FAMILIES": "6"}
+        out = self.sh("getent ahosts www.test | cut -d' ' -f1 | uniq; get www.test 80; s=$(ms); get 45.0.0.10 80; get 192.168.77.20 80;"
+                      f"echo $(( $(ms) - s < 5000 )); get {w.LAN6} 80; get host.agent-vm.internal 8080; get lame.test 22",
+                      "--allow-host", world=six)
+        lines = out.split("\n")
+        self.assertEqual(lines, [w.PUBLIC6, "this is public", "Network is unreachable", "Connection refused", "1",
+                                 "Connection refused", "this is host", "Connection refused", ""])
+        self.assertEqual(self.seen(), ["host 127.0.0.1:8080", f"public [{w.PUBLIC6}]:80"])
 
     def test_flags_open_what_they_say(self):
         out = self.sh("get 192.168.77.20 80; get 192.168.77.10 8080; get 169.254.169.254 80", "--allow-lan")
