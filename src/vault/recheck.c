@@ -54,6 +54,8 @@ enum refusal_code recheck(const struct prov_launch *launch, const struct httpmsg
 
 	if (m->w.host >= HOSTS || !prov_bound(launch, host))
 		return REFUSAL_HOST;
+	if (prov_hosts[host].role != HOST_GITHUB && http_has_coded_slash(m->path))
+		return REFUSAL_PATH;
 	if (m->w.method >= METHODS || (credentialed && m->w.method == METHOD_OPTIONS))
 		return REFUSAL_METHOD;
 	for (int i = 0; i < HTTPMSG_CREDS; i++) {
