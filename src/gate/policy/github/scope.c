@@ -103,7 +103,7 @@ const struct gh_repo *gh_scope_find_slug(const struct gh_scope *s, struct span s
 
 const struct gh_repo *gh_scope_find_id(const struct gh_scope *s, uint64_t id)
 {
-	for (size_t i = 0; i < s->n; i++)
+	for (size_t i = 0; i < s->n && id != 0; i++)
 		if (s->repo[i].known && !s->repo[i].dropped && s->repo[i].facts.id == id)
 			return &s->repo[i];
 	return NULL;
@@ -197,9 +197,16 @@ bool gh_scope_any_ref(const struct gh_scope *s)
 
 bool gh_scope_head(const struct gh_scope *s, struct span head)
 {
-	const uint8_t *colon = head.n > 0 ? memchr(head.p, ':', head.n) : NULL;
+	const uint8_t *colon = head.n > 0 ? memchr(head.p, ':', head.n) : NULL, *second;
+	struct span owner, rest;
 
-	return !colon || gh_scope_owns(s, SPAN(head.p, (size_t)(colon - head.p)));
+	if (!colon)
+		return true;
+	owner = SPAN(head.p, (size_t)(colon - head.p));
+	rest = SPAN(colon + 1, head.n - owner.n - 1);
+	second = rest.n > 0 ? memchr(rest.p, ':', rest.n) : NULL;
+	return second ? gh_scope_find(s, owner, SPAN(rest.p, (size_t)(second - rest.p))) != NULL
+		      : gh_scope_owns(s, owner);
 }
 
 bool gh_scope_issue_url(const struct gh_scope *s, struct span url)

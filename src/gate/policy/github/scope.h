@@ -89,7 +89,8 @@ bool gh_scope_has(const struct gh_scope *s, enum gh_switch sw);
 bool gh_scope_ref(const struct gh_scope *s, struct span ref);
 bool gh_scope_any_ref(const struct gh_scope *s);
 
-/* "[OWNER:]BRANCH" as the head of a pull request (2.4): an owner that is named owns a listed repository. */
+/* "[OWNER:[NAME:]]BRANCH", the head of a pull request or a side of a comparison (2.4): a repository that is named is
+ * listed, and an owner without one owns a listed repository. No branch has a ":". */
 bool gh_scope_head(const struct gh_scope *s, struct span head);
 
 /* "https://github.com/OWNER/NAME/issues/N" of a listed repository, and nothing behind the number. */
