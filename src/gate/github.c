@@ -1,32 +1,43 @@
 #include "gate/github.h"
 
-#include <string.h>
+#include "gate/policy/github/push.h"
 
-static bool ends(struct span s, const char *lit)
+static void note(struct request *r, const struct gh_decision *d)
 {
-	size_t n = strlen(lit);
-
-	return s.n > n && memcmp(s.p + s.n - n, lit, n) == 0;
+	if (d->verdict == GH_REFUSE)
+		request_fault(r, STAGE_POLICY,
+			      (struct refusal){ .status = d->status, .code = d->code, .why = d->what, .github = d });
 }
 
-/* Fetching is a POST, too: of git, and the question of LFS where objects lie. */
-static bool is_fetch(enum prov_host_id host, const struct request *r)
+void github_judge(const struct gh_scope *s, enum prov_host_id host, struct request *r, struct gh_decision *ret)
 {
-	return r->method == METHOD_POST && !r->has_query &&
-	       ((host == HOST_GITHUB_GIT &&
-		 (ends(r->path, "/git-upload-pack") || ends(r->path, "/info/lfs/objects/batch"))) ||
-		(host == HOST_GITHUB_GIST && ends(r->path, "/git-upload-pack")));
+	static const struct gh_scope nothing;
+
+	gh_decide(s ? s : &nothing, host, r, ret);
+	note(r, ret);
 }
 
-enum github_verdict github_judge(enum prov_host_id host, struct request *r, bool asks)
+enum github_need github_need(struct request *r, struct gh_decision *d, struct span body, bool ended)
 {
-	if (r->method == METHOD_GET || r->method == METHOD_HEAD || is_fetch(host, r))
-		return GITHUB_ANONYMOUS;
-	request_fault(r, STAGE_POLICY,
-		      (struct refusal){ .status = 403,
-					.code = REFUSAL_PATH_DENIED,
-					.has_kind = asks,
-					.kind = PH_GH,
-					.why = "this session writes nothing to GitHub; reading what is public works" });
-	return GITHUB_REFUSE;
+	struct gh_push p;
+	bool push = d->body == GH_BODY_PUSH;
+
+	if (push && gh_push_scan(body, &p) != GH_PUSH_MORE)
+		return GITHUB_ENOUGH;
+	if (body.n <= (push ? GH_PUSH_MAX : GH_JSON_MAX))
+		return ended ? GITHUB_ENOUGH : GITHUB_MORE;
+	gh_decide_too_long(d);
+	note(r, d);
+	return GITHUB_TOO_LONG;
+}
+
+void github_judge_body(const struct gh_issues *known, struct request *r, struct span body, struct gh_decision *d)
+{
+	gh_decide_body(d->scope, known, r, body, d);
+	note(r, d);
+}
+
+enum prov_slot github_slot(enum prov_host_id host)
+{
+	return host == HOST_GITHUB_API || host == HOST_GITHUB_UPLOADS ? SLOT_BEARER : SLOT_BASIC;
 }

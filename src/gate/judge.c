@@ -5,7 +5,6 @@
 #include <strings.h>
 
 #include "base/macros.h"
-#include "gate/github.h"
 
 static void deny(struct request *r, uint16_t status, enum refusal_code code, const char *why)
 {
@@ -61,27 +60,45 @@ static void path_denied(struct request *r, enum ph_kind kind, enum prov_class cl
 					.why = "the session's login is not sent with this request" });
 }
 
-/* Copilot's token asks who it is at api.github.com, and is taken off everywhere else there. */
-static bool github_host(const struct judge *j, enum prov_host_id host, struct request *r, struct slot_use *use)
+/* What GitHub's rules decided, put in place of what the guest asked for: they say whether the user's token goes out,
+ * and it goes in the slot of the host. */
+static enum verdict by_github(const struct judge *j, struct judged *ret)
 {
-	bool asks = use->n > 0 && use->kind[0] == PH_GH;
+	const struct gh_decision *d = &ret->github;
+	struct slot_use *use = &ret->use;
 
-	if (use->n > 0 && use->kind[0] == PH_COPILOT &&
-	    prov_allows(&j->launch, PH_COPILOT, host, r->method, r->path, false, NULL))
-		return true;
+	if (d->verdict == GH_REFUSE)
+		return JUDGE_REFUSE;
+	if (d->verdict == GH_BODY)
+		return JUDGE_BODY;
+	*use = (struct slot_use){ .foreign = use->foreign };
+	if (d->verdict == GH_CREDENTIAL && j->launch.lent & PH_BIT(PH_GH) && !use->foreign)
+		*use = (struct slot_use){ .n = 1, .kind = { PH_GH }, .slot = { github_slot(ret->host) } };
+	/* git's own transfers are not scanned, so they may be coded. */
+	ret->identity = use->n > 0 && (ret->host == HOST_GITHUB_API || ret->host == HOST_GITHUB_UPLOADS);
+	return JUDGE_FORWARD;
+}
+
+/* Copilot's token asks who it is at api.github.com, and is taken off everywhere else there. */
+static enum verdict github_host(const struct judge *j, enum prov_host_id host, struct request *r, struct judged *ret)
+{
+	if (ret->use.n > 0 && ret->use.kind[0] == PH_COPILOT &&
+	    prov_allows(&j->launch, PH_COPILOT, host, r->method, r->path, false, NULL)) {
+		ret->identity = true;
+		return JUDGE_FORWARD;
+	}
 	if (prov_closed(host, r->path)) {
 		path_denied(r, PH_COPILOT, CLASS_NEVER);
-		return false;
+		return JUDGE_REFUSE;
 	}
-	switch (github_judge(host, r, asks)) {
-	case GITHUB_CREDENTIAL:
-		return asks;
-	case GITHUB_ANONYMOUS:
-		*use = (struct slot_use){ .foreign = use->foreign };
-		return true;
-	default:
-		return false;
-	}
+	github_judge(j->github, host, r, &ret->github);
+	return by_github(j, ret);
+}
+
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d)
+{
+	github_judge_body(j->issues, r, body, &d->github);
+	return by_github(j, d);
 }
 
 static bool api_host(const struct judge *j, enum prov_host_id host, struct request *r, const struct slot_use *use)
@@ -109,7 +126,6 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 			   struct judged *ret)
 {
 	struct slot_use use = { 0 };
-	bool github = prov_hosts[host].role == HOST_GITHUB;
 
 	if (!tls && r->fault.status == 0) {
 		if (r->method == METHOD_GET || r->method == METHOD_HEAD)
@@ -126,10 +142,11 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 	*ret = (struct judged){ .host = host, .use = use };
 	if (prov_hosts[host].role == HOST_TOKEN)
 		return token_host(j, host, r);
-	if (!(github ? github_host(j, host, r, &ret->use) : api_host(j, host, r, &use)))
+	if (prov_hosts[host].role == HOST_GITHUB)
+		return github_host(j, host, r, ret);
+	if (!api_host(j, host, r, &use))
 		return JUDGE_REFUSE;
-	/* git's own transfers are not scanned, so they may be coded. */
-	ret->identity = ret->use.n > 0 && !(github && host != HOST_GITHUB_API && host != HOST_GITHUB_UPLOADS);
+	ret->identity = use.n > 0;
 	return JUDGE_FORWARD;
 }
 

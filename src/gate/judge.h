@@ -1,11 +1,14 @@
 /* From a head to a verdict: forward in canonical form, refuse, or answer ourselves (credentials page 5, 7.4). */
 #pragma once
 
+#include "gate/github.h"
 #include "gate/slot.h"
 
 struct judge {
 	struct prov_launch launch;
 	struct ph_set set;
+	const struct gh_scope *github;	/* the launch's list; NULL: nothing is listed */
+	const struct gh_issues *issues; /* what answers taught; NULL: nothing */
 };
 
 enum verdict {
@@ -14,13 +17,15 @@ enum verdict {
 	JUDGE_TO_HTTPS, /* in clear: 301 */
 	JUDGE_TOKEN,	/* a token endpoint: its body decides, we answer */
 	JUDGE_REVOKE,	/* 200 {}, nothing is sent */
+	JUDGE_BODY,	/* GitHub's rules read the body first: github_need(), then judge_body() */
 };
 
 /* What to forward. */
 struct judged {
 	enum prov_host_id host;
 	struct slot_use use;
-	bool identity; /* the answer is scanned, so it must come without a content coding */
+	bool identity;		   /* the answer is scanned, so it must come without a content coding */
+	struct gh_decision github; /* at a host of GitHub's; a fault of its rules points here */
 };
 
 /**
@@ -31,6 +36,9 @@ struct judged {
  */
 enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool tls, struct request *r,
 			   struct judged *ret);
+
+/* Go on with JUDGE_BODY; @body as github_need() found it enough. JUDGE_FORWARD or JUDGE_REFUSE. */
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d);
 
 /**
  * judge_message() - Write what was judged as a message to vault

@@ -288,6 +288,7 @@ static void decide_copilot(const struct prov_launch *launch, enum prov_host_id h
 	if (r->path.n >= strlen(mcp) && memcmp(r->path.p, mcp, strlen(mcp)) == 0 &&
 	    (r->path.n == strlen(mcp) || r->path.p[strlen(mcp)] == '/')) {
 		ret->has_d = true;
+		ret->d = (struct gh_decision){ .scope = s, .seen = body };
 		if (r->method == METHOD_POST)
 			gh_decide_mcp(s, body, &ret->d);
 		else
@@ -355,17 +356,17 @@ static void decide_http(const json_t *v, const json_t *fixture, const struct gh_
 	http1_done(&h);
 }
 
-static void show(const struct result *r, const struct gh_scope *s, struct span body)
+static void show(const struct result *r)
 {
-	struct gh_answer a;
+	const char *type;
 	struct buf out;
 
 	if (!r->has_d || r->allow || r->d.body == GH_BODY_GRAPHQL)
 		return;
 	buf_init(&out, IO_MAX);
-	if (gh_denial(s, &r->d, body, &a, &out) < 0)
+	if (gh_denial(&r->d, &out, &type) < 0)
 		bad("the refusal does not fit", "case");
-	printf("\t%u %s: %.*s\n", a.status, a.type, (int)out.n, (const char *)buf_span(&out).p);
+	printf("\t%u %s: %.*s\n", r->d.status, type, (int)out.n, (const char *)buf_span(&out).p);
 	buf_done(&out);
 }
 
@@ -421,7 +422,7 @@ static int one(const json_t *v, const json_t *fixture, bool shows, uint64_t roun
 		       same ? "" : "  EXPECTED ", same ? "" : verdict, same ? "" : " ", same ? "" : cred,
 		       same ? "" : ": ", same ? "" : str(v, "why"));
 	if (shows)
-		show(&r, &scope, buf_span(&body));
+		show(&r);
 	buf_done(&head);
 	buf_done(&body);
 	return same;

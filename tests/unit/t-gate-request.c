@@ -90,7 +90,7 @@ TEST(vault_lends_by_its_own_table)
 				    "/repos/acme/app",
 				    NULL,
 				    { IDENTITY } }),
-		  ==, REFUSAL_PATH_DENIED);
+		  ==, REFUSAL_NONE);
 	CHECK_INT(
 		ask((struct msg){ { .host = HOST_COPILOT, .method = METHOD_POST, NOBODY }, "/mcp/x", NULL, { NULL } }),
 		==, REFUSAL_PATH_DENIED);

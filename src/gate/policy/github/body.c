@@ -159,6 +159,7 @@ void gh_decide_body(const struct gh_scope *s, const struct gh_issues *known, con
 	uint8_t room[TEXT];
 
 	d->verdict = GH_REFUSE;
+	d->seen = body;
 	if (d->body == GH_BODY_PUSH) {
 		push(s, r, body, d);
 		return;

@@ -22,7 +22,8 @@ void gh_refuse(struct gh_decision *d, enum refusal_code code, const char *how, c
 
 	d->verdict = GH_REFUSE;
 	d->code = code;
-	d->status = 403;
+	/* Inside git's protocol and JSON-RPC the answer is a good one, which tells of the failure. */
+	d->status = d->form == GH_FORM_PUSH || d->form == GH_FORM_FETCH || d->form == GH_FORM_MCP ? 200 : 403;
 	va_start(ap, what);
 	(void)vsnprintf(d->what, sizeof(d->what), what, ap);
 	va_end(ap);
@@ -123,7 +124,8 @@ void gh_decide_too_long(struct gh_decision *d)
 	else
 		gh_refuse(d, REFUSAL_LIMIT, "send less in one request",
 			  "a body of more than %d KiB is not looked through here", GH_JSON_MAX >> 10);
-	d->status = 413;
+	if (d->status != 200)
+		d->status = 413;
 }
 
 /* What holds at every host of GitHub's beyond what holds at every host (2.2). */
@@ -162,7 +164,7 @@ void gh_decide(const struct gh_scope *s, enum prov_host_id host, const struct re
 {
 	bool api = host == HOST_GITHUB_API || host == HOST_GITHUB_UPLOADS;
 
-	*ret = (struct gh_decision){ .form = api ? GH_FORM_REST : GH_FORM_TEXT, .rule = "front door" };
+	*ret = (struct gh_decision){ .scope = s, .form = api ? GH_FORM_REST : GH_FORM_TEXT, .rule = "front door" };
 	if (!front_door(r, ret))
 		return;
 	ret->rule = "nothing names it";
@@ -170,4 +172,6 @@ void gh_decide(const struct gh_scope *s, enum prov_host_id host, const struct re
 		gh_decide_rest(s, host, r, ret);
 	else
 		gh_decide_git(s, host, r, ret);
+	if (ret->verdict == GH_REFUSE && ret->code == REFUSAL_NONE)
+		gh_refuse(ret, REFUSAL_PATH, NULL, "no rule of the sandbox names this request");
 }

@@ -24,10 +24,10 @@ static int put(struct buf *out, const char *fmt, ...)
 	return n < 0 || (size_t)n >= sizeof(text) ? -ENOBUFS : buf_put(out, text, (size_t)n);
 }
 
-static int push_answer(const struct gh_decision *d, struct span body, struct buf *out)
+static int push_answer(const struct gh_decision *d, struct buf *out)
 {
 	struct gh_push p;
-	bool read = gh_push_scan(body, &p) == GH_PUSH_ENOUGH && p.n > 0;
+	bool read = gh_push_scan(d->seen, &p) == GH_PUSH_ENOUGH && p.n > 0;
 
 	return gh_push_answer(read ? &p : NULL, read ? MIN(d->bad_ref, p.n) : 0, d->what, d->how, out);
 }
@@ -43,41 +43,36 @@ static struct span call_id(struct span body)
 	return span_str("null");
 }
 
-int gh_denial(const struct gh_scope *s, const struct gh_decision *d, struct span body, struct gh_answer *ret,
-	      struct buf *out)
+int gh_denial(const struct gh_decision *d, struct buf *out, const char **ret_type)
 {
 	const char *code = refusal_code_str[d->code], *how = d->how[0] ? d->how : "it stays closed";
 	char list[LIST_SHOWN];
 	struct span id;
 
-	gh_scope_print(s, list, sizeof(list));
-	ret->status = d->status;
 	switch (d->form) {
 	case GH_FORM_TEXT:
-		ret->type = "text/plain; charset=utf-8";
+		*ret_type = "text/plain; charset=utf-8";
 		return put(out, "%s (sandbox policy %s)\n%s\n", d->what, code, how);
 	case GH_FORM_PUSH:
-		ret->status = 200;
-		ret->type = "application/x-git-receive-pack-result";
-		return push_answer(d, body, out);
+		*ret_type = "application/x-git-receive-pack-result";
+		return push_answer(d, out);
 	case GH_FORM_FETCH:
-		ret->status = 200;
-		ret->type = "application/x-git-upload-pack-result";
+		*ret_type = "application/x-git-upload-pack-result";
 		return gh_fetch_answer(d->what, out);
 	case GH_FORM_LFS:
-		ret->type = "application/vnd.git-lfs+json";
+		*ret_type = "application/vnd.git-lfs+json";
 		return put(out, "{\"message\":\"%s (sandbox policy %s); %s\"}", d->what, code, how);
 	case GH_FORM_MCP:
-		ret->status = 200;
-		ret->type = "application/json";
-		id = call_id(body);
+		*ret_type = "application/json";
+		id = call_id(d->seen);
 		return put(out,
 			   "{\"jsonrpc\":\"2.0\",\"id\":%.*s,\"error\":{\"code\":-32602,\"message\":\"%s (sandbox "
 			   "policy %s); "
 			   "%s\"}}",
 			   (int)id.n, (const char *)id.p, d->what, code, how);
 	default:
-		ret->type = "application/json; charset=utf-8";
+		gh_scope_print(d->scope, list, sizeof(list));
+		*ret_type = "application/json; charset=utf-8";
 		return put(
 			out,
 			"{\"message\":\"%s (sandbox policy %s)\\nallowed: %s\\nhow: %s\",\"documentation_url\":\"" DOCS
@@ -87,7 +82,7 @@ int gh_denial(const struct gh_scope *s, const struct gh_decision *d, struct span
 }
 
 int gh_hint(const struct gh_decision *d, enum prov_host_id host, const struct request *r, uint16_t status,
-	    struct gh_answer *ret, struct buf *out)
+	    struct buf *out, uint16_t *ret_status, const char **ret_type)
 {
 	char slug[GH_SLUG_MAX + 1], text[GH_TEXT_MAX];
 	struct gh_place p;
@@ -106,15 +101,15 @@ int gh_hint(const struct gh_decision *d, enum prov_host_id host, const struct re
 		       "--repo %s",
 		       slug, slug);
 	/* git asks for a password at 401, and gh advises to sign in. */
-	ret->status = status == 401 ? 403 : status;
+	*ret_status = status == 401 ? 403 : status;
 	if (host == HOST_GITHUB_API) {
-		ret->type = "application/json; charset=utf-8";
+		*ret_type = "application/json; charset=utf-8";
 		e = put(out, "{\"message\":\"%s (%s)\",\"documentation_url\":\"" DOCS "\",\"status\":\"%u\"}",
-			status == 404 ? "Not Found" : "Refused", text, ret->status);
+			status == 404 ? "Not Found" : "Refused", text, *ret_status);
 	} else {
 		if (gh_match("info/refs", p.tail))
-			ret->status = 403;
-		ret->type = "text/plain; charset=utf-8";
+			*ret_status = 403;
+		*ret_type = "text/plain; charset=utf-8";
 		e = put(out, "%s\n", text);
 	}
 	return e < 0 ? e : 1;
