@@ -38,6 +38,7 @@ static bool repo_ok(struct mutation *m, const struct gh_repo *r, enum gh_level l
 			      span_str(r->name));
 	m->repo = m->named == 0 || m->repo == at ? at : GQL_NO_REPO;
 	m->named++;
+	m->w->j->repo = r;
 	return true;
 }
 
@@ -438,6 +439,8 @@ bool gql_mutate(struct gql_walk *w, struct gql_sel *s)
 	m.row = gql_mutation_find(s->name);
 	if (!m.row)
 		return gql_refuse(w, REFUSAL_GQL_MUTATION, "the mutation is not known", "Mutation", s->name);
+	if (!w->j->mutation)
+		w->j->mutation = m.row->name;
 	if (!class_ok(&m))
 		return false;
 	v = gql_member(w->j->doc.op, s->args, "input");

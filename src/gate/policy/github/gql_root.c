@@ -132,9 +132,12 @@ static bool text(struct gql_walk *w, const struct gql_sel *f, const char *name, 
 static bool may_be_absent(const struct gql_walk *w, const struct gql_sel *f)
 {
 	static const char prefix[] = "repo_";
+	const struct gql_sel *root = w->j->doc.op->set.first;
 	size_t n = strlen(prefix);
 
-	if (!span_is(w->j->doc.op->name, "RepositoryNetwork") || f->up || f->directives || f->alias.n != n + 3 ||
+	while (root && root != f)
+		root = root->next;
+	if (!root || !span_is(w->j->doc.op->name, "RepositoryNetwork") || f->directives || f->alias.n != n + 3 ||
 	    memcmp(f->alias.p, prefix, n) != 0)
 		return false;
 	for (size_t i = n; i < f->alias.n; i++)
@@ -157,6 +160,7 @@ static bool repository(struct gql_walk *w, struct gql_sel *f)
 		return no_root(w, "this is no name of a repository", SPAN(NULL, 0));
 	r = gh_scope_find(w->scope, slug.owner, slug.name);
 	if (r) {
+		w->j->repo = r;
 		s.repo = (uint16_t)(r - w->scope->repo);
 		return gql_visit(w, &f->set, s);
 	}
@@ -201,6 +205,7 @@ static bool node(struct gql_walk *w, struct gql_sel *f, const struct gql_value *
 	case GQL_PENDING:
 		return true;
 	case GQL_OF_LISTED:
+		w->j->repo = id.repo;
 		s.reach = GQL_LISTED;
 		s.repo = (uint16_t)(id.repo - w->scope->repo);
 		return gql_visit(w, &f->set, s);
