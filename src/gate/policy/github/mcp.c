@@ -2,6 +2,8 @@
  */
 #include "gate/policy/github/decide.h"
 
+#include <stdio.h>
+
 #include "base/jread.h"
 #include "gate/policy/github/search.h"
 
@@ -106,13 +108,32 @@ static const struct gh_repo *repo_of(const struct gh_scope *s, struct span args)
 		       : NULL;
 }
 
+/* By the query itself, or by "owner" and "repo", which the server puts behind it. */
+static void search(const struct gh_scope *s, struct span args, struct gh_decision *d)
+{
+	uint8_t query[TEXT + GH_SLUG_MAX + 16];
+	const struct gh_repo *one;
+	struct span q, v;
+	const char *why;
+	bool found = text(args, "query", query, &q);
+	size_t n = found ? q.n : 0;
+
+	if (jread_member(args, "owner", &v) || jread_member(args, "repo", &v)) {
+		found = found && d->repo;
+		if (found)
+			n += (size_t)snprintf((char *)query + n, sizeof(query) - n, " repo:%s/%s", d->repo->owner,
+					      d->repo->name);
+	}
+	if (found && search_judge(s, SPAN(query, n), &one, &why) == SEARCH_LISTED)
+		d->verdict = GH_CREDENTIAL;
+	else
+		deny(d, "this search is not limited to listed repositories");
+}
+
 static void call(const struct gh_scope *s, struct span params, struct gh_decision *d)
 {
 	uint8_t room[2][TEXT];
 	struct span name, args, v;
-	enum search_verdict found;
-	const struct gh_repo *one;
-	const char *why;
 	size_t i = 0;
 
 	if (!text(params, "name", room[0], &name)) {
@@ -135,13 +156,7 @@ static void call(const struct gh_scope *s, struct span params, struct gh_decisio
 	}
 	d->repo = repo_of(s, args);
 	if (tools[i].kind == SEARCHES) {
-		bool named = jread_member(args, "owner", &v) || jread_member(args, "repo", &v);
-
-		found = text(args, "query", room[1], &v) ? search_judge(s, v, &one, &why) : SEARCH_REFUSED;
-		if (named ? d->repo && found != SEARCH_REFUSED : found == SEARCH_LISTED)
-			d->verdict = GH_CREDENTIAL;
-		else
-			deny(d, "this search is not limited to listed repositories");
+		search(s, args, d);
 		return;
 	}
 	if (!d->repo)

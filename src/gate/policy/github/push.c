@@ -170,7 +170,7 @@ int gh_push_answer(const struct gh_push *push, size_t bad, const char *why, cons
 	int e = 0;
 
 	if (!push || !push->report)
-		return put_line(out, "unpack ", span_str(""), "denied by sandbox policy") < 0 ||
+		return put_line(out, "unpack", span_str(""), "denied by sandbox policy") < 0 ||
 				       buf_put(out, "0000", 4) < 0
 			       ? -ENOBUFS
 			       : 0;
