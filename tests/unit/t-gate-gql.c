@@ -317,6 +317,12 @@ TEST(refusals_name_the_field_and_the_way_out)
 	assert_int_equal(status, 403);
 	assert_null(strstr(s, "x\\\"y"));
 	assert_non_null(strstr(s, "--repo OWNER/NAME"));
+	s = denial("{\"query\":\"mutation{createCommitOnBranch(input:{branch:{repositoryNameWithOwner:\\\"acme/"
+		   "secret\\\",branchName:\\\"x\\\"},"
+		   "expectedHeadOid:\\\"a\\\",message:{headline:\\\"m\\\"}}){clientMutationId}}\"}",
+		   &status);
+	assert_non_null(strstr(s, "acme/secret: the repository is not listed"));
+	assert_non_null(strstr(s, "how: start with --repo acme/secret\""));
 }
 
 TEST(gh_hears_two_refusals_as_facts_of_life)

@@ -37,6 +37,8 @@ static void refuse(const struct gql_judged *j, struct gh_decision *d)
 {
 	const struct gql_fault *f = &j->fault;
 	int n = (int)MIN(f->name.n, SHOWN);
+	char how[GH_TEXT_MAX];
+	struct gh_slug slug;
 	const char *name = n > 0 ? (const char *)f->name.p : "", *type = f->type ? f->type : "";
 
 	switch (j->form) {
@@ -57,7 +59,13 @@ static void refuse(const struct gql_judged *j, struct gh_decision *d)
 	case GQL_FORM_403:
 		break;
 	}
-	gh_refuse(d, f->code, how_to_open(f->code), "GraphQL %s%s%.*s%s%s", type, *type && n > 0 ? "." : "", n, name,
+	if ((f->code == REFUSAL_GQL_ROOT || f->code == REFUSAL_OFFLIST_WRITE) && gh_slug_parse(f->name, &slug)) {
+		(void)snprintf(how, sizeof(how), "start with --repo %.*s", (int)f->name.n, (const char *)f->name.p);
+		n = (int)f->name.n;
+	} else {
+		(void)snprintf(how, sizeof(how), "%s", how_to_open(f->code));
+	}
+	gh_refuse(d, f->code, how, "GraphQL %s%s%.*s%s%s", type, *type && n > 0 ? "." : "", n, name,
 		  *type || n > 0 ? ": " : "", f->why);
 	if (f->code == REFUSAL_LIMIT)
 		d->status = 413;

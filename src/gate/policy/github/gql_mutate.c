@@ -272,6 +272,7 @@ static bool branch(struct mutation *m, const struct gql_value *v)
 	static const char *const names[] = { "repositoryNameWithOwner", "branchName", "id" };
 	const struct gql_value *id, *slug, *name;
 	const struct gh_repo *r;
+	struct gh_slug parsed;
 
 	if (!members_are(m, v, names, ARRAY_SIZE(names)))
 		return false;
@@ -285,7 +286,8 @@ static bool branch(struct mutation *m, const struct gql_value *v)
 			      "a branch is either an id, or repositoryNameWithOwner and branchName", SPAN(NULL, 0));
 	r = gh_scope_find_slug(m->w->scope, slug->text);
 	if (!r)
-		return refuse(m, REFUSAL_OFFLIST_WRITE, "the repository is not listed", SPAN(NULL, 0));
+		return refuse(m, REFUSAL_OFFLIST_WRITE, "the repository is not listed",
+			      gh_slug_parse(slug->text, &parsed) ? slug->text : SPAN(NULL, 0));
 	return repo_ok(m, r, m->level) && branch_ok(m, name->text);
 }
 

@@ -70,7 +70,7 @@ struct gql_id {
 struct gql_id gql_id(struct gql_walk *w, struct span id);
 
 /* The same of a repository by name, when it is not listed: whether everybody may read it. 1, 0, or -EAGAIN: asked. */
-int gql_is_public(struct gql_walk *w, struct gh_slug slug);
+int gql_is_public(struct gql_walk *w, struct span slug);
 
 /* Fields of a mutation, with their payload queued. */
 bool gql_mutate(struct gql_walk *w, struct gql_sel *s);
