@@ -108,7 +108,7 @@ static void check_print(const struct github_case *c, const struct gql_known *k, 
 	buf_done(&twice);
 }
 
-bool decide_graphql(const struct github_case *c)
+void decide_graphql(const struct github_case *c, struct gh_decision *d)
 {
 	static uint8_t mem[GQL_ARENA];
 	static struct gql_judged j;
@@ -119,7 +119,7 @@ bool decide_graphql(const struct github_case *c)
 	for (int i = 0; i < TURNS_MAX && v == GQL_ASK; i++) {
 		struct gql_arena arena = { .p = mem, .size = sizeof(mem) };
 
-		v = gql_judge(c->scope, &k, c->body, &arena, &j);
+		v = gql_decide(&k, c->body, &arena, &j, d);
 		for (size_t n = 0; n < j.n_q; n++) {
 			char *key = key_of(j.q[n]);
 
@@ -129,9 +129,7 @@ bool decide_graphql(const struct github_case *c)
 	}
 	if (v == GQL_SEND)
 		check_print(c, &k, &j);
-	else if (getenv("GQL_SHOW"))
-		printf("\t%s: %s: %s.%.*s\n", refusal_code_str[j.fault.code], j.fault.why ? j.fault.why : "",
-		       j.fault.type ? j.fault.type : "", (int)j.fault.name.n, (const char *)j.fault.name.p);
+	else if (v == GQL_ASK)
+		gql_decide_unanswered(d);
 	json_decref(w.asked);
-	return v == GQL_SEND;
 }

@@ -13,12 +13,11 @@
 #include "base/str.h"
 #include "gate/hello.h"
 #include "gate/http1.h"
+#include "gate/policy/github/gql.h"
 #include "gate/slot.h"
 #include "vault/policy.h"
 
 #define IO_MAX (16 << 20)
-
-__attribute__((weak)) bool decide_graphql(const struct github_case *c);
 
 static const char gh[] = "avm-gh-798b5ak86upnggawbvrzd5wawa", copilot[] = "gho_avm_d4ifsvjqeqe2msgau268q4dfni";
 
@@ -319,7 +318,7 @@ static void decide_github(const json_t *fixture, enum prov_host_id host, const s
 	if (d->verdict == GH_BODY && body.n > (d->body == GH_BODY_PUSH ? GH_PUSH_MAX : GH_JSON_MAX))
 		gh_decide_too_long(d);
 	else if (d->verdict == GH_BODY && d->body == GH_BODY_GRAPHQL)
-		d->verdict = decide_graphql && decide_graphql(&c) ? GH_CREDENTIAL : GH_REFUSE;
+		decide_graphql(&c, d);
 	else if (d->verdict == GH_BODY)
 		gh_decide_body(s, &known, r, body, d);
 	ret->allow = d->verdict != GH_REFUSE;
@@ -361,10 +360,10 @@ static void show(const struct result *r)
 	const char *type;
 	struct buf out;
 
-	if (!r->has_d || r->allow || r->d.body == GH_BODY_GRAPHQL)
+	if (!r->has_d || r->allow)
 		return;
 	buf_init(&out, IO_MAX);
-	if (gh_denial(&r->d, &out, &type) < 0)
+	if ((r->d.body == GH_BODY_GRAPHQL ? gql_denial : gh_denial)(&r->d, &out, &type) < 0)
 		bad("the refusal does not fit", "case");
 	printf("\t%u %s: %.*s\n", r->d.status, type, (int)out.n, (const char *)buf_span(&out).p);
 	buf_done(&out);

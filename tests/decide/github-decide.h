@@ -12,5 +12,5 @@ struct github_case {
 	struct span body;
 };
 
-/* Whether GitHub's credential is attached to a GraphQL request whose head has passed; else it is refused. */
-bool decide_graphql(const struct github_case *c);
+/* Go on with a GraphQL request whose head has passed. */
+void decide_graphql(const struct github_case *c, struct gh_decision *d);

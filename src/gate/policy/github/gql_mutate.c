@@ -38,6 +38,7 @@ static bool repo_ok(struct mutation *m, const struct gh_repo *r, enum gh_level l
 			      span_str(r->name));
 	m->repo = m->named == 0 || m->repo == at ? at : GQL_NO_REPO;
 	m->named++;
+	m->w->j->repo = r;
 	return true;
 }
 
@@ -271,6 +272,7 @@ static bool branch(struct mutation *m, const struct gql_value *v)
 	static const char *const names[] = { "repositoryNameWithOwner", "branchName", "id" };
 	const struct gql_value *id, *slug, *name;
 	const struct gh_repo *r;
+	struct gh_slug parsed;
 
 	if (!members_are(m, v, names, ARRAY_SIZE(names)))
 		return false;
@@ -284,7 +286,8 @@ static bool branch(struct mutation *m, const struct gql_value *v)
 			      "a branch is either an id, or repositoryNameWithOwner and branchName", SPAN(NULL, 0));
 	r = gh_scope_find_slug(m->w->scope, slug->text);
 	if (!r)
-		return refuse(m, REFUSAL_OFFLIST_WRITE, "the repository is not listed", SPAN(NULL, 0));
+		return refuse(m, REFUSAL_OFFLIST_WRITE, "the repository is not listed",
+			      gh_slug_parse(slug->text, &parsed) ? slug->text : SPAN(NULL, 0));
 	return repo_ok(m, r, m->level) && branch_ok(m, name->text);
 }
 
@@ -438,6 +441,8 @@ bool gql_mutate(struct gql_walk *w, struct gql_sel *s)
 	m.row = gql_mutation_find(s->name);
 	if (!m.row)
 		return gql_refuse(w, REFUSAL_GQL_MUTATION, "the mutation is not known", "Mutation", s->name);
+	if (!w->j->mutation)
+		w->j->mutation = m.row->name;
 	if (!class_ok(&m))
 		return false;
 	v = gql_member(w->j->doc.op, s->args, "input");

@@ -75,17 +75,11 @@ struct gql_id gql_id(struct gql_walk *w, struct span id)
 	return nobody;
 }
 
-int gql_is_public(struct gql_walk *w, struct gh_slug slug)
+int gql_is_public(struct gql_walk *w, struct span slug)
 {
-	uint8_t *key = gql_alloc(w->arena, slug.owner.n + 1 + slug.name.n);
 	struct node_facts f;
 
-	if (!key)
-		return 0;
-	memcpy(key, slug.owner.p, slug.owner.n);
-	key[slug.owner.n] = '/';
-	memcpy(key + slug.owner.n + 1, slug.name.p, slug.name.n);
-	if (!known(w, (struct node_question){ true, SPAN(key, slug.owner.n + 1 + slug.name.n) }, &f))
+	if (!known(w, (struct node_question){ true, slug }, &f))
 		return -EAGAIN;
 	return f.kind == NODE_PUBLIC;
 }
@@ -132,9 +126,12 @@ static bool text(struct gql_walk *w, const struct gql_sel *f, const char *name, 
 static bool may_be_absent(const struct gql_walk *w, const struct gql_sel *f)
 {
 	static const char prefix[] = "repo_";
+	const struct gql_sel *root = w->j->doc.op->set.first;
 	size_t n = strlen(prefix);
 
-	if (!span_is(w->j->doc.op->name, "RepositoryNetwork") || f->up || f->directives || f->alias.n != n + 3 ||
+	while (root && root != f)
+		root = root->next;
+	if (!root || !span_is(w->j->doc.op->name, "RepositoryNetwork") || f->directives || f->alias.n != n + 3 ||
 	    memcmp(f->alias.p, prefix, n) != 0)
 		return false;
 	for (size_t i = n; i < f->alias.n; i++)
@@ -143,11 +140,26 @@ static bool may_be_absent(const struct gql_walk *w, const struct gql_sel *f)
 	return true;
 }
 
+/* "OWNER/NAME" of two strings that fit the grammar of names. */
+static bool slug_of(struct gql_walk *w, struct gh_slug s, struct span *ret)
+{
+	uint8_t *p = gql_alloc(w->arena, s.owner.n + 1 + s.name.n);
+
+	if (!p)
+		return gql_refuse(w, REFUSAL_LIMIT, "the request is too large", NULL, SPAN(NULL, 0));
+	memcpy(p, s.owner.p, s.owner.n);
+	p[s.owner.n] = '/';
+	memcpy(p + s.owner.n + 1, s.name.p, s.name.n);
+	*ret = SPAN(p, s.owner.n + 1 + s.name.n);
+	return true;
+}
+
 static bool repository(struct gql_walk *w, struct gql_sel *f)
 {
 	struct gql_state s = { .type = GQL_T_Repository, .reach = GQL_LISTED, .repo = GQL_NO_REPO };
 	const struct gh_repo *r;
 	struct gh_slug slug;
+	struct span text_slug;
 	int public = 0;
 
 	if (!ONLY(w, f, "owner", "name", "followRenames") || !text(w, f, "owner", &slug.owner) ||
@@ -157,11 +169,14 @@ static bool repository(struct gql_walk *w, struct gql_sel *f)
 		return no_root(w, "this is no name of a repository", SPAN(NULL, 0));
 	r = gh_scope_find(w->scope, slug.owner, slug.name);
 	if (r) {
+		w->j->repo = r;
 		s.repo = (uint16_t)(r - w->scope->repo);
 		return gql_visit(w, &f->set, s);
 	}
+	if (!slug_of(w, slug, &text_slug))
+		return false;
 	if (gh_scope_has(w->scope, GH_PUBLIC_GRAPHQL))
-	public = gql_is_public(w, slug);
+	public = gql_is_public(w, text_slug);
 	if (public < 0)
 		return true;
 	if (public) {
@@ -172,7 +187,7 @@ static bool repository(struct gql_walk *w, struct gql_sel *f)
 		f->absent = w->j->absent = true;
 		return true;
 	}
-	return no_root(w, "the repository is not listed", slug.name);
+	return gql_refuse(w, REFUSAL_GQL_ROOT, "the repository is not listed", NULL, text_slug);
 }
 
 static bool organization(struct gql_walk *w, struct gql_sel *f)
@@ -201,6 +216,7 @@ static bool node(struct gql_walk *w, struct gql_sel *f, const struct gql_value *
 	case GQL_PENDING:
 		return true;
 	case GQL_OF_LISTED:
+		w->j->repo = id.repo;
 		s.reach = GQL_LISTED;
 		s.repo = (uint16_t)(id.repo - w->scope->repo);
 		return gql_visit(w, &f->set, s);

@@ -283,35 +283,39 @@ static bool not_open(struct gql_walk *w, struct gql_state s, struct span name)
 			  type_name(s), name);
 }
 
-static bool composite(struct gql_walk *w, struct gql_sel *f, struct gql_state s)
+bool gql_child(struct gql_state s, struct span name, struct gql_state *to)
 {
 	const struct gql_field *r;
+
+	*to = s;
+	if (s.reach == GQL_SCHEMA)
+		return true;
+	if (s.shape == GQL_ONE && s.reach != GQL_LISTED && s.reach != GQL_PUBLIC && s.reach != GQL_PROJECT)
+		return enter_other(s, name, to);
+	r = row(s, name);
+	if (!r || (s.reach == GQL_PUBLIC && r->flags & GQL_NOT_PUBLIC) || (s.away && r->flags & GQL_NOT_AWAY))
+		return false;
+	if (s.shape == GQL_ONE) {
+		*to = enter(s, r);
+	} else if (r->type == GQL_T_PLAIN) {
+		*to = (struct gql_state){ .type = r->type, .reach = GQL_CONSTANT, .repo = GQL_NO_REPO };
+	} else {
+		to->shape = span_is(name, "edges") ? GQL_EDGE : GQL_ONE;
+	}
+	return true;
+}
+
+static bool composite(struct gql_walk *w, struct gql_sel *f, struct gql_state s)
+{
+	const struct gql_field *r = s.shape == GQL_ONE ? row(s, f->name) : NULL;
 	struct gql_state to;
 
-	if (s.reach == GQL_SCHEMA)
-		return gql_visit(w, &f->set, s);
-	if (is_secret(f->name))
+	if (is_secret(f->name) || !gql_child(s, f->name, &to))
 		return not_open(w, s, f->name);
-	if (s.shape == GQL_ONE && s.reach != GQL_LISTED && s.reach != GQL_PUBLIC && s.reach != GQL_PROJECT) {
-		if (!enter_other(s, f->name, &to))
-			return not_open(w, s, f->name);
-		return gql_visit(w, &f->set, to);
-	}
-	r = row(s, f->name);
-	if (!r || (s.reach == GQL_PUBLIC && r->flags & GQL_NOT_PUBLIC) || (s.away && r->flags & GQL_NOT_AWAY))
-		return not_open(w, s, f->name);
-	if (r->flags & GQL_ITS_REPOSITORY && f->args)
+	if (r && r->flags & GQL_ITS_REPOSITORY && f->args)
 		return gql_refuse(w, REFUSAL_GQL_FIELD, "the field takes no arguments", type_name(s), f->name);
 	if (s.type == GQL_T_Ref && s.shape == GQL_ONE && span_is(f->name, "compare") && !compare_ok(w, f))
 		return false;
-	if (s.shape != GQL_ONE && r->type == 0) {
-		to = s;
-		to.shape = span_is(f->name, "edges") ? GQL_EDGE : GQL_ONE;
-	} else {
-		to = enter(s, r);
-		if (r->type == GQL_T_PLAIN && s.shape != GQL_ONE)
-			to.reach = GQL_CONSTANT;
-	}
 	return gql_visit(w, &f->set, to);
 }
 
@@ -330,8 +334,7 @@ static bool field(struct gql_walk *w, struct gql_sel *f, struct gql_state s)
 
 /* ---- type conditions ---- */
 
-/* The state of an object that turns out to be of the type; false when that is not known to be open. */
-static bool narrow(struct gql_state *s, struct span name)
+bool gql_narrow(struct gql_state *s, struct span name)
 {
 	enum gql_type t = gql_type_find(name);
 	enum gql_open open = t < GQL_TYPES_N ? gql_types[t].open : GQL_OPEN_OBJECT;
@@ -382,7 +385,7 @@ static bool fragment(struct gql_walk *w, struct gql_set *set, struct span type, 
 {
 	struct gql_state to = s;
 
-	if (type.n > 0 && !narrow(&to, type))
+	if (type.n > 0 && !gql_narrow(&to, type))
 		return gql_refuse(w, s.type == GQL_T_SearchResultItem ? REFUSAL_SEARCH_SCOPE : REFUSAL_GQL_FIELD,
 				  "the type is not known to stay within the listed repositories", type_name(s), type);
 	return gql_visit(w, set, to);
@@ -445,7 +448,6 @@ enum gql_verdict gql_judge(const struct gh_scope *scope, const struct gql_known 
 	*ret = (struct gql_judged){ 0 };
 	if (!gql_body(body, arena, &ret->doc, &ret->fault))
 		return GQL_REFUSE;
-	ret->writes = ret->doc.op->kind == GQL_MUTATION;
 	if (!operation(&w))
 		return GQL_REFUSE;
 	if (ret->absent && !is_present(ret->doc.op)) {

@@ -49,6 +49,12 @@ bool gql_refuse(struct gql_walk *w, enum refusal_code code, const char *why, con
 /* Queue a set; false when there is no more room. */
 bool gql_visit(struct gql_walk *w, struct gql_set *set, struct gql_state s);
 
+/* The state of the object that a field holds; false when it is not open. Not for fields of queries and mutations. */
+bool gql_child(struct gql_state s, struct span name, struct gql_state *to);
+
+/* The state of an object that turns out to be of the type; false when that is not known to be open. */
+bool gql_narrow(struct gql_state *s, struct span type);
+
 /* ---- ids ---- */
 
 enum gql_whose { GQL_PENDING, GQL_OF_LISTED, GQL_OF_ACCOUNT, GQL_OF_TEAM, GQL_OF_NOBODY };
@@ -64,7 +70,7 @@ struct gql_id {
 struct gql_id gql_id(struct gql_walk *w, struct span id);
 
 /* The same of a repository by name, when it is not listed: whether everybody may read it. 1, 0, or -EAGAIN: asked. */
-int gql_is_public(struct gql_walk *w, struct gh_slug slug);
+int gql_is_public(struct gql_walk *w, struct span slug);
 
 /* Fields of a mutation, with their payload queued. */
 bool gql_mutate(struct gql_walk *w, struct gql_sel *s);
