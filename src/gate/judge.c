@@ -95,10 +95,10 @@ static enum verdict github_host(const struct judge *j, enum prov_host_id host, s
 	return by_github(j, ret);
 }
 
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d)
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d,
+			struct github_ask *ask, struct buf *out)
 {
-	github_judge_body(j->issues, r, body, &d->github);
-	return by_github(j, d);
+	return github_judge_body(j->github_known, r, body, &d->github, ask, out) ? by_github(j, d) : JUDGE_ASK;
 }
 
 static bool api_host(const struct judge *j, enum prov_host_id host, struct request *r, const struct slot_use *use)

@@ -7,8 +7,8 @@
 struct judge {
 	struct prov_launch launch;
 	struct ph_set set;
-	const struct gh_scope *github;	/* the launch's list; NULL: nothing is listed */
-	const struct gh_issues *issues; /* what answers taught; NULL: nothing */
+	const struct gh_scope *github; /* the launch's list; NULL: nothing is listed */
+	struct github *github_known;   /* what answers told; NULL: nothing, and nobody is asked */
 };
 
 enum verdict {
@@ -18,6 +18,7 @@ enum verdict {
 	JUDGE_TOKEN,	/* a token endpoint: its body decides, we answer */
 	JUDGE_REVOKE,	/* 200 {}, nothing is sent */
 	JUDGE_BODY,	/* GitHub's rules read the body first: github_need(), then judge_body() */
+	JUDGE_ASK,	/* GitHub is to be asked first, in the user's name: github_answered(), then judge_body() */
 };
 
 /* What to forward. */
@@ -37,8 +38,14 @@ struct judged {
 enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool tls, struct request *r,
 			   struct judged *ret);
 
-/* Go on with JUDGE_BODY; @body as github_need() found it enough. JUDGE_FORWARD or JUDGE_REFUSE. */
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d);
+/**
+ * judge_body() - Go on with JUDGE_BODY, or with JUDGE_ASK when the ask was answered
+ * @body, @ask, @out: As github_judge_body() has them
+ *
+ * Return: JUDGE_FORWARD, with the body in @out in place of @body if there is one; JUDGE_REFUSE; JUDGE_ASK
+ */
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d,
+			struct github_ask *ask, struct buf *out);
 
 /**
  * judge_message() - Write what was judged as a message to vault

@@ -120,7 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	github_judge(&scope, host, &r, &d);
 	if (d.verdict == GH_BODY && d.body != GH_BODY_GRAPHQL) {
 		if (github_need(&r, &d, body, true) == GITHUB_ENOUGH)
-			github_judge_body(NULL, &r, body, &d);
+			MUST(github_judge_body(NULL, &r, body, &d, NULL, NULL));
 		MUST(d.verdict != GH_BODY);
 	}
 	MUST((d.verdict == GH_REFUSE) == (r.fault.status != 0));
