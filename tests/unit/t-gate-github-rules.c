@@ -113,6 +113,11 @@ TEST(a_refused_push_is_answered_in_its_protocol)
 	buf_done(&out);
 	CHECK_INT(gh_push_answer(NULL, 0, "why", "how", &out), ==, 0);
 	CHECK(strcmp(text(), "0024unpack denied by sandbox policy\n0000") == 0);
+	/* Nothing tells what the client would understand. */
+	buf_done(&out);
+	CHECK_INT(gh_push_scan(commands(refs, 1, "side-band-64k"), &p), ==, GH_PUSH_ENOUGH);
+	CHECK_INT(gh_push_answer(&p, 0, "why", "how", &out), ==, 0);
+	CHECK(strcmp(text(), "0024unpack denied by sandbox policy\n0000") == 0);
 }
 
 TEST(a_long_report_comes_in_several_packets)
@@ -144,7 +149,7 @@ TEST(a_long_report_comes_in_several_packets)
 
 TEST(each_client_gets_its_form)
 {
-	static const char *refs[] = { "refs/notes/x" };
+	static const char *refs[] = { "refs/notes/x" }, *mixed[] = { "refs/heads/x", "refs/notes/x" };
 	const char *type;
 	json_t *j;
 
@@ -172,6 +177,12 @@ TEST(each_client_gets_its_form)
 	CHECK(d.verdict == GH_REFUSE && d.status == 200);
 	CHECK_INT(gh_denial(&d, &out, &type), ==, 0);
 	CHECK(strcmp(type, "application/x-git-receive-pack-result") == 0 && strstr(text(), "ng refs/notes/x denied"));
+
+	buf_done(&out);
+	decide(HOST_GITHUB_GIT, METHOD_POST, "/acme/app/git-receive-pack");
+	gh_decide_body(&scope, NULL, &req, commands(mixed, 2, "report-status"), &d);
+	CHECK_INT(gh_denial(&d, &out, &type), ==, 0);
+	CHECK(strstr(text(), "ng refs/heads/x not pushed") && strstr(text(), "ng refs/notes/x denied"));
 
 	buf_done(&out);
 	decide(HOST_GITHUB_GIT, METHOD_POST, "/acme/%61pp/git-upload-pack");
@@ -324,6 +335,7 @@ TEST(issues_that_answers_told_may_be_linked)
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":41,\"replace_parent\":true}"), ==,
 		  GH_CREDENTIAL);
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":43}"), ==, GH_REFUSE);
+	CHECK_INT(link_issue(&known, METHOD_DELETE, "sub_issue", "{\"sub_issue_id\":41}"), ==, GH_CREDENTIAL);
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":41.0}"), ==, GH_REFUSE);
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":\"41\"}"), ==, GH_REFUSE);
 	CHECK_INT(link_issue(&known, METHOD_PATCH, "sub_issues/priority", "{\"sub_issue_id\":41,\"after_id\":42}"), ==,

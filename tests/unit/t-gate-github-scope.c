@@ -48,6 +48,9 @@ TEST(remotes_of_others_are_not)
 		"https://github.com/acme/app?x",
 		"https://github.com/acme/%61pp",
 		"https://github.com/-acme/app",
+		"https://github.com/ac.me/app",
+		"https://us er@github.com/acme/app",
+		"https://us\x01er@github.com/acme/app",
 		"https://github.com:444/acme/app",
 		"https://github.com@evil.example/acme/app",
 		"https://evil.example/@github.com/acme/app",
@@ -126,6 +129,10 @@ TEST(facts_add_names_and_numbers_and_drop_what_was_replaced)
 	CHECK(gh_scope_owns(&scope, span_str("ACME2")) && gh_scope_owns_org(&scope, span_str("acme2")));
 	CHECK(!gh_scope_owns(&scope, span_str("acm")) && !gh_scope_owns(&scope, span_str("")));
 	facts("acme/app", (struct gh_facts){ .id = 8, .node = { "R_8" }, .owner = "acme", .name = "app" });
+	CHECK_INT(add("me/own", GH_WRITE), ==, 0);
+	facts("me/own", (struct gh_facts){ .owner = "me", .name = "own" });
+	CHECK(gh_scope_owns(&scope, span_str("me")) && !gh_scope_owns_org(&scope, span_str("me")));
+	CHECK(!gh_scope_find_id(&scope, 0));
 	CHECK(!find("acme/app") && !find("acme2/app2") && !gh_scope_find_id(&scope, 7) && !gh_scope_find_id(&scope, 8));
 	CHECK(!gh_scope_owns(&scope, span_str("acme2")) && gh_scope_owns(&scope, span_str("acme")));
 }
@@ -142,7 +149,13 @@ TEST(refs_match_their_globs)
 	CHECK(!gh_scope_ref(&scope, span_str("refs/heads/agent")));
 	CHECK(!gh_scope_ref(&scope, span_str("refs/heads/main")));
 	CHECK(gh_scope_ref(&scope, span_str("refs/heads/axbxbxc")));
+	CHECK(!gh_scope_any_branch(&scope));
 	CHECK(!gh_scope_ref(&scope, span_str("refs/heads/axbxbx")));
+	CHECK_INT(gh_scope_push_refs(&scope, span_str("refs/heads/*")), ==, 0);
+	CHECK(gh_scope_any_branch(&scope) && !gh_scope_any_ref(&scope));
+	CHECK_INT(gh_scope_push_refs(&scope, span_str("refs/tags/*")), ==, 0);
+	CHECK(!gh_scope_any_branch(&scope) && !gh_scope_any_ref(&scope));
+	CHECK_INT(gh_scope_push_refs(&scope, span_str("refs/heads/agent/*")), ==, 0);
 	CHECK_INT(gh_scope_push_refs(&scope, span_str("")), ==, -EINVAL);
 	CHECK_INT(gh_scope_push_refs(&scope, span_str("a,,b")), ==, -EINVAL);
 	CHECK(gh_scope_ref(&scope, span_str("refs/heads/agent/x")));

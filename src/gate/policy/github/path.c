@@ -54,7 +54,6 @@ void gh_place(enum prov_host_id host, struct span path, struct gh_place *ret)
 	*ret = (struct gh_place){ .kind = GH_NOWHERE };
 	if (rest.n > 0)
 		rest = SPAN(rest.p + 1, rest.n - 1);
-	(void)drop_end(&rest, "/");
 	if (host == HOST_GITHUB_API || host == HOST_GITHUB_UPLOADS || host == HOST_GITHUB_MEDIA) {
 		if (!next_segment(&rest, &first))
 			return;

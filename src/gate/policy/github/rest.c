@@ -250,7 +250,7 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 	if (gh_match("merge-upstream", p->tail) && !parent_is_open(s, d))
 		return;
 	/* What names a branch is read only where not every branch is open. */
-	d->body = row->body == GH_BODY_REF && gh_scope_any_ref(s) && !makes_ref ? GH_BODY_NONE : row->body;
+	d->body = row->body == GH_BODY_REF && gh_scope_any_branch(s) && !makes_ref ? GH_BODY_NONE : row->body;
 	d->verdict = d->body == GH_BODY_NONE ? GH_CREDENTIAL : GH_BODY;
 	if (d->verdict == GH_BODY && (!gh_is_json(r, true) || r->has_query))
 		gh_refuse(d, REFUSAL_PATH, "send Content-Type: application/json, no coding and no query",
@@ -343,8 +343,6 @@ static void root(const struct gh_scope *s, const struct request *r, struct gh_de
 	struct span tail = SPAN(r->path.p + 1, r->path.n - 1);
 	bool is_read = GET & 1u << r->method;
 
-	if (tail.n > 0 && tail.p[tail.n - 1] == '/')
-		tail.n--;
 	if (is_read && (gh_match("user", tail) || gh_match("rate_limit", tail))) {
 		d->verdict = GH_CREDENTIAL;
 		d->reply = gh_match("user", tail) ? GH_REPLY_USER : GH_REPLY_JSON;

@@ -190,9 +190,14 @@ static bool has_glob(const struct gh_scope *s, const char *prefix)
 	return false;
 }
 
+bool gh_scope_any_branch(const struct gh_scope *s)
+{
+	return has_glob(s, "refs/heads/");
+}
+
 bool gh_scope_any_ref(const struct gh_scope *s)
 {
-	return has_glob(s, "refs/heads/") && has_glob(s, "refs/tags/");
+	return gh_scope_any_branch(s) && has_glob(s, "refs/tags/");
 }
 
 bool gh_scope_head(const struct gh_scope *s, struct span head)

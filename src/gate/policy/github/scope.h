@@ -85,8 +85,9 @@ bool gh_scope_owns_org(const struct gh_scope *s, struct span owner);
 
 bool gh_scope_has(const struct gh_scope *s, enum gh_switch sw);
 
-/* A ref by its full name may be written; and any branch or tag may, so that nobody needs to ask. */
+/* A ref by its full name may be written; and any branch, or any branch and tag, so that nobody needs to ask for it. */
 bool gh_scope_ref(const struct gh_scope *s, struct span ref);
+bool gh_scope_any_branch(const struct gh_scope *s);
 bool gh_scope_any_ref(const struct gh_scope *s);
 
 /* "[OWNER:[NAME:]]BRANCH", the head of a pull request or a side of a comparison (2.4): a repository that is named is
