@@ -445,10 +445,6 @@ bool prov_closed(enum prov_host_id host, struct span path)
 		{ AT(HOST_GITHUB_API), "/copilot_internal/**" },
 	};
 
-	/* The rest of a prefix, but not what the table names. */
-	for (const struct rule *r = copilot_github; host == HOST_GITHUB_API && r->pattern; r++)
-		if (match(r->pattern, path))
-			return false;
 	for (size_t i = 0; i < ARRAY_SIZE(closed); i++)
 		if (closed[i].hosts & AT(host) && match(closed[i].pattern, path))
 			return true;

@@ -251,43 +251,75 @@ static void decide_token(struct ask *a)
 	}
 }
 
-static void decide(struct ask *a)
+/* What the body says is decided; what is sent of it may be another text. */
+static void decide_github(struct ask *a)
 {
 	struct refusal busy = refusal_by_vault(REFUSAL_LIMIT, PH_KINDS);
-	struct buf other;
+	struct github_ask ask = { .turns = GITHUB_TURNS_MAX }; /* nobody is asked */
 	struct span body = buf_span(&a->body);
+	struct buf other;
 
-	if (a->verdict == JUDGE_TOKEN) {
-		decide_token(a);
-		return;
-	}
-	buf_init(&other, 2 * a->body_max);
-	if (judge_body(&a->c->g->judge, a->req, body, &a->judged, &other) != JUDGE_FORWARD) {
+	buf_init(&other, GQL_SENT_MAX);
+	if (judge_body(&a->c->g->judge, a->req, body, &a->judged, &ask, &other) != JUDGE_FORWARD) {
 		ask_refuse(a, &a->req->fault, false);
 	} else {
-		if (other.n > 0)
+		if (other.n > 0) {
+			/* Written here as a whole, so its length is known. */
 			body = buf_span(&other);
-		/* It is here as a whole, so its length is known. */
-		a->req->body = body.n > 0 ? HTTP_BODY_LENGTH : a->req->body;
-		a->req->body_len = body.n;
+			a->req->body = HTTP_BODY_LENGTH;
+			a->req->body_len = body.n;
+		}
 		if (forward(a, a->req, body) < 0)
 			ask_refuse(a, &busy, false);
 	}
 	buf_done(&other);
 }
 
-void ask_body(struct ask *a, struct span s)
+static void decide(struct ask *a)
 {
-	size_t room;
+	if (a->verdict == JUDGE_TOKEN)
+		decide_token(a);
+	else
+		decide_github(a);
+}
 
-	a->up += s.n;
-	if (a->state == ASK_COLLECT) {
+/* More of a body that decides. */
+static void collect_more(struct ask *a, struct span s)
+{
+	struct refusal busy = refusal_by_vault(REFUSAL_LIMIT, PH_KINDS);
+
+	if (a->verdict == JUDGE_TOKEN) {
 		/* One byte more than is allowed says that it is too much. */
-		room = a->body_max + 1 - a->body.n;
+		size_t room = TOKEN_BODY_MAX + 1 - a->body.n;
+
 		if (buf_put(&a->body, s.p, MIN(s.n, room)) < 0 || s.n >= room)
 			decide(a);
 		else
 			touch(a);
+		return;
+	}
+	/* What does not fit is past the maximum anyway. */
+	if (buf_put(&a->body, s.p, MIN(s.n, a->body.max - a->body.n)) < 0) {
+		ask_refuse(a, &busy, false);
+		return;
+	}
+	switch (github_need(a->req, &a->judged.github, buf_span(&a->body), false)) {
+	case GITHUB_MORE:
+		touch(a);
+		break;
+	case GITHUB_ENOUGH:
+		decide(a);
+		break;
+	default:
+		ask_refuse(a, &a->req->fault, false);
+	}
+}
+
+void ask_body(struct ask *a, struct span s)
+{
+	a->up += s.n;
+	if (a->state == ASK_COLLECT) {
+		collect_more(a, s);
 	} else if (a->state == ASK_FORWARD && a->fd >= 0) {
 		a->owed += s.n;
 		if (put_data(a, s) < 0) {
@@ -455,11 +487,10 @@ void ask_end(struct ask *a)
 }
 
 /* Keeps what is needed until the body is there. */
-static bool collect(struct ask *a, const struct request *r, struct buf *head, size_t max)
+static bool collect(struct ask *a, const struct request *r, struct buf *head)
 {
 	a->state = ASK_COLLECT;
-	a->body_max = max;
-	buf_init(&a->body, max + 1);
+	buf_init(&a->body, a->verdict == JUDGE_TOKEN ? TOKEN_BODY_MAX + 1 : GH_JSON_MAX + 1);
 	a->req = malloc(sizeof(*a->req));
 	if (!a->req)
 		return false;
@@ -491,7 +522,7 @@ static struct ask *begin(struct conn *c, void *stream, const struct request *r, 
 		a->kind = d->use.kind[0];
 	pathtpl_write(r->path, a->path);
 	if (v == JUDGE_FORWARD ? forward(a, r, SPAN(NULL, 0)) == 0 :
-				 collect(a, r, head, v == JUDGE_TOKEN ? TOKEN_BODY_MAX : d->body_max))
+				 collect(a, r, head))
 		return a;
 	ask_end(a);
 	return NULL;

@@ -114,7 +114,6 @@ struct ask {
 	uint64_t up, down;
 
 	/* ASK_COLLECT */
-	size_t body_max;
 	struct buf body;
 	struct request *req; /* its spans lie in @head, or in the parser of HTTP/1.1 */
 	struct buf head;

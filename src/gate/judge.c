@@ -5,7 +5,6 @@
 #include <strings.h>
 
 #include "base/macros.h"
-#include "gate/github.h"
 
 static void deny(struct request *r, uint16_t status, enum refusal_code code, const char *why)
 {
@@ -61,43 +60,45 @@ static void path_denied(struct request *r, enum ph_kind kind, enum prov_class cl
 					.why = "the session's login is not sent with this request" });
 }
 
-static enum verdict by_github(enum github_verdict v, struct slot_use *use, size_t body_max)
+/* What GitHub's rules decided, put in place of what the guest asked for: they say whether the user's token goes out,
+ * and it goes in the slot of the host. */
+static enum verdict by_github(const struct judge *j, struct judged *ret)
 {
-	switch (v) {
-	case GITHUB_CREDENTIAL:
-		return use->n > 0 && use->kind[0] == PH_GH ? JUDGE_FORWARD : JUDGE_REFUSE;
-	case GITHUB_ANONYMOUS:
-		*use = (struct slot_use){ .foreign = use->foreign };
-		return JUDGE_FORWARD;
-	case GITHUB_BODY:
-		return body_max > 0 ? JUDGE_BODY : JUDGE_REFUSE;
-	default:
+	const struct gh_decision *d = &ret->github;
+	struct slot_use *use = &ret->use;
+
+	if (d->verdict == GH_REFUSE)
 		return JUDGE_REFUSE;
-	}
+	if (d->verdict == GH_BODY)
+		return JUDGE_BODY;
+	*use = (struct slot_use){ .foreign = use->foreign };
+	if (d->verdict == GH_CREDENTIAL && j->launch.lent & PH_BIT(PH_GH) && !use->foreign)
+		*use = (struct slot_use){ .n = 1, .kind = { PH_GH }, .slot = { github_slot(ret->host) } };
+	/* git's own transfers are not scanned, so they may be coded. */
+	ret->identity = use->n > 0 && (ret->host == HOST_GITHUB_API || ret->host == HOST_GITHUB_UPLOADS);
+	return JUDGE_FORWARD;
 }
 
 /* Copilot's token asks who it is at api.github.com, and is taken off everywhere else there. */
-static enum verdict github_host(const struct judge *j, struct request *r, struct judged *d)
+static enum verdict github_host(const struct judge *j, enum prov_host_id host, struct request *r, struct judged *ret)
 {
-	bool asks = d->use.n > 0 && d->use.kind[0] == PH_GH;
-
-	if (d->use.n > 0 && d->use.kind[0] == PH_COPILOT &&
-	    prov_allows(&j->launch, PH_COPILOT, d->host, r->method, r->path, false, NULL))
+	if (ret->use.n > 0 && ret->use.kind[0] == PH_COPILOT &&
+	    prov_allows(&j->launch, PH_COPILOT, host, r->method, r->path, false, NULL)) {
+		ret->identity = true;
 		return JUDGE_FORWARD;
-	if (prov_closed(d->host, r->path)) {
+	}
+	if (prov_closed(host, r->path)) {
 		path_denied(r, PH_COPILOT, CLASS_NEVER);
 		return JUDGE_REFUSE;
 	}
-	return by_github(github_judge(d->host, r, asks, &d->body_max), &d->use, d->body_max);
+	github_judge(j->github, host, r, &ret->github);
+	return by_github(j, ret);
 }
 
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
-			struct buf *ret_body)
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d,
+			struct github_ask *ask, struct buf *out)
 {
-	bool asks = judged->use.n > 0 && judged->use.kind[0] == PH_GH;
-	enum github_verdict v = github_body(judged->host, r, asks, body, ret_body);
-
-	return v == GITHUB_BODY ? JUDGE_REFUSE : by_github(v, &judged->use, 0);
+	return github_judge_body(j->github_known, r, body, &d->github, ask, out) ? by_github(j, d) : JUDGE_ASK;
 }
 
 static bool api_host(const struct judge *j, enum prov_host_id host, struct request *r, const struct slot_use *use)
@@ -125,8 +126,6 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 			   struct judged *ret)
 {
 	struct slot_use use = { 0 };
-	bool github = prov_hosts[host].role == HOST_GITHUB;
-	enum verdict v;
 
 	if (!tls && r->fault.status == 0) {
 		if (r->method == METHOD_GET || r->method == METHOD_HEAD)
@@ -143,12 +142,12 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 	*ret = (struct judged){ .host = host, .use = use };
 	if (prov_hosts[host].role == HOST_TOKEN)
 		return token_host(j, host, r);
-	v = github ? github_host(j, r, ret) : api_host(j, host, r, &use) ? JUDGE_FORWARD : JUDGE_REFUSE;
-	if (v == JUDGE_REFUSE)
-		return v;
-	/* git's own transfers are not scanned, so they may be coded. */
-	ret->identity = ret->use.n > 0 && !(github && host != HOST_GITHUB_API && host != HOST_GITHUB_UPLOADS);
-	return v;
+	if (prov_hosts[host].role == HOST_GITHUB)
+		return github_host(j, host, r, ret);
+	if (!api_host(j, host, r, &use))
+		return JUDGE_REFUSE;
+	ret->identity = use.n > 0;
+	return JUDGE_FORWARD;
 }
 
 /* The page on GitHub, 2.2: an allow-list in place of the list of what is dropped. */
@@ -242,7 +241,7 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		.body = (uint8_t)r->body,
 		.body_len = r->body == HTTP_BODY_LENGTH ? r->body_len : 0,
 		.flags = (uint8_t)((r->has_query ? HTTPMSG_HAS_QUERY : 0) | (r->websocket ? HTTPMSG_UPGRADE : 0) |
-				   (d->use.foreign ? HTTPMSG_FOREIGN : 0) | (r->h2 ? HTTPMSG_H2 : 0)),
+				   (d->use.foreign ? HTTPMSG_FOREIGN : 0)),
 	};
 	bool coded = false, cookies_put = false;
 	uint16_t n = 0;

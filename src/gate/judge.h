@@ -1,11 +1,14 @@
 /* From a head to a verdict: forward in canonical form, refuse, or answer ourselves (credentials page 5, 7.4). */
 #pragma once
 
+#include "gate/github.h"
 #include "gate/slot.h"
 
 struct judge {
 	struct prov_launch launch;
 	struct ph_set set;
+	const struct gh_scope *github; /* the launch's list; NULL: nothing is listed */
+	struct github *github_known;   /* what answers told; NULL: nothing, and nobody is asked */
 };
 
 enum verdict {
@@ -14,15 +17,16 @@ enum verdict {
 	JUDGE_TO_HTTPS, /* in clear: 301 */
 	JUDGE_TOKEN,	/* a token endpoint: its body decides, we answer */
 	JUDGE_REVOKE,	/* 200 {}, nothing is sent */
-	JUDGE_BODY,	/* the body must be read before it is decided: judged.body_max bytes at most, then judge_body() */
+	JUDGE_BODY,	/* GitHub's rules read the body first: github_need(), then judge_body() */
+	JUDGE_ASK,	/* GitHub is to be asked first, in the user's name: github_answered(), then judge_body() */
 };
 
 /* What to forward. */
 struct judged {
 	enum prov_host_id host;
 	struct slot_use use;
-	bool identity;	 /* the answer is scanned, so it must come without a content coding */
-	size_t body_max; /* for JUDGE_BODY */
+	bool identity;		   /* the answer is scanned, so it must come without a content coding */
+	struct gh_decision github; /* at a host of GitHub's; a fault of its rules points here */
 };
 
 /**
@@ -35,15 +39,13 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 			   struct judged *ret);
 
 /**
- * judge_body() - Decide over a request for which judge_request() said JUDGE_BODY
- * @body:	Whole; one byte more than judged.body_max says that there was more
- * @judged:	As judge_request() left it
- * @ret_body:	What is sent in its place, for JUDGE_FORWARD; empty buffer: @body as it is
+ * judge_body() - Go on with JUDGE_BODY, or with JUDGE_ASK when the ask was answered
+ * @body, @ask, @out: As github_judge_body() has them
  *
- * Return: JUDGE_FORWARD or JUDGE_REFUSE
+ * Return: JUDGE_FORWARD, with the body in @out in place of @body if there is one; JUDGE_REFUSE; JUDGE_ASK
  */
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
-			struct buf *ret_body);
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d,
+			struct github_ask *ask, struct buf *out);
 
 /**
  * judge_message() - Write what was judged as a message to vault

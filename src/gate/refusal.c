@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gate/github.h"
+
 #define PATH_SHOWN 120 /* bytes of a path in a text */
 #define TEXT_MAX 1024
 #define REPLY_MAX (16 << 10) /* what is written to a token endpoint included */
@@ -110,6 +112,8 @@ int refusal_body(const struct refusal *r, enum prov_host_id host, struct span pa
 	enum prov prov = host < HOSTS ? prov_hosts[host].prov : PROVS;
 	int n;
 
+	if (r->github)
+		return github_denial(r->github, out, ret_type);
 	/* No word of ours, no code and no byte that a path may have needs an escape. */
 	refusal_text(r, host, path, m, sizeof(m));
 	*ret_type = "application/json";

@@ -9,6 +9,8 @@
 #include "base/buf.h"
 #include "proto/refusal.h"
 
+struct gh_decision;
+
 struct refusal {
 	uint16_t status; /* 0: no refusal */
 	enum refusal_code code;
@@ -18,6 +20,7 @@ struct refusal {
 	enum ph_kind kind;     /* with has_kind */
 	enum prov_class class; /* CLASS_DEFAULT: none */
 	bool has_kind;
+	const struct gh_decision *github; /* kept; NULL: else its rules say text, form and content-type */
 };
 
 /* The refusals that are counted as violations: a credential towards a place that is not its own. */

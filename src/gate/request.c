@@ -39,6 +39,13 @@ static void broken(struct request *r, enum stage stage, const char *why)
 	request_fault(r, stage, b);
 }
 
+static void unclear_target(struct request *r)
+{
+	fault(r, STAGE_TARGET, 400, REFUSAL_PATH,
+	      "the target has bytes or segments that could be read in two ways; send a plain path without dot or empty "
+	      "segments and encoded twice nowhere");
+}
+
 void request_set_target(struct request *r, struct span target)
 {
 	static const char https[] = "https://";
@@ -71,11 +78,16 @@ void request_set_target(struct request *r, struct span target)
 	r->target = target;
 	if (http_target_check(target, &r->path, &r->query, &r->has_query) < 0) {
 		r->path = r->query = SPAN(NULL, 0);
-		fault(r, STAGE_TARGET, 400, REFUSAL_PATH,
-		      "the target has bytes or segments that could be read in two ways; send a plain path without dot "
-		      "or empty "
-		      "segments and encoded twice nowhere");
+		unclear_target(r);
 	}
+}
+
+static void check_slashes(struct request *r, struct span sni)
+{
+	enum prov_host_id host = prov_host_find(sni);
+
+	if ((host == HOSTS || prov_hosts[host].role != HOST_GITHUB) && r->path.n > 0 && http_has_coded_slash(r->path))
+		unclear_target(r);
 }
 
 /* Host and the like: the name itself, in any case, and perhaps the port of https. */
@@ -243,6 +255,7 @@ static void check_fields(struct request *r)
 
 void request_check(struct request *r, struct span sni)
 {
+	check_slashes(r, sni);
 	check_host(r, sni);
 	check_body(r);
 	check_fields(r);
@@ -302,6 +315,7 @@ int request_from_h2(const struct http_field *f, size_t n, bool end, struct span 
 		fault(r, STAGE_TARGET, 400, REFUSAL_FRAMING, ":path is no path");
 	else
 		request_set_target(r, pseudo[P_PATH]);
+	check_slashes(r, sni);
 	if (r->method != METHODS && !span_is(pseudo[P_SCHEME], "https"))
 		fault(r, STAGE_TARGET, 400, REFUSAL_FRAMING, "the scheme of this connection is https");
 

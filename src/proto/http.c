@@ -154,25 +154,50 @@ static bool has_bad_segment(struct span path)
 	return false;
 }
 
-/* Decodes in place; false when a byte comes out that must not be in a path. */
-static bool decode_path(uint8_t *p, size_t *n, bool *ret_changed)
+/* Decodes in place, "\" as "/"; false when a control byte comes out. */
+static bool decode_path(uint8_t *p, size_t *n, bool *changed, bool *slash)
 {
 	size_t out = 0;
 
-	*ret_changed = false;
+	*changed = false;
 	for (size_t i = 0; i < *n; i++) {
 		int c = encoded(SPAN(p, *n), i);
 
 		if (c >= 0) {
-			if (c < 0x20 || c == 0x7f || c == '/' || c == '\\')
+			if (c < 0x20 || c == 0x7f)
 				return false;
-			*ret_changed = true;
+			*changed = true;
+			*slash = *slash || c == '/' || c == '\\';
 			i += 2;
 		}
-		p[out++] = c >= 0 ? (uint8_t)c : p[i];
+		p[out++] = c < 0 ? p[i] : c == '\\' ? '/' : (uint8_t)c;
 	}
 	*n = out;
 	return true;
+}
+
+/* False for what is refused everywhere. */
+static bool look_through(struct span path, bool *ret_slash)
+{
+	uint8_t scratch[HTTP_TARGET_MAX];
+	bool changed = true;
+	size_t n = path.n;
+
+	*ret_slash = false;
+	if (has_bad_segment(path))
+		return false;
+	memcpy(scratch, path.p, n);
+	for (int i = 0; i < DECODINGS && changed; i++)
+		if (!decode_path(scratch, &n, &changed, ret_slash) || has_bad_segment(SPAN(scratch, n)))
+			return false;
+	return true;
+}
+
+bool http_has_coded_slash(struct span path)
+{
+	bool slash;
+
+	return !look_through(path, &slash) || slash;
 }
 
 bool http_is_target(struct span s)
@@ -186,23 +211,16 @@ bool http_is_target(struct span s)
 
 int http_target_check(struct span target, struct span *ret_path, struct span *ret_query, bool *ret_has_query)
 {
-	uint8_t scratch[HTTP_TARGET_MAX];
 	const uint8_t *mark;
 	struct span path;
-	bool changed = true;
-	size_t n;
+	bool slash;
 
 	if (target.n == 0 || target.n > HTTP_TARGET_MAX || target.p[0] != '/' || !http_is_target(target))
 		return -EBADMSG;
 	mark = memchr(target.p, '?', target.n);
 	path = SPAN(target.p, mark ? (size_t)(mark - target.p) : target.n);
-	if (has_bad_segment(path))
+	if (!look_through(path, &slash))
 		return -EBADMSG;
-	memcpy(scratch, path.p, path.n);
-	n = path.n;
-	for (int i = 0; i < DECODINGS && changed; i++)
-		if (!decode_path(scratch, &n, &changed) || has_bad_segment(SPAN(scratch, n)))
-			return -EBADMSG;
 	*ret_path = path;
 	*ret_has_query = mark != NULL;
 	*ret_query = mark ? SPAN(mark + 1, target.n - path.n - 1) : SPAN(target.p + target.n, 0);

@@ -61,11 +61,17 @@ int http_length(struct span s, uint64_t *ret);
  * @ret_has_query: There is a "?"
  *
  * Refused: bytes outside 0x21 to 0x7e, " < > \ ^ { } | ` #, "%" without two hex digits, an empty segment that is not
- * the last, and in the path what after up to three decodings is a segment "." or "..", a "/", a "\" or a control byte.
+ * the last, and in the path what after up to three decodings is a control byte or, with "\" read as "/", a segment "",
+ * "." or
+ * "..".
  *
  * Return: 0 or -EBADMSG
  */
 int http_target_check(struct span target, struct span *ret_path, struct span *ret_query, bool *ret_has_query);
+
+/* A "/" or "\" comes out of a checked path within three decodings. Only GitHub has a use for that: the names of
+ * branches. */
+bool http_has_coded_slash(struct span path);
 
 /* Of bytes that a target may have, path and query alike. */
 bool http_is_target(struct span s);

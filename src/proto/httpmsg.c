@@ -31,6 +31,18 @@ const char *const refusal_code_str[REFUSAL_CODES] = {
 	[REFUSAL_ENCODING] = "encoding",
 	[REFUSAL_UPSTREAM] = "upstream",
 	[REFUSAL_UPSTREAM_FRAMING] = "upstream-framing",
+	[REFUSAL_OFFLIST_WRITE] = "offlist-write",
+	[REFUSAL_CLASS_ADMIN] = "class-admin",
+	[REFUSAL_CLASS_NEVER] = "class-never",
+	[REFUSAL_GQL_PARSE] = "gql-parse",
+	[REFUSAL_GQL_FIELD] = "gql-field",
+	[REFUSAL_GQL_ROOT] = "gql-root",
+	[REFUSAL_GQL_ID] = "gql-id",
+	[REFUSAL_GQL_MUTATION] = "gql-mutation",
+	[REFUSAL_SEARCH_SCOPE] = "search-scope",
+	[REFUSAL_HEAD_SCOPE] = "head-scope",
+	[REFUSAL_MCP_TOOL] = "mcp-tool",
+	[REFUSAL_SELF_TEST] = "self-test",
 };
 
 int httpmsg_request_begin(struct buf *out, const struct httpmsg_request_wire *w, struct span path, struct span query)

@@ -21,7 +21,9 @@ static enum refusal_code credential(const struct prov_launch *launch, const stru
 		return REFUSAL_WRONG_HOST;
 	if (!(prov_slots((enum ph_kind)kind, (enum prov_host_id)m->w.host) & SLOT_BIT(slot)))
 		return REFUSAL_SLOT;
-	/* GitHub's own credential has no rules here yet, so none allows it. */
+	/* With which requests GitHub's own goes was decided by the rules for GitHub, over a body that is not here. */
+	if (kind == PH_GH)
+		return REFUSAL_NONE;
 	return prov_allows(launch, (enum ph_kind)kind, (enum prov_host_id)m->w.host, (enum prov_method)m->w.method,
 			   m->path, upgrade, NULL)
 		       ? REFUSAL_NONE
@@ -53,6 +55,8 @@ enum refusal_code recheck(const struct prov_launch *launch, const struct httpmsg
 
 	if (m->w.host >= HOSTS || !prov_bound(launch, host))
 		return REFUSAL_HOST;
+	if (prov_hosts[host].role != HOST_GITHUB && http_has_coded_slash(m->path))
+		return REFUSAL_PATH;
 	if (m->w.method >= METHODS || (credentialed && m->w.method == METHOD_OPTIONS))
 		return REFUSAL_METHOD;
 	for (int i = 0; i < HTTPMSG_CREDS; i++) {

@@ -136,6 +136,9 @@ static struct span named_host(const struct decide_case *c)
 	return end ? SPAN(at + strlen(host), (size_t)(end - at) - strlen(host)) : SPAN("", 0);
 }
 
+/* The list of the cases' launch. */
+static struct gh_scope listed;
+
 static bool read_case(const json_t *v, const json_t *fixture, struct decide_case *c)
 {
 	const json_t *names = json_object_get(fixture, "placeholders"), *slots = json_object_get(fixture, "slots"),
@@ -175,6 +178,7 @@ static bool read_case(const json_t *v, const json_t *fixture, struct decide_case
 	json_array_foreach(json_object_get(context, "api"), i,
 			   e) if (!json_is_string(e) ||
 				  prov_open(&c->judge.launch, span_str(json_string_value(e))) < 0) return false;
+	c->judge.github = &listed;
 	c->host = prov_host_find(json_object_get(context, "sni") ? span_str(str(context, "sni")) : named_host(c));
 	c->account = span_str(str(fixture, "account_id"));
 	if (strcmp(str(context, "write"), "one byte at a time") == 0)
@@ -238,28 +242,46 @@ static bool forward(const struct decide_case *c, const struct judged *d, const s
 	return true;
 }
 
-/* A judged head; returns whether its body goes on to the far side. */
-static bool head(const struct decide_case *c, bool tls, struct request *q, struct decide_result *r)
-{
-	struct judged d;
+/* A judged head. */
+enum next { NEXT_REFUSED, NEXT_FORWARD, NEXT_BODY };
 
-	switch (judge_request(&c->judge, c->host, tls, q, &d)) {
+static enum next head(const struct decide_case *c, bool tls, struct request *q, struct judged *d,
+		      struct decide_result *r)
+{
+	switch (judge_request(&c->judge, c->host, tls, q, d)) {
 	case JUDGE_FORWARD:
-		return forward(c, &d, q, r);
+		return forward(c, d, q, r) ? NEXT_FORWARD : NEXT_REFUSED;
+	case JUDGE_BODY:
+		return NEXT_BODY;
 	case JUDGE_TO_HTTPS:
 		r->verdict = "answer";
 		r->status = 301;
 		if (refusal_to_https(prov_hosts[c->host].name, q->target, &r->answer) < 0)
 			exit(2);
-		return false;
+		return NEXT_REFUSED;
 	case JUDGE_TOKEN:
 	case JUDGE_REVOKE:
 		r->verdict = "answer";
-		return false;
+		return NEXT_REFUSED;
 	default:
 		refused(c, &q->fault, q->path, q->is_head, r);
-		return false;
+		return NEXT_REFUSED;
 	}
+}
+
+/* What has come of a body that GitHub's rules read. */
+static enum next body_so_far(const struct decide_case *c, struct request *q, struct span body, bool ended,
+			     struct judged *d, struct decide_result *r)
+{
+	enum github_need need = github_need(q, &d->github, body, ended);
+	struct github_ask ask = { 0 };
+
+	if (need == GITHUB_MORE)
+		return NEXT_BODY;
+	if (need == GITHUB_ENOUGH && judge_body(&c->judge, q, body, d, &ask, NULL) == JUDGE_FORWARD)
+		return forward(c, d, q, r) ? NEXT_FORWARD : NEXT_REFUSED;
+	refused(c, &q->fault, q->path, q->is_head, r);
+	return NEXT_REFUSED;
 }
 
 static void put_chunk(struct buf *out, struct span s)
@@ -273,8 +295,26 @@ static void put_chunk(struct buf *out, struct span s)
 
 struct connection {
 	struct http1 h;
-	bool tls, forwarding, relaying, over;
+	struct judged judged;
+	enum next next;
+	struct buf front; /* of a body that is read before the verdict */
+	bool tls, relaying, over;
 };
+
+static void put_body(const struct connection *k, struct span body, struct decide_result *r)
+{
+	if (k->h.req.body == HTTP_BODY_STREAM)
+		put_chunk(&r->out, body);
+	else
+		put(&r->out, body);
+}
+
+static void read_front(const struct decide_case *c, struct connection *k, bool ended, struct decide_result *r)
+{
+	k->next = body_so_far(c, &k->h.req, buf_span(&k->front), ended, &k->judged, r);
+	if (k->next == NEXT_FORWARD && k->front.n > 0)
+		put_body(k, buf_span(&k->front), r);
+}
 
 static void feed(const struct decide_case *c, struct connection *k, struct span in, struct decide_result *r)
 {
@@ -288,19 +328,24 @@ static void feed(const struct decide_case *c, struct connection *k, struct span 
 		}
 		switch (http1_feed(&k->h, &in, &body)) {
 		case HTTP1_HEAD:
-			k->forwarding = head(c, k->tls, &k->h.req, r);
+			k->next = head(c, k->tls, &k->h.req, &k->judged, r);
 			k->over = r->close;
 			break;
 		case HTTP1_BODY:
-			if (k->forwarding && k->h.req.body == HTTP_BODY_STREAM)
-				put_chunk(&r->out, body);
-			else if (k->forwarding)
-				put(&r->out, body);
+			if (k->next == NEXT_FORWARD)
+				put_body(k, body, r);
+			if (k->next != NEXT_BODY)
+				break;
+			put(&k->front, body);
+			read_front(c, k, false, r);
 			break;
 		case HTTP1_DONE:
-			if (k->forwarding && k->h.req.body == HTTP_BODY_STREAM)
+			if (k->next == NEXT_BODY)
+				read_front(c, k, true, r);
+			buf_done(&k->front);
+			if (k->next == NEXT_FORWARD && k->h.req.body == HTTP_BODY_STREAM)
 				put(&r->out, SPAN("0\r\n\r\n", 5));
-			k->relaying = k->forwarding && k->h.req.websocket &&
+			k->relaying = k->next == NEXT_FORWARD && k->h.req.websocket &&
 				      str_starts(str(c->context, "after"), "HTTP/1.1 101 ");
 			k->over = k->h.req.last && !k->relaying;
 			r->close = r->close || k->over;
@@ -320,7 +365,7 @@ static void feed(const struct decide_case *c, struct connection *k, struct span 
 static int decide_request(const struct decide_case *c, struct decide_result *r)
 {
 	const json_t *tls = json_object_get(c->context, "tls");
-	struct connection k = { .tls = !tls || json_is_true(tls) };
+	struct connection k = { .tls = !tls || json_is_true(tls), .front = { .max = IO_MAX } };
 	struct span in = buf_span(&c->input);
 	size_t step = c->cut == SIZE_MAX ? 1 : c->cut > 0 && c->cut < in.n ? c->cut : in.n;
 
@@ -344,6 +389,7 @@ static int decide_request(const struct decide_case *c, struct decide_result *r)
 		step = c->cut == SIZE_MAX ? 1 : in.n;
 	}
 	http1_done(&k.h);
+	buf_done(&k.front);
 	return 0;
 }
 
@@ -352,6 +398,8 @@ static int decide_h2(const struct decide_case *c, struct decide_result *r)
 	static struct http_field f[HTTP_FIELDS_MAX + 8];
 	static struct request q;
 	struct span body = buf_span(&c->input);
+	struct judged d;
+	enum next next;
 	const json_t *e;
 	size_t i, n = 0;
 
@@ -374,7 +422,10 @@ static int decide_h2(const struct decide_case *c, struct decide_result *r)
 		r->stream_reset = true;
 		return 0;
 	}
-	if (!head(c, true, &q, r))
+	next = head(c, true, &q, &d, r);
+	if (next == NEXT_BODY)
+		next = body_so_far(c, &q, body, true, &d, r);
+	if (next != NEXT_FORWARD)
 		return 0;
 	if (q.body == HTTP_BODY_STREAM) {
 		put_chunk(&r->out, body);
@@ -595,6 +646,15 @@ static json_t *load(const char *path)
 
 static const char usage[] = "usage: http-decide [--cuts] [--but ID]... VECTORS.json\n";
 
+static void list_app(void)
+{
+	struct gh_slug app;
+
+	gh_scope_init(&listed);
+	(void)gh_slug_parse(span_str("acme/app"), &app);
+	(void)gh_scope_add(&listed, app, GH_WRITE);
+}
+
 int main(int argc, char **argv)
 {
 	size_t i, n_wrong = 0, n_open = 0, n;
@@ -604,6 +664,7 @@ int main(int argc, char **argv)
 	bool cuts = false;
 	int at = 1;
 
+	list_app();
 	while (at < argc && str_starts(argv[at], "--")) {
 		cuts = cuts || strcmp(argv[at], "--cuts") == 0;
 		if (strcmp(argv[at], "--cuts") != 0 && (strcmp(argv[at], "--but") != 0 || ++at == argc))

@@ -62,7 +62,8 @@ static void forwarded(const struct judge *j, const struct judged *d, const struc
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
 	static struct ph_set set; /* drawn once */
-	struct judge j = { .launch = { .lent = PH_ALL } };
+	static struct gh_scope listed;
+	struct judge j = { .launch = { .lent = PH_ALL }, .github = &listed };
 	const struct ph_claims claims = { .exp = 1 };
 	enum prov_host_id host;
 	struct span in, body;
@@ -73,6 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		return 0;
 	MUST(set.v[0][0] != '\0' || ph_draw(seed, PH_ALL, &set) == 0);
 	j.set = set;
+	gh_scope_init(&listed);
+	MUST(gh_scope_add(&listed, (struct gh_slug){ span_str("acme"), span_str("app") }, GH_WRITE) == 0);
 	if (p[0] & 0x80)
 		j.launch.opened[PROV_ANTHROPIC] = j.launch.opened[PROV_OPENAI] = 0xff & ~(1 << CLASS_FOREIGN);
 	host = (enum prov_host_id)((p[0] & 0x7f) % HOSTS);

@@ -1,0 +1,202 @@
+/* What the body of a request says about other repositories and refs (2.4, 2.12). */
+#include "gate/policy/github/decide.h"
+
+#include "base/jread.h"
+#include "gate/policy/github/push.h"
+
+#define DEPTH 64
+#define TEXT 512 /* of a name or branch; longer ones are none */
+
+/* The text of a string member: 1; 0 if there is none; -1 for another type or one that is too long. */
+static int member(struct span object, const char *name, uint8_t room[TEXT], struct span *ret)
+{
+	struct span v;
+	ssize_t n;
+
+	if (!jread_member(object, name, &v))
+		return 0;
+	if (jread_type(v) == JREAD_NULL)
+		return 0;
+	n = jread_string(v, room, TEXT);
+	if (n < 0)
+		return -1;
+	*ret = SPAN(room, (size_t)n);
+	return 1;
+}
+
+static void unclear(struct gh_decision *d, const char *name)
+{
+	gh_refuse(d, REFUSAL_PATH, "write it as a plain string", "the member %s of this body is not what it should be",
+		  name);
+}
+
+static void pull(const struct gh_scope *s, struct span o, struct gh_decision *d)
+{
+	uint8_t room[2][TEXT];
+	struct span head = { 0 }, repo;
+	int has_head = member(o, "head", room[0], &head), has_repo = member(o, "head_repo", room[1], &repo);
+	const uint8_t *colon = has_head == 1 && head.n > 0 ? memchr(head.p, ':', head.n) : NULL;
+	struct span owner = colon ? SPAN(head.p, (size_t)(colon - head.p)) : span_str(d->repo->owner);
+
+	if (has_head < 0 || has_repo < 0)
+		unclear(d, has_head < 0 ? "head" : "head_repo");
+	else if (has_head && !gh_scope_head(s, head))
+		gh_refuse(d, REFUSAL_HEAD_SCOPE, "start with --repo for its repository",
+			  "the branch %.*s lies in a repository that is not on this sandbox's GitHub list",
+			  (int)MIN(head.n, (size_t)200), (const char *)head.p);
+	else if (has_repo && !(repo.n > 0 && memchr(repo.p, '/', repo.n) ? gh_scope_find_slug(s, repo)
+									 : gh_scope_find(s, owner, repo)))
+		gh_refuse(d, REFUSAL_HEAD_SCOPE, "start with --repo for it",
+			  "head_repo %.*s is not on this sandbox's GitHub list", (int)MIN(repo.n, (size_t)200),
+			  (const char *)repo.p);
+	else
+		d->verdict = GH_CREDENTIAL;
+}
+
+static bool is_known(const struct gh_issues *known, struct span number)
+{
+	uint64_t id;
+
+	return known && http_length(number, &id) == 0 && gh_issues_have(known, id);
+}
+
+static void issues(const struct gh_issues *known, struct span tail, struct span o, struct gh_decision *d)
+{
+	static const char *const ids[] = { "\"sub_issue_id\"", "\"issue_id\"", "\"after_id\"", "\"before_id\"" };
+	struct span name, v;
+	bool ok = true;
+	size_t at = tail.n;
+
+	while (at > 0 && tail.p[at - 1] != '/')
+		at--;
+	if (gh_match("issues/N/dependencies/*/N", tail))
+		ok = is_known(known, SPAN(tail.p + at, tail.n - at));
+	while (o.n > 0 && ok && jread_next_member(&o, &name, &v)) {
+		bool is_id = false;
+
+		for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
+			is_id = is_id || span_is(name, ids[i]);
+		ok = is_id ? jread_type(v) == JREAD_NULL || is_known(known, v)
+			   : jread_type(v) == JREAD_BOOL && jread_string_is(name, "replace_parent");
+	}
+	if (ok)
+		d->verdict = GH_CREDENTIAL;
+	else
+		gh_refuse(d, REFUSAL_HEAD_SCOPE,
+			  "list or read that issue first, or use gh, which names issues by address",
+			  "an issue that this links to is not known to belong to a listed repository");
+}
+
+/* A branch by its short name, or a ref by its whole one. */
+static bool branch_is_open(const struct gh_scope *s, struct span branch)
+{
+	static const char heads[] = "refs/heads/";
+	uint8_t full[TEXT + sizeof(heads)];
+
+	if (branch.n >= 5 && memcmp(branch.p, "refs/", 5) == 0)
+		return gh_scope_ref(s, branch);
+	memcpy(full, heads, strlen(heads));
+	memcpy(full + strlen(heads), branch.p, branch.n);
+	return gh_scope_ref(s, SPAN(full, strlen(heads) + branch.n));
+}
+
+static void ref(const struct gh_scope *s, struct span tail, struct span o, struct gh_decision *d)
+{
+	const char *key = gh_match("git/refs", tail) ? "ref" : gh_match("merges", tail) ? "base" : "branch";
+	uint8_t room[TEXT];
+	struct span v;
+	int has = member(o, key, room, &v);
+
+	if (has <= 0)
+		gh_refuse(d, REFUSAL_PATH, "start with --github push-refs=GLOBS that hold every branch, or name one",
+			  "this write names its branch in no member %s, and not every branch may be written", key);
+	else if (!branch_is_open(s, v))
+		gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github push-refs=GLOBS that hold it",
+			  "%.*s is not among the refs that this sandbox may write", (int)MIN(v.n, (size_t)200),
+			  (const char *)v.p);
+	else
+		d->verdict = GH_CREDENTIAL;
+}
+
+static void push(const struct gh_scope *s, const struct request *r, struct span body, struct gh_decision *d)
+{
+	struct gh_push p;
+	struct gh_place place;
+
+	gh_place(HOST_GITHUB_GIT, r->path, &place);
+	d->bad_ref = SIZE_MAX;
+	if (!gh_decide_repo(s, &place, true, d))
+		return;
+	for (size_t i = 0; i < r->n; i++)
+		if (r->has_query || http_is(r->f[i].name, "content-encoding")) {
+			gh_refuse(d, REFUSAL_FRAMING, "push with git itself",
+				  "a push comes without a query and not coded");
+			return;
+		}
+	if (body.n > 0 && gh_push_scan(body, &p) != GH_PUSH_ENOUGH) {
+		gh_refuse(d, REFUSAL_FRAMING, "push with git itself, without push.gpgSign",
+			  "this is not the body of a push");
+		return;
+	}
+	for (size_t i = 0; body.n > 0 && i < p.n; i++) {
+		bool open = gh_scope_ref(s, p.cmd[i].ref);
+
+		if (open && (!p.cmd[i].deletes || gh_scope_has(s, GH_PUSH_DELETE)))
+			continue;
+		gh_refuse(d, REFUSAL_CLASS_ADMIN, open ? NULL : "start with --github push-refs=GLOBS that hold it",
+			  open ? "%.*s is not deleted from this sandbox"
+			       : "%.*s is not among the refs that this sandbox may push",
+			  (int)MIN(p.cmd[i].ref.n, (size_t)200), (const char *)p.cmd[i].ref.p);
+		d->bad_ref = i;
+		return;
+	}
+	d->verdict = GH_CREDENTIAL;
+}
+
+void gh_decide_body(const struct gh_scope *s, const struct gh_issues *known, const struct request *r, struct span body,
+		    struct gh_decision *d)
+{
+	struct gh_place place;
+	struct span o = { 0 };
+	uint8_t room[TEXT];
+
+	d->verdict = GH_REFUSE;
+	d->seen = body;
+	if (d->body == GH_BODY_PUSH) {
+		push(s, r, body, d);
+		return;
+	}
+	if (d->body == GH_BODY_MCP) {
+		gh_decide_mcp(s, body, d);
+		return;
+	}
+	gh_place(HOST_GITHUB_API, r->path, &place);
+	/* What deletes by its path alone has no body. */
+	if (!(body.n == 0 && r->method == METHOD_DELETE) &&
+	    (jread_check(body, DEPTH, &o) < 0 || jread_type(o) != JREAD_OBJECT)) {
+		gh_refuse(d, REFUSAL_PATH, "send one object, no member twice",
+			  "the body of this request is not plain JSON");
+		return;
+	}
+	switch (d->body) {
+	case GH_BODY_PULL:
+		pull(s, o, d);
+		break;
+	case GH_BODY_ISSUES:
+		issues(known, place.tail, o, d);
+		break;
+	case GH_BODY_REF:
+		ref(s, place.tail, o, d);
+		break;
+	case GH_BODY_LFS:
+		if (member(o, "operation", room, &o) == 1 && span_is(o, "download"))
+			d->verdict = GH_CREDENTIAL;
+		else
+			gh_refuse(d, REFUSAL_OFFLIST_WRITE, "start with --repo OWNER/NAME=write",
+				  "this repository is listed for reading only, so nothing is uploaded to it");
+		break;
+	default:
+		gh_refuse(d, REFUSAL_PATH, NULL, "no rule reads this body");
+		break;
+	}
+}

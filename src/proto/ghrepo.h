@@ -1,0 +1,40 @@
+/* How a repository of GitHub is named: "OWNER/NAME" and the forms of a remote's URL (page on GitHub, 2.1). Launcher,
+ * gate and vault read them by the same grammar. ASCII only: nothing folds into a listed name but the other case of its
+ * own letters. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/span.h"
+
+#define GH_OWNER_MAX 39
+#define GH_NAME_MAX 100
+#define GH_SLUG_MAX (GH_OWNER_MAX + 1 + GH_NAME_MAX)
+
+struct gh_slug {
+	struct span owner, name;
+};
+
+/* What may be done with a listed repository; each holds those before it. */
+enum gh_level { GH_READ, GH_WRITE, GH_ADMIN, GH_LEVELS };
+extern const char *const gh_level_str[GH_LEVELS];
+/* GH_LEVELS if it is none. */
+enum gh_level gh_level_find(struct span s);
+
+bool gh_is_owner(struct span s);
+/* Not "." or "..", and without the suffixes ".git" and ".wiki", which never belong to the name itself. */
+bool gh_is_name(struct span s);
+
+/* Equal but for the case of ASCII letters. */
+bool gh_same(struct span a, struct span b);
+
+/* "OWNER/NAME" and nothing else. Spans lie in @text. */
+bool gh_slug_parse(struct span text, struct gh_slug *ret);
+
+/**
+ * gh_remote_parse() - The repository that a remote's URL names, if it lies at github.com
+ *
+ * https, http, ssh, git, and the short form of ssh (USER@HOST:PATH) with the user "git" or that of an enterprise
+ * account. The URL is read as written: url.*.insteadOf is configuration of whoever runs git.
+ */
+bool gh_remote_parse(struct span url, struct gh_slug *ret);
