@@ -1,6 +1,7 @@
 /* One request of the guest, from the verdict to the end of its answer, whichever version of HTTP it came by.
  *
  *   COLLECT: the body decides (token endpoints, GitHub) -> RENEW (vault says the numbers), FORWARD, or an answer from here
+ *   LOOKUP:  GitHub is asked first, and then judged again (lookup.c)
  *   FORWARD: the judged head goes to vault with one end of a stream pair; the body follows as frames, the answer comes back
  *
  * At most ASKS at once, each with at most XCH_WINDOW and a little in memory a direction. The protocol above is told by
@@ -203,7 +204,9 @@ static int forward(struct ask *a, const struct request *r, struct span body)
 	int pair[2], e;
 
 	buf_init(&msg, HTTPMSG_MAX);
-	e = judge_message(&a->judged, r, a->slot, a->gen, &msg);
+	/* A body that was collected is here at once. */
+	a->out.max += body.n + (body.n / XCH_DATA_MAX + 1) * sizeof(struct xch_head);
+	e = filter_begin(a, r) ? judge_message(&a->judged, r, a->slot, a->gen, &msg) : -ENOMEM;
 	if (e == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
 		e = -errno;
 	if (e == 0) {
@@ -251,16 +254,55 @@ static void decide_token(struct ask *a)
 	}
 }
 
+static void end_body(struct ask *a)
+{
+	a->open_at = NOWHERE;
+	(void)xch_put(&a->out, XCH_END, SPAN(NULL, 0));
+	flush(a);
+	touch(a);
+}
+
+/* The time is told once, however often it is judged. */
+static void await(struct ask *a)
+{
+	if (a->state != ASK_LOOKUP)
+		a->deadline = a->c->g->now + LOOKUP_WAIT_NS;
+	a->state = ASK_LOOKUP;
+	gate_due(a->c->g, a->deadline);
+}
+
 /* What the body says is decided; what is sent of it may be another text. */
 static void decide_github(struct ask *a)
 {
+	static struct github_ask ask;
+	struct gate *g = a->c->g;
 	struct refusal busy = refusal_by_vault(REFUSAL_LIMIT, PH_KINDS);
-	struct github_ask ask = { .turns = GITHUB_TURNS_MAX }; /* nobody is asked */
 	struct span body = buf_span(&a->body);
+	enum verdict v;
 	struct buf other;
+	bool never;
 
+	if (a->judged.github.body == GH_BODY_GRAPHQL && a->turns < GITHUB_TURNS_MAX && lookup_facts(g)) {
+		await(a);
+		return;
+	}
+	g->github.now_ms = (uint64_t)(g->now / MS);
 	buf_init(&other, GQL_SENT_MAX);
-	if (judge_body(&a->c->g->judge, a->req, body, &a->judged, &ask, &other) != JUDGE_FORWARD) {
+	ask.turns = a->turns;
+	v = judge_body(&g->judge, a->req, body, &a->judged, &ask, &other);
+	if (v == JUDGE_ASK) {
+		a->asked = lookup_ask(g, &ask, buf_span(&other), &never);
+		a->turns = a->asked ? ask.turns : a->turns;
+		if (!never) {
+			await(a);
+			buf_done(&other);
+			return;
+		}
+		ask.turns = GITHUB_TURNS_MAX;
+		buf_consume(&other, other.n);
+		v = judge_body(&g->judge, a->req, body, &a->judged, &ask, &other);
+	}
+	if (v != JUDGE_FORWARD) {
 		ask_refuse(a, &a->req->fault, false);
 	} else {
 		if (other.n > 0) {
@@ -271,8 +313,18 @@ static void decide_github(struct ask *a)
 		}
 		if (forward(a, a->req, body) < 0)
 			ask_refuse(a, &busy, false);
+		else if (a->body_ended)
+			end_body(a);
 	}
 	buf_done(&other);
+}
+
+void ask_looked_up(struct ask *a, bool told)
+{
+	/* Whoever asked and heard nothing asks no more. */
+	if (!told && a->asked)
+		a->turns = GITHUB_TURNS_MAX;
+	decide_github(a);
 }
 
 static void decide(struct ask *a)
@@ -343,12 +395,8 @@ void ask_body_end(struct ask *a)
 	if (!a || a->body_ended)
 		return;
 	a->body_ended = true;
-	if (a->state == ASK_FORWARD && a->fd >= 0) {
-		a->open_at = NOWHERE;
-		(void)xch_put(&a->out, XCH_END, SPAN(NULL, 0));
-		flush(a);
-		touch(a);
-	}
+	if (a->state == ASK_FORWARD && a->fd >= 0)
+		end_body(a);
 }
 
 bool ask_is_full(const struct ask *a)
@@ -358,7 +406,7 @@ bool ask_is_full(const struct ask *a)
 
 /* ---- the answer ---- */
 
-enum xch_got ask_take(struct ask *a, size_t max, struct span *ret)
+static enum xch_got take(struct ask *a, size_t max, struct span *ret)
 {
 	struct span in, part;
 	enum xch_got got;
@@ -382,6 +430,11 @@ enum xch_got ask_take(struct ask *a, size_t max, struct span *ret)
 	return got;
 }
 
+enum xch_got ask_take(struct ask *a, size_t max, struct span *ret)
+{
+	return filter_take(a, max, ret, take);
+}
+
 bool ask_keeps(const struct ask *a, const struct httpmsg_answer *m, const struct http_field *f)
 {
 	static const char *const framing[] = { "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade" };
@@ -390,7 +443,7 @@ bool ask_keeps(const struct ask *a, const struct httpmsg_answer *m, const struct
 	if (http_is(f->name, "content-length"))
 		return ask_is_bare(a, m->w.status) && m->w.status != 204 && http_length(f->value, &n) == 0;
 	return !http_is_one_of(f->name, framing, ARRAY_SIZE(framing)) && !http_begins(f->name, "proxy-") &&
-	       !http_begins(f->name, "x-sandbox-");
+	       !http_begins(f->name, "x-sandbox-") && !(prov_hosts[a->host].role == HOST_GITHUB && gh_reply_drops(f->name));
 }
 
 bool ask_is_bare(const struct ask *a, uint16_t status)
@@ -480,6 +533,8 @@ void ask_end(struct ask *a)
 	buf_done(&a->in);
 	buf_done(&a->body);
 	buf_done(&a->head);
+	filter_done(a);
+	g->n_bodies -= a->counted;
 	free(a->req);
 	a->req = NULL;
 	a->used = false;
@@ -521,6 +576,14 @@ static struct ask *begin(struct conn *c, void *stream, const struct request *r, 
 	if (d->use.n > 0)
 		a->kind = d->use.kind[0];
 	pathtpl_write(r->path, a->path);
+	if (v == JUDGE_BODY) {
+		if (c->g->n_bodies == BODIES_MAX) {
+			ask_end(a);
+			return NULL;
+		}
+		a->counted = true;
+		c->g->n_bodies++;
+	}
 	if (v == JUDGE_FORWARD ? forward(a, r, SPAN(NULL, 0)) == 0 :
 				 collect(a, r, head))
 		return a;
@@ -534,6 +597,9 @@ struct ask *ask_begin(struct conn *c, void *stream, struct request *r, struct bu
 	struct judged d;
 	enum verdict v = judge_request(&c->g->judge, c->host, true, r, &d);
 	struct ask *a = NULL;
+
+	if (c->host == HOST_GITHUB_API)
+		(void)lookup_facts(c->g);
 
 	busy.close = r->fault.close || c->crowd;
 	if (v == JUDGE_REVOKE && !c->crowd) {
@@ -561,7 +627,10 @@ static void timeout(struct ask *a)
 	const struct refusal late = refusal_by_vault(REFUSAL_UPSTREAM, PH_KINDS);
 	enum token_lack lack = TOKEN_LACK_PENDING;
 
-	if (a->state == ASK_RENEW) {
+	if (a->state == ASK_LOOKUP) {
+		a->turns = GITHUB_TURNS_MAX;
+		decide_github(a);
+	} else if (a->state == ASK_RENEW) {
 		answer_token(a, 503, write_lack, &lack);
 	} else if (!a->answered) {
 		ask_refuse(a, a->body_ended ? &late : &slow, false);

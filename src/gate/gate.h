@@ -10,6 +10,7 @@
 #include "ev/seqlink.h"
 #include "gate/ca.h"
 #include "gate/judge.h"
+#include "gate/policy/github/reply.h"
 #include "gate/walls.h"
 #include "proto/exchange.h"
 #include "proto/netmsg.h"
@@ -23,6 +24,7 @@
 #define INSPECTED_MAX 256 /* one more hears 503 */
 #define CROWD_MAX 64	  /* how many at once hear that; the rest is reset */
 #define ASKS 128
+#define BODIES_MAX 32 /* of these with a body that is kept: 1 MiB, and what is printed of it */
 #define OUT_HIGH (64 << 10) /* more is not fetched for a guest that does not read */
 #define WAIT_MAX (64 << 10) /* of a guest that sends before its answer has ended */
 #define DISCARD_MAX (256 << 10)
@@ -36,10 +38,12 @@
 #define RELAY_NS (60 * 60 * NS)
 #define DIAL_NS (90 * NS)
 #define FINISH_NS (2 * NS)
+#define LOOKUP_NS (5 * NS)	  /* GitHub's answer to a question of ours */
+#define LOOKUP_WAIT_NS (15 * NS)  /* for the questions of others as well */
 #define RENEW_NS (60 * NS) /* vault answers within 15 s */
 
 /* Kinds of events. */
-enum gate_ev { EV_CONTROL, EV_SIGNAL, EV_VAULT, EV_WIRE, EV_CONN, EV_DIALLED, EV_ASK };
+enum gate_ev { EV_CONTROL, EV_SIGNAL, EV_VAULT, EV_WIRE, EV_CONN, EV_DIALLED, EV_ASK, EV_LOOKUP };
 
 enum conn_state {
 	CONN_PEEK,   /* what is it? */
@@ -91,8 +95,30 @@ struct conn {
 
 enum ask_state {
 	ASK_COLLECT, /* the body decides */
+	ASK_LOOKUP,  /* GitHub is asked first */
 	ASK_RENEW,   /* vault says the numbers */
 	ASK_FORWARD, /* at vault */
+};
+
+/* What becomes of an answer of GitHub's. */
+enum filter_state {
+	FILTER_NONE,  /* passes */
+	FILTER_HEAD,  /* its head decides */
+	FILTER_SCRUB, /* passes, with tokens overwritten */
+	FILTER_LEARN, /* passes, and a copy is kept to learn from */
+	FILTER_HOLD,  /* is read whole first */
+	FILTER_GIVE_HEAD, /* what we make of it */
+	FILTER_GIVE_BODY,
+};
+
+struct filter {
+	enum filter_state state;
+	struct gh_scrub scrub;
+	struct buf path; /* for a hint: of the request */
+	struct buf head; /* HTTPMSG_ANSWER */
+	struct buf body;
+	size_t given;
+	bool ends; /* behind the body; else vault's frames go on */
 };
 
 /* A request of the guest that is under way, and its exchange with vault. */
@@ -119,6 +145,9 @@ struct ask {
 	struct buf head;
 	struct judged judged;
 	enum verdict verdict;
+	unsigned turns; /* questions to GitHub so far */
+	bool asked;	/* the one under way is its own */
+	bool counted;	/* among n_bodies */
 
 	/* ASK_FORWARD */
 	int fd;
@@ -129,6 +158,25 @@ struct ask {
 	struct xch_reader reader;
 	size_t eaten; /* of @in: handed out, and dropped at the next look */
 	uint32_t watching;
+	struct filter filter;
+};
+
+/* Questions of gate's own to GitHub, one at a time, each an exchange with vault as a request of the guest's is. */
+struct lookup {
+	uint32_t gen;
+	int fd; /* -1: none is under way */
+	bool facts; /* about the list; else @ask */
+	struct github_ask ask;
+	uint8_t keys[NODE_QUESTIONS_MAX * NODEID_MAX];
+	struct buf out, in, text;
+	struct xch_reader reader;
+	bool answered, good; /* its head has come; it is a 200 */
+	uint32_t watching;
+	int64_t deadline;
+	int64_t facts_due; /* when the list is asked about again; 0: it never was */
+	bool facts_known;
+	int64_t minute; /* when the count began */
+	unsigned n;	/* in that minute */
 };
 
 struct gate {
@@ -145,6 +193,10 @@ struct gate {
 	struct conn *kicked, *dead;
 	struct ask ask[ASKS];
 	unsigned n_asks;
+	unsigned n_bodies; /* of these: with a body that was, or is to be, read for GitHub's rules */
+	struct gh_scope scope;
+	struct github github;
+	struct lookup lookup;
 	int64_t due; /* when the earliest deadline may be over */
 	uint64_t notes_lost;
 	const char *ended; /* why the session ends; NULL: it does not */
@@ -237,6 +289,24 @@ void ask_event(struct gate *g, const struct ev_event *e);
 struct ask *ask_at(struct gate *g, uint32_t slot, uint32_t gen);
 void ask_renewed(struct ask *a, const struct net_renewed *m);
 void asks_tick(struct gate *g);
+
+/* GitHub has told, or will not: judge again. */
+void ask_looked_up(struct ask *a, bool told);
+
+/* lookup.c */
+void lookup_init(struct gate *g);
+/* The list is asked about in time; true: the answer is awaited for the first time. */
+bool lookup_facts(struct gate *g);
+/* Ask; false: another question is under way, or no more may be asked (@ret_never). */
+bool lookup_ask(struct gate *g, const struct github_ask *ask, struct span body, bool *ret_never);
+void lookup_event(struct gate *g, const struct ev_event *e);
+void lookup_tick(struct gate *g);
+
+/* filter.c: what GitHub's rules do to an answer, between ask_take() and the frames of vault. */
+enum xch_got filter_take(struct ask *a, size_t max, struct span *ret, enum xch_got (*next)(struct ask *, size_t, struct span *));
+/* Before it is forwarded. False: no memory. */
+bool filter_begin(struct ask *a, const struct request *r);
+void filter_done(struct ask *a);
 
 /* h1conn.c, h2conn.c: a connection's requests. The first three return false when there is nothing more to do. */
 bool h1_open(struct conn *c);

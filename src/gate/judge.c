@@ -72,7 +72,8 @@ static enum verdict by_github(const struct judge *j, struct judged *ret)
 	if (d->verdict == GH_BODY)
 		return JUDGE_BODY;
 	*use = (struct slot_use){ .foreign = use->foreign };
-	if (d->verdict == GH_CREDENTIAL && j->launch.lent & PH_BIT(PH_GH) && !use->foreign)
+	/* Who the user is, and what the rules open without a repository, is nothing to a launch that has none. */
+	if (d->verdict == GH_CREDENTIAL && j->github && j->github->n > 0 && j->launch.lent & PH_BIT(PH_GH) && !use->foreign)
 		*use = (struct slot_use){ .n = 1, .kind = { PH_GH }, .slot = { github_slot(ret->host) } };
 	/* git's own transfers are not scanned, so they may be coded. */
 	ret->identity = use->n > 0 && (ret->host == HOST_GITHUB_API || ret->host == HOST_GITHUB_UPLOADS);

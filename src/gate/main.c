@@ -136,7 +136,7 @@ static void all_files(void)
 
 static int start(struct gate *g, struct err *err)
 {
-	struct gate_config cfg;
+	static struct gate_config cfg;
 	struct buf der;
 	int r;
 
@@ -147,6 +147,15 @@ static int start(struct gate *g, struct err *err)
 	r = ph_draw(cfg.seed, cfg.launch.lent, &g->judge.set);
 	if (r < 0)
 		return err_set(err, r, "gate: no set of placeholders comes of this seed");
+	lookup_init(g);
+	if (cfg.github.n > 0 && cfg.launch.lent & PH_BIT(PH_GH)) {
+		g->scope = cfg.github;
+		r = github_init(&g->github);
+		if (r < 0)
+			return err_set(err, r, "gate: no memory for GitHub's rules");
+		g->judge.github = &g->scope;
+		g->judge.github_known = &g->github;
+	}
 	seqlink_init(&g->wire, GATE_FD_WIRE);
 	seqlink_init(&g->vault, GATE_FD_VAULT);
 	g->now = now_ns();
@@ -206,6 +215,9 @@ static void event(struct gate *g, const struct ev_event *e)
 	case EV_ASK:
 		ask_event(g, e);
 		break;
+	case EV_LOOKUP:
+		lookup_event(g, e);
+		break;
 	}
 }
 
@@ -229,6 +241,7 @@ static int loop(struct gate *g, struct err *err)
 		if (g->due >= 0 && g->due <= g->now) {
 			g->due = -1;
 			asks_tick(g);
+			lookup_tick(g);
 			conns_tick(g);
 		}
 		conns_turn(g);

@@ -23,6 +23,9 @@ PROVS = "anthropic openai opencode copilot github".split()
 CLASSES = "default connectors files cloud never foreign".split()
 
 
+LEVELS = "read write admin".split()
+
+
 def letters(kind, n):
     sum_ = hashlib.sha256(b"agent-vm placeholder 1\0\0" + SEED + kind.encode()).digest()
     return "".join(ALPHABET[b & 31] for b in sum_[:n])
@@ -46,8 +49,8 @@ def rec(key, value):
     return struct.pack("<HI", key, len(value)) + (value if isinstance(value, bytes) else value.encode())
 
 
-def config(lent=ALL, api=(), session="test"):
-    """@api: "PROVIDER=CLASS"."""
+def config(lent=ALL, api=(), session="test", repos=(), switches=None, push_refs=None):
+    """@api: "PROVIDER=CLASS"; @repos: "OWNER/NAME=LEVEL", on the GitHub list."""
     cfg = rec(1, SEED) + rec(2, lent) + rec(4, session)
     opened = {}
     for text in api:
@@ -55,6 +58,11 @@ def config(lent=ALL, api=(), session="test"):
         opened[prov] = opened.get(prov, 0) | 1 << CLASSES.index(cls)
     for prov, mask in opened.items():
         cfg += rec(3, rec(5, PROVS.index(prov)) + rec(6, mask))
+    for text in repos:
+        slug, level = text.split("=")
+        cfg += rec(7, rec(10, slug) + rec(11, LEVELS.index(level)))
+    cfg += b"" if switches is None else rec(8, switches)
+    cfg += b"" if push_refs is None else rec(9, push_refs)
     return cfg
 
 

@@ -21,19 +21,21 @@ import h2.settings
 
 import gatetest
 import xch
-from gatetest import ALL, Client, Gate, bits, placeholder
+from gatetest import ALL, Client, Gate, bits, config, placeholder
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GIVEN = os.environ.get("HTTP_VECTORS")
 FILES = [GIVEN] if GIVEN else [os.path.join(HERE, "../decide", f) for f in ("http-vectors.json", "http-more.json")]
-# Decided by the rules for GitHub, which are not here; and what only vault sees.
-BUT = {"S57", "S58"}
+# What only vault decides: which streams are inspected.
+BUT = {"G14"}
 FIXTURE = json.load(open(os.path.join(os.path.dirname(FILES[0]), "http-fixture.json")))
 LOGINS = ("claude-a claude-r anthropic-oat anthropic-at anthropic-key codex-a codex-r codex-id codex-key opencode-a opencode-r "
           "opencode-id openai-key gh").split()
 KEYS = "zai zai-cp zhipu zhipu-cp kimi moonshot moonshot-cn".split()
 VERBS = {"claude": bits(*LOGINS), "codex": bits(*LOGINS), "opencode": bits(*LOGINS, *KEYS), "copilot": bits(*LOGINS, "copilot"),
          "shell": ALL}
+PROVIDERS = {"anthropic": [k for k in xch.KINDS if k.startswith(("claude", "anthropic"))],
+             "openai": [k for k in xch.KINDS if k.startswith(("codex", "opencode", "openai"))], "github": ["gh"], "opencode": KEYS}
 SENTINEL = "/sentinel"
 
 
@@ -107,9 +109,11 @@ class World:
 
     def gate(self, context):
         lent = VERBS[context.get("verb", "shell")]
+        if "lent" in context:
+            lent &= bits(*(k for k in xch.KINDS for word in context["lent"] if k == word or k in PROVIDERS.get(word, ())))
         api = tuple(context.get("api", ()))
         if (lent, api) not in self.gates:
-            g = self.gates[lent, api] = Gate(lent, api)
+            g = self.gates[lent, api] = Gate(cfg=config(lent, api, repos=["acme/app=write"]))
             g.case = None
             self.serve(g)
         return self.gates[lent, api]

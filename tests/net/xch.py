@@ -1,6 +1,7 @@
 """Messages between gate and vault as Python sees them: proto/{netmsg,httpmsg,exchange}.h. What plays one end of them in a test
 builds and reads them with this, so a change of the C side shows here."""
 import array
+import base64
 import re
 import select
 import socket
@@ -29,7 +30,8 @@ HOSTS = ("api.anthropic.com mcp-proxy.anthropic.com platform.claude.com console.
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS".split()
 SLOTS = "bearer token basic key".split()
 CODES = ("none framing version method path host limit cred-twice slot wrong-host stale foreign-cred path-denied upgrade "
-         "login-inside credential-unavailable refresh-pending encoding upstream upstream-framing").split()
+         "login-inside credential-unavailable refresh-pending encoding upstream upstream-framing offlist-write class-admin class-never "
+         "gql-parse gql-field gql-root gql-id gql-mutation search-scope head-scope mcp-tool self-test").split()
 LACKS = "none login file key soon expired unknown rejected pending limit".split()
 
 
@@ -40,7 +42,7 @@ def check_tables(root):
             text = f.read()
         return re.findall(r'"([^"]*)"', re.search(name + r"\[.*?\] = \{(.*?)\n\};", text, re.S)[1])
     assert strings("proto/placeholder.c", "ph_kind_str") == KINDS, "kinds"
-    assert strings("proto/httpmsg.c", "refusal_code_str")[1:len(CODES)] == CODES[1:], "codes"
+    assert strings("proto/httpmsg.c", "refusal_code_str")[1:] == CODES[1:], "codes"
     assert strings("agents/providers.c", "prov_method_str") == METHODS, "methods"
     assert [s for s in strings("agents/providers.c", "prov_hosts") if "." in s] == HOSTS, "hosts"
 
@@ -186,7 +188,8 @@ class Request:
         out += b"".join(n + b": " + v + b"\r\n" for n, v in self.fields)
         for (kind, slot), secret in zip(self.creds, secrets):
             out += {"bearer": "Authorization: Bearer %s\r\n", "token": "Authorization: token %s\r\n",
-                    "basic": "Authorization: Basic <%s>\r\n", "key": "x-api-key: %s\r\n"}[slot].encode() % secret.encode()
+                    "basic": "Authorization: Basic %s\r\n", "key": "x-api-key: %s\r\n"}[slot].encode() % (
+                        base64.b64encode(b"x-access-token:" + secret.encode()) if slot == "basic" else secret.encode())
         if self.flags & ACCOUNT and account:
             out += b"ChatGPT-Account-Id: " + account.encode() + b"\r\n"
         if self.flags & UPGRADE:
