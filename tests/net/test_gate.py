@@ -1388,6 +1388,49 @@ class Http2(Case):
         self.assertEqual(dict(c.wait(h2.events.InformationalResponseReceived, 1).headers)[":status"], "100")
 
 
+class Memory(Case):
+    """Sanitizers do not look for leaks behind the sandbox, so what stays is measured."""
+
+    def one_round(self, g, n):
+        for i in range(n):
+            k = self.client(g)
+            k.sock.sendall(messages(b"x" * 100) + DENIED % 0)
+            x = g.exchange()
+            x.read_body()
+            x.answer(200, [("a", "b" * 1000)], b"y" * 5000, stream=i % 2, trailers=[("t", "1")] if i % 2 else [])
+            x.close()
+            k.response(), k.response()
+            k.sock.close()
+            c = H2(g)
+            c.post(1, end=True)
+            x = g.exchange()
+            x.read_body()
+            x.answer(200, [], b"z" * 5000, stream=True, trailers=[("t", "1")])
+            x.close()
+            c.answer(1)
+            c.send(3, "POST", "/v1/vaults/x", [("authorization", "Bearer " + placeholder("claude-a"))])
+            c.answer(3)
+            c.sock.close()
+            flow, s = g.stream()
+            s.sendall(hello("example.org"))
+            g.from_vault.get(xch.DIAL)
+            xch.raw_send(g.vault, xch.net_dialled(*flow, xch.FAILED, 1))
+            g.from_wire.get(xch.RESET)
+            s.close()
+        g.notes()
+
+    def test_nothing_is_left_behind(self):
+        g = self.gate()
+        self.one_round(g, 30)
+        before = g.rss_kib()[1]
+        self.one_round(g, 150)
+        after = g.rss_kib()[1]
+        self.assertLess(after - before, 200, (before, after))
+        fds = os.listdir(f"/proc/{g.pid}/fd") if os.access(f"/proc/{g.pid}/fd", os.R_OK) else None
+        if fds is not None:
+            self.assertLess(len(fds), 12)
+
+
 class Programs(Case):
     """What guests really run."""
 
