@@ -155,8 +155,10 @@ static int start(struct gate *g, struct err *err)
 	r = watch_all(g, err);
 	if (r < 0)
 		return r;
-	/* No configuration of the host's OpenSSL, which might name modules and files. */
-	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1)
+	/* No configuration of the host's OpenSSL, which might name modules and files; no texts of errors, which nobody reads. */
+	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT | OPENSSL_INIT_NO_LOAD_SSL_STRINGS |
+				     OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
+			     NULL) != 1)
 		return err_set(err, -ENOMEM, "gate: cannot start OpenSSL");
 	r = ca_init(&g->ca, cfg.session, time(NULL), err);
 	if (r < 0)

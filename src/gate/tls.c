@@ -106,7 +106,7 @@ SSL_CTX *tls_server(struct err *err)
 	    SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1 ||
 	    SSL_CTX_set_num_tickets(ctx, 0) != 1 || SSL_CTX_set_max_early_data(ctx, 0) != 1) {
 		SSL_CTX_free(ctx);
-		(void)err_set(err, -ENOMEM, "gate: cannot set up TLS: %s", ERR_reason_error_string(ERR_peek_error()) ?: "no memory");
+		(void)err_set(err, -ENOMEM, "gate: cannot set up TLS: error %#lx of OpenSSL", ERR_peek_error());
 		return NULL;
 	}
 	(void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
