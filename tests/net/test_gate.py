@@ -3,6 +3,7 @@
 import array
 import base64
 import os
+import random
 import select
 import socket
 import ssl
@@ -1388,6 +1389,85 @@ class Http2(Case):
         self.assertEqual(dict(c.wait(h2.events.InformationalResponseReceived, 1).headers)[":status"], "100")
 
 
+class Noise(Case):
+    """Bytes that mean little, into TLS and before it, while vault answers what gets through: nothing dies of them."""
+
+    def frames(self, dice, c):
+        """A few HTTP/2 frames, mostly well-formed, mostly out of place."""
+        out = b""
+        for _ in range(dice.randrange(1, 12)):
+            kind, flags, sid = dice.choice(range(0, 11)), dice.choice((0, 1, 4, 5, 8, 0x20, 0x25, 0xFF)), dice.choice((0, 1, 1, 3, 5, 7, 9))
+            if kind in (1, 9) and dice.random() < 0.8:
+                method = dice.choice(("GET", "POST", "HEAD", "PUT"))
+                payload = c.encoder.encode([(":method", method), (":scheme", "https"), (":authority", ANTHROPIC), (":path", "/v1/models"),
+                                            *[("x", "y" * dice.randrange(200))] * dice.randrange(4)])
+            else:
+                payload = dice.randbytes(dice.choice((0, 4, 5, 6, 8, 12, 100, 1000, 16384)))
+            n = len(payload) if dice.random() < 0.95 else dice.randrange(20000)
+            out += n.to_bytes(3, "big") + bytes([kind, flags]) + sid.to_bytes(4, "big") + payload
+        return out
+
+    def lines(self, dice):
+        good = [messages(b"x" * dice.randrange(50)), MODELS, DENIED % 0, UPGRADE, b"5\r\nhello\r\n0\r\n\r\n",
+                messages(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")]
+        out = bytearray(b"".join(dice.choice(good) for _ in range(dice.randrange(1, 5))))
+        for _ in range(dice.choice((0, 0, 1, 3))):
+            at = dice.randrange(len(out))
+            out[at:at + dice.choice((0, 1, 5))] = dice.choice((b"", b"\n", b"\r", b"\0", b" ", b"\r\n", dice.randbytes(3)))
+        return bytes(out)
+
+    def test_noise(self):
+        seed = int(os.environ.get("SEED", "11"))
+        dice = random.Random(seed)
+        g = self.gate()
+        late = random.Random(seed)
+
+        def handler(x):
+            if not x.request.flags & xch.UPGRADE:
+                try:
+                    x.read_body()
+                except EOFError:
+                    return
+            how = late.randrange(6)
+            if how == 0:
+                return
+            if how == 1:
+                x.sock.sendall(late.randbytes(100))
+                return
+            x.answer(late.choice((200, 204, 304, 404)), [("a", "b")], late.randbytes(late.randrange(3000)), stream=how > 3,
+                     trailers=[("t", "1")] if how == 5 else [], end=how != 2)
+        g.serve(handler)
+        for i in range(int(os.environ.get("NOISE", "300"))):
+            how = i % 4
+            if how == 0:
+                _, s = g.stream(dice.choice((443, 80, 22)))
+                h = bytearray(hello(ANTHROPIC))
+                for _ in range(dice.randrange(4)):
+                    h[dice.randrange(len(h))] = dice.randrange(256)
+                data = [bytes(h[:dice.randrange(len(h))] if dice.random() < 0.3 else h) + dice.randbytes(dice.randrange(300))]
+            elif how == 1:
+                s = g.tls(ANTHROPIC, alpn=("h2",))
+                k = h2.connection.H2Connection(h2.config.H2Configuration())
+                k.initiate_connection()
+                data = [k.data_to_send()[dice.choice((0, 0, 0, 3)):], self.frames(dice, k)]
+            else:
+                s = g.tls(dice.choice((ANTHROPIC, CHATGPT, "platform.claude.com")))
+                text = self.lines(dice)
+                cut = sorted(dice.randrange(len(text)) for _ in range(dice.randrange(4)))
+                data = [p for p in (text[a:b] for a, b in zip([0] + cut, cut + [len(text)])) if p]
+            try:
+                converse(s, data, 40)
+            except TimeoutError as e:
+                self.fail(f"SEED={seed}, number {i}: {e}; sent {data}; {g.log()}")
+            s.close()
+            self.assertTrue(g.alive(), f"SEED={seed}, number {i}: {g.log()}")
+        g.stopping = True
+        g.thread.join()
+        g.thread = None
+        g.from_vault.queue.clear()
+        self.works(g)
+
+
 class Memory(Case):
     """Sanitizers do not look for leaks behind the sandbox, so what stays is measured."""
 
@@ -1602,4 +1682,6 @@ class Limits(Case):
 
 
 if __name__ == "__main__":
+    # tests/net/run gives a network namespace without one.
+    subprocess.run(["ip", "link", "set", "lo", "up"], env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}, stderr=subprocess.DEVNULL)
     unittest.main()
