@@ -1,5 +1,5 @@
-/* What gate costs: one guest, a vault that only moves frames. Usage: bench-gate AGENT-VM-GATE [MIB]. Prints start, MB/s of one
- * body each way over HTTP/1.1 in TLS 1.3, and microseconds of a small request on a kept connection. */
+/* What gate costs: one guest, a vault that only moves frames. Usage: bench-gate AGENT-VM-GATE [MIB]. Prints start, MB/s
+ * of one body each way over HTTP/1.1 in TLS 1.3, and microseconds of a small request on a kept connection. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -118,7 +118,8 @@ static void *play_vault(void *arg)
 
 static void start(const char *program)
 {
-	int pair[3][2], cfg = memfd_create("config", MFD_ALLOW_SEALING | MFD_CLOEXEC), null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int pair[3][2], cfg = memfd_create("config", MFD_ALLOW_SEALING | MFD_CLOEXEC),
+			null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	uint8_t seed[PH_SEED] = { 1 }, said[4096];
 	double began = now_s();
 	struct buf b;
@@ -127,7 +128,8 @@ static void start(const char *program)
 	(void)rec_put(&b, GTC_SEED, seed, sizeof(seed));
 	(void)rec_put_u64(&b, GTC_LENT, PH_ALL);
 	(void)rec_put_str(&b, GTC_SESSION, "bench");
-	if (write(cfg, buf_span(&b).p, b.n) != (ssize_t)b.n || fcntl(cfg, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+	if (write(cfg, buf_span(&b).p, b.n) != (ssize_t)b.n ||
+	    fcntl(cfg, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0)
 		die("configuration");
 	for (int i = 0; i < 3; i++)
 		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair[i]) < 0)
@@ -160,7 +162,8 @@ static SSL *guest(void)
 	SSL *ssl = SSL_new(SSL_CTX_new(TLS_client_method()));
 	int pair[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || fd_send(vault, &m, sizeof(m), &pair[1], 1) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ||
+	    fd_send(vault, &m, sizeof(m), &pair[1], 1) < 0)
 		die("stream");
 	(void)close(pair[1]);
 	(void)SSL_set_tlsext_host_name(ssl, HOST);
@@ -209,7 +212,8 @@ static int by_size(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-	static const char down[] = "GET /down HTTP/1.1\r\nHost: " HOST "\r\n\r\n", one[] = "GET /one HTTP/1.1\r\nHost: " HOST "\r\n\r\n";
+	static const char down[] = "GET /down HTTP/1.1\r\nHost: " HOST "\r\n\r\n",
+			  one[] = "GET /one HTTP/1.1\r\nHost: " HOST "\r\n\r\n";
 	static double took[ROUNDS];
 	static uint8_t up[AT_ONCE];
 	char head[256];
@@ -234,14 +238,16 @@ int main(int argc, char **argv)
 		took[i] = now_s() - began;
 	}
 	qsort(took, ROUNDS, sizeof(*took), by_size);
-	(void)printf("small request  %7.0f us p50, %.0f us p99\n", took[ROUNDS / 2] * 1e6, took[ROUNDS * 99 / 100] * 1e6);
+	(void)printf("small request  %7.0f us p50, %.0f us p99\n", took[ROUNDS / 2] * 1e6,
+		     took[ROUNDS * 99 / 100] * 1e6);
 	began = now_s();
 	say(ssl, down, strlen(down));
 	hear(ssl);
 	(void)printf("answer         %7.0f MB/s\n", (double)body / 1e6 / (now_s() - began));
 	began = now_s();
-	say(ssl, head, (size_t)snprintf(head, sizeof(head), "POST /up HTTP/1.1\r\nHost: " HOST "\r\nContent-Length: %llu\r\n\r\n",
-					(unsigned long long)body));
+	say(ssl, head,
+	    (size_t)snprintf(head, sizeof(head), "POST /up HTTP/1.1\r\nHost: " HOST "\r\nContent-Length: %llu\r\n\r\n",
+			     (unsigned long long)body));
 	for (uint64_t n = 0; n < body; n += sizeof(up))
 		say(ssl, up, sizeof(up));
 	hear(ssl);

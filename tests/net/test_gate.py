@@ -84,6 +84,20 @@ class Case(unittest.TestCase):
         m = g.from_wire.get(xch.RESET, timeout=timeout)
         self.assertEqual(m[1:3], flow)
 
+    @staticmethod
+    def fill(x):
+        """Sends of an answer what gate takes; the frame that is repeated, and how many bytes."""
+        x.sock.setblocking(False)
+        piece, sent = xch.frame(xch.DATA, b"x" * 65536), 0
+        quiet = time.monotonic() + 1
+        while time.monotonic() < quiet:
+            try:
+                sent += x.sock.send(piece[sent % len(piece):])
+                quiet = time.monotonic() + 1
+            except BlockingIOError:
+                time.sleep(0.01)
+        return piece, sent
+
     def works(self, g):
         """An honest request on a new connection."""
         k = self.client(g)
@@ -1233,15 +1247,7 @@ class Http2(Case):
         c.flush()
         before = g.rss_kib()[1]
         x.answer(200, [], b"", stream=True, end=False)
-        x.sock.setblocking(False)
-        piece, sent = xch.frame(xch.DATA, b"x" * 65536), 0
-        quiet = time.monotonic() + 1
-        while time.monotonic() < quiet:
-            try:
-                sent += x.sock.send(piece[sent % len(piece):])
-                quiet = time.monotonic() + 1
-            except BlockingIOError:
-                time.sleep(0.01)
+        piece, sent = self.fill(x)
         self.assertLess(sent, 2 << 20)
         self.assertLess(g.rss_kib()[1] - before, 1024)
         self.works(g)
@@ -1599,15 +1605,7 @@ class Limits(Case):
         x = g.exchange()
         x.answer(200, [], b"", stream=True, end=False)
         before = g.rss_kib()[1]
-        x.sock.setblocking(False)
-        piece, sent = xch.frame(xch.DATA, b"x" * 65536), 0
-        quiet = time.monotonic() + 1
-        while time.monotonic() < quiet:
-            try:
-                sent += x.sock.send(piece[sent % len(piece):])
-                quiet = time.monotonic() + 1
-            except BlockingIOError:
-                time.sleep(0.01)
+        piece, sent = self.fill(x)
         self.assertLess(sent, 2 << 20)
         self.assertLess(g.rss_kib()[1] - before, 1024)
         self.works(g)
