@@ -115,11 +115,10 @@ static void judge(struct conn *c, bool over)
 		break;
 	case HELLO_OK:
 		host = prov_host_find(span_str(hello.sni));
-		if (is_bound(c, host) && hello.ech) {
-			log_info("%s: an encrypted ClientHello, so another name may be meant; reset",
-				 prov_hosts[host].name);
-			conn_reset(c);
-		} else if (is_bound(c, host)) {
+		/* An encrypted ClientHello within changes nothing: who is answered is who the outer one names, and
+		 * every request must name that host. Browsers send one that means nothing to every host, so it is no
+		 * reason to reset. */
+		if (is_bound(c, host)) {
 			conn_inspect(c, host, true);
 		} else if (hello.sni[0] == '\0') {
 			nameless(c, "TLS without a name");

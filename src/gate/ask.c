@@ -545,22 +545,16 @@ static void timeout(struct ask *a)
 				      .code = REFUSAL_LIMIT,
 				      .close = true,
 				      .why = "the request's body stopped for five minutes; send it again" };
-	const struct refusal late = refusal_by_vault(REFUSAL_UPSTREAM, PH_KINDS);
 	enum token_lack lack = TOKEN_LACK_PENDING;
 
-	if (a->state == ASK_RENEW) {
+	if (a->state == ASK_RENEW)
 		answer_token(a, 503, write_lack, &lack);
-	} else if (!a->answered) {
-		ask_refuse(a, a->body_ended ? &late : &slow, false);
-	} else {
-		/* Cut, for whoever reads it. */
-		a->eof = true;
-		a->eaten = a->in.n;
-		if (a->stream)
-			h2_news(a);
-		else
-			conn_kick(a->c);
-	}
+	else if (!a->answered && !a->body_ended)
+		ask_refuse(a, &slow, false);
+	else if (a->stream)
+		h2_cut(a);
+	else
+		h1_cut(a);
 }
 
 void asks_tick(struct gate *g)

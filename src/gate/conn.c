@@ -248,7 +248,6 @@ static void handshake(struct conn *c)
 	if (r == 0)
 		return;
 	c->state = CONN_OPEN;
-	c->more = true;
 	if (!(tls_is_h2(c) ? h2_open(c) : h1_open(c)))
 		conn_reset(c);
 }
@@ -290,7 +289,6 @@ static void open_turn(struct conn *c)
 			return;
 		}
 		n = c->ssl ? tls_read(c, plain, sizeof(plain)) : -EAGAIN;
-		c->more = n > 0;
 		if (n == -EAGAIN)
 			return;
 		if (n < 0) {
@@ -360,7 +358,6 @@ void conn_event(struct gate *g, const struct ev_event *e)
 		conn_close(c);
 		return;
 	}
-	c->more = true;
 	conn_kick(c);
 }
 

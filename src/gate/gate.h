@@ -73,7 +73,6 @@ struct conn {
 	enum prov_host_id host;
 	bool inspected; /* counts as such */
 	bool crowd;	/* there are too many: 503 */
-	bool more;	/* TLS may hold bytes that no event will tell of */
 	bool pair_eof;	/* of the bytes, and then of what TLS makes of them */
 	bool in_eof;
 	bool out_blocked;
@@ -245,6 +244,7 @@ void h1_input(struct conn *c, struct span in);
 void h1_run(struct conn *c); /* what waits, and answers */
 bool h1_wants_input(const struct conn *c);
 void h1_reply(struct ask *a, struct reply *r); /* the answer is ours after all; @r is done by the caller */
+void h1_cut(struct ask *a);		       /* it breaks off: a reset for the guest, if it had begun */
 void h1_timeout(struct conn *c);
 /* A stream in clear whose head was read as far as it is here. */
 void h1_clear(struct conn *c, struct span raw);
@@ -254,6 +254,7 @@ void h2_input(struct conn *c, struct span in);
 void h2_run(struct conn *c);
 bool h2_wants_input(const struct conn *c);
 void h2_reply(struct ask *a, struct reply *r);
+void h2_cut(struct ask *a);
 void h2_news(struct ask *a); /* frames have come, or room */
 void h2_timeout(struct conn *c);
 

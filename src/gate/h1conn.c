@@ -157,15 +157,14 @@ static void refuse(struct conn *c, const struct refusal *f)
 	reply_done(&r);
 }
 
-static void cut(struct conn *c)
+void h1_cut(struct ask *a)
 {
-	struct h1conn *h = c->h1;
 	const struct refusal gone = refusal_by_vault(REFUSAL_UPSTREAM, PH_KINDS);
 
-	if (h->ask->answered)
-		conn_reset(c);
+	if (a->answered)
+		conn_reset(a->c);
 	else
-		ask_refuse(h->ask, &gone, false);
+		ask_refuse(a, &gone, false);
 }
 
 /* ---- requests ---- */
@@ -414,7 +413,7 @@ static void pump(struct conn *c)
 			answer_end(c);
 			break;
 		default:
-			cut(c);
+			h1_cut(h->ask);
 		}
 	}
 }

@@ -126,17 +126,19 @@ void h2_reply(struct ask *a, struct reply *r)
 	submit_own(t, r, a->is_head);
 }
 
-static void cut(struct h2stream *t)
+void h2_cut(struct ask *a)
 {
 	const struct refusal gone = refusal_by_vault(REFUSAL_UPSTREAM, PH_KINDS);
+	struct h2stream *t = a->stream;
 
-	if (t->ask->answered) {
-		reset(t, NGHTTP2_INTERNAL_ERROR);
-		ask_end(t->ask);
-		t->ask = NULL;
-	} else {
-		ask_refuse(t->ask, &gone, false);
+	if (!a->answered) {
+		ask_refuse(a, &gone, false);
+		return;
 	}
+	reset(t, NGHTTP2_INTERNAL_ERROR);
+	ask_end(a);
+	t->ask = NULL;
+	conn_kick(a->c);
 }
 
 /* How many there are; -1: they cannot be. They lie in @own until they are sent. */
@@ -254,7 +256,7 @@ static void look(struct h2stream *t)
 		}
 		break;
 	default:
-		cut(t);
+		h2_cut(t->ask);
 	}
 }
 
