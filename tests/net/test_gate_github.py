@@ -121,8 +121,8 @@ class List(Case):
         self.start(repos=[])
         self.assertEqual([self.api("GET", t).status for t in ("/repos/acme/app", "/user", "/rate_limit")], [200] * 3)
         self.assertEqual(self.api("POST", "/repos/acme/app/issues", b"{}").status, 403)
-        self.assertEqual(self.graphql("{viewer{login}}").status, 200)
-        self.assertEqual(self.creds(), [[]] * 4)
+        self.assertEqual(self.graphql("{viewer{login}}").status, 403)
+        self.assertEqual(self.creds(), [[]] * 3)
         self.assertFalse([r for r in self.world.requests if r[4]], "nothing is asked either")
 
     def test_one_connection_mixes(self):
@@ -140,6 +140,7 @@ class List(Case):
                     gatetest.rec(7, gatetest.rec(10, "acme/app") + gatetest.rec(11, 3)), gatetest.rec(8, 1 << 20), gatetest.rec(9, ""),
                     2 * gatetest.rec(7, gatetest.rec(10, "a/b") + gatetest.rec(11, 0))):
             g = Gate(cfg=config() + bad, ready=False)
+            self.addCleanup(lambda *s: [x.close() for x in s], g.control, g.wire, g.vault)
             self.assertEqual(g.hear()[0], xch.CTL_ERROR)
             self.assertNotEqual(g.wait(), 0)
 
@@ -186,6 +187,7 @@ class Questions(Case):
 
     def test_whoever_asks_and_leaves(self):
         self.start()
+        self.assertEqual(self.graphql(COMMENT, {"id": "I_mine", "b": "1"}).status, 200)
         self.world.silent = True
         c = self.g.tls("api.github.com")
         body = json.dumps({"query": COMMENT, "variables": {"id": "PR_mine", "b": "x"}})
@@ -297,7 +299,7 @@ class Push(Case):
             open_.append(Client(c))
         self.assertEqual(open_[32].response().status, 503)
         for k in open_[:32]:
-            k.sock.sendall(b'"head":"me"        }')
+            k.sock.sendall(b'"head":"me"       }')
             self.assertEqual(k.response().status, 200)
         self.assertEqual(self.api("POST", "/repos/acme/app/pulls", b'{"head":"me"}').status, 200)
 
