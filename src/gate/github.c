@@ -37,14 +37,18 @@ void github_judge(const struct gh_scope *s, enum prov_host_id host, struct reque
 	note(r, ret);
 }
 
+size_t github_body_max(const struct gh_decision *d)
+{
+	return d->body == GH_BODY_PUSH ? GH_PUSH_MAX : GH_JSON_MAX;
+}
+
 enum github_need github_need(struct request *r, struct gh_decision *d, struct span body, bool ended)
 {
 	struct gh_push p;
-	bool push = d->body == GH_BODY_PUSH;
 
-	if (push && gh_push_scan(body, &p) != GH_PUSH_MORE)
+	if (d->body == GH_BODY_PUSH && gh_push_scan(body, &p) != GH_PUSH_MORE)
 		return GITHUB_ENOUGH;
-	if (body.n <= (push ? GH_PUSH_MAX : GH_JSON_MAX))
+	if (body.n <= github_body_max(d))
 		return ended ? GITHUB_ENOUGH : GITHUB_MORE;
 	gh_decide_too_long(d);
 	note(r, d);
@@ -74,7 +78,10 @@ static bool graphql(struct github *g, struct span body, struct gh_decision *d, s
 			gql_decide_unanswered(d);
 		return true;
 	case GQL_ASK:
-		break;
+		if (ask)
+			break;
+		gql_decide_unanswered(d);
+		return true;
 	default:
 		return true;
 	}

@@ -28,6 +28,9 @@ void github_done(struct github *g);
  */
 void github_judge(const struct gh_scope *s, enum prov_host_id host, struct request *r, struct gh_decision *ret);
 
+/* How many bytes of the body are read at most. */
+size_t github_body_max(const struct gh_decision *d);
+
 /* How far the body must be read before github_judge_body(). */
 enum github_need {
 	GITHUB_MORE,
@@ -52,7 +55,8 @@ struct github_ask {
 
 /**
  * github_judge_body() - Go on with GH_BODY
- * @g:		NULL: nothing is known, and nobody can be asked
+ * @g:		NULL: nothing is known
+ * @ask:	NULL: nobody can be asked
  * @body:	Kept until the refusal is written, or the ask answered
  * @out:	Gets the body to send in place of @body, if it is another one; or the text of the ask
  *
