@@ -214,7 +214,8 @@ static int forward(struct ask *a, const struct request *r, struct span body)
 	buf_init(&msg, HTTPMSG_MAX);
 	/* A body that was collected is here at once. */
 	a->out.max += body.n + (body.n / XCH_DATA_MAX + 1) * sizeof(struct xch_head);
-	e = filter_begin(a, r) ? judge_message(&a->judged, r, a->slot, a->gen, &msg) : -ENOMEM;
+	filter_begin(a);
+	e = judge_message(&a->judged, r, a->slot, a->gen, &msg);
 	if (e == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
 		e = -errno;
 	if (e == 0) {
@@ -298,7 +299,8 @@ static void decide_github(struct ask *a)
 	g->github.now_ms = (uint64_t)(g->now / MS);
 	buf_init(&other, GQL_SENT_MAX);
 	ask.turns = a->turns;
-	v = judge_body(&g->judge, a->req, body, &a->judged, &ask, &other);
+	a->judged.ask = &ask;
+	v = judge_body(&g->judge, a->req, body, &a->judged, &other);
 	if (v == JUDGE_ASK) {
 		a->asked = lookup_ask(g, &ask, buf_span(&other), &never);
 		a->turns = a->asked ? ask.turns : a->turns;
@@ -307,9 +309,9 @@ static void decide_github(struct ask *a)
 			buf_done(&other);
 			return;
 		}
-		ask.turns = GITHUB_TURNS_MAX;
+		a->judged.ask = NULL;
 		buf_consume(&other, other.n);
-		v = judge_body(&g->judge, a->req, body, &a->judged, &ask, &other);
+		v = judge_body(&g->judge, a->req, body, &a->judged, &other);
 	}
 	if (v != JUDGE_FORWARD) {
 		ask_refuse(a, &a->req->fault, false);

@@ -30,32 +30,6 @@ static int opened(struct span v, struct prov_launch *launch)
 	return 0;
 }
 
-static int repo(struct span v, struct gh_scope *s)
-{
-	struct span slug = SPAN(NULL, 0), one;
-	uint64_t level = GH_LEVELS;
-	struct gh_slug name;
-	size_t n = s->n;
-	uint16_t key;
-	int r;
-
-	while ((r = rec_next(&v, &key, &one)) > 0) {
-		if (key == GTC_SLUG && !slug.p)
-			slug = one;
-		else if (key == GTC_LEVEL && level == GH_LEVELS)
-			r = rec_u64(one, GH_LEVELS - 1, &level);
-		else
-			r = -EBADMSG;
-		if (r < 0)
-			return r;
-	}
-	/* One that is listed twice is none of the launcher's. */
-	if (r < 0 || !slug.p || level == GH_LEVELS || !gh_slug_parse(slug, &name) ||
-	    gh_scope_add(s, name, (enum gh_level)level) < 0 || s->n == n)
-		return -EBADMSG;
-	return 0;
-}
-
 /* What may stand in a certificate's name. */
 static int session(struct span v, char *ret)
 {
@@ -80,7 +54,7 @@ int gate_config_parse(struct span in, struct gate_config *ret, struct err *err)
 	memset(c, 0, sizeof(*c));
 	gh_scope_init(&c->github);
 	while ((r = rec_next(&in, &key, &v)) > 0) {
-		if (key != GTC_OPENED && key != GTC_REPO && (key > GTC_LEVEL || seen & 1u << key)) {
+		if (key != GTC_OPENED && (key > GTC_GITHUB || seen & 1u << key)) {
 			r = -EBADMSG;
 			break;
 		}
@@ -101,15 +75,8 @@ int gate_config_parse(struct span in, struct gate_config *ret, struct err *err)
 		case GTC_SESSION:
 			r = session(v, c->session);
 			break;
-		case GTC_REPO:
-			r = repo(v, &c->github);
-			break;
-		case GTC_SWITCHES:
-			r = rec_u64(v, GH_SWITCH_BIT(GH_SWITCHES) - 1, &u);
-			c->github.switches = r == 0 ? (unsigned)u : 0;
-			break;
-		case GTC_PUSH_REFS:
-			r = gh_scope_push_refs(&c->github, v) < 0 ? -EBADMSG : 0;
+		case GTC_GITHUB:
+			r = gh_scope_read(v, &c->github);
 			break;
 		default:
 			r = -EBADMSG;

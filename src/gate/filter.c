@@ -14,25 +14,22 @@
 
 static_assert(GH_USER_MAX <= REPLY_MAX && GH_LEARN_MAX <= REPLY_MAX, "what is read whole is held whole");
 
-bool filter_begin(struct ask *a, const struct request *r)
+void filter_begin(struct ask *a)
 {
 	const struct gh_decision *d = &a->judged.github;
 	struct filter *f = &a->filter;
 
-	if (prov_hosts[a->host].role != HOST_GITHUB || (d->verdict != GH_CREDENTIAL && d->reply != GH_REPLY_HINT))
-		return true;
-	buf_init(&f->path, HTTP_TARGET_MAX);
+	if (prov_hosts[a->host].role != HOST_GITHUB || (d->verdict != GH_CREDENTIAL && d->verdict != GH_ANONYMOUS))
+		return;
 	buf_init(&f->head, HTTPMSG_MAX);
 	buf_init(&f->body, REPLY_MAX + XCH_DATA_MAX);
 	f->state = FILTER_HEAD;
-	return d->verdict == GH_CREDENTIAL || buf_put(&f->path, r->path.p, r->path.n) == 0;
 }
 
 void filter_done(struct ask *a)
 {
 	struct filter *f = &a->filter;
 
-	buf_done(&f->path);
 	buf_done(&f->head);
 	buf_done(&f->body);
 	f->state = FILTER_NONE;
@@ -102,7 +99,6 @@ static bool head(struct ask *a, struct span msg)
 	static struct httpmsg_answer m;
 	const struct gh_decision *d = &a->judged.github;
 	struct filter *f = &a->filter;
-	const struct request r = { .path = buf_span(&f->path) };
 	uint16_t status;
 	const char *type;
 	int k;
@@ -112,7 +108,7 @@ static bool head(struct ask *a, struct span msg)
 	if (httpmsg_answer_parse(msg, &m) < 0 || m.w.code != REFUSAL_NONE)
 		return true;
 	if (d->verdict == GH_ANONYMOUS) {
-		k = gh_hint(d, a->host, &r, m.w.status, &f->body, &status, &type);
+		k = gh_hint(d, m.w.status, &f->body, &status, &type);
 		return k == 0 || (k > 0 && give(f, status, NULL, type));
 	}
 	if (a->is_head || m.w.body == HTTP_BODY_NONE)

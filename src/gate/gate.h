@@ -113,7 +113,6 @@ enum filter_state {
 struct filter {
 	enum filter_state state;
 	struct gh_scrub scrub;
-	struct buf path; /* for a hint: of the request */
 	struct buf head; /* HTTPMSG_ANSWER */
 	struct buf body;
 	size_t given;
@@ -303,8 +302,7 @@ void lookup_tick(struct gate *g);
 
 /* filter.c: what GitHub's rules do to an answer, between ask_take() and the frames of vault. */
 enum xch_got filter_take(struct ask *a, size_t max, struct span *ret, enum xch_got (*next)(struct ask *, size_t, struct span *));
-/* Before it is forwarded. False: no memory. */
-bool filter_begin(struct ask *a, const struct request *r);
+void filter_begin(struct ask *a); /* before it is forwarded */
 void filter_done(struct ask *a);
 
 /* h1conn.c, h2conn.c: a connection's requests. The first three return false when there is nothing more to do. */

@@ -40,11 +40,10 @@ void github_judge(const struct gh_scope *s, enum prov_host_id host, struct reque
 enum github_need github_need(struct request *r, struct gh_decision *d, struct span body, bool ended)
 {
 	struct gh_push p;
-	bool push = d->body == GH_BODY_PUSH;
 
-	if (push && gh_push_scan(body, &p) != GH_PUSH_MORE)
+	if (d->body == GH_BODY_PUSH && gh_push_scan(body, &p) != GH_PUSH_MORE)
 		return GITHUB_ENOUGH;
-	if (body.n <= (push ? GH_PUSH_MAX : GH_JSON_MAX))
+	if (body.n <= (d->body == GH_BODY_PUSH ? GH_PUSH_MAX : GH_JSON_MAX))
 		return ended ? GITHUB_ENOUGH : GITHUB_MORE;
 	gh_decide_too_long(d);
 	note(r, d);
@@ -74,7 +73,10 @@ static bool graphql(struct github *g, struct span body, struct gh_decision *d, s
 			gql_decide_unanswered(d);
 		return true;
 	case GQL_ASK:
-		break;
+		if (ask)
+			break;
+		gql_decide_unanswered(d);
+		return true;
 	default:
 		return true;
 	}

@@ -52,7 +52,8 @@ struct github_ask {
 
 /**
  * github_judge_body() - Go on with GH_BODY
- * @g:		NULL: nothing is known, and nobody can be asked
+ * @g:		NULL: nothing is known
+ * @ask:	NULL: nobody can be asked
  * @body:	Kept until the refusal is written, or the ask answered
  * @out:	Gets the body to send in place of @body, if it is another one; or the text of the ask
  *

@@ -96,10 +96,15 @@ static enum verdict github_host(const struct judge *j, enum prov_host_id host, s
 	return by_github(j, ret);
 }
 
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d,
-			struct github_ask *ask, struct buf *out)
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
+			struct buf *ret_body)
 {
-	return github_judge_body(j->github_known, r, body, &d->github, ask, out) ? by_github(j, d) : JUDGE_ASK;
+	struct gh_decision *d = &judged->github;
+
+	if (github_need(r, d, body, true) == GITHUB_ENOUGH &&
+	    !github_judge_body(j->github_known, r, body, d, judged->ask, ret_body))
+		return JUDGE_ASK;
+	return by_github(j, judged);
 }
 
 static bool api_host(const struct judge *j, enum prov_host_id host, struct request *r, const struct slot_use *use)

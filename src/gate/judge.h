@@ -17,8 +17,8 @@ enum verdict {
 	JUDGE_TO_HTTPS, /* in clear: 301 */
 	JUDGE_TOKEN,	/* a token endpoint: its body decides, we answer */
 	JUDGE_REVOKE,	/* 200 {}, nothing is sent */
-	JUDGE_BODY,	/* GitHub's rules read the body first: github_need(), then judge_body() */
-	JUDGE_ASK,	/* GitHub is to be asked first, in the user's name: github_answered(), then judge_body() */
+	JUDGE_BODY, /* GitHub's rules read the body first: github_need(), then judge_body() */
+	JUDGE_ASK,  /* GitHub is to be asked first, in the user's name: github_answered(), then judge_body() again */
 };
 
 /* What to forward. */
@@ -27,6 +27,7 @@ struct judged {
 	struct slot_use use;
 	bool identity;		   /* the answer is scanned, so it must come without a content coding */
 	struct gh_decision github; /* at a host of GitHub's; a fault of its rules points here */
+	struct github_ask *ask;	   /* the caller's, if it can ask GitHub; NULL: what is not known is refused */
 };
 
 /**
@@ -39,13 +40,16 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 			   struct judged *ret);
 
 /**
- * judge_body() - Go on with JUDGE_BODY, or with JUDGE_ASK when the ask was answered
- * @body, @ask, @out: As github_judge_body() has them
+ * judge_body() - Decide over a request for which judge_request() said JUDGE_BODY
+ * @body:	As far as github_need() asked for it
+ * @judged:	As judge_request() left it
+ * @ret_body:	What is sent in its place, for JUDGE_FORWARD; empty buffer: @body as it is. For JUDGE_ASK: what GitHub
+ *is asked
  *
- * Return: JUDGE_FORWARD, with the body in @out in place of @body if there is one; JUDGE_REFUSE; JUDGE_ASK
+ * Return: JUDGE_FORWARD or JUDGE_REFUSE; JUDGE_ASK only if judged.ask is there
  */
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d,
-			struct github_ask *ask, struct buf *out);
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
+			struct buf *ret_body);
 
 /**
  * judge_message() - Write what was judged as a message to vault

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "gate/gate.h"
-#include "gate/policy/github/facts.h"
+#include "gate/policy/github/lookup.h"
 
 #define PER_MINUTE 60
 #define TEXT_MAX (1 << 20)  /* of an answer */
@@ -67,7 +67,7 @@ static void finish(struct gate *g)
 
 	g->github.now_ms = (uint64_t)(g->now / MS);
 	if (told && l->facts)
-		told = gh_facts_answer(&g->scope, text) == 0;
+		told = gh_lookup_answer(&g->scope, text) >= 0;
 	else if (told)
 		github_answered(&g->github, &l->ask, text);
 	over(g, told);
@@ -176,7 +176,7 @@ bool lookup_facts(struct gate *g)
 	if (l->fd < 0 && (l->facts_due == 0 || l->facts_due <= g->now) && may_ask(g)) {
 		l->facts_due = g->now + FACTS_AGAIN_NS;
 		buf_init(&body, QUESTION_MAX);
-		if (gh_facts_body(&g->scope, &body) == 0)
+		if (gh_lookup_body(&g->scope, l->facts_known, &body) > 0)
 			(void)start(g, true, buf_span(&body));
 		buf_done(&body);
 	}

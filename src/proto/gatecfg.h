@@ -7,7 +7,7 @@
  *   5 SOCK_SEQPACKET to wire, 6 SOCK_SEQPACKET to vault (proto/netmsg.h)
  *   7 sealed memfd with the configuration: records GTC_*
  *
- * Without GTC_REPO no request is sent with GitHub's credential, whatever is lent.
+ * Without GTC_GITHUB no request is sent with GitHub's credential, whatever is lent.
  *
  * The key of the session's root is made by gate, before its sandbox is shut, and never leaves it. Seed and lent kinds are
  * the same for vault: both draw the set of placeholders from them (proto/placeholder.h). */
@@ -25,9 +25,8 @@ enum gatecfg_key {
 	GTC_SESSION,  /* string: the session's name, for the subject of the root */
 	GTC_PROV,     /* u64 enum prov */
 	GTC_BITS,     /* u64 1 << enum prov_class */
-	GTC_REPO,     /* records GTC_SLUG, GTC_LEVEL: a repository on the launch's GitHub list */
-	GTC_SWITCHES, /* u64 GH_SWITCH_BIT of those that are on; without it they stand as by default */
-	GTC_PUSH_REFS, /* string: globs with commas between; without it as by default */
-	GTC_SLUG,     /* string: OWNER/NAME */
-	GTC_LEVEL,    /* u64 enum gh_level */
+	GTC_GITHUB,   /* records GTC_REPO (each repository of the list), GTC_SWITCHES, GTC_PUSH_REFS: both once, or as by default */
+	GTC_REPO,     /* string: OWNER/NAME=LEVEL (proto/ghrepo.h) */
+	GTC_SWITCHES, /* u64 GH_SWITCH_BIT of each that is on */
+	GTC_PUSH_REFS, /* string: globs with commas between them */
 };

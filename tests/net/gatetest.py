@@ -23,9 +23,6 @@ PROVS = "anthropic openai opencode copilot github".split()
 CLASSES = "default connectors files cloud never foreign".split()
 
 
-LEVELS = "read write admin".split()
-
-
 def letters(kind, n):
     sum_ = hashlib.sha256(b"agent-vm placeholder 1\0\0" + SEED + kind.encode()).digest()
     return "".join(ALPHABET[b & 31] for b in sum_[:n])
@@ -58,12 +55,10 @@ def config(lent=ALL, api=(), session="test", repos=(), switches=None, push_refs=
         opened[prov] = opened.get(prov, 0) | 1 << CLASSES.index(cls)
     for prov, mask in opened.items():
         cfg += rec(3, rec(5, PROVS.index(prov)) + rec(6, mask))
-    for text in repos:
-        slug, level = text.split("=")
-        cfg += rec(7, rec(10, slug) + rec(11, LEVELS.index(level)))
-    cfg += b"" if switches is None else rec(8, switches)
-    cfg += b"" if push_refs is None else rec(9, push_refs)
-    return cfg
+    github = b"".join(rec(8, text) for text in repos)
+    github += b"" if switches is None else rec(9, switches)
+    github += b"" if push_refs is None else rec(10, push_refs)
+    return cfg + (rec(7, github) if github else b"")
 
 
 class Exchange:

@@ -136,9 +136,9 @@ class List(Case):
         self.assertEqual(self.creds(), [GH, [], GH, []])
 
     def test_configuration_of_another_build_is_refused(self):
-        for bad in (gatetest.rec(7, gatetest.rec(10, "acme/app")), gatetest.rec(7, gatetest.rec(10, "acme") + gatetest.rec(11, 0)),
-                    gatetest.rec(7, gatetest.rec(10, "acme/app") + gatetest.rec(11, 3)), gatetest.rec(8, 1 << 20), gatetest.rec(9, ""),
-                    2 * gatetest.rec(7, gatetest.rec(10, "a/b") + gatetest.rec(11, 0))):
+        for bad in (*(gatetest.rec(7, r) for r in (
+                gatetest.rec(8, "acme/app"), gatetest.rec(8, "acme=read"), gatetest.rec(8, "acme/app=none"), gatetest.rec(9, 1 << 20),
+                gatetest.rec(10, ""))), 2 * gatetest.rec(7, gatetest.rec(8, "a/b=read"))):
             g = Gate(cfg=config() + bad, ready=False)
             self.addCleanup(lambda *s: [x.close() for x in s], g.control, g.wire, g.vault)
             self.assertEqual(g.hear()[0], xch.CTL_ERROR)

@@ -81,6 +81,52 @@ TEST(strings_mean_what_the_specification_says)
 	CHECK_STR(sent("{a(b:\"\\u00\")}"), "an escape that does not exist");
 }
 
+TEST(escapes_that_mean_nothing_are_refused)
+{
+	static const char *const t[] = { "\\u{000000611}", "\\u{61",   "\\u{}",	  "\\u0000",	      "\\u{110000}",
+					 "\\ud83d\\u0041", "\\ud83dx", "\\udc00", "\\ud83d\\u{de00}", "\\x",
+					 "\\u006" };
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++) {
+		char query[64];
+
+		(void)snprintf(query, sizeof(query), "{a(b:\"%s\")}", t[i]);
+		CHECK_STR(sent(query), "an escape that does not exist");
+	}
+}
+
+TEST(what_is_not_a_document_is_told_from_it)
+{
+	CHECK_STR(sent("{a(b:\"x\ny\")}"), "a control character or the end of a line within a string");
+	CHECK_STR(sent("{a(b:\"x"), "a string that does not end");
+	CHECK_STR(sent("{a(b:\"\\\\\")}"), "query{a(b:\"\\\\\")}");
+	CHECK_STR(sent("{a(b:\"\"\"a\n  b\n  c\"\"\")}"), "query{a(b:\"a\\u000ab\\u000ac\")}");
+	CHECK_STR(sent("{a(b:1a)}"), "a number with letters behind it");
+	CHECK_STR(sent("{a(b:1.)}"), "a number that is none");
+	CHECK_STR(sent("{a@defer(if:true)}"), "a directive other than @include and @skip");
+	CHECK_STR(sent("{a@skip(if:true)@skip(if:true)}"), "the same directive twice");
+	CHECK_STR(sent("{a{}}"), "a pair of braces holds no field");
+	CHECK_STR(sent("query($a:T,$a:T){b}"), "the same variable twice");
+	CHECK_STR(sent("query($a:[ID!]){b}"), "query($a:[ID!]){b}");
+	CHECK_STR(sent("query($a:[ID]!){b}"), "query($a:[ID]!){b}");
+	CHECK_STR(sent("{a} fragment on on T{b}"), "a fragment without its type");
+	CHECK_STR(sent("{a(b:{c:1,c:2})}"), "the same name twice");
+}
+
+TEST(words_are_counted)
+{
+	static char query[2 * GQL_TOKENS_MAX + 16];
+	size_t n = 0;
+
+	query[n++] = '{';
+	while (n < 2 * GQL_TOKENS_MAX) {
+		query[n++] = 'a';
+		query[n++] = ' ';
+	}
+	query[n++] = '}';
+	CHECK_STR(sent(query), "the query has too many words");
+}
+
 TEST(memory_ends_with_the_arena)
 {
 	char query[4096];
@@ -205,6 +251,22 @@ TEST(answers_say_where_an_object_lies)
 	CHECK(f[0].kind == NODE_NONE && f[11].kind == NODE_NONE);
 }
 
+TEST(what_everybody_may_read_is_public_and_the_same_for_everybody_is_nobodys)
+{
+	struct node_question q[] = { { true, span_str("a/b") }, { true, span_str("c/d") }, { false, span_str("x") } };
+	struct node_facts f[3];
+
+	assert_int_equal(
+		node_answer(span_str("{\"data\":{\"r0\":{\"visibility\":\"PRIVATE\",\"viewerPermission\":\"READ\"},"
+				     "\"r1\":{\"visibility\":\"PUBLIC\",\"viewerPermission\":null},"
+				     "\"nodes\":[{\"__typename\":\"License\",\"repository\":{\"databaseId\":9}}]}}"),
+			    q, 3, f),
+		0);
+	CHECK(f[0].kind == NODE_NONE);
+	CHECK(f[1].kind == NODE_PUBLIC);
+	CHECK(f[2].kind == NODE_NONE);
+}
+
 TEST(the_cache_forgets)
 {
 	struct node_cache *c = node_cache_new();
@@ -262,6 +324,47 @@ TEST(what_is_not_known_is_asked_once)
 	/* Neither does an id that names a repository which is not listed, nor one of the list itself. */
 	assert_int_equal(judge("{\"query\":\"{node(id:\\\"PR_kwDOL68IAs5xP7YJ\\\"){id}}\"}", &unknown), GQL_REFUSE);
 	assert_int_equal(judge("{\"query\":\"{node(id:\\\"R_kgDOKbknAQ\\\"){id}}\"}", &unknown), GQL_SEND);
+}
+
+TEST(what_no_id_can_be_is_not_asked)
+{
+	assert_int_equal(judge("{\"query\":\"{node(id:\\\"a b\\\"){id}}\"}", &unknown), GQL_REFUSE);
+	assert_int_equal(judged.fault.code, REFUSAL_GQL_ID);
+	assert_int_equal(judged.n_q, 0);
+}
+
+/* A body that is refused before anything of it is walked. */
+static const char *unread(const char *body)
+{
+	assert_int_equal(judge(body, &unknown), GQL_REFUSE);
+	assert_true(judged.fault.code == REFUSAL_GQL_PARSE || judged.fault.code == REFUSAL_LIMIT);
+	return judged.fault.why;
+}
+
+TEST(bodies_are_strict)
+{
+	static char large[GQL_BODY_MAX + 64] = "{\"query\":\"{viewer{login}}";
+
+	CHECK_STR(unread("[1]"), "the body is not one strict JSON object");
+	CHECK_STR(unread("{\"query\":1}"), "a member of the body is not known, or of another type");
+	CHECK_STR(unread("{\"variables\":{}}"), "the body has no query");
+	CHECK_STR(unread("{\"query\":\"query($x:String){viewer{login}}\",\"variables\":{\"x\":1}}"),
+		  "a variable has a value of another type than is declared");
+	CHECK_STR(unread("{\"query\":\"query($x:[ID!]){viewer{login}}\",\"variables\":{\"x\":[null]}}"),
+		  "a variable has a value of another type than is declared");
+	CHECK_STR(unread("{\"query\":\"query($x:ID!){viewer{login}}\"}"), "a variable has no value");
+	memset(large + strlen(large), ' ', GQL_BODY_MAX);
+	memcpy(large + GQL_BODY_MAX + 40, "\"}", 3);
+	CHECK_STR(unread(large), "the request is too large");
+}
+
+TEST(what_no_option_opens_says_so)
+{
+	assert_int_equal(
+		judge("{\"query\":\"mutation{addStar(input:{starrableId:\\\"R_kgDOKbknAQ\\\"}){clientMutationId}}\"}",
+		      &unknown),
+		GQL_REFUSE);
+	assert_int_equal(judged.fault.code, REFUSAL_CLASS_NEVER);
 }
 
 TEST(questions_past_the_maximum_wait)

@@ -118,6 +118,14 @@ static void ref(const struct gh_scope *s, struct span tail, struct span o, struc
 		d->verdict = GH_CREDENTIAL;
 }
 
+static bool is_coded(const struct request *r)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (http_is(r->f[i].name, "content-encoding"))
+			return true;
+	return false;
+}
+
 static void push(const struct gh_scope *s, const struct request *r, struct span body, struct gh_decision *d)
 {
 	struct gh_push p;
@@ -127,12 +135,10 @@ static void push(const struct gh_scope *s, const struct request *r, struct span 
 	d->bad_ref = SIZE_MAX;
 	if (!gh_decide_repo(s, &place, true, d))
 		return;
-	for (size_t i = 0; i < r->n; i++)
-		if (r->has_query || http_is(r->f[i].name, "content-encoding")) {
-			gh_refuse(d, REFUSAL_FRAMING, "push with git itself",
-				  "a push comes without a query and not coded");
-			return;
-		}
+	if (r->has_query || (body.n > 0 && is_coded(r))) {
+		gh_refuse(d, REFUSAL_FRAMING, "push with git itself", "a push comes without a query and not coded");
+		return;
+	}
 	if (body.n > 0 && gh_push_scan(body, &p) != GH_PUSH_ENOUGH) {
 		gh_refuse(d, REFUSAL_FRAMING, "push with git itself, without push.gpgSign",
 			  "this is not the body of a push");

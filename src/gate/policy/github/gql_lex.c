@@ -106,7 +106,7 @@ static bool code_unit(struct span *s, uint32_t *ret, bool *ret_braced)
 		for (n = 0; n < s->n && n < 8 && s->p[n] != '}'; n++)
 			;
 	}
-	if (n == 0 || n > s->n)
+	if (n > s->n)
 		return false;
 	for (i = 0; i < n; i++) {
 		unsigned d = hex(s->p[i]);

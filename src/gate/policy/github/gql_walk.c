@@ -122,7 +122,7 @@ static bool leaf_ok(struct gql_state s, struct span name)
 		return IN(name, any) && (s.reach != GQL_NAME || span_is(name, "id"));
 	switch ((enum gql_reach)s.reach) {
 	case GQL_LISTED:
-		return s.type != GQL_T_Query;
+		return true;
 	case GQL_PUBLIC:
 		return !starts(name, "viewer") || span_is(name, "viewerPermission");
 	case GQL_REACH_ELSEWHERE:

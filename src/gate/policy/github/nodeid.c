@@ -281,7 +281,7 @@ static uint8_t key_byte(const struct node_question *q, size_t i)
 
 static uint32_t bucket_of(const struct node_question *q)
 {
-	uint32_t h = q->by_name ? 1 : 0;
+	uint32_t h = 0;
 
 	for (size_t i = 0; i < q->key.n; i++)
 		h = h * 16777619 ^ key_byte(q, i);

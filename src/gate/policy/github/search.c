@@ -144,7 +144,7 @@ static bool word(struct search *s, struct span w, bool quoted)
 	size_t key = colon ? (size_t)(colon - w.p) : w.n;
 	bool is_repo;
 
-	is_repo = !quoted && listed(s, w);
+	is_repo = listed(s, w);
 	if (is_repo && names_scope(w, key + 1))
 		return no(s, "a search string names two scopes in one word");
 	if (!is_repo && names_scope(w, 0)) {
