@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "proto/ghrepo.h"
 #include "vault/policy.h"
 
 /* [BIND:]HOST:GUEST[/tcp|/udp] */
@@ -27,17 +28,13 @@ int egress_parse(const char *s, struct policy_rule *ret, struct err *err);
 /* HOST[:PORT], not GitHub's. */
 int ssh_dest_parse(const char *s, struct policy_rule *ret, struct err *err);
 
-enum repo_level { REPO_READ, REPO_WRITE, REPO_ADMIN, REPO_LEVELS };
-
 struct repo {
-	char owner[40], name[101];
-	enum repo_level level;
+	char owner[GH_OWNER_MAX + 1], name[GH_NAME_MAX + 1];
+	enum gh_level level;
 };
 
-/* OWNER/REPO or a GitHub URL, with =LEVEL behind it. */
+/* OWNER/REPO or the URL of a remote at GitHub, with =LEVEL behind it. */
 int repo_parse(const char *s, struct repo *ret, struct err *err);
-/* The same without a level: as in a remote's URL. */
-int repo_url_parse(const char *s, size_t n, struct repo *ret);
 
 /* KEY=VALUE of --github; PROVIDER=CLASS of --api. */
 int github_switch_check(const char *s, struct err *err);

@@ -1,6 +1,26 @@
 #include "gate/github.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 #include "gate/policy/github/push.h"
+#include "gate/policy/github/reply.h"
+
+int github_init(struct github *g)
+{
+	*g = (struct github){ .nodes = node_cache_new(), .arena = { .p = malloc(GQL_ARENA), .size = GQL_ARENA } };
+	if (g->nodes && g->arena.p)
+		return 0;
+	github_done(g);
+	return -ENOMEM;
+}
+
+void github_done(struct github *g)
+{
+	node_cache_free(g->nodes);
+	free(g->arena.p);
+	*g = (struct github){ 0 };
+}
 
 static void note(struct request *r, const struct gh_decision *d)
 {
@@ -17,24 +37,121 @@ void github_judge(const struct gh_scope *s, enum prov_host_id host, struct reque
 	note(r, ret);
 }
 
+size_t github_body_max(const struct gh_decision *d)
+{
+	return d->body == GH_BODY_PUSH ? GH_PUSH_MAX : GH_JSON_MAX;
+}
+
 enum github_need github_need(struct request *r, struct gh_decision *d, struct span body, bool ended)
 {
 	struct gh_push p;
-	bool push = d->body == GH_BODY_PUSH;
 
-	if (push && gh_push_scan(body, &p) != GH_PUSH_MORE)
+	if (d->body == GH_BODY_PUSH && gh_push_scan(body, &p) != GH_PUSH_MORE)
 		return GITHUB_ENOUGH;
-	if (body.n <= (push ? GH_PUSH_MAX : GH_JSON_MAX))
+	if (body.n <= github_body_max(d))
 		return ended ? GITHUB_ENOUGH : GITHUB_MORE;
 	gh_decide_too_long(d);
 	note(r, d);
 	return GITHUB_TOO_LONG;
 }
 
-void github_judge_body(const struct gh_issues *known, struct request *r, struct span body, struct gh_decision *d)
+static bool known(void *ctx, struct node_question q, struct node_facts *ret)
 {
-	gh_decide_body(d->scope, known, r, body, d);
+	const struct github *g = ctx;
+
+	return node_cache_get(g->nodes, q, g->now_ms, ret);
+}
+
+/* True: decided. */
+static bool graphql(struct github *g, struct span body, struct gh_decision *d, struct github_ask *ask, struct buf *out)
+{
+	const struct gql_known k = { g, known };
+	struct gql_judged j;
+
+	if (!g) {
+		gql_decide_unanswered(d);
+		return true;
+	}
+	switch (gql_decide(&k, body, &g->arena, &j, d)) {
+	case GQL_SEND:
+		if (!gql_print_body(&j.doc, out))
+			gql_decide_unanswered(d);
+		return true;
+	case GQL_ASK:
+		if (ask)
+			break;
+		gql_decide_unanswered(d);
+		return true;
+	default:
+		return true;
+	}
+	ask->n = j.n_q;
+	memcpy(ask->q, j.q, j.n_q * sizeof(*ask->q));
+	if (ask->turns++ < GITHUB_TURNS_MAX && node_question_body(ask->q, ask->n, out) == 0)
+		return false;
+	gql_decide_unanswered(d);
+	return true;
+}
+
+bool github_judge_body(struct github *g, struct request *r, struct span body, struct gh_decision *d,
+		       struct github_ask *ask, struct buf *out)
+{
+	if (d->body != GH_BODY_GRAPHQL)
+		gh_decide_body(d->scope, g ? &g->issues : NULL, r, body, d);
+	else if (!graphql(g, body, d, ask, out))
+		return false;
 	note(r, d);
+	return true;
+}
+
+void github_answered(struct github *g, const struct github_ask *ask, struct span text)
+{
+	struct node_facts f[NODE_QUESTIONS_MAX];
+
+	if (node_answer(text, ask->q, ask->n, f) < 0)
+		return;
+	for (size_t i = 0; i < ask->n; i++)
+		node_cache_put(g->nodes, ask->q[i], &f[i], g->now_ms);
+}
+
+bool github_reads_reply(const struct gh_decision *d)
+{
+	return d->verdict == GH_CREDENTIAL && (d->reply == GH_REPLY_USER || d->learns || d->body == GH_BODY_GRAPHQL);
+}
+
+static void learn(void *ctx, struct node_question q, const struct node_facts *f)
+{
+	const struct github *g = ctx;
+
+	node_cache_put(g->nodes, q, f, g->now_ms);
+}
+
+/* The document is judged once more, which costs less than to keep its tree: nothing of it was kept. */
+static int graphql_reply(struct github *g, const struct gh_decision *d, struct span body, struct span text,
+			 struct buf *out)
+{
+	const struct gql_known k = { g, known };
+	struct gql_judged j;
+
+	if (gql_judge(d->scope, &k, body, &g->arena, &j) != GQL_SEND)
+		return -EBADMSG;
+	return gql_reply(d->scope, &j, &g->arena, text, learn, g, out);
+}
+
+int github_reply(struct github *g, const struct gh_decision *d, struct span body, struct span text, struct buf *out)
+{
+	if (d->reply == GH_REPLY_USER)
+		return gh_reply_user(text, out);
+	if (d->body == GH_BODY_GRAPHQL)
+		return graphql_reply(g, d, body, text, out);
+	if (d->learns)
+		gh_learn(text, &g->issues);
+	return -EBADMSG;
+}
+
+int github_denial(const struct gh_decision *d, struct buf *out, const char **ret_type)
+{
+	return d->body == GH_BODY_GRAPHQL ? gql_denial(d, out, ret_type) : gh_denial(d, out, ret_type);
 }
 
 enum prov_slot github_slot(enum prov_host_id host)

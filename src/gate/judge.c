@@ -69,8 +69,10 @@ static enum verdict by_github(const struct judge *j, struct judged *ret)
 
 	if (d->verdict == GH_REFUSE)
 		return JUDGE_REFUSE;
-	if (d->verdict == GH_BODY)
+	if (d->verdict == GH_BODY) {
+		ret->body_max = github_body_max(d);
 		return JUDGE_BODY;
+	}
 	*use = (struct slot_use){ .foreign = use->foreign };
 	if (d->verdict == GH_CREDENTIAL && j->launch.lent & PH_BIT(PH_GH) && !use->foreign)
 		*use = (struct slot_use){ .n = 1, .kind = { PH_GH }, .slot = { github_slot(ret->host) } };
@@ -95,10 +97,15 @@ static enum verdict github_host(const struct judge *j, enum prov_host_id host, s
 	return by_github(j, ret);
 }
 
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d)
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
+			struct buf *ret_body)
 {
-	github_judge_body(j->issues, r, body, &d->github);
-	return by_github(j, d);
+	struct gh_decision *d = &judged->github;
+
+	if (github_need(r, d, body, true) == GITHUB_ENOUGH &&
+	    !github_judge_body(j->github_known, r, body, d, judged->ask, ret_body))
+		return JUDGE_ASK;
+	return by_github(j, judged);
 }
 
 static bool api_host(const struct judge *j, enum prov_host_id host, struct request *r, const struct slot_use *use)

@@ -7,8 +7,8 @@
 struct judge {
 	struct prov_launch launch;
 	struct ph_set set;
-	const struct gh_scope *github;	/* the launch's list; NULL: nothing is listed */
-	const struct gh_issues *issues; /* what answers taught; NULL: nothing */
+	const struct gh_scope *github; /* the launch's list; NULL: nothing is listed */
+	struct github *github_known;   /* what answers told; NULL: nothing, and nobody is asked */
 };
 
 enum verdict {
@@ -17,7 +17,8 @@ enum verdict {
 	JUDGE_TO_HTTPS, /* in clear: 301 */
 	JUDGE_TOKEN,	/* a token endpoint: its body decides, we answer */
 	JUDGE_REVOKE,	/* 200 {}, nothing is sent */
-	JUDGE_BODY,	/* GitHub's rules read the body first: github_need(), then judge_body() */
+	JUDGE_BODY, /* the body must be read before it is decided: judged.body_max bytes at most, then judge_body() */
+	JUDGE_ASK,  /* GitHub is to be asked first, in the user's name: github_answered(), then judge_body() again */
 };
 
 /* What to forward. */
@@ -25,7 +26,9 @@ struct judged {
 	enum prov_host_id host;
 	struct slot_use use;
 	bool identity;		   /* the answer is scanned, so it must come without a content coding */
+	size_t body_max;	   /* for JUDGE_BODY */
 	struct gh_decision github; /* at a host of GitHub's; a fault of its rules points here */
+	struct github_ask *ask;	   /* the caller's, if it can ask GitHub; NULL: what is not known is refused */
 };
 
 /**
@@ -37,8 +40,18 @@ struct judged {
 enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool tls, struct request *r,
 			   struct judged *ret);
 
-/* Go on with JUDGE_BODY; @body as github_need() found it enough. JUDGE_FORWARD or JUDGE_REFUSE. */
-enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *d);
+/**
+ * judge_body() - Decide over a request for which judge_request() said JUDGE_BODY
+ * @body:	Whole; one byte more than judged.body_max says that there was more. Of a push the front is enough, when
+ *github_need() says so
+ * @judged:	As judge_request() left it
+ * @ret_body:	What is sent in its place, for JUDGE_FORWARD; empty buffer: @body as it is. For JUDGE_ASK: what GitHub
+ *is asked
+ *
+ * Return: JUDGE_FORWARD or JUDGE_REFUSE; JUDGE_ASK only if judged.ask is there
+ */
+enum verdict judge_body(const struct judge *j, struct request *r, struct span body, struct judged *judged,
+			struct buf *ret_body);
 
 /**
  * judge_message() - Write what was judged as a message to vault

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "gate/policy/github/decide.h"
+#include "gate/github.h"
 
 #define PATH_SHOWN 120 /* bytes of a path in a text */
 #define TEXT_MAX 1024
@@ -112,7 +112,7 @@ int refusal_body(const struct refusal *r, enum prov_host_id host, struct span pa
 	int n;
 
 	if (r->github)
-		return gh_denial(r->github, out, ret_type);
+		return github_denial(r->github, out, ret_type);
 	/* No word of ours, no code and no byte that a path may have needs an escape. */
 	refusal_text(r, host, path, m, sizeof(m));
 	*ret_type = "application/json";

@@ -23,4 +23,8 @@ enum gatecfg_key {
 	GTC_SESSION,  /* string: the session's name, for the subject of the root */
 	GTC_PROV,     /* u64 enum prov */
 	GTC_BITS,     /* u64 1 << enum prov_class */
+	GTC_GITHUB,   /* records GTC_REPO (each repository of the list), GTC_SWITCHES, GTC_PUSH_REFS: both once, or as by default */
+	GTC_REPO,     /* string: OWNER/NAME=LEVEL (proto/ghrepo.h) */
+	GTC_SWITCHES, /* u64 GH_SWITCH_BIT of each that is on */
+	GTC_PUSH_REFS, /* string: globs with commas between them */
 };

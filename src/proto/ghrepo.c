@@ -165,8 +165,7 @@ bool gh_remote_parse(struct span url, struct gh_slug *ret)
 		host = split_user(until(url, "/?#", &path), &user);
 		return is_host(host, forms[i].hosts) && (!forms[i].ssh || is_ssh_user(user)) && parse_path(path, ret);
 	}
-	/* A ":" behind a "/" makes a path of the machine's, as git reads it. */
-	host = split_user(until(url, ":/", &path), &user);
+	host = split_user(until(url, ":", &path), &user);
 	return path.n > 0 && path.p[0] == ':' && is_host(host, git) && is_ssh_user(user) &&
 	       parse_path(SPAN(path.p + 1, path.n - 1), ret);
 }

@@ -21,6 +21,22 @@ extern const char *const gh_level_str[GH_LEVELS];
 /* GH_LEVELS if it is none. */
 enum gh_level gh_level_find(struct span s);
 
+#define GH_REPOS_MAX 128 /* of a launch */
+
+/* What a launch may open and close besides: --github KEY=VALUE. */
+enum gh_switch {
+	GH_MERGE,	   /* merging pull requests */
+	GH_CI,		   /* starting, stopping and deleting runs, deployments */
+	GH_WIKI,	   /* the wiki of a listed repository */
+	GH_PUSH_DELETE,	   /* deleting refs that push-refs holds */
+	GH_WORKFLOWS,	   /* writing .github/workflows; off is protect-workflows */
+	GH_PUBLIC_GRAPHQL, /* GraphQL reads of public repositories that are not listed */
+	GH_MCP,		   /* the tools of Copilot's host */
+	GH_SWITCHES,
+};
+#define GH_SWITCH_BIT(s) (1u << (s))
+#define GH_SWITCHES_DEFAULT ((GH_SWITCH_BIT(GH_SWITCHES) - 1) & ~GH_SWITCH_BIT(GH_MCP))
+
 bool gh_is_owner(struct span s);
 /* Not "." or "..", and without the suffixes ".git" and ".wiki", which never belong to the name itself. */
 bool gh_is_name(struct span s);

@@ -274,10 +274,14 @@ static enum next body_so_far(const struct decide_case *c, struct request *q, str
 			     struct judged *d, struct decide_result *r)
 {
 	enum github_need need = github_need(q, &d->github, body, ended);
+	struct buf other = { .max = IO_MAX };
+	enum verdict v;
 
 	if (need == GITHUB_MORE)
 		return NEXT_BODY;
-	if (need == GITHUB_ENOUGH && judge_body(&c->judge, q, body, d) == JUDGE_FORWARD)
+	v = judge_body(&c->judge, q, body, d, &other);
+	buf_done(&other); /* of GraphQL, which no case here has */
+	if (v == JUDGE_FORWARD)
 		return forward(c, d, q, r) ? NEXT_FORWARD : NEXT_REFUSED;
 	refused(c, &q->fault, q->path, q->is_head, r);
 	return NEXT_REFUSED;

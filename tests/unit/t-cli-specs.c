@@ -158,12 +158,12 @@ TEST(repo_forms)
 			fail_msg("%s: %s", right[i], err.text);
 		CHECK_STR(r.owner, "acme");
 		CHECK_STR(r.name, "app");
-		CHECK_INT(r.level, ==, REPO_WRITE);
+		CHECK_INT(r.level, ==, GH_WRITE);
 	}
 	CHECK_INT(repo_parse("acme/app=read", &r, &err), ==, 0);
-	CHECK_INT(r.level, ==, REPO_READ);
+	CHECK_INT(r.level, ==, GH_READ);
 	CHECK_INT(repo_parse("https://github.com/a_b-c/x.y_z-1=admin", &r, &err), ==, 0);
-	CHECK_INT(r.level, ==, REPO_ADMIN);
+	CHECK_INT(r.level, ==, GH_ADMIN);
 	CHECK_STR(r.owner, "a_b-c");
 	CHECK_STR(r.name, "x.y_z-1");
 }
@@ -178,10 +178,10 @@ TEST(repo_refuses_everything_else)
 		"https://github.com:22/acme/app", "https://github.com/acme/app?x", "acme/app=", "acme/app=owner", "=read",
 		"0123456789012345678901234567890123456789/app",
 	};
-	struct repo r = { .level = REPO_ADMIN };
+	struct repo r = { .level = GH_ADMIN };
 
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
-		if (repo_parse(wrong[i], &r, &err) != -EINVAL || r.level != REPO_ADMIN || r.owner[0])
+		if (repo_parse(wrong[i], &r, &err) != -EINVAL || r.level != GH_ADMIN || r.owner[0])
 			fail_msg("'%s' was taken", wrong[i]);
 	CHECK_INT(repo_parse("acme", &r, &err), ==, -EINVAL);
 	CHECK_STR(err.text, "not OWNER/REPO and not a GitHub URL; write --repo OWNER/acme");

@@ -4,6 +4,7 @@
 #include <jansson.h>
 
 #include "base/macros.h"
+#include "gate/judge.h"
 #include "gate/policy/github/push.h"
 #include "gate/policy/github/reply.h"
 
@@ -112,6 +113,11 @@ TEST(a_refused_push_is_answered_in_its_protocol)
 	buf_done(&out);
 	CHECK_INT(gh_push_answer(NULL, 0, "why", "how", &out), ==, 0);
 	CHECK(strcmp(text(), "0024unpack denied by sandbox policy\n0000") == 0);
+	/* Nothing tells what the client would understand. */
+	buf_done(&out);
+	CHECK_INT(gh_push_scan(commands(refs, 1, "side-band-64k"), &p), ==, GH_PUSH_ENOUGH);
+	CHECK_INT(gh_push_answer(&p, 0, "why", "how", &out), ==, 0);
+	CHECK(strcmp(text(), "0024unpack denied by sandbox policy\n0000") == 0);
 }
 
 TEST(a_long_report_comes_in_several_packets)
@@ -143,7 +149,7 @@ TEST(a_long_report_comes_in_several_packets)
 
 TEST(each_client_gets_its_form)
 {
-	static const char *refs[] = { "refs/notes/x" };
+	static const char *refs[] = { "refs/notes/x" }, *mixed[] = { "refs/heads/x", "refs/notes/x" };
 	const char *type;
 	json_t *j;
 
@@ -171,6 +177,12 @@ TEST(each_client_gets_its_form)
 	CHECK(d.verdict == GH_REFUSE && d.status == 200);
 	CHECK_INT(gh_denial(&d, &out, &type), ==, 0);
 	CHECK(strcmp(type, "application/x-git-receive-pack-result") == 0 && strstr(text(), "ng refs/notes/x denied"));
+
+	buf_done(&out);
+	decide(HOST_GITHUB_GIT, METHOD_POST, "/acme/app/git-receive-pack");
+	gh_decide_body(&scope, NULL, &req, commands(mixed, 2, "report-status"), &d);
+	CHECK_INT(gh_denial(&d, &out, &type), ==, 0);
+	CHECK(strstr(text(), "ng refs/heads/x not pushed") && strstr(text(), "ng refs/notes/x denied"));
 
 	buf_done(&out);
 	decide(HOST_GITHUB_GIT, METHOD_POST, "/acme/%61pp/git-upload-pack");
@@ -323,6 +335,7 @@ TEST(issues_that_answers_told_may_be_linked)
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":41,\"replace_parent\":true}"), ==,
 		  GH_CREDENTIAL);
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":43}"), ==, GH_REFUSE);
+	CHECK_INT(link_issue(&known, METHOD_DELETE, "sub_issue", "{\"sub_issue_id\":41}"), ==, GH_CREDENTIAL);
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":41.0}"), ==, GH_REFUSE);
 	CHECK_INT(link_issue(&known, METHOD_POST, "sub_issues", "{\"sub_issue_id\":\"41\"}"), ==, GH_REFUSE);
 	CHECK_INT(link_issue(&known, METHOD_PATCH, "sub_issues/priority", "{\"sub_issue_id\":41,\"after_id\":42}"), ==,
@@ -379,4 +392,147 @@ TEST(what_nobody_decided_is_refused)
 		decide((enum prov_host_id)host, METHOD_GET, "/");
 		CHECK(d.verdict == GH_REFUSE && d.code == REFUSAL_HOST && d.status == 403);
 	}
+}
+
+/* ---- the seam ---- */
+
+static struct github known;
+static struct github_ask ask;
+
+static void begin_graphql(const char *body)
+{
+	static struct http_field json = { { (const uint8_t *)"Content-Type", 12 },
+					  { (const uint8_t *)"application/json", 16 } };
+
+	memset(&req, 0, sizeof(req));
+	req.method = METHOD_POST;
+	req.f[0] = json;
+	req.n = 1;
+	request_set_target(&req, span_str("/graphql"));
+	github_judge(&scope, HOST_GITHUB_API, &req, &d);
+	CHECK(d.verdict == GH_BODY && d.body == GH_BODY_GRAPHQL);
+	CHECK_INT(github_need(&req, &d, span_str(body), false), ==, GITHUB_MORE);
+	CHECK_INT(github_need(&req, &d, span_str(body), true), ==, GITHUB_ENOUGH);
+	ask = (struct github_ask){ 0 };
+	buf_done(&out);
+}
+
+#define COMMENT                                                                                                  \
+	"{\"query\":\"mutation($i:AddCommentInput!){addComment(input:$i){subject{id}}}\",\"variables\":{\"i\":{" \
+	"\"subjectId\":"                                                                                         \
+	"\"I_kwDOKbknAc6s2n0B\",\"body\":\"x\"}}}"
+
+static const struct gh_facts app_facts = {
+	.id = 700000001, .node = { "R_kgDOKbknAQ" }, .owner = "acme", .name = "app"
+};
+
+TEST(graphql_asks_once_and_then_knows)
+{
+	static const char yes[] =
+		"{\"data\":{\"nodes\":[{\"__typename\":\"Issue\",\"repository\":{\"databaseId\":700000001}}]}}";
+	static const char no[] =
+		"{\"data\":{\"nodes\":[{\"__typename\":\"Issue\",\"repository\":{\"databaseId\":800000002}}]}}";
+
+	fresh();
+	gh_scope_facts(&scope, (struct gh_slug){ span_str("acme"), span_str("app") }, &app_facts);
+	CHECK_INT(github_init(&known), ==, 0);
+	begin_graphql(COMMENT);
+	CHECK(!github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out));
+	CHECK(ask.n == 1 && strstr(text(), "I_kwDOKbknAc6s2n0B") && strstr(text(), "nodes"));
+	github_answered(&known, &ask, span_str(yes));
+	buf_done(&out);
+	CHECK(github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out));
+	CHECK(d.verdict == GH_CREDENTIAL && req.fault.status == 0 && strstr(text(), "addComment"));
+	/* The next one is known. */
+	begin_graphql(COMMENT);
+	CHECK(github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out) && d.verdict == GH_CREDENTIAL);
+	/* Not for ever, and then GitHub says something else. */
+	known.now_ms += NODE_TTL_MS;
+	begin_graphql(COMMENT);
+	CHECK(!github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out));
+	github_answered(&known, &ask, span_str(no));
+	buf_done(&out);
+	CHECK(github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out));
+	CHECK(d.verdict == GH_REFUSE && d.code == REFUSAL_GQL_ID && req.fault.github == &d);
+	github_done(&known);
+}
+
+TEST(graphql_without_an_answer_is_refused)
+{
+	const char *type;
+
+	fresh();
+	gh_scope_facts(&scope, (struct gh_slug){ span_str("acme"), span_str("app") }, &app_facts);
+	CHECK_INT(github_init(&known), ==, 0);
+	begin_graphql(COMMENT);
+	for (int i = 0; i < GITHUB_TURNS_MAX; i++) {
+		buf_done(&out);
+		CHECK(!github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out));
+		github_answered(&known, &ask, span_str("<html>busy</html>"));
+	}
+	buf_done(&out);
+	CHECK(github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out) && d.verdict == GH_REFUSE);
+	buf_done(&out);
+	CHECK_INT(github_denial(&d, &out, &type), ==, 0);
+	CHECK(strstr(text(), "try again in a moment"));
+	begin_graphql(COMMENT);
+	CHECK(github_judge_body(NULL, &req, span_str(COMMENT), &d, &ask, &out) && d.verdict == GH_REFUSE);
+	github_done(&known);
+}
+
+TEST(replies_are_read_where_something_is_in_them)
+{
+	static const char query[] =
+		"{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\"){issue(number:2){id}}}\"}";
+	static const char reply[] = "{\"data\":{\"repository\":{\"issue\":{\"id\":\"I_kwDOKbknAc6s2n0B\"}}}}";
+
+	fresh();
+	gh_scope_facts(&scope, (struct gh_slug){ span_str("acme"), span_str("app") }, &app_facts);
+	CHECK_INT(github_init(&known), ==, 0);
+	begin_graphql(query);
+	CHECK(github_judge_body(&known, &req, span_str(query), &d, &ask, &out) && d.verdict == GH_CREDENTIAL);
+	CHECK(github_reads_reply(&d));
+	buf_done(&out);
+	CHECK_INT(github_reply(&known, &d, span_str(query), span_str(reply), &out), ==, 0);
+	CHECK(strcmp(text(), reply) == 0);
+	begin_graphql(COMMENT);
+	CHECK(github_judge_body(&known, &req, span_str(COMMENT), &d, &ask, &out) && d.verdict == GH_CREDENTIAL);
+
+	decide(HOST_GITHUB_API, METHOD_GET, "/user");
+	buf_done(&out);
+	CHECK(github_reads_reply(&d));
+	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("{\"login\":\"a\",\"email\":\"b\"}"), &out), ==, 0);
+	CHECK(strcmp(text(), "{\"login\":\"a\"}") == 0);
+	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/issues");
+	CHECK(github_reads_reply(&d));
+	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("[{\"id\":5}]"), &out), ==, -EBADMSG);
+	CHECK(gh_issues_have(&known.issues, 5));
+	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/pulls");
+	CHECK(!github_reads_reply(&d));
+	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/secret/issues");
+	CHECK(!github_reads_reply(&d));
+	github_done(&known);
+}
+
+TEST(the_token_goes_into_the_slot_of_the_host)
+{
+	struct judge j = { .launch = { .lent = PH_BIT(PH_GH) }, .github = &scope };
+	struct judged got;
+
+	fresh();
+	decide(HOST_GITHUB_GIT, METHOD_GET, "/acme/app.git/info/refs?service=git-upload-pack");
+	CHECK_INT(judge_request(&j, HOST_GITHUB_GIT, true, &req, &got), ==, JUDGE_FORWARD);
+	CHECK(got.use.n == 1 && got.use.kind[0] == PH_GH && got.use.slot[0] == SLOT_BASIC && !got.identity);
+	CHECK_INT(judge_request(&j, HOST_GITHUB_API, true, &req, &got), ==, JUDGE_FORWARD);
+	CHECK_INT(got.use.n, ==, 0);
+	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app");
+	CHECK_INT(judge_request(&j, HOST_GITHUB_API, true, &req, &got), ==, JUDGE_FORWARD);
+	CHECK(got.use.n == 1 && got.use.slot[0] == SLOT_BEARER && got.identity);
+	j.launch.lent = PH_BIT(PH_COPILOT);
+	CHECK_INT(judge_request(&j, HOST_GITHUB_API, true, &req, &got), ==, JUDGE_FORWARD);
+	CHECK(got.use.n == 0 && !got.identity);
+	j.launch.lent = PH_BIT(PH_GH);
+	j.github = NULL;
+	CHECK_INT(judge_request(&j, HOST_GITHUB_API, true, &req, &got), ==, JUDGE_FORWARD);
+	CHECK_INT(got.use.n, ==, 0);
 }

@@ -41,13 +41,14 @@ static void pull(const struct gh_scope *s, struct span o, struct gh_decision *d)
 	if (has_head < 0 || has_repo < 0)
 		unclear(d, has_head < 0 ? "head" : "head_repo");
 	else if (has_head && !gh_scope_head(s, head))
-		gh_refuse(d, REFUSAL_HEAD_SCOPE, "start with --repo for the repository of the branch",
-			  "the branch of this pull request lies in a repository that is not on this sandbox's GitHub "
-			  "list");
+		gh_refuse(d, REFUSAL_HEAD_SCOPE, "start with --repo for its repository",
+			  "the branch %.*s lies in a repository that is not on this sandbox's GitHub list",
+			  (int)MIN(head.n, (size_t)200), (const char *)head.p);
 	else if (has_repo && !(repo.n > 0 && memchr(repo.p, '/', repo.n) ? gh_scope_find_slug(s, repo)
 									 : gh_scope_find(s, owner, repo)))
 		gh_refuse(d, REFUSAL_HEAD_SCOPE, "start with --repo for it",
-			  "head_repo is not on this sandbox's GitHub list");
+			  "head_repo %.*s is not on this sandbox's GitHub list", (int)MIN(repo.n, (size_t)200),
+			  (const char *)repo.p);
 	else
 		d->verdict = GH_CREDENTIAL;
 }
@@ -111,9 +112,18 @@ static void ref(const struct gh_scope *s, struct span tail, struct span o, struc
 			  "this write names its branch in no member %s, and not every branch may be written", key);
 	else if (!branch_is_open(s, v))
 		gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github push-refs=GLOBS that hold it",
-			  "this ref is not among those that the sandbox may write");
+			  "%.*s is not among the refs that this sandbox may write", (int)MIN(v.n, (size_t)200),
+			  (const char *)v.p);
 	else
 		d->verdict = GH_CREDENTIAL;
+}
+
+static bool is_coded(const struct request *r)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (http_is(r->f[i].name, "content-encoding"))
+			return true;
+	return false;
 }
 
 static void push(const struct gh_scope *s, const struct request *r, struct span body, struct gh_decision *d)
@@ -125,12 +135,10 @@ static void push(const struct gh_scope *s, const struct request *r, struct span 
 	d->bad_ref = SIZE_MAX;
 	if (!gh_decide_repo(s, &place, true, d))
 		return;
-	for (size_t i = 0; i < r->n; i++)
-		if (r->has_query || http_is(r->f[i].name, "content-encoding")) {
-			gh_refuse(d, REFUSAL_FRAMING, "push with git itself",
-				  "a push comes without a query and not coded");
-			return;
-		}
+	if (r->has_query || (body.n > 0 && is_coded(r))) {
+		gh_refuse(d, REFUSAL_FRAMING, "push with git itself", "a push comes without a query and not coded");
+		return;
+	}
 	if (body.n > 0 && gh_push_scan(body, &p) != GH_PUSH_ENOUGH) {
 		gh_refuse(d, REFUSAL_FRAMING, "push with git itself, without push.gpgSign",
 			  "this is not the body of a push");

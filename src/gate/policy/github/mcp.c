@@ -208,7 +208,7 @@ void gh_decide_mcp(const struct gh_scope *s, struct span body, struct gh_decisio
 			  "GitHub's MCP server is closed in this sandbox");
 		return;
 	}
-	if (jread_check(body, DEPTH, &o) < 0 || jread_type(o) != JREAD_OBJECT || !text(o, "method", room, &method)) {
+	if (jread_check(body, DEPTH, &o) < 0 || !text(o, "method", room, &method)) {
 		deny(d, "this is not one plain JSON-RPC call");
 		return;
 	}

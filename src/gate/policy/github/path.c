@@ -54,7 +54,6 @@ void gh_place(enum prov_host_id host, struct span path, struct gh_place *ret)
 	*ret = (struct gh_place){ .kind = GH_NOWHERE };
 	if (rest.n > 0)
 		rest = SPAN(rest.p + 1, rest.n - 1);
-	(void)drop_end(&rest, "/");
 	if (host == HOST_GITHUB_API || host == HOST_GITHUB_UPLOADS || host == HOST_GITHUB_MEDIA) {
 		if (!next_segment(&rest, &first))
 			return;
@@ -144,22 +143,37 @@ static bool decode_more(struct span *s, uint8_t *room)
 	return changed;
 }
 
-bool gh_match_loosely(const char *pattern, struct span tail)
+/* Whether @holds is true of a path in one of its decodings. In a function of its own, and not entered without a "%":
+ * the room is cleared each time. */
+static bool holds_decoded(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)
 {
 	uint8_t room[2][HTTP_TARGET_MAX];
-	bool changed = tail.n <= sizeof(room[0]);
+	bool changed = path.n <= sizeof(room[0]);
 
-	if (fits(pattern, tail, true))
-		return true;
 	for (int i = 0; i < DECODINGS && changed; i++) {
-		changed = decode_more(&tail, room[i % 2]);
-		if (changed && fits(pattern, tail, true))
+		changed = decode_more(&path, room[i % 2]);
+		if (changed && holds(arg, path))
 			return true;
 	}
 	return false;
 }
 
-static bool has_dot_params(struct span path)
+static bool holds_somehow(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)
+{
+	return holds(arg, path) || (path.n > 0 && memchr(path.p, '%', path.n) && holds_decoded(holds, arg, path));
+}
+
+static bool fits_loosely(const char *pattern, struct span tail)
+{
+	return fits(pattern, tail, true);
+}
+
+bool gh_match_loosely(const char *pattern, struct span tail)
+{
+	return holds_somehow(fits_loosely, pattern, tail);
+}
+
+static bool has_dot_params(const char *unused, struct span path)
 {
 	struct span seg;
 
@@ -175,17 +189,7 @@ static bool has_dot_params(struct span path)
 
 bool gh_has_dot_params(struct span path)
 {
-	uint8_t room[2][HTTP_TARGET_MAX];
-	bool changed = path.n <= sizeof(room[0]);
-
-	if (has_dot_params(path))
-		return true;
-	for (int i = 0; i < DECODINGS && changed; i++) {
-		changed = decode_more(&path, room[i % 2]);
-		if (changed && has_dot_params(path))
-			return true;
-	}
-	return false;
+	return holds_somehow(has_dot_params, NULL, path);
 }
 
 static bool is_hex(uint8_t c)

@@ -19,7 +19,7 @@ struct gh_place {
 	struct gh_slug slug; /* without ".git" and ".wiki" where the host takes them off */
 	uint64_t id;	     /* 0: written as no number is */
 	bool wiki;
-	struct span tail; /* what follows, without "/" at either end */
+	struct span tail; /* what follows, without the "/" in front */
 };
 
 void gh_place(enum prov_host_id host, struct span path, struct gh_place *ret);
@@ -30,7 +30,7 @@ const struct gh_repo *gh_place_repo(const struct gh_scope *s, const struct gh_pl
  * gh_match() - Does a tail fit a pattern?
  *
  * "N" is digits, "*" any one segment, a "**" at the end any rest with its "/": "labels/" and two stars takes "labels",
- * too. Byte by byte, as written.
+ * too. Byte by byte, as written, but for one "/" at the end of the tail.
  */
 bool gh_match(const char *pattern, struct span tail);
 

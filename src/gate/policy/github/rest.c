@@ -159,7 +159,8 @@ static void reads(const struct gh_scope *s, const struct gh_place *p, struct gh_
 	     !compare_is_listed(s, SPAN(p->tail.p + strlen(compare), p->tail.n - strlen(compare))))) {
 		d->rule = "compare/**";
 		gh_refuse(d, REFUSAL_HEAD_SCOPE, "start with --repo for that repository",
-			  "this comparison reads a repository that is not on this sandbox's GitHub list");
+			  "%.*s reads a repository that is not on this sandbox's GitHub list", (int)p->tail.n,
+			  (const char *)p->tail.p);
 		return;
 	}
 	d->verdict = GH_CREDENTIAL;
@@ -168,38 +169,71 @@ static void reads(const struct gh_scope *s, const struct gh_place *p, struct gh_
 	d->rule = "read of a listed repository";
 }
 
-/* A path "git/refs/heads/x": the ref that it names, decoded; false if it is not to be written. */
-static bool ref_in_path(const struct gh_scope *s, struct span tail)
+/* A path "git/refs/heads/x": may the ref that it names, decoded, be written, or deleted? */
+static bool ref_in_path(const struct gh_scope *s, struct span tail, bool deletes, struct gh_decision *d)
 {
 	static const char front[] = "git/";
 	uint8_t room[HTTP_TARGET_MAX];
 	struct span ref = SPAN(tail.p + strlen(front), tail.n - strlen(front));
 
-	return ref.n <= sizeof(room) && gh_scope_ref(s, SPAN(room, http_percent_decode(ref, room)));
+	if (ref.n > sizeof(room) || !gh_scope_ref(s, SPAN(room, http_percent_decode(ref, room)))) {
+		gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github push-refs=GLOBS that hold it",
+			  "%.*s is not among the refs that this sandbox may write", (int)ref.n, (const char *)ref.p);
+		return false;
+	}
+	if (deletes && !gh_scope_has(s, GH_PUSH_DELETE)) {
+		gh_refuse(d, REFUSAL_CLASS_ADMIN, NULL, "refs are not deleted from this sandbox");
+		return false;
+	}
+	return true;
+}
+
+/* What is merged from the repository that this one is a fork of can be read here afterwards. */
+static bool parent_is_open(const struct gh_scope *s, struct gh_decision *d)
+{
+	const struct gh_facts *f = &d->repo->facts;
+	char how[GH_TEXT_MAX];
+
+	if (!d->repo->known) {
+		gh_refuse(d, REFUSAL_HEAD_SCOPE, "try again in a moment",
+			  "what %s/%s is a fork of could not be verified", d->repo->owner, d->repo->name);
+		return false;
+	}
+	if (!f->has_parent || !f->parent_private ||
+	    gh_scope_find(s, span_str(f->parent_owner), span_str(f->parent_name)))
+		return true;
+	(void)snprintf(how, sizeof(how), "start with --repo %s/%s", f->parent_owner, f->parent_name);
+	gh_refuse(d, REFUSAL_HEAD_SCOPE, how, "%s/%s is private and not on this sandbox's GitHub list", f->parent_owner,
+		  f->parent_name);
+	return false;
+}
+
+static const struct row *find_row(enum prov_method method, struct span tail)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].methods & 1u << method && gh_match(rows[i].pattern, tail))
+			return &rows[i];
+	return NULL;
 }
 
 static void writes(const struct gh_scope *s, const struct gh_place *p, const struct request *r, struct gh_decision *d)
 {
-	const struct row *row = NULL;
-	enum gh_body body;
+	const struct row *row = find_row(r->method, p->tail);
+	struct span shown = p->tail.n > 0 ? p->tail : span_str("the repository itself");
+	bool makes_ref = gh_match("git/refs", p->tail);
+	char how[GH_TEXT_MAX];
 
-	for (size_t i = 0; i < ARRAY_SIZE(rows) && !row; i++)
-		if (rows[i].methods & 1u << r->method && gh_match(rows[i].pattern, p->tail))
-			row = &rows[i];
+	d->reply = GH_REPLY_JSON;
+	d->learns = gh_match("issues", p->tail);
 	d->rule = row ? row->pattern : "writes that no row names";
 	if (!row && d->repo->level >= GH_ADMIN) {
 		d->verdict = GH_CREDENTIAL;
-		d->reply = GH_REPLY_JSON;
 		return;
 	}
 	if (!row) {
-		char how[GH_TEXT_MAX];
-
 		how_admin(d->repo, how, sizeof(how));
 		gh_refuse(d, REFUSAL_CLASS_ADMIN, how, "%s of %.*s changes more than level write may",
-			  prov_method_str[r->method],
-			  (int)(p->tail.n > 0 ? p->tail.n : strlen("the repository itself")),
-			  p->tail.n > 0 ? (const char *)p->tail.p : "the repository itself");
+			  prov_method_str[r->method], (int)shown.n, (const char *)shown.p);
 		return;
 	}
 	if (row->sw != NO_SWITCH && !gh_scope_has(s, row->sw)) {
@@ -211,38 +245,13 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 			  "workflows are not written from this sandbox");
 		return;
 	}
-	if (gh_match("git/refs/**", p->tail) && !gh_match("git/refs", p->tail)) {
-		if (!ref_in_path(s, p->tail)) {
-			gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github push-refs=GLOBS that hold it",
-				  "this ref is not among those that the sandbox may write");
-			return;
-		}
-		if (r->method == METHOD_DELETE && !gh_scope_has(s, GH_PUSH_DELETE)) {
-			gh_refuse(d, REFUSAL_CLASS_ADMIN, NULL, "refs are not deleted from this sandbox");
-			return;
-		}
-	}
+	if (!makes_ref && gh_match("git/refs/**", p->tail) && !ref_in_path(s, p->tail, r->method == METHOD_DELETE, d))
+		return;
+	if (gh_match("merge-upstream", p->tail) && !parent_is_open(s, d))
+		return;
 	/* What names a branch is read only where not every branch is open. */
-	body = row->body == GH_BODY_REF && gh_scope_any_ref(s) && !gh_match("git/refs", p->tail) ? GH_BODY_NONE
-												 : row->body;
-	if (gh_match("merge-upstream", p->tail)) {
-		if (!d->repo->known) {
-			gh_refuse(d, REFUSAL_CLASS_ADMIN, "try again in a moment",
-				  "what this repository is a fork of could not be verified");
-			return;
-		}
-		if (d->repo->facts.has_parent && d->repo->facts.parent_private &&
-		    !gh_scope_find(s, span_str(d->repo->facts.parent_owner), span_str(d->repo->facts.parent_name))) {
-			gh_refuse(d, REFUSAL_HEAD_SCOPE, "start with --repo for it, too",
-				  "the repository that this one is a fork of is private and not on this sandbox's "
-				  "GitHub list");
-			return;
-		}
-	}
-	d->verdict = body == GH_BODY_NONE ? GH_CREDENTIAL : GH_BODY;
-	d->body = body;
-	d->reply = GH_REPLY_JSON;
-	d->learns = gh_match("issues", p->tail);
+	d->body = row->body == GH_BODY_REF && gh_scope_any_branch(s) && !makes_ref ? GH_BODY_NONE : row->body;
+	d->verdict = d->body == GH_BODY_NONE ? GH_CREDENTIAL : GH_BODY;
 	if (d->verdict == GH_BODY && (!gh_is_json(r, true) || r->has_query))
 		gh_refuse(d, REFUSAL_PATH, "send Content-Type: application/json, no coding and no query",
 			  "the body of this request is read by the sandbox, so it must be plain JSON");
@@ -334,8 +343,6 @@ static void root(const struct gh_scope *s, const struct request *r, struct gh_de
 	struct span tail = SPAN(r->path.p + 1, r->path.n - 1);
 	bool is_read = GET & 1u << r->method;
 
-	if (tail.n > 0 && tail.p[tail.n - 1] == '/')
-		tail.n--;
 	if (is_read && (gh_match("user", tail) || gh_match("rate_limit", tail))) {
 		d->verdict = GH_CREDENTIAL;
 		d->reply = gh_match("user", tail) ? GH_REPLY_USER : GH_REPLY_JSON;

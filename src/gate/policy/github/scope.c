@@ -4,6 +4,8 @@
 #include <stdio.h>
 
 #include "base/macros.h"
+#include "proto/gatecfg.h"
+#include "proto/rec.h"
 
 void gh_scope_init(struct gh_scope *s)
 {
@@ -62,6 +64,44 @@ int gh_scope_push_refs(struct gh_scope *s, struct span list)
 		copy(s->push_refs[i], sizeof(s->push_refs[i]), glob[i]);
 	s->n_push_refs = n;
 	return 0;
+}
+
+static int read_repo(struct gh_scope *s, struct span v)
+{
+	const uint8_t *eq = v.n > 0 ? memchr(v.p, '=', v.n) : NULL;
+	struct gh_slug slug;
+
+	if (!eq || !gh_slug_parse(SPAN(v.p, (size_t)(eq - v.p)), &slug))
+		return -EBADMSG;
+	return gh_scope_add(s, slug, gh_level_find(SPAN(eq + 1, v.n - (size_t)(eq - v.p) - 1))) < 0 ? -EBADMSG : 0;
+}
+
+int gh_scope_read(struct span records, struct gh_scope *ret)
+{
+	bool switches = false, refs = false;
+	uint16_t key;
+	struct span v;
+	uint64_t u;
+	int r;
+
+	gh_scope_init(ret);
+	while ((r = rec_next(&records, &key, &v)) > 0) {
+		if (key == GTC_REPO) {
+			r = read_repo(ret, v);
+		} else if (key == GTC_SWITCHES && !switches) {
+			switches = true;
+			r = rec_u64(v, GH_SWITCH_BIT(GH_SWITCHES) - 1, &u);
+			ret->switches = r == 0 ? (unsigned)u : 0;
+		} else if (key == GTC_PUSH_REFS && !refs) {
+			refs = true;
+			r = gh_scope_push_refs(ret, v);
+		} else {
+			r = -EBADMSG;
+		}
+		if (r < 0)
+			return -EBADMSG;
+	}
+	return r;
 }
 
 void gh_scope_facts(struct gh_scope *s, struct gh_slug slug, const struct gh_facts *facts)
@@ -190,9 +230,14 @@ static bool has_glob(const struct gh_scope *s, const char *prefix)
 	return false;
 }
 
+bool gh_scope_any_branch(const struct gh_scope *s)
+{
+	return has_glob(s, "refs/heads/");
+}
+
 bool gh_scope_any_ref(const struct gh_scope *s)
 {
-	return has_glob(s, "refs/heads/") && has_glob(s, "refs/tags/");
+	return gh_scope_any_branch(s) && has_glob(s, "refs/tags/");
 }
 
 bool gh_scope_head(const struct gh_scope *s, struct span head)

@@ -9,23 +9,9 @@
 
 #include "proto/ghrepo.h"
 
-#define GH_REPOS_MAX 128
 #define GH_NODE_MAX 96	/* bytes of a node id of a repository */
 #define GH_GLOBS_MAX 16 /* of push-refs */
 #define GH_GLOB_MAX 255
-
-enum gh_switch {
-	GH_MERGE,	   /* merging pull requests */
-	GH_CI,		   /* starting, stopping and deleting runs, deployments */
-	GH_WIKI,	   /* the wiki of a listed repository */
-	GH_PUSH_DELETE,	   /* deleting refs that push-refs holds */
-	GH_WORKFLOWS,	   /* writing .github/workflows; off is protect-workflows */
-	GH_PUBLIC_GRAPHQL, /* GraphQL reads of public repositories that are not listed */
-	GH_MCP,		   /* the tools of Copilot's host */
-	GH_SWITCHES,
-};
-#define GH_SWITCH_BIT(s) (1u << (s))
-#define GH_SWITCHES_DEFAULT ((GH_SWITCH_BIT(GH_SWITCHES) - 1) & ~GH_SWITCH_BIT(GH_MCP))
 
 /* What GitHub said of a repository, to the user's own token. */
 struct gh_facts {
@@ -56,6 +42,9 @@ struct gh_scope {
 /* Nothing is listed, the switches stand as by default, push-refs holds branches and tags. */
 void gh_scope_init(struct gh_scope *s);
 
+/* The list as the launcher tells it: the records of GTC_GITHUB (proto/gatecfg.h). 0 or -EBADMSG. */
+int gh_scope_read(struct span records, struct gh_scope *ret);
+
 /* List a repository. One that is listed already gets the new level: what is said last holds. 0, -EINVAL, -ENOSPC. */
 int gh_scope_add(struct gh_scope *s, struct gh_slug slug, enum gh_level level);
 
@@ -85,8 +74,9 @@ bool gh_scope_owns_org(const struct gh_scope *s, struct span owner);
 
 bool gh_scope_has(const struct gh_scope *s, enum gh_switch sw);
 
-/* A ref by its full name may be written; and any branch or tag may, so that nobody needs to ask. */
+/* A ref by its full name may be written; and any branch, or any branch and tag, so that nobody needs to ask for it. */
 bool gh_scope_ref(const struct gh_scope *s, struct span ref);
+bool gh_scope_any_branch(const struct gh_scope *s);
 bool gh_scope_any_ref(const struct gh_scope *s);
 
 /* "[OWNER:[NAME:]]BRANCH", the head of a pull request or a side of a comparison (2.4): a repository that is named is
