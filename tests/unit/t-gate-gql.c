@@ -518,6 +518,10 @@ TEST(an_id_that_two_selections_place_differently_is_not_learned)
 			 "x:defaultBranchRef{id}}}\"}",
 			 reply, reply),
 		  "");
+	CHECK_STR(taught("{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\"){x:defaultBranchRef{id} "
+			 "x:parent{id}}}\"}",
+			 reply, reply),
+		  "");
 }
 
 TEST(what_was_left_out_is_null_with_an_error)
