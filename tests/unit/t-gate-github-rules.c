@@ -224,25 +224,25 @@ TEST(a_failure_without_credential_gets_a_hint)
 
 	fresh();
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/secret");
-	CHECK_INT(gh_hint(&d, HOST_GITHUB_API, &req, 200, &out, &status, &type), ==, 0);
-	CHECK_INT(gh_hint(&d, HOST_GITHUB_API, &req, 404, &out, &status, &type), ==, 1);
+	CHECK_INT(gh_hint(&d, 200, &out, &status, &type), ==, 0);
+	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 1);
 	CHECK(status == 404 &&
 	      strstr(text(),
 		     "\"Not Found (sandbox: acme/secret is not on this sandbox's GitHub list; the request was sent "
 		     "without credentials; start with --repo acme/secret)\""));
 	buf_done(&out);
-	CHECK_INT(gh_hint(&d, HOST_GITHUB_API, &req, 401, &out, &status, &type), ==, 1);
+	CHECK_INT(gh_hint(&d, 401, &out, &status, &type), ==, 1);
 	CHECK_INT(status, ==, 403);
 	buf_done(&out);
 	decide(HOST_GITHUB_GIT, METHOD_GET, "/acme/secret/info/refs?service=git-upload-pack");
-	CHECK_INT(gh_hint(&d, HOST_GITHUB_GIT, &req, 404, &out, &status, &type), ==, 1);
+	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 1);
 	CHECK(status == 403 && strncmp(type, "text/plain", 10) == 0);
 	buf_done(&out);
 	/* Where the user's rights were there it is GitHub's own answer. */
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/contents/none");
-	CHECK_INT(gh_hint(&d, HOST_GITHUB_API, &req, 404, &out, &status, &type), ==, 0);
+	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 0);
 	decide(HOST_GITHUB_API, METHOD_GET, "/users/nobody");
-	CHECK_INT(gh_hint(&d, HOST_GITHUB_API, &req, 404, &out, &status, &type), ==, 0);
+	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 0);
 }
 
 static const char *scrubbed(const char *in, size_t cut)

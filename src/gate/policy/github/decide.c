@@ -71,6 +71,10 @@ bool gh_decide_repo(const struct gh_scope *s, const struct gh_place *p, bool wri
 	} else if (!writes) {
 		d->verdict = GH_ANONYMOUS;
 		d->reply = GH_REPLY_HINT;
+		if (p->kind == GH_BY_NAME && gh_is_owner(p->slug.owner) && gh_is_name(p->slug.name))
+			(void)snprintf(d->what, sizeof(d->what), "%.*s/%.*s", (int)p->slug.owner.n,
+				       (const char *)p->slug.owner.p, (int)p->slug.name.n,
+				       (const char *)p->slug.name.p);
 		d->rule = "read of a repository that is not listed";
 	} else if (gh_place_repo(s, p)) {
 		gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github wiki=on", "wikis are closed in this sandbox");

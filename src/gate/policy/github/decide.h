@@ -62,5 +62,4 @@ int gh_denial(const struct gh_decision *d, struct buf *out, const char **ret_typ
  *
  * Return: 1 and the answer; 0: the answer passes as it is; -ENOBUFS
  */
-int gh_hint(const struct gh_decision *d, enum prov_host_id host, const struct request *r, uint16_t status,
-	    struct buf *out, uint16_t *ret_status, const char **ret_type);
+int gh_hint(const struct gh_decision *d, uint16_t status, struct buf *out, uint16_t *ret_status, const char **ret_type);

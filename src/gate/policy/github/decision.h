@@ -37,10 +37,11 @@ enum gh_form {
 
 /* How an answer is treated (2.9). */
 enum gh_reply {
-	GH_REPLY_STREAM, /* as it comes */
-	GH_REPLY_JSON,	 /* tokens that GitHub puts into it are taken out */
-	GH_REPLY_USER,	 /* only what tells who the user is is kept */
-	GH_REPLY_HINT,	 /* without credential: a failure gets a hint */
+	GH_REPLY_STREAM,   /* as it comes */
+	GH_REPLY_JSON,	   /* tokens that GitHub puts into it are taken out */
+	GH_REPLY_USER,	   /* only what tells who the user is is kept */
+	GH_REPLY_HINT,	   /* without credential: a failure gets a hint */
+	GH_REPLY_HINT_GIT, /* the same, and only 403 makes git show it */
 };
 
 #define GH_TEXT_MAX 400
@@ -59,6 +60,6 @@ struct gh_decision {
 	/* Of a refusal. Texts are ASCII without quotes, backslashes and control bytes. */
 	enum refusal_code code;
 	uint16_t status;
-	char what[GH_TEXT_MAX]; /* what was refused and why */
+	char what[GH_TEXT_MAX]; /* what was refused and why; with a hint to come: the repository, if it has a name */
 	char how[GH_TEXT_MAX];	/* what would open it; may be empty */
 };

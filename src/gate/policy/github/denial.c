@@ -81,34 +81,26 @@ int gh_denial(const struct gh_decision *d, struct buf *out, const char **ret_typ
 	}
 }
 
-int gh_hint(const struct gh_decision *d, enum prov_host_id host, const struct request *r, uint16_t status,
-	    struct buf *out, uint16_t *ret_status, const char **ret_type)
+int gh_hint(const struct gh_decision *d, uint16_t status, struct buf *out, uint16_t *ret_status, const char **ret_type)
 {
-	char slug[GH_SLUG_MAX + 1], text[GH_TEXT_MAX];
-	struct gh_place p;
+	char text[3 * GH_TEXT_MAX];
 	int e;
 
-	gh_place(host, r->path, &p);
-	if (d->verdict != GH_ANONYMOUS || d->reply != GH_REPLY_HINT || p.kind != GH_BY_NAME ||
-	    !gh_is_owner(p.slug.owner) || !gh_is_name(p.slug.name) ||
+	if (d->verdict != GH_ANONYMOUS || (d->reply != GH_REPLY_HINT && d->reply != GH_REPLY_HINT_GIT) || !d->what[0] ||
 	    (status != 401 && status != 403 && status != 404 && status != 429))
 		return 0;
-	(void)snprintf(slug, sizeof(slug), "%.*s/%.*s", (int)p.slug.owner.n, (const char *)p.slug.owner.p,
-		       (int)p.slug.name.n, (const char *)p.slug.name.p);
 	(void)snprintf(text, sizeof(text),
 		       "sandbox: %s is not on this sandbox's GitHub list; the request was sent without credentials; "
 		       "start with "
 		       "--repo %s",
-		       slug, slug);
+		       d->what, d->what);
 	/* git asks for a password at 401, and gh advises to sign in. */
-	*ret_status = status == 401 ? 403 : status;
-	if (host == HOST_GITHUB_API) {
+	*ret_status = status == 401 || d->reply == GH_REPLY_HINT_GIT ? 403 : status;
+	if (d->form == GH_FORM_REST) {
 		*ret_type = "application/json; charset=utf-8";
 		e = put(out, "{\"message\":\"%s (%s)\",\"documentation_url\":\"" DOCS "\",\"status\":\"%u\"}",
 			status == 404 ? "Not Found" : "Refused", text, *ret_status);
 	} else {
-		if (gh_match("info/refs", p.tail))
-			*ret_status = 403;
 		*ret_type = "text/plain; charset=utf-8";
 		e = put(out, "%s\n", text);
 	}

@@ -67,6 +67,8 @@ static void info_refs(const struct gh_scope *s, const struct gh_place *p, const 
 		d->verdict = GH_ANONYMOUS; /* the dumb protocol, which is not spoken there any more */
 	else if (gh_decide_repo(s, p, what == SERVICE_PUSH, d))
 		d->verdict = GH_CREDENTIAL;
+	else if (d->verdict == GH_ANONYMOUS)
+		d->reply = GH_REPLY_HINT_GIT;
 }
 
 static void site(const struct gh_scope *s, const struct request *r, struct gh_decision *d)
