@@ -379,6 +379,24 @@ TEST(questions_past_the_maximum_wait)
 	assert_int_equal(judged.n_q, NODE_QUESTIONS_MAX);
 }
 
+TEST(keys_of_questions_fit_where_they_are_kept)
+{
+	static char body[65536] = "{\"query\":\"{nodes(ids:[";
+	static uint8_t keys[NODE_KEYS_MAX];
+	size_t n = strlen(body), all = 0;
+
+	for (int i = 0; i < 40; i++)
+		n += (size_t)snprintf(body + n, sizeof(body) - n, "\\\"I_%0500d\\\",", i);
+	(void)snprintf(body + n, sizeof(body) - n, "]){id}}\"}");
+	assert_int_equal(judge(body, &unknown), GQL_ASK);
+	for (size_t i = 0; i < judged.n_q; i++)
+		all += judged.q[i].key.n;
+	CHECK(judged.n_q > 0 && judged.n_q < 40 && all <= NODE_KEYS_MAX && all == judged.n_keys);
+	node_question_keep(judged.q, judged.n_q, keys);
+	memset(mem, 'x', judged.n_keys * 4);
+	CHECK(judged.q[1].key.n == 502 && judged.q[1].key.p == keys + 502 && keys[1003] == '1');
+}
+
 TEST(without_numbers_an_id_is_asked_and_its_answer_refused)
 {
 	struct gh_scope s;

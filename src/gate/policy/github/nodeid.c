@@ -1,5 +1,6 @@
 #include "gate/policy/github/nodeid.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +74,18 @@ bool nodeid_repository(struct span id, uint64_t *ret)
 }
 
 /* ---- the question ---- */
+
+void node_question_keep(struct node_question *q, size_t n, uint8_t mem[NODE_KEYS_MAX])
+{
+	size_t used = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		assert(q[i].key.n <= NODE_KEYS_MAX - used);
+		memcpy(mem + used, q[i].key.p, q[i].key.n);
+		q[i].key.p = mem + used;
+		used += q[i].key.n;
+	}
+}
 
 static int put(struct buf *out, const char *s)
 {
