@@ -265,6 +265,12 @@ TEST(what_everybody_may_read_is_public_and_the_same_for_everybody_is_nobodys)
 	CHECK(f[0].kind == NODE_NONE);
 	CHECK(f[1].kind == NODE_PUBLIC);
 	CHECK(f[2].kind == NODE_NONE);
+	assert_int_equal(
+		node_answer(
+			span_str("{\"data\":{\"nodes\":[{\"__typename\":\"MergeQueue\",\"of\":{\"databaseId\":9}}]}}"),
+			q + 2, 1, f),
+		0);
+	CHECK(f[0].kind == NODE_OBJECT && f[0].repo == 9);
 }
 
 TEST(the_cache_forgets)

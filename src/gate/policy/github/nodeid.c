@@ -92,8 +92,10 @@ static int put(struct buf *out, const char *s)
 	return buf_put(out, s, strlen(s));
 }
 
-/* What leads from an object to its repository, type by type. */
+/* What leads from an object to its repository, type by type. Where it may be null it has another name: GraphQL merges
+ * fields of one name only when both may be null or neither (October 2021, section 5.3.2). */
 #define REPO "repository{databaseId}"
+#define REPO_OR_NULL "of:repository{databaseId}"
 static const char node_fields[] =
 	"__typename "
 	"...on Repository{databaseId} "
@@ -102,7 +104,8 @@ static const char node_fields[] =
 	"...on Commit{" REPO "} ...on Tree{" REPO "} ...on Blob{" REPO "} ...on Tag{" REPO "} "
 	"...on Label{" REPO "} ...on Milestone{" REPO "} ...on Release{" REPO "} "
 	"...on CheckRun{" REPO "} ...on CheckSuite{" REPO "} ...on Deployment{" REPO "} "
-	"...on BranchProtectionRule{" REPO "} ...on MergeQueue{" REPO "} ...on PullRequestReviewThread{" REPO "} "
+	"...on BranchProtectionRule{" REPO_OR_NULL "} ...on MergeQueue{" REPO_OR_NULL
+	"} ...on PullRequestReviewThread{" REPO "} "
 	"...on ReviewRequest{pullRequest{" REPO "}} ...on PullRequestCommit{pullRequest{" REPO "}} "
 	"...on ReleaseAsset{release{" REPO "}} ...on WorkflowRun{checkSuite{" REPO "}} "
 	"...on LinkedBranch{ref{" REPO "}} ...on DeploymentStatus{deployment{" REPO "}} "
@@ -181,7 +184,7 @@ static bool repository_of(struct span object, enum gql_type type, uint64_t *ret)
 
 	if (type == GQL_T_Repository)
 		return database_id(object, ret);
-	if (jread_member(object, "repository", &repo))
+	if (jread_member(object, "repository", &repo) || jread_member(object, "of", &repo))
 		return database_id(repo, ret);
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
 		if (jread_member(object, ways[i], &in))
