@@ -82,6 +82,8 @@ static bool graphql(struct github *g, struct span body, struct gh_decision *d, s
 	}
 	ask->n = j.n_q;
 	memcpy(ask->q, j.q, j.n_q * sizeof(*ask->q));
+	/* They lie in the arena, which another request may have by the time GitHub answers. */
+	node_question_keep(ask->q, ask->n, ask->keys);
 	if (ask->turns++ < GITHUB_TURNS_MAX && node_question_body(ask->q, ask->n, out) == 0)
 		return false;
 	gql_decide_unanswered(d);

@@ -44,7 +44,8 @@ enum github_need github_need(struct request *r, struct gh_decision *d, struct sp
 
 /* What GitHub must be asked before a verdict. */
 struct github_ask {
-	struct node_question q[NODE_QUESTIONS_MAX]; /* keys lie in the body that was judged */
+	struct node_question q[NODE_QUESTIONS_MAX]; /* keys lie in @keys: do not copy */
+	uint8_t keys[NODE_KEYS_MAX];
 	size_t n;
 	unsigned turns; /* so far; 0 at the beginning */
 };

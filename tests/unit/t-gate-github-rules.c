@@ -457,6 +457,30 @@ TEST(graphql_asks_once_and_then_knows)
 	github_done(&known);
 }
 
+/* The arena is one for all: while GitHub's answer about the first is under way, another request is judged in it. */
+TEST(an_answer_is_about_what_was_asked)
+{
+	static const char foreign[] = "{\"query\":\"mutation($i:AddCommentInput!){addComment(input:$i){subject{id}}}\","
+				      "\"variables\":{\"i\":{\"subjectId\":\"I_kwDOKbknAc6sFORE\",\"body\":\"x\"}}}";
+	static const char yes[] =
+		"{\"data\":{\"nodes\":[{\"__typename\":\"Issue\",\"repository\":{\"databaseId\":700000001}}]}}";
+	struct github_ask first;
+
+	fresh();
+	gh_scope_facts(&scope, (struct gh_slug){ span_str("acme"), span_str("app") }, &app_facts);
+	CHECK_INT(github_init(&known), ==, 0);
+	begin_graphql(COMMENT);
+	first = (struct github_ask){ 0 };
+	CHECK(!github_judge_body(&known, &req, span_str(COMMENT), &d, &first, &out));
+	begin_graphql(foreign);
+	CHECK(!github_judge_body(&known, &req, span_str(foreign), &d, &ask, &out));
+	github_answered(&known, &first, span_str(yes));
+	/* Nothing is known of the other one. */
+	begin_graphql(foreign);
+	CHECK(!github_judge_body(&known, &req, span_str(foreign), &d, &ask, &out));
+	github_done(&known);
+}
+
 TEST(graphql_without_an_answer_is_refused)
 {
 	const char *type;

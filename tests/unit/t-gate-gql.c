@@ -265,6 +265,12 @@ TEST(what_everybody_may_read_is_public_and_the_same_for_everybody_is_nobodys)
 	CHECK(f[0].kind == NODE_NONE);
 	CHECK(f[1].kind == NODE_PUBLIC);
 	CHECK(f[2].kind == NODE_NONE);
+	assert_int_equal(
+		node_answer(
+			span_str("{\"data\":{\"nodes\":[{\"__typename\":\"MergeQueue\",\"of\":{\"databaseId\":9}}]}}"),
+			q + 2, 1, f),
+		0);
+	CHECK(f[0].kind == NODE_OBJECT && f[0].repo == 9);
 }
 
 TEST(the_cache_forgets)
@@ -377,6 +383,24 @@ TEST(questions_past_the_maximum_wait)
 	(void)snprintf(body + n, sizeof(body) - n, "]){id}}\"}");
 	assert_int_equal(judge(body, &unknown), GQL_ASK);
 	assert_int_equal(judged.n_q, NODE_QUESTIONS_MAX);
+}
+
+TEST(keys_of_questions_fit_where_they_are_kept)
+{
+	static char body[65536] = "{\"query\":\"{nodes(ids:[";
+	static uint8_t keys[NODE_KEYS_MAX];
+	size_t n = strlen(body), all = 0;
+
+	for (int i = 0; i < 40; i++)
+		n += (size_t)snprintf(body + n, sizeof(body) - n, "\\\"I_%0500d\\\",", i);
+	(void)snprintf(body + n, sizeof(body) - n, "]){id}}\"}");
+	assert_int_equal(judge(body, &unknown), GQL_ASK);
+	for (size_t i = 0; i < judged.n_q; i++)
+		all += judged.q[i].key.n;
+	CHECK(judged.n_q > 0 && judged.n_q < 40 && all <= NODE_KEYS_MAX && all == judged.n_keys);
+	node_question_keep(judged.q, judged.n_q, keys);
+	memset(mem, 'x', judged.n_keys * 4);
+	CHECK(judged.q[1].key.n == 502 && judged.q[1].key.p == keys + 502 && keys[1003] == '1');
 }
 
 TEST(without_numbers_an_id_is_asked_and_its_answer_refused)
@@ -516,6 +540,10 @@ TEST(an_id_that_two_selections_place_differently_is_not_learned)
 	/* GitHub would not answer this; if it did, nobody could say which of the two it is. */
 	CHECK_STR(taught("{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\"){x:parent{id} "
 			 "x:defaultBranchRef{id}}}\"}",
+			 reply, reply),
+		  "");
+	CHECK_STR(taught("{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\"){x:defaultBranchRef{id} "
+			 "x:parent{id}}}\"}",
 			 reply, reply),
 		  "");
 }

@@ -30,9 +30,8 @@
 #include "gate/policy/github/nodeid.h"
 #include "gate/policy/github/scope.h"
 
-#define GQL_ARENA (12 << 20)	/* enough for each request within the limits */
-#define GQL_SENT_MAX (4 << 20)	/* what GQL_BODY_MAX can become when it is printed */
-#define GQL_REPLY_MAX (1 << 20) /* a reply that is read; a longer one is passed on as it comes */
+#define GQL_ARENA (12 << 20)   /* enough for each request within the limits */
+#define GQL_SENT_MAX (4 << 20) /* what GQL_BODY_MAX can become when it is printed */
 
 struct gql_known {
 	void *ctx;
@@ -57,12 +56,12 @@ struct gql_judged {
 	const struct gh_repo *repo; /* a listed one that is named; NULL */
 	bool absent; /* some repositories are left out, and answered with null: gql_reply() must read the reply */
 	struct node_question q[NODE_QUESTIONS_MAX]; /* GQL_ASK */
-	size_t n_q;
+	size_t n_q, n_keys;			    /* and the bytes of their keys, NODE_KEYS_MAX at most */
 };
 
 /**
  * gql_judge() - Decide over a body
- * @body:	Borrowed; @ret points into it and into @arena
+ * @body:	Borrowed; @ret points into it and into @arena, the keys of its questions too: node_question_keep()
  * @arena:	Of GQL_ARENA bytes; what was in it is given up
  */
 enum gql_verdict gql_judge(const struct gh_scope *scope, const struct gql_known *known, struct span body,

@@ -76,6 +76,7 @@ struct gql_value *gql_value_after(struct gql_value *v, const struct gql_value *r
 static struct gql_value *value_begin(struct parser *p, bool constant)
 {
 	struct gql_value *v = alloc(p, sizeof(*v));
+	bool missing = false;
 
 	if (!v)
 		return NULL;
@@ -101,14 +102,15 @@ static struct gql_value *value_begin(struct parser *p, bool constant)
 			return next(p) && name(p, &v->text) ? v : NULL;
 		}
 		v->kind = at(p, "[") ? GQL_LIST : GQL_OBJECT;
-		if (v->kind == GQL_LIST || at(p, "{"))
-			break;
-		/* fallthrough */
+		missing = v->kind == GQL_OBJECT && !at(p, "{");
+		break;
 	case GQL_TOK_END:
-		(void)broken(p, "a value is missing in the query", SPAN(NULL, 0));
-		return NULL;
+		missing = true;
+		break;
 	}
-	return next(p) ? v : NULL;
+	if (missing)
+		(void)broken(p, "a value is missing in the query", SPAN(NULL, 0));
+	return !missing && next(p) ? v : NULL;
 }
 
 static bool member_is_new(struct parser *p, const struct gql_value *object, struct span n)

@@ -20,8 +20,10 @@ static bool known(struct gql_walk *w, struct node_question q, struct node_facts 
 		if (o->by_name == q.by_name && o->key.n == q.key.n && memcmp(o->key.p, q.key.p, q.key.n) == 0)
 			return false;
 	}
-	if (w->j->n_q < NODE_QUESTIONS_MAX)
+	if (w->j->n_q < NODE_QUESTIONS_MAX && q.key.n <= NODE_KEYS_MAX - w->j->n_keys) {
 		w->j->q[w->j->n_q++] = q;
+		w->j->n_keys += q.key.n;
+	}
 	return false;
 }
 

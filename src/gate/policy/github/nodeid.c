@@ -1,5 +1,6 @@
 #include "gate/policy/github/nodeid.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -74,13 +75,27 @@ bool nodeid_repository(struct span id, uint64_t *ret)
 
 /* ---- the question ---- */
 
+void node_question_keep(struct node_question *q, size_t n, uint8_t mem[NODE_KEYS_MAX])
+{
+	size_t used = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		assert(q[i].key.n <= NODE_KEYS_MAX - used);
+		memcpy(mem + used, q[i].key.p, q[i].key.n);
+		q[i].key.p = mem + used;
+		used += q[i].key.n;
+	}
+}
+
 static int put(struct buf *out, const char *s)
 {
 	return buf_put(out, s, strlen(s));
 }
 
-/* What leads from an object to its repository, type by type. */
+/* What leads from an object to its repository, type by type. Where it may be null it has another name: GraphQL merges
+ * fields of one name only when both may be null or neither (October 2021, section 5.3.2). */
 #define REPO "repository{databaseId}"
+#define REPO_OR_NULL "of:repository{databaseId}"
 static const char node_fields[] =
 	"__typename "
 	"...on Repository{databaseId} "
@@ -89,7 +104,8 @@ static const char node_fields[] =
 	"...on Commit{" REPO "} ...on Tree{" REPO "} ...on Blob{" REPO "} ...on Tag{" REPO "} "
 	"...on Label{" REPO "} ...on Milestone{" REPO "} ...on Release{" REPO "} "
 	"...on CheckRun{" REPO "} ...on CheckSuite{" REPO "} ...on Deployment{" REPO "} "
-	"...on BranchProtectionRule{" REPO "} ...on MergeQueue{" REPO "} ...on PullRequestReviewThread{" REPO "} "
+	"...on BranchProtectionRule{" REPO_OR_NULL "} ...on MergeQueue{" REPO_OR_NULL
+	"} ...on PullRequestReviewThread{" REPO "} "
 	"...on ReviewRequest{pullRequest{" REPO "}} ...on PullRequestCommit{pullRequest{" REPO "}} "
 	"...on ReleaseAsset{release{" REPO "}} ...on WorkflowRun{checkSuite{" REPO "}} "
 	"...on LinkedBranch{ref{" REPO "}} ...on DeploymentStatus{deployment{" REPO "}} "
@@ -168,7 +184,7 @@ static bool repository_of(struct span object, enum gql_type type, uint64_t *ret)
 
 	if (type == GQL_T_Repository)
 		return database_id(object, ret);
-	if (jread_member(object, "repository", &repo))
+	if (jread_member(object, "repository", &repo) || jread_member(object, "of", &repo))
 		return database_id(repo, ret);
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
 		if (jread_member(object, ways[i], &in))

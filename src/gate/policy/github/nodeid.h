@@ -46,6 +46,11 @@ struct node_question {
 };
 
 #define NODE_QUESTIONS_MAX 100
+#define NODE_KEYS_MAX 8192 /* bytes of all their keys; at least one fits */
+
+/* Copies the keys of questions into @mem, where they lie from now on: an answer comes later, when what they were read
+ * from may hold another request. */
+void node_question_keep(struct node_question *q, size_t n, uint8_t mem[NODE_KEYS_MAX]);
 
 /**
  * node_question_body() - The look-up as the body of a POST to /graphql

@@ -6,8 +6,9 @@
 #include "base/str.h"
 
 /* What widens or moves a search. In lower case, as compared. */
-static const char *const scope_words[] = { "repo",	 "org",	     "user",	 "owner",
-					   "enterprise", "business", "is-owner", "saved" };
+static const char *const scope_words[] = {
+	"repo", "org", "user", "owner", "enterprise", "business", "is-owner", "saved"
+};
 
 enum group { GROUP_EMPTY, GROUP_TEXT, GROUP_REPO, GROUP_OR }; /* what a group of depth 1 holds so far */
 
