@@ -1,5 +1,6 @@
 """Logins of the host in a guest that never has them: real clients in a booted VM, and a service that gives everything back."""
 import base64
+import contextlib
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import shutil
 import urllib.parse
 
 from upstream import Upstream, certificates
-from vmtest import STATE, Case, children
+from vmtest import BOOT_S, STATE, Case, children
 
 ACCESS = "sk-ant-oat01-CANARY-7f3a9c2e5b81d604-QwErTy"
 REFRESH = "sk-ant-ort01-CANARY-19be77aa0c4d2f58-ZxCvB"
@@ -28,20 +29,27 @@ def forms(secret):
 
 
 def memory(pid):
-    """What a process can write; None when it cannot be read."""
-    out = []
+    """What lies in the memory that a process can write, as far as it is there; None when it cannot be read."""
+    out, page = [], os.sysconf("SC_PAGESIZE")
     try:
-        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem, open(f"/proc/{pid}/pagemap", "rb", 0) as pages:
             for line in maps:
                 where, rights, *_ = line.split()
+                lo, hi = (int(n, 16) // page for n in where.split("-"))
                 if "rw" not in rights:
                     continue
-                lo, hi = (int(n, 16) for n in where.split("-"))
-                mem.seek(lo)
-                try:
-                    out.append(mem.read(hi - lo))
-                except OSError:
-                    pass
+                pages.seek(lo * 8)
+                there = pages.read((hi - lo) * 8)[7::8]  # the highest byte of each entry: 0x80 is "in memory"
+                at = 0
+                while at < len(there):
+                    end = at
+                    while end < len(there) and there[end] & 0x80 and end - at < 4096:
+                        end += 1
+                    if end > at:
+                        mem.seek((lo + at) * page)
+                        with contextlib.suppress(OSError):
+                            out.append(mem.read((end - at) * page))
+                    at = max(end, at + 1)
     except OSError:
         return None
     return b"".join(out)
@@ -68,7 +76,7 @@ class Credentials(Case):
         path.chmod(0o600)
 
     def run_(self, script, *options, env=None, check=0):
-        p = self.vm("shell", *options, "--", "-c", script, env={**self.env, **(env or {})}, check=check)
+        p = self.vm("shell", *options, "--", "-c", script, env={**self.env, **(env or {})}, check=check, timeout=4 * BOOT_S)
         self.stderr = p.stderr.decode()
         return p.stdout.decode()
 
@@ -101,8 +109,8 @@ class Credentials(Case):
         for program in ("python3", "node"):
             shutil.copy(f"/usr/bin/{program}", self.project)
         out = self.run_(r"""
-            set -x; openssl() { timeout 30 openssl "$@"; }
-            host() { timeout 60 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
+            openssl() { timeout 120 /usr/bin/openssl "$@"; }
+            host() { timeout 240 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
             export PH=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
             PYTHONHOME=/host host ./python3 -c '
 import os, urllib.request
@@ -120,12 +128,11 @@ r.end("{}");'
                 openssl s_client -quiet -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null | head -n 1
             env -i /usr/bin/openssl s_client -servername api.anthropic.com -connect api.anthropic.com:443 </dev/null 2>/dev/null |
                 grep 'Verify return code'
-        date; """, *[w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
+        """, *[w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
                for w in ("--mount", f"/usr/{at}:/{'usr' if at[0] == 's' else 'host'}/{at}:ro")]).split("\n")
-        print(self.stderr, out)
         self.assertEqual(out[:2], ["python 200", "node 200"], self.stderr)
         self.assertIn("403", out[2])  # git asks for a path that is not named: it was judged, so it was believed
-        self.assertEqual(out[3].strip(), "HTTP/1.1 200 OK")
+        self.assertEqual(out[3].strip(), "HTTP/1.1 200")
         self.assertRegex(out[4], r"^HTTP/1.1 421 ")
         self.assertEqual(out[5].strip(), "Verify return code: 0 (ok)")  # by the hashed link, with no variable
         for _, head, _ in self.upstream.seen:
@@ -195,7 +202,7 @@ r.end("{}");'
                     curl -sS -i -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
                 done > /root/answers
                 grep -aoE 'HTTP/[12.]+ 200' /root/answers | wc -l
-                grep -rlaE 'CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]' / --exclude-dir=sys --exclude-dir=proc 2>/dev/null | grep -v "$PWD" | head
+                grep -rlaE 'CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]' /root /home /tmp /run /var /etc /agent-vm-state /dev/shm 2>/dev/null | grep -v "$PWD" | head
                 for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
                 dmesg 2>/dev/null | grep 'CANAR[Y]'
                 true
