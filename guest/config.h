@@ -29,6 +29,24 @@ struct config_dir {
 	uint32_t mode;
 };
 
+struct config_rule {
+	enum guestcfg_rule kind;
+	struct span keys[GC_KEYS_MAX]; /* borrowed from the records, as the value is; plain UTF-8 */
+	size_t n_keys;
+	struct span value; /* empty: there is none */
+};
+
+/* A file of the state. */
+struct config_state {
+	char *path; /* "NAME" or "FOLDER/NAME" below GC_STATE_AT */
+	uint32_t mode;
+	enum guestcfg_form form;
+	struct span content; /* borrowed */
+	char *target;	     /* GC_FORM_LINK */
+	struct config_rule *rules;
+	size_t n_rules;
+};
+
 /* Network order; bits 0: the family is not given. */
 struct config_net {
 	uint32_t mtu; /* 0: no network */
@@ -67,7 +85,8 @@ struct config {
 	struct config_link *links;
 	struct config_file *files;
 	struct config_dir *dirs;
-	size_t n_binds, n_links, n_files, n_dirs;
+	struct config_state *states;
+	size_t n_binds, n_links, n_files, n_dirs, n_states;
 };
 
 /**

@@ -17,6 +17,7 @@
 #include "guest/network.h"
 #include "guest/ports.h"
 #include "guest/probe.h"
+#include "guest/state.h"
 #include "proto/guestcfg.h"
 #include "proto/imageapi.h"
 
@@ -197,6 +198,8 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 		return r;
 	mounted = now_ns();
 	r = apply_files(c, err);
+	if (r == 0)
+		r = state_apply(g, c, err);
 	if (r < 0)
 		return r;
 	files = now_ns();
