@@ -177,6 +177,8 @@ static int parse_rule(struct config_state *s, struct span in)
 			r = rec_u64(val, GC_RULES - 1, &kind);
 		else if (key == GC_VALUE && rule->value.n == 0)
 			rule->value = val;
+		else if (key == GC_WITH)
+			r = once_path(val, &rule->with);
 		else if (key == GC_KEY && rule->n_keys < GC_KEYS_MAX && str_is_utf8((const char *)val.p, val.n) &&
 			 (val.n == 0 || !memchr(val.p, 0, val.n)))
 			rule->keys[rule->n_keys++] = val;
@@ -451,6 +453,8 @@ void config_done(struct config *c)
 	for (size_t i = 0; i < c->n_states; i++) {
 		free(c->states[i].path);
 		free(c->states[i].target);
+		for (size_t k = 0; k < c->states[i].n_rules; k++)
+			free(c->states[i].rules[k].with);
 		free(c->states[i].rules);
 	}
 	free(c->states);

@@ -34,6 +34,7 @@ struct config_rule {
 	struct span keys[GC_KEYS_MAX]; /* borrowed from the records, as the value is; plain UTF-8 */
 	size_t n_keys;
 	struct span value; /* empty: there is none */
+	char *with;	   /* NULL: always */
 };
 
 /* A file of the state. */

@@ -157,7 +157,23 @@ static int apply_one(struct guest *g, int state, const struct config_state *s)
 	return s->form == GC_FORM_LINK ? make_link(dir, name, s->target) : merge_file(g, dir, name, s);
 }
 
-int state_apply(struct guest *g, const struct config *c, struct err *err)
+/* Rules for programs that the image does not have. */
+static void leave_out(struct config_state *s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_rules; i++) {
+		struct config_rule *rule = &s->rules[i];
+
+		if (rule->with && access(rule->with, X_OK) < 0)
+			free(rule->with);
+		else
+			s->rules[n++] = *rule;
+	}
+	s->n_rules = n;
+}
+
+int state_apply(struct guest *g, struct config *c, struct err *err)
 {
 	AUTO_FD(state);
 
@@ -167,10 +183,12 @@ int state_apply(struct guest *g, const struct config *c, struct err *err)
 	if (state < 0)
 		return err_set(err, -errno, GC_STATE_AT ": cannot be opened in the guest: %s", strerror(errno));
 	for (size_t i = 0; i < c->n_states; i++) {
-		const struct config_state *s = &c->states[i];
-		/* Once more when another guest changed something under us. */
-		int r = apply_one(g, state, s);
+		struct config_state *s = &c->states[i];
+		int r;
 
+		leave_out(s);
+		r = apply_one(g, state, s);
+		/* Once more: another guest may have changed something under us. */
 		if (r < 0)
 			r = apply_one(g, state, s);
 		if (r < 0)

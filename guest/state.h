@@ -7,4 +7,4 @@
 struct guest;
 
 /* What is not as it should be is set aside with a line in the log; only what cannot be written ends the launch. */
-int state_apply(struct guest *g, const struct config *c, struct err *err);
+int state_apply(struct guest *g, struct config *c, struct err *err);

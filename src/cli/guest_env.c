@@ -60,6 +60,8 @@ void guest_env(const struct guest_env_args *args, struct strv *ret)
 		"IS_SANDBOX=1",
 		"CODEX_HOME=/agent-vm-state/codex",
 		"DISABLE_AUTOUPDATER=1",
+		"OPENCODE_DISABLE_AUTOUPDATE=1",
+		"COPILOT_AUTO_UPDATE=false",
 		"GH_NO_UPDATE_NOTIFIER=1",
 		"GH_PROMPT_DISABLED=1",
 		"GIT_TERMINAL_PROMPT=0",

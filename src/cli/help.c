@@ -93,12 +93,7 @@ static void commands(FILE *to, unsigned width)
 	fputs("\nCommands\n", to);
 	for (const struct cmd *const *c = cmds; *c; c++)
 		if (!(*c)->hidden)
-		{
-			AUTO_FREE(char, text);
-
-			text = xasprintf("%s%s", (*c)->summary, not_yet_verb((*c)->name) ? " *" : "");
-			row(to, (*c)->name, text, LEFT_COL + 10, width);
-		}
+			row(to, (*c)->name, (*c)->summary, LEFT_COL + 10, width);
 }
 
 static void options(FILE *to, const struct opt *opts, bool full, unsigned width)

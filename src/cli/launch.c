@@ -15,6 +15,7 @@
 #include "base/macros.h"
 #include "cli/debug_config.h"
 #include "cli/guest_env.h"
+#include "cli/hook.h"
 #include "cli/images.h"
 #include "cli/monitor.h"
 #include "cli/orders.h"
@@ -28,6 +29,7 @@
 #include "image/qcow2.h"
 #include "image/update.h"
 #include "session/aside.h"
+#include "session/lock.h"
 #include "session/made.h"
 #include "session/older.h"
 #include "session/registry.h"
@@ -35,7 +37,6 @@
 #include "session/sinks.h"
 
 #define AGENT_GRACE_MS 2000 /* for what still runs in the guest when the agent has ended */
-#define HOOK_FILE ".agent-vm.runtime.sh"
 
 struct launch {
 	struct cli *cli;
@@ -43,7 +44,9 @@ struct launch {
 	struct plan plan;
 	struct state_root root;
 	struct session session;
-	struct strv env;
+	struct strv env, exec_prefix;
+	int files_lock; /* of the project, while the guest applies its configuration */
+	bool hook; /* the project has one, and it runs */
 	struct buf config;
 	struct spawned vmm;
 	struct capture console, vmm_log;
@@ -264,6 +267,24 @@ static int start_network(struct launch *l)
 	return r;
 }
 
+static int files_lock(void *arg, struct err *err)
+{
+	struct launch *l = arg;
+	AUTO_FREE(char, holder);
+
+	holder = xasprintf("%s, pid %ld", l->session.info.name, (long)getpid());
+	l->files_lock = project_lock_try(&l->root, l->plan.project.hash, holder, err);
+	return l->files_lock;
+}
+
+static void files_unlock(void *arg)
+{
+	struct launch *l = arg;
+
+	close_p(&l->files_lock);
+	l->files_lock = -1;
+}
+
 static int start_run(struct launch *l)
 {
 	struct run_spec spec = {
@@ -280,8 +301,12 @@ static int start_run(struct launch *l)
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
 		.config = buf_span(&l->config),
+		.lock = files_lock,
+		.unlock = files_unlock,
+		.lock_arg = l,
 		.argv = &l->plan.argv,
 		.env = &l->env,
+		.exec_prefix = l->hook ? &l->exec_prefix : NULL,
 		.cwd = l->plan.layout.project_guest,
 		.log_dir = l->session.log_path,
 		.console = &l->console,
@@ -410,8 +435,6 @@ static void launch_greet(struct launch *l)
 		config = debug_config_text(&l->plan, l->session.info.name);
 		(void)fprintf(stderr, "%s\n", config);
 	}
-	if (!l->args->no_hook && faccessat(l->plan.project.fd, HOOK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		(void)fprintf(stderr, "agent-vm: note: " HOOK_FILE ": this version does not run it\n");
 }
 
 static void take_end(struct launch *l, enum run_end end)
@@ -484,6 +507,15 @@ static void walls_tell(const struct launch *l)
 		(void)fprintf(stderr, "agent-vm: warning: %s\n", warning);
 }
 
+/* What comes before the agent, now that it is known what the image has. */
+static void launch_hook(struct launch *l)
+{
+	if (l->hook)
+		say(l, "running " HOOK_FILE);
+	if (l->hook || run_has_seed(l->run))
+		hook_wrap(&l->plan.argv, l->hook);
+}
+
 static void launch_run_guest(struct launch *l)
 {
 	struct guest_env_args ea = { .image = &l->plan.image.env, .user = &l->args->env,
@@ -491,6 +523,8 @@ static void launch_run_guest(struct launch *l)
 	enum run_end end;
 
 	guest_env(&ea, &l->env);
+	l->hook = !l->args->no_hook && hook_is_there(l->plan.project.fd);
+	hook_exec_prefix(&l->exec_prefix);
 	l->profile.cpu_before_vmm_ns = profile_cpu_ns();
 	l->profile.image = now_ns();
 	if (start_monitor(l) < 0) {
@@ -510,6 +544,7 @@ static void launch_run_guest(struct launch *l)
 		walls_tell(l);
 		table_rows(&l->plan, &l->session, l->quiet);
 		(void)session_write_json(&l->session);
+		launch_hook(l);
 		log_stderr(-1); /* from here on the terminal is the agent's */
 		end = run_agent(l->run, &l->err);
 	}
@@ -518,6 +553,12 @@ static void launch_run_guest(struct launch *l)
 	if (!run_down(l->run, AGENT_GRACE_MS) && (end == RUN_EXIT || end == RUN_STOPPED) && run_times(l->run)->exec > 0)
 		(void)fprintf(stderr, "agent-vm: warning: VM: it did not shut down in time; what was written last may be missing; logs: %s\n",
 			      l->session.log_path);
+}
+
+/* With status 127: whether that is the agent's own, as far as can be told. */
+static bool agent_ran(const struct launch *l)
+{
+	return run_exit_text(l->run)[0] == '\0' && !l->hook && !run_has_seed(l->run);
 }
 
 /* What is worth a line after the agent. */
@@ -533,7 +574,10 @@ static void launch_remarks(struct launch *l)
 		return;
 	for (size_t i = 0; i < run_held(l->run)->n; i++)
 		(void)fprintf(stderr, "==> %s\n", run_held(l->run)->v[i]);
-	if (run_exit_text(l->run)[0] != '\0')
+	if (l->args->agent->program && l->result == SESSION_EXIT && l->status == 127 && !agent_ran(l))
+		(void)fprintf(stderr, "agent-vm: %s: not in the image %s; get one that has it with agent-vm pull or agent-vm build, or choose "
+			      "another with --image\n", l->args->agent->program, l->plan.image.reference);
+	else if (run_exit_text(l->run)[0] != '\0')
 		(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(l->run));
 	if (run_out_of_memory(l->run))
 		(void)fprintf(stderr, "agent-vm: note: memory ran out in the VM; give it more with --memory\n");
@@ -569,6 +613,7 @@ static void launch_end(struct launch *l, int profile_mode)
 		made_drop(&l->root, l->session.info.name);
 	if (l->session.lock_fd >= 0)
 		(void)session_end(&l->session, l->result, l->status, l->err.text[0] ? l->err.text : NULL);
+	files_unlock(l);
 	l->profile.cleaned = now_ns();
 	if (profile_mode)
 		profile_print(&l->profile, run, profile_mode);
@@ -580,6 +625,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	session_done(&l->session);
 	state_root_close(&l->root);
 	strv_done(&l->env);
+	strv_done(&l->exec_prefix);
 	buf_done(&l->config);
 	plan_done(&l->plan);
 }
@@ -599,7 +645,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
 			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
-			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT,
+			    .files_lock = -1, .network = NETWORK_INIT, .probe = SELFPROBE_INIT,
 			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;

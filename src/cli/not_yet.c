@@ -17,7 +17,6 @@ static const struct {
 }, held[] = {
 	{ "no-git", "always so in this version" },
 	{ "no-host-settings", "always so in this version" },
-	{ "no-hook", "always so in this version" },
 }, commands[] = {
 	{ "clipboard", "not in this version; exchange files through the project folder" },
 };
@@ -36,16 +35,6 @@ const char *not_yet_held(const char *name)
 		if (strcmp(held[i].name, name) == 0)
 			return held[i].why;
 	return NULL;
-}
-
-bool not_yet_verb(const char *name)
-{
-	static const char *const verbs[] = { "claude", "codex", "opencode", "copilot" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (strcmp(verbs[i], name) == 0)
-			return true;
-	return false;
 }
 
 const char *not_yet_command(const char *name)

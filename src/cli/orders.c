@@ -4,10 +4,11 @@
 #include <time.h>
 
 #include "base/macros.h"
+#include "cli/agent_files.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
 
-#define STATE_AT "/agent-vm-state"
+#define STATE_AT GC_STATE_AT
 
 /* One failure is enough: the buffer's maximum was passed. */
 #define TRY(call)                      \
@@ -147,6 +148,7 @@ static int put_home(const struct plan *p, struct buf *out)
 			TRY(put_link(out, folders[i].link, at));
 	}
 	/* Its file is made by the launcher, so that a history that exists is kept. */
+	TRY(put_link(out, "/root/.claude.json", STATE_AT "/claude.json"));
 	TRY(put_link(out, "/root/.bash_history", STATE_AT "/bash_history"));
 	/* With .git/config read-only git cannot record what a branch tracks (section 8.4), so push needs no record. */
 	gitconfig = xasprintf("[safe]\n\tdirectory = *\n%s[gc]\n\tworktreePruneExpire = never\n"
@@ -215,5 +217,6 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 		TRY(put_net(out, net));
 	TRY(put_ports(out, &p->net));
 	TRY(selfprobe_orders(probe, net, out));
-	return put_home(p, out);
+	TRY(put_home(p, out));
+	return agent_files(p, &(struct agent_logins){ 0 }, out);
 }

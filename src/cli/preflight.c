@@ -432,11 +432,6 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	plan_root(cli, ret);
 	plan_walls(ret);
 	plan_files(cli, args, ret);
-	/* What this version lacks is no news beside a mistake in the words. */
-	if (args->agent->program && cli->problems.n == 0)
-		problem_text(&cli->problems,
-			     "%s: this version starts no agents yet, only commands; write: agent-vm shell -- COMMAND",
-			     args->verb);
 	plan_monitor(cli, args, ret, root_cache(cli, ret, &root));
 	plan_resources(cli, args, &host, ret);
 	plan_network(cli, args, ret, &root);

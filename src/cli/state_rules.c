@@ -15,17 +15,24 @@ void state_begin(struct state_rules *w, const char *path, unsigned mode, enum gu
 		     rec_put_u64(w->out, GC_FORM, form) < 0;
 }
 
-void state_rule(struct state_rules *w, enum guestcfg_rule kind, const char *const *keys, const char *value)
+void state_rule_with(struct state_rules *w, const char *program, enum guestcfg_rule kind, const char *const *keys, const char *value)
 {
 	ssize_t at = rec_begin(w->out, GC_RULE);
 
 	w->failed |= at < 0 || rec_put_u64(w->out, GC_RULE_KIND, kind) < 0;
 	for (; *keys; keys++)
 		w->failed |= rec_put_str(w->out, GC_KEY, *keys) < 0;
+	if (program)
+		w->failed |= rec_put_str(w->out, GC_WITH, program) < 0;
 	if (value)
 		w->failed |= rec_put_str(w->out, GC_VALUE, value) < 0;
 	if (!w->failed)
 		rec_end(w->out, (size_t)at);
+}
+
+void state_rule(struct state_rules *w, enum guestcfg_rule kind, const char *const *keys, const char *value)
+{
+	state_rule_with(w, NULL, kind, keys, value);
 }
 
 void state_content(struct state_rules *w, const char *text)

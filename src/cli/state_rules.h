@@ -26,6 +26,8 @@ struct state_rules {
 void state_begin(struct state_rules *w, const char *path, unsigned mode, enum guestcfg_form form);
 /* @value: JSON text or lines of TOML; NULL: none. Kinds and what they need are drawn at enum guestcfg_rule. */
 void state_rule(struct state_rules *w, enum guestcfg_rule kind, const char *const *keys, const char *value);
+/* Only where the guest has that program. */
+void state_rule_with(struct state_rules *w, const char *program, enum guestcfg_rule kind, const char *const *keys, const char *value);
 void state_content(struct state_rules *w, const char *text);
 void state_target(struct state_rules *w, const char *target);
 void state_end(struct state_rules *w);

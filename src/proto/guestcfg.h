@@ -37,10 +37,11 @@ enum guestcfg_key {
 	GC_STATE,      /* records GC_PATH (below GC_STATE_AT, relative, one folder deep at most), GC_MODE, GC_FORM, and what the form
 			* needs: a file of the project's state, which this and other guests have written and which is not believed */
 	GC_FORM,       /* u64 enum guestcfg_form */
-	GC_RULE,       /* records GC_RULE_KIND, GC_KEY*, GC_VALUE: applied in their order */
+	GC_RULE,       /* records GC_RULE_KIND, GC_KEY*, GC_VALUE, GC_WITH: applied in their order */
 	GC_RULE_KIND,  /* u64 enum guestcfg_rule */
 	GC_KEY,	       /* string: member name, the outermost first */
 	GC_VALUE,      /* bytes: JSON text, or the lines of a TOML table */
+	GC_WITH,       /* string: the rule is left out where that program is missing */
 };
 
 /* How a file of the state is brought to what must hold (cli page 11.1). One that is a link, no regular file, too large or
@@ -69,6 +70,7 @@ enum guestcfg_rule {
 	GC_RULES
 };
 
+#define GC_SEED "/opt/agent-vm/seed-claude-plugins.sh" /* of images of the older program */
 #define GC_STATE_AT "/agent-vm-state"
 #define GC_STATE_ASIDE ".agent-vm-bad"
 #define GC_STATE_MAX (8 << 20) /* cli page 11.1 */
