@@ -254,6 +254,35 @@ static int parse_state(struct config *c, struct span in)
 	return 0;
 }
 
+/* One component. */
+static int once_name(struct span val, char **ret)
+{
+	int r = once(val, ret);
+
+	return r < 0 ? r : strchr(*ret, '/') || (*ret)[0] == '.' || val.n > 64 ? -EBADMSG : 0;
+}
+
+static int parse_db(struct config *c, struct span in)
+{
+	struct config_db *db = &c->dbs[c->n_dbs];
+	struct span val;
+	uint16_t key;
+	int r;
+
+	if (c->n_dbs >= GC_DBS_MAX)
+		return -EBADMSG;
+	c->n_dbs++;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		r = key == GC_PATH   ? once_name(val, &db->name)
+		    : key == GC_SUB  ? once_name(val, &db->folder)
+		    : key == GC_LINK ? once_name(val, &db->link)
+				     : -EBADMSG;
+		if (r < 0)
+			return r;
+	}
+	return r < 0 || !db->name || !db->folder ? -EBADMSG : 0;
+}
+
 /* ADDRESS GATEWAY BITS of @n bytes an address. */
 static int net_family(struct span val, size_t n, uint8_t *addr, uint8_t *gateway, uint8_t *bits)
 {
@@ -388,6 +417,8 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return parse_dir(c, val);
 	case GC_STATE:
 		return parse_state(c, val);
+	case GC_DB:
+		return parse_db(c, val);
 	case GC_NET:
 		return parse_net(&c->net, val);
 	case GC_PORTS:
@@ -450,6 +481,11 @@ void config_done(struct config *c)
 		free(c->files[i].path);
 	for (size_t i = 0; i < c->n_dirs; i++)
 		free(c->dirs[i].path);
+	for (size_t i = 0; i < c->n_dbs; i++) {
+		free(c->dbs[i].name);
+		free(c->dbs[i].folder);
+		free(c->dbs[i].link);
+	}
 	for (size_t i = 0; i < c->n_states; i++) {
 		free(c->states[i].path);
 		free(c->states[i].target);

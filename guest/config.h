@@ -48,6 +48,13 @@ struct config_state {
 	size_t n_rules;
 };
 
+/* Databases of an agent; see guest/dbs.h. Names of one component. */
+struct config_db {
+	char *name;   /* GC_PATH */
+	char *folder; /* GC_SUB */
+	char *link;   /* GC_LINK; may be NULL */
+};
+
 /* Network order; bits 0: the family is not given. */
 struct config_net {
 	uint32_t mtu; /* 0: no network */
@@ -87,7 +94,8 @@ struct config {
 	struct config_file *files;
 	struct config_dir *dirs;
 	struct config_state *states;
-	size_t n_binds, n_links, n_files, n_dirs, n_states;
+	struct config_db dbs[GC_DBS_MAX];
+	size_t n_binds, n_links, n_files, n_dirs, n_states, n_dbs;
 };
 
 /**

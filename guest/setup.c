@@ -13,6 +13,7 @@
 #include "base/macros.h"
 #include "base/str.h"
 #include "guest/config.h"
+#include "guest/dbs.h"
 #include "guest/mounts.h"
 #include "guest/network.h"
 #include "guest/ports.h"
@@ -201,6 +202,8 @@ static int apply(struct guest *g, struct config *c, struct buf *ready, struct er
 	r = apply_files(c, err);
 	if (r == 0)
 		r = state_apply(g, c, err);
+	if (r == 0)
+		r = dbs_load(g, c, err);
 	if (r < 0)
 		return r;
 	files = now_ns();

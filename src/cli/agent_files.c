@@ -152,6 +152,23 @@ static int put_file(struct buf *out, const char *path, const char *content)
 	return 0;
 }
 
+static int databases(struct buf *out)
+{
+	static const struct {
+		const char *name, *link;
+	} dbs[] = { { "codex", NULL }, { "opencode", NULL }, { "copilot", "session-store.db" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(dbs); i++) {
+		ssize_t at = rec_begin(out, GC_DB);
+
+		if (at < 0 || rec_put_str(out, GC_PATH, dbs[i].name) < 0 || rec_put_str(out, GC_SUB, dbs[i].name) < 0 ||
+		    (dbs[i].link && rec_put_str(out, GC_LINK, dbs[i].link) < 0))
+			return -ENOBUFS;
+		rec_end(out, (size_t)at);
+	}
+	return 0;
+}
+
 int agent_files(const struct plan *p, const struct agent_logins *logins, struct buf *out)
 {
 	/* Codex' lowest layer of settings; the user's own file wins. Without the last line its first start copies itself into
@@ -171,7 +188,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	block(&w, "codex/AGENTS.md", text);
 	block(&w, "opencode-config/AGENTS.md", text);
 	block(&w, "copilot/copilot-instructions.md", text);
-	if (w.failed || put_file(out, "/etc/codex/config.toml", codex_defaults) < 0)
+	if (w.failed || databases(out) < 0 || put_file(out, "/etc/codex/config.toml", codex_defaults) < 0)
 		return -ENOBUFS;
 	return put_file(out, "/etc/claude-code/CLAUDE.md", text);
 }

@@ -4,6 +4,8 @@
 #include <limits.h>
 #include <string.h>
 
+#include "proto/guestcfg.h"
+
 static void put(struct strv *env, const char *assignment)
 {
 	size_t n = (size_t)(strchrnul(assignment, '=') - assignment) + 1;
@@ -59,6 +61,8 @@ void guest_env(const struct guest_env_args *args, struct strv *ret)
 		"LANG=C.UTF-8",
 		"IS_SANDBOX=1",
 		"CODEX_HOME=/agent-vm-state/codex",
+		"CODEX_SQLITE_HOME=" GC_DB_AT "/codex",
+		"OPENCODE_DB=" GC_DB_AT "/opencode/opencode.db",
 		"DISABLE_AUTOUPDATER=1",
 		"OPENCODE_DISABLE_AUTOUPDATE=1",
 		"COPILOT_AUTO_UPDATE=false",

@@ -197,8 +197,6 @@ void help_full(FILE *to, const struct cmd *cmd, unsigned width)
 			 "copilot and shell:",
 		     0, 0, width);
 	}
-	if (!cmd)
-		fputs("\n* not in this version\n", to);
 	options(to, cmd ? cmd->opts : help_launch->opts, true, width);
 	if (launch) {
 		directions(to, width);

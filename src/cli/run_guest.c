@@ -13,6 +13,7 @@
 #define FRAMES_ONCE 256	     /* handled before others get their turn */
 #define MS (SEC / 1000)
 #define LOCK_TRY_MS 50
+#define GUEST_HELD 8 /* lines about what could not be kept */
 #define GUEST_LOG_LINES 10000 /* a guest that logs without end fills no disk of ours */
 
 static int read_phase(struct run *r, struct span in)
@@ -195,6 +196,8 @@ static void on_log(struct run *r, const struct ctl_frame *f)
 	text = str_escape(in.p, in.n);
 	if (str_starts(text, "memory ran out"))
 		r->oom = true;
+	if (level == LOG_LV_WARN && str_starts(text, "history: ") && r->held.n < GUEST_HELD)
+		strv_add(&r->held, text);
 	log_at(level < LOG_LV_N ? level : LOG_LV_INFO, "guest: %s", text);
 }
 

@@ -36,6 +36,7 @@ enum guestcfg_key {
 	GC_PROBE_MS,   /* u64: what has not come by then is ETIMEDOUT */
 	GC_STATE,      /* records GC_PATH (below GC_STATE_AT, relative, one folder deep at most), GC_MODE, GC_FORM, and what the form
 			* needs: a file of the project's state, which this and other guests have written and which is not believed */
+	GC_DB,	       /* records GC_PATH, GC_SUB and perhaps GC_LINK: guest/dbs.h */
 	GC_FORM,       /* u64 enum guestcfg_form */
 	GC_RULE,       /* records GC_RULE_KIND, GC_KEY*, GC_VALUE, GC_WITH: applied in their order */
 	GC_RULE_KIND,  /* u64 enum guestcfg_rule */
@@ -75,6 +76,8 @@ enum guestcfg_rule {
 #define GC_STATE_ASIDE ".agent-vm-bad"
 #define GC_STATE_MAX (8 << 20) /* cli page 11.1 */
 #define GC_HOST_AT "/run/agent-vm/host" /* the user's own settings, read-only */
+#define GC_DB_AT "/var/lib/agent-vm/db"
+#define GC_DBS_MAX 8
 #define GC_KEYS_MAX 8
 #define GC_TAIL 20 /* characters */
 

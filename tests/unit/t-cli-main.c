@@ -127,13 +127,12 @@ TEST(help_of_a_command_in_all_its_forms)
 TEST(help_marks_what_this_version_does_not_do)
 {
 	CHECK_INT(run(WORDS(W "-h")), ==, 0);
-	CHECK(strstr(out, "run Claude Code in a VM made for this folder *\n"));
+	CHECK(strstr(out, "run Claude Code in a VM made for this folder\n"));
 	CHECK(strstr(out, "run a shell or one command in such a VM\n"));
-	CHECK(strstr(out, "do not run .agent-vm.runtime.sh **\n"));
+	CHECK(strstr(out, "do not run .agent-vm.runtime.sh\n"));
 	CHECK(strstr(out, "do not look for a newer image\n"));
 	CHECK(strstr(out, "\n* not in this version   ** always so in this version\n"));
 	CHECK_INT(run(WORDS(W "--help")), ==, 0);
-	CHECK(strstr(out, "folder *\n") && strstr(out, "\n* not in this version\n"));
 	CHECK_INT(run(WORDS(W "shell", W "--help")), ==, 0);
 	CHECK(strstr(out, "Always so in this version."));
 }

@@ -69,7 +69,7 @@ class Verbs(Agents):
         p = self.vm("codex", input=b"from stdin\n", check=0)
         lines = p.stdout.decode().splitlines()
         for want in ["IS_SANDBOX=1", "CODEX_HOME=/agent-vm-state/codex", "DISABLE_AUTOUPDATER=1", "COPILOT_AUTO_UPDATE=false",
-                     "OPENCODE_DISABLE_AUTOUPDATE=1", "HOME=/root", "USER=root", "LANG=C.UTF-8", f"AGENT_VM_PROJECT={self.project}",
+                     "OPENCODE_DISABLE_AUTOUPDATE=1", "CODEX_SQLITE_HOME=/var/lib/agent-vm/db/codex", "HOME=/root", "USER=root", "LANG=C.UTF-8", f"AGENT_VM_PROJECT={self.project}",
                      str(self.project), "from stdin", "/agent-vm-state/claude", "/agent-vm-state/claude.json",
                      "/agent-vm-state/opencode", "/agent-vm-state/opencode-config", "/agent-vm-state/copilot",
                      "/agent-vm-state/gitconfig", "/agent-vm-state/gh-config", "/agent-vm-state/bash_history",
@@ -177,6 +177,58 @@ class State(Agents):
         self.assertEqual(self.sh("cat ~/.claude/projects/s.jsonl $CODEX_HOME/history.jsonl ~/.local/share/opencode/log; tail -n 1 "
                                  "~/.bash_history; ls -d ~/.copilot/x; ls ~/.codex-test 2>&1 | grep -c No"),
                          "h\np\no\nb\n/root/.copilot/x\n1\n")
+
+
+class Databases(Agents):
+    """On the session's own disk, saved whole at its end."""
+    WRITE = "echo {0} > $CODEX_SQLITE_HOME/state_5.sqlite; echo wal > $CODEX_SQLITE_HOME/state_5.sqlite-wal; echo no > $CODEX_SQLITE_HOME/x"
+
+    def sets(self, name="codex"):
+        return sorted(p.name for p in (self.state / "db").glob(name + ".*"))
+
+    def saved(self, which):
+        return (self.state / "db" / which / "state_5.sqlite").read_text().strip()
+
+    def test_saved_at_the_end_and_there_the_next_time(self):
+        for turn in range(1, 4):
+            self.sh(self.WRITE.format(turn))
+        self.assertEqual(self.sets(), ["codex.2", "codex.3"])
+        self.assertEqual((self.saved("codex.2"), self.saved("codex.3")), ("2", "3"))
+        self.assertEqual(sorted(os.listdir(self.state / "db/codex.3")), ["state_5.sqlite", "state_5.sqlite-wal"])
+        self.assertEqual(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite; ls -A $CODEX_SQLITE_HOME | wc -l"), "3\n2\n")
+        # Nothing was written: nothing is saved.
+        self.assertEqual(self.sets(), ["codex.2", "codex.3"])
+        self.assertEqual(self.sets("opencode") + self.sets("copilot"), [])
+        with self.session(script=self.WRITE.format("lost") + "; echo up; exec sleep 600") as p:
+            os.kill(p.pid, 9)
+            p.wait()
+        self.assertEqual(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite"), "3\n")
+
+    def test_the_session_that_ends_later_overwrites_nothing(self):
+        with self.session(script=self.WRITE.format("first") + "; echo up; exec sleep 600") as p:
+            self.sh(self.WRITE.format("second"))
+            p.terminate()
+            said = p.communicate(timeout=60 * SLOW)[1].decode()
+        name = self.sets()[-1]
+        self.assertEqual(self.sets(), ["codex.1", name])
+        self.assertTrue(name.startswith("codex.1.agent-vm-"))
+        self.assertEqual((self.saved("codex.1"), self.saved(name)), ("second", "first"))
+        self.assertIn(f"those of this one are db/{name} in the project's state", said)
+        self.assertEqual(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite"), "second\n")
+
+    def test_what_the_older_program_left_is_taken_over(self):
+        self.seed("opencode/opencode.db", "o1")
+        self.seed("opencode/opencode.db-wal", "o2")
+        self.seed("copilot/session-store.db", "c1")
+        (self.state / "codex").mkdir()
+        os.mkfifo(self.state / "codex/state_5.sqlite")
+        self.state.chmod(0o700)
+        for _ in range(2):
+            self.assertEqual(self.sh("cat $OPENCODE_DB $OPENCODE_DB-wal ~/.copilot/session-store.db; ls $CODEX_SQLITE_HOME | wc -l"), "o1o2c10\n")
+        self.assertEqual((self.sets("opencode"), self.sets("copilot"), self.sets()), (["opencode.1"], ["copilot.1"], []))
+        self.sh("echo -n more >> ~/.copilot/session-store.db")
+        self.assertEqual((self.state / "db/copilot.2/session-store.db").read_text(), "c1more")
+        self.assertEqual(os.readlink(self.state / "copilot/session-store.db"), "/var/lib/agent-vm/db/copilot/session-store.db")
 
 
 class Two(Agents):
