@@ -152,6 +152,28 @@ static int put_file(struct buf *out, const char *path, const char *content)
 	return 0;
 }
 
+static void text_file(struct state_rules *w, const char *path, const char *text)
+{
+	state_begin(w, path, 0600, text ? GC_FORM_TEXT : GC_FORM_NONE);
+	if (text)
+		state_content(w, text);
+	state_end(w);
+}
+
+static void git(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
+{
+	const char *login = p->gitid.login ? p->gitid.login : "x-access-token";
+	AUTO_FREE(char, config);
+	AUTO_FREE(char, hosts);
+
+	config = gitid_config(&p->gitid, strcmp(p->args->git_config, "ro") == 0, logins->github);
+	hosts = logins->github ? gitid_hosts(login, logins->github) : NULL;
+	text_file(w, "gitconfig", config);
+	text_file(w, "gh-config/hosts.yml", hosts);
+	/* Without its version gh moves the old layout to the new one, for which it asks GitHub who the user is. */
+	text_file(w, "gh-config/config.yml", hosts ? "version: \"1\"\n" : NULL);
+}
+
 static int databases(struct buf *out)
 {
 	static const struct {
@@ -185,6 +207,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	opencode(&w, logins);
 	if (strcmp(verb, "copilot") == 0 || strcmp(verb, "shell") == 0)
 		copilot(&w, logins);
+	git(&w, p, logins);
 	block(&w, "codex/AGENTS.md", text);
 	block(&w, "opencode-config/AGENTS.md", text);
 	block(&w, "copilot/copilot-instructions.md", text);

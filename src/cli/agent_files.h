@@ -7,6 +7,7 @@
 
 /* What of the logins stands in files that are made here. All may be NULL. */
 struct agent_logins {
+	const char *github;	  /* placeholder; needs plan->gitid.login */
 	const char *api_key_tail; /* last GC_TAIL characters of the placeholder of ANTHROPIC_API_KEY */
 	const char *copilot;	  /* placeholder */
 	bool opencode_keys_only;  /* OpenCode has API keys and no OpenAI login: its model is not pinned */

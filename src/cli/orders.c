@@ -136,8 +136,6 @@ static int put_home(const struct plan *p, struct buf *out)
 		{ "/root/.copilot", "copilot" },
 		{ "/root/.config/gh", "gh-config" },
 	};
-	bool ro = strcmp(p->args->git_config, "ro") == 0;
-	AUTO_FREE(char, gitconfig);
 
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
 		AUTO_FREE(char, at);
@@ -150,11 +148,6 @@ static int put_home(const struct plan *p, struct buf *out)
 	/* Its file is made by the launcher, so that a history that exists is kept. */
 	TRY(put_link(out, "/root/.claude.json", STATE_AT "/claude.json"));
 	TRY(put_link(out, "/root/.bash_history", STATE_AT "/bash_history"));
-	/* With .git/config read-only git cannot record what a branch tracks (section 8.4), so push needs no record. */
-	gitconfig = xasprintf("[safe]\n\tdirectory = *\n%s[gc]\n\tworktreePruneExpire = never\n"
-			      "[url \"https://\"]\n\tinsteadOf = git://\n", /* whose port is closed (network page 8.3) */
-			      ro ? "[push]\n\tdefault = current\n" : "");
-	TRY(put_file(out, STATE_AT "/gitconfig", 0600, gitconfig));
 	return put_link(out, "/root/.gitconfig", STATE_AT "/gitconfig");
 }
 

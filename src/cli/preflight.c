@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/random.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -423,6 +424,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 {
 	struct state_root root = STATE_ROOT_INIT;
 	struct host_facts host;
+	int cache_fd;
 
 	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
 	host_facts_read("", &host);
@@ -432,7 +434,9 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	plan_root(cli, ret);
 	plan_walls(ret);
 	plan_files(cli, args, ret);
-	plan_monitor(cli, args, ret, root_cache(cli, ret, &root));
+	cache_fd = root_cache(cli, ret, &root);
+	plan_monitor(cli, args, ret, cache_fd);
+	gitid_read(cache_fd, ret->home, time(NULL), &ret->gitid);
 	plan_resources(cli, args, &host, ret);
 	plan_network(cli, args, ret, &root);
 	plan_image(cli, args, ret, &root);
@@ -448,6 +452,7 @@ void plan_done(struct plan *p)
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++)
 		free(*strings[i]);
 	netplan_done(&p->net);
+	gitid_done(&p->gitid);
 	project_close(&p->project);
 	layout_done(&p->layout);
 	image_done(&p->image);

@@ -1,6 +1,7 @@
 /* Everything that can be known before anything is written: the plan of a launch, or all that is wrong with it. */
 #pragma once
 
+#include "cli/gitid.h"
 #include "cli/launch_args.h"
 #include "cli/network.h"
 #include "image/store.h"
@@ -27,6 +28,7 @@ struct plan {
 	char *image_role; /* agent-vm-image; NULL when it was not found and is not needed */
 	char *kernel; /* libkrunfw's as a file; made by the launch, NULL when that failed */
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
+	struct gitid gitid;
 	struct network_plan net;
 	uint8_t mac[6]; /* the guest's */
 	struct strv warnings, notes; /* texts to print when the launch goes on */
