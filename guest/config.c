@@ -1,6 +1,7 @@
 #include "guest/config.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
 
-#define LIST_MAX 512 /* links, files, folders: each some dozens at most */
+#define LIST_MAX 1024 /* links, files, folders: some dozens each, and the user's own skills and commands */
 #define RULES_MAX 128 /* of a file */
 
 /* A string that stands once. */
@@ -191,19 +192,18 @@ static int parse_rule(struct config_state *s, struct span in)
 	return r == 0 && kind < GC_RULES && rule_is_whole(rule) ? 0 : -EBADMSG;
 }
 
-/* NAME or FOLDER/NAME. */
+/* Relative; no component is empty, "." or "..". */
 static int once_state_path(struct span val, char **ret)
 {
 	int r = once(val, ret);
-	const char *slash;
 
-	if (r < 0)
-		return r;
-	slash = strchr(*ret, '/');
-	if ((*ret)[0] == '/' || (*ret)[0] == '.' || (slash && (slash[1] == '\0' || strcmp(slash, "/.") == 0 ||
-							     strcmp(slash, "/..") == 0 || strchr(slash + 1, '/'))))
-		return -EBADMSG;
-	return 0;
+	for (const char *p = r < 0 ? NULL : *ret; p; p = strchr(p, '/') ? strchr(p, '/') + 1 : NULL) {
+		size_t n = strcspn(p, "/");
+
+		if (n == 0 || n > NAME_MAX || (n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
+			return -EBADMSG;
+	}
+	return r;
 }
 
 static int parse_state(struct config *c, struct span in)
@@ -244,7 +244,7 @@ static int parse_state(struct config *c, struct span in)
 	}
 	s->mode = (uint32_t)mode;
 	s->form = (enum guestcfg_form)form;
-	if (r < 0 || !s->path || form == GC_FORMS || (s->target && form != GC_FORM_LINK))
+	if (r < 0 || !s->path || form == GC_FORMS || (form == GC_FORM_LINK) != (s->target != NULL))
 		return -EBADMSG;
 	if (s->target && !str_starts(s->target, GC_HOST_AT "/"))
 		return -EBADMSG;

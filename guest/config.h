@@ -39,7 +39,7 @@ struct config_rule {
 
 /* A file of the state. */
 struct config_state {
-	char *path; /* "NAME" or "FOLDER/NAME" below GC_STATE_AT */
+	char *path; /* relative, without "." and ".." */
 	uint32_t mode;
 	enum guestcfg_form form;
 	struct span content; /* borrowed */

@@ -1,5 +1,6 @@
 #include "guest/state.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -37,25 +38,38 @@ static bool is_of(int dir, const char *name, mode_t kind)
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (st.st_mode & S_IFMT) == kind;
 }
 
+/* A folder in another one, made where it is missing. @path: for the log. */
+static int folder_in(struct guest *g, int in, const char *name, const char *path)
+{
+	int r = file_open_beneath(in, name, O_RDONLY | O_DIRECTORY, 0);
+
+	if (r >= 0 || (r != -ENOENT && r != -ELOOP && r != -ENOTDIR))
+		return r;
+	r = r == -ENOENT ? 0 : set_aside(g, in, name, path, "is no folder");
+	if (r == 0)
+		r = dir_make_at(in, name, 0700);
+	return r < 0 ? r : file_open_beneath(in, name, O_RDONLY | O_DIRECTORY, 0);
+}
+
 /* The folder of a path, made where it is missing; @ret_name: in it. */
 static int folder_open(struct guest *g, int state, const char *path, const char **ret_name)
 {
-	const char *slash = strchr(path, '/');
-	AUTO_FREE(char, dir);
-	int r;
+	AUTO_FREE(char, part);
+	int fd = file_open_beneath(state, ".", O_RDONLY | O_DIRECTORY, 0);
+	size_t done = 0;
+	char *slash;
 
-	*ret_name = slash ? slash + 1 : path;
-	dir = slash ? xstrndup(path, (size_t)(slash - path)) : xstrdup(".");
-	r = file_open_beneath(state, dir, O_RDONLY | O_DIRECTORY, 0);
-	if (r == -ELOOP || r == -ENOTDIR)
-		r = set_aside(g, state, dir, dir, "is no folder");
-	else if (r != -ENOENT)
-		return r;
-	else
-		r = 0;
-	if (r == 0)
-		r = dir_make_at(state, dir, 0700);
-	return r < 0 ? r : file_open_beneath(state, dir, O_RDONLY | O_DIRECTORY, 0);
+	part = xstrdup(path);
+	for (; fd >= 0 && (slash = strchr(part + done, '/')); done = (size_t)(slash + 1 - part)) {
+		AUTO_FD(in);
+
+		*slash = '\0';
+		in = fd;
+		fd = folder_in(g, in, part + done, part);
+		*slash = '/';
+	}
+	*ret_name = path + done;
+	return fd;
 }
 
 /* Why the file of that name is none that is read; NULL: it was read into @ret, or there is none, or *@ret_r. */
@@ -81,16 +95,35 @@ static const char *read_file(int dir, const char *name, char **ret, size_t *ret_
 	}
 }
 
-/* Where nothing else has the name; without a target ours is only taken away. */
-static int make_link(int dir, const char *name, const char *target)
+/* A link of ours, from this session or an earlier one. */
+static bool is_ours(int dir, const char *name)
 {
 	char there[sizeof(GC_HOST_AT "/")] = "";
 	ssize_t n = readlinkat(dir, name, there, sizeof(there) - 1);
 
-	/* One of ours, from an earlier session. */
-	if (n == (ssize_t)sizeof(there) - 1 && strcmp(there, GC_HOST_AT "/") == 0)
+	return n == (ssize_t)sizeof(there) - 1 && strcmp(there, GC_HOST_AT "/") == 0;
+}
+
+/* Where nothing else has the name. */
+static int make_link(int dir, const char *name, const char *target)
+{
+	if (is_ours(dir, name))
 		(void)unlinkat(dir, name, 0);
-	return target && symlinkat(target, dir, name) < 0 && errno != EEXIST ? -errno : 0;
+	return symlinkat(target, dir, name) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* Takes our links away that lead nowhere now. */
+static void sweep(int in, const char *name)
+{
+	int fd = file_open_beneath(in, name, O_RDONLY | O_DIRECTORY, 0);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (is_ours(fd, e->d_name) && faccessat(fd, e->d_name, F_OK, 0) < 0)
+			(void)unlinkat(fd, e->d_name, 0);
+	if (d)
+		(void)closedir(d);
 }
 
 static int write_file(int dir, const char *name, const struct buf *text, mode_t mode)
@@ -154,6 +187,10 @@ static int apply_one(struct guest *g, int state, const struct config_state *s)
 		return dir;
 	if (s->form == GC_FORM_NONE)
 		return remove_file(g, dir, name, s->path);
+	if (s->form == GC_FORM_SWEEP) {
+		sweep(dir, name);
+		return 0;
+	}
 	return s->form == GC_FORM_LINK ? make_link(dir, name, s->target) : merge_file(g, dir, name, s);
 }
 

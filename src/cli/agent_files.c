@@ -31,11 +31,15 @@ static bool chrome_wanted(void)
 	return !v || str_switch(v) == 0;
 }
 
-static void claude(struct state_rules *w, const char *project, const struct agent_logins *logins)
+static void claude(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
 {
+	const struct strv *members = &p->settings.members;
+	const char *project = p->layout.project_guest;
 	AUTO_FREE(char, tail);
 
 	state_begin(w, "claude/settings.json", 0644, GC_FORM_JSON);
+	for (size_t i = 0; i + 1 < members->n; i += 2)
+		unless_there(w, STATE_KEYS(members->v[i]), members->v[i + 1]);
 	set(w, STATE_KEYS("hasCompletedOnboarding"), "true");
 	set(w, STATE_KEYS("skipDangerousModePermissionPrompt"), "true");
 	unless_there(w, STATE_KEYS("theme"), "\"dark\"");
@@ -92,8 +96,13 @@ static void copilot(struct state_rules *w, const struct agent_logins *logins)
 	state_end(w);
 }
 
-static void block(struct state_rules *w, const char *path, const char *text)
+/* The user's own text, then ours. */
+static void block(struct state_rules *w, const char *path, const char *own, const char *text)
 {
+	AUTO_FREE(char, all);
+
+	if (own)
+		text = all = xasprintf("%s%s\n%s", own, *own && own[strlen(own) - 1] != '\n' ? "\n" : "", text);
 	state_begin(w, path, 0644, GC_FORM_BLOCK);
 	state_content(w, text);
 	state_end(w);
@@ -152,8 +161,11 @@ static int put_file(struct buf *out, const char *path, const char *content)
 	return 0;
 }
 
-static void text_file(struct state_rules *w, const char *path, const char *text)
+/* @alone: a file that is not wanted goes; another session may need it. */
+static void text_file(struct state_rules *w, const char *path, const char *text, bool alone)
 {
+	if (!text && !alone)
+		return;
 	state_begin(w, path, 0600, text ? GC_FORM_TEXT : GC_FORM_NONE);
 	if (text)
 		state_content(w, text);
@@ -168,10 +180,27 @@ static void git(struct state_rules *w, const struct plan *p, const struct agent_
 
 	config = gitid_config(&p->gitid, strcmp(p->args->git_config, "ro") == 0, logins->github);
 	hosts = logins->github ? gitid_hosts(login, logins->github) : NULL;
-	text_file(w, "gitconfig", config);
-	text_file(w, "gh-config/hosts.yml", hosts);
+	text_file(w, "gitconfig", config, p->alone);
+	text_file(w, "gh-config/hosts.yml", hosts, p->alone);
 	/* Without its version gh moves the old layout to the new one, for which it asks GitHub who the user is. */
-	text_file(w, "gh-config/config.yml", hosts ? "version: \"1\"\n" : NULL);
+	text_file(w, "gh-config/config.yml", hosts ? "version: \"1\"\n" : NULL, p->alone);
+}
+
+/* Links to the copies of the user's own settings. Old ones go when no other guest could follow them. */
+static void settings(struct state_rules *w, const struct plan *p)
+{
+	for (size_t i = 0; p->alone && host_settings_folders[i]; i++) {
+		state_begin(w, host_settings_folders[i], 0, GC_FORM_SWEEP);
+		state_end(w);
+	}
+	for (size_t i = 0; i < p->settings.links.n; i++) {
+		AUTO_FREE(char, target);
+
+		target = xasprintf(GC_HOST_AT "/%s", p->settings.links.v[i]);
+		state_begin(w, p->settings.links.v[i], 0, GC_FORM_LINK);
+		state_target(w, target);
+		state_end(w);
+	}
 }
 
 static int databases(struct buf *out)
@@ -202,15 +231,16 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	AUTO_FREE(char, text);
 
 	text = agent_instructions(p);
-	claude(&w, project, logins);
+	claude(&w, p, logins);
 	codex(&w, project);
 	opencode(&w, logins);
 	if (strcmp(verb, "copilot") == 0 || strcmp(verb, "shell") == 0)
 		copilot(&w, logins);
 	git(&w, p, logins);
-	block(&w, "codex/AGENTS.md", text);
-	block(&w, "opencode-config/AGENTS.md", text);
-	block(&w, "copilot/copilot-instructions.md", text);
+	block(&w, "codex/AGENTS.md", p->settings.codex, text);
+	block(&w, "opencode-config/AGENTS.md", p->settings.opencode, text);
+	block(&w, "copilot/copilot-instructions.md", p->settings.copilot, text);
+	settings(&w, p);
 	if (w.failed || databases(out) < 0 || put_file(out, "/etc/codex/config.toml", codex_defaults) < 0)
 		return -ENOBUFS;
 	return put_file(out, "/etc/claude-code/CLAUDE.md", text);

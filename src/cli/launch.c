@@ -27,6 +27,7 @@
 #include "cli/table.h"
 #include "cli/walls.h"
 #include "image/qcow2.h"
+#include "proto/guestcfg.h"
 #include "image/update.h"
 #include "session/aside.h"
 #include "session/lock.h"
@@ -410,15 +411,36 @@ static void image_beside(struct launch *l)
 	store_close(&store);
 }
 
+/* The user's own settings of the agents. */
+static void take_settings(struct launch *l)
+{
+	struct plan *p = &l->plan;
+	struct host_settings *h = &p->settings;
+
+	host_settings_take(p->home, l->session.dir_fd, l->session.dir_path, h, &p->notes);
+	if (!h->dir)
+		return;
+	/* Without namespaces each share is a device of QEMU's; they are copies, so it does not matter who may write them. */
+	if (!p->namespaces && p->layout.n_shares >= VMM_QEMU_SHARES_MAX) {
+		strv_add(&p->notes, "your own settings of the agents: no room for one more share without namespaces; the guest does not get them");
+		h->links.n = 0;
+		return;
+	}
+	layout_add_settings(&p->layout, h->dir, GC_HOST_AT, p->namespaces);
+}
+
 static void launch_greet(struct launch *l)
 {
 	AUTO_FREE(char, config);
 	AUTO_FREE(char, emulated);
 	struct strv others = { 0 };
 
+	if (!l->args->no_host_settings)
+		take_settings(l);
 	if (!l->quiet)
 		table_banner(&l->plan, &l->session);
 	(void)session_others_note(&l->session, &others);
+	l->plan.alone = others.n == 0;
 	for (size_t i = 0; i < others.n; i++)
 		say(l, "%s", others.v[i]);
 	strv_done(&others);

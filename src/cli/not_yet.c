@@ -16,7 +16,6 @@ static const struct {
 	{ "trust-host-ca", "this version leaves certificates to the image; leave the option out" },
 }, held[] = {
 	{ "no-git", "always so in this version" },
-	{ "no-host-settings", "always so in this version" },
 }, commands[] = {
 	{ "clipboard", "not in this version; exchange files through the project folder" },
 };

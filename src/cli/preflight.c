@@ -453,6 +453,7 @@ void plan_done(struct plan *p)
 		free(*strings[i]);
 	netplan_done(&p->net);
 	gitid_done(&p->gitid);
+	host_settings_done(&p->settings);
 	project_close(&p->project);
 	layout_done(&p->layout);
 	image_done(&p->image);

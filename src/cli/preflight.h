@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cli/gitid.h"
+#include "cli/host_settings.h"
 #include "cli/launch_args.h"
 #include "cli/network.h"
 #include "image/store.h"
@@ -29,6 +30,8 @@ struct plan {
 	char *kernel; /* libkrunfw's as a file; made by the launch, NULL when that failed */
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
 	struct gitid gitid;
+	struct host_settings settings; /* of the user's own; taken by the launch */
+	bool alone;		       /* no other session of the project lives; found by the launch */
 	struct network_plan net;
 	uint8_t mac[6]; /* the guest's */
 	struct strv warnings, notes; /* texts to print when the launch goes on */

@@ -22,7 +22,7 @@ struct state_rules {
 
 #define STATE_KEYS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
-/* @path: "NAME" or "FOLDER/NAME". */
+/* @path: relative to the project's state. */
 void state_begin(struct state_rules *w, const char *path, unsigned mode, enum guestcfg_form form);
 /* @value: JSON text or lines of TOML; NULL: none. Kinds and what they need are drawn at enum guestcfg_rule. */
 void state_rule(struct state_rules *w, enum guestcfg_rule kind, const char *const *keys, const char *value);

@@ -34,7 +34,7 @@ enum guestcfg_key {
 	GC_PROBE_PORT, /* u64 */
 	GC_PROBE_SAY,  /* bytes to send; may be absent with TCP */
 	GC_PROBE_MS,   /* u64: what has not come by then is ETIMEDOUT */
-	GC_STATE,      /* records GC_PATH (below GC_STATE_AT, relative, one folder deep at most), GC_MODE, GC_FORM, and what the form
+	GC_STATE,      /* records GC_PATH (below GC_STATE_AT, relative), GC_MODE, GC_FORM, and what the form
 			* needs: a file of the project's state, which this and other guests have written and which is not believed */
 	GC_DB,	       /* records GC_PATH, GC_SUB and perhaps GC_LINK: guest/dbs.h */
 	GC_FORM,       /* u64 enum guestcfg_form */
@@ -54,7 +54,8 @@ enum guestcfg_form {
 	GC_FORM_TEXT,  /* GC_CONTENT, replaced whole */
 	GC_FORM_BLOCK, /* GC_CONTENT between two marker lines; what stands around them stays */
 	GC_FORM_NONE,  /* removed */
-	GC_FORM_LINK,  /* GC_TARGET below GC_HOST_AT: a link, where nothing else has that name; without it such a link goes */
+	GC_FORM_LINK,  /* GC_TARGET below GC_HOST_AT: a link, where nothing else has that name */
+	GC_FORM_SWEEP, /* PATH is a folder: links of GC_FORM_LINK in it that lead nowhere go */
 	GC_FORMS
 };
 

@@ -270,7 +270,8 @@ TEST(the_guest_takes_only_rules_that_are_whole)
 		{ "a", "k", "1", GC_FORM_JSON, GC_RULE_TAIL },	      { "a", "k", "1", GC_FORM_TEXT, GC_RULE_SET },
 		{ "a", "k", "x=1", GC_FORM_TOML, GC_RULE_TABLE },     { "a", "k", "1", GC_FORM_TOML, GC_RULE_SET },
 		{ "/a", "k", "1", GC_FORM_JSON, GC_RULE_SET },	      { "../a", "k", "1", GC_FORM_JSON, GC_RULE_SET },
-		{ "a/..", "k", "1", GC_FORM_JSON, GC_RULE_SET },      { "a/b/c", "k", "1", GC_FORM_JSON, GC_RULE_SET },
+		{ "a/..", "k", "1", GC_FORM_JSON, GC_RULE_SET },      { "a/./c", "k", "1", GC_FORM_JSON, GC_RULE_SET },
+		{ "a//c", "k", "1", GC_FORM_JSON, GC_RULE_SET },
 		{ "a/", "k", "1", GC_FORM_JSON, GC_RULE_SET },	      { "a", NULL, "1", GC_FORM_JSON, GC_RULE_SET },
 		{ "a", "\xff", "1", GC_FORM_JSON, GC_RULE_SET },
 	};

@@ -234,6 +234,44 @@ class Databases(Agents):
         self.assertEqual(os.readlink(self.state / "copilot/session-store.db"), "/var/lib/agent-vm/db/copilot/session-store.db")
 
 
+class HostSettings(Agents):
+    """The user's own skills, commands and settings, from an allow-list; never a login."""
+
+    def setUp(self):
+        super().setUp()
+        self.home = self.top / "home"
+        for path, text in [(".claude/CLAUDE.md", "my rules\n"), (".claude/skills/mine/SKILL.md", "skill\n"),
+                           (".claude/skills/mine/.credentials.json", "CANARY"), (".claude/.credentials.json", "CANARY"),
+                           (".claude/settings.json", '{"model": "opus", "theme": "light", "env": {"T": "CANARY"}}'),
+                           (".codex/auth.json", "CANARY"), (".codex/AGENTS.md", "my codex rules\n"), (".codex/prompts/p.md", "p\n"),
+                           (".config/opencode/command/c.md", "c\n"), (".config/gh/hosts.yml", "CANARY"),
+                           (".gitconfig", '[user]\n name = Ann Ex\n email = a@b.c\n[alias]\n st = status\n')]:
+            at = self.home / path
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.write_text(text)
+        self.env = {"HOME": self.home, "CLAUDE_CONFIG_DIR": "", "CODEX_HOME": "", "XDG_CONFIG_HOME": ""}
+
+    def test_carried_read_only_and_left_out_on_demand(self):
+        self.seed("claude/skills/project/SKILL.md", "of the project\n")
+        out = self.sh("cat ~/.claude/CLAUDE.md ~/.claude/skills/*/SKILL.md $CODEX_HOME/prompts/p.md ~/.config/opencode/command/c.md; "
+                      "head -n 2 $CODEX_HOME/AGENTS.md | tail -n 1; grep -c 'virtual machine' $CODEX_HOME/AGENTS.md;"
+                      "for f in CLAUDE.md skills/mine/SKILL.md skills/mine/new; do (echo x > ~/.claude/$f) 2>/dev/null && echo WRITTEN; done;"
+                      "mount -o remount,rw /run/agent-vm/host; echo x > ~/.claude/CLAUDE.md && echo WRITTEN;"
+                      "grep -rl CANARY /run /root/ /agent-vm-state /etc 2>/dev/null; env | grep CANARY;"
+                      "git config user.name; git config alias.st", env=self.env)
+        self.assertEqual(out, "my rules\nskill\nof the project\np\nc\nmy codex rules\n1\nAnn Ex\nstatus\n")
+        self.assertEqual((self.home / ".claude/CLAUDE.md").read_text(), "my rules\n")
+        settings = self.json("claude/settings.json")
+        self.assertEqual((settings["model"], settings["theme"], settings["effortLevel"]), ("opus", "light", "xhigh"))
+        self.assertNotIn("env", settings)
+        p = self.vm("shell", "--no-host-settings", "--", "-c", "ls -A ~/.claude ~/.claude/skills /run/agent-vm; head -n 2 $CODEX_HOME/AGENTS.md",
+                    env=self.env, check=0)
+        self.assertNotIn(b"CLAUDE.md", p.stdout)
+        self.assertNotIn(b"mine", p.stdout)
+        self.assertIn(b"project", p.stdout)
+        self.assertNotIn(b"my codex rules", p.stdout)
+
+
 class Two(Agents):
     def test_two_sessions_at_once(self):
         self.hook("export PATH=$PWD/bin:$PATH; [ ! -e slow ] || { touch in-hook; while [ -e slow ]; do sleep 0.1; done; }")
