@@ -14,10 +14,6 @@ static const struct {
 	{ "github", LOGINS },
 	{ "api", LOGINS },
 	{ "trust-host-ca", "this version leaves certificates to the image; leave the option out" },
-}, held[] = {
-	{ "no-git", "always so in this version" },
-}, commands[] = {
-	{ "clipboard", "not in this version; exchange files through the project folder" },
 };
 
 const char *not_yet_option(const char *name)
@@ -28,18 +24,3 @@ const char *not_yet_option(const char *name)
 	return NULL;
 }
 
-const char *not_yet_held(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(held); i++)
-		if (strcmp(held[i].name, name) == 0)
-			return held[i].why;
-	return NULL;
-}
-
-const char *not_yet_command(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (strcmp(commands[i].name, name) == 0)
-			return commands[i].why;
-	return NULL;
-}

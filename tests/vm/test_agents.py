@@ -272,6 +272,79 @@ class HostSettings(Agents):
         self.assertNotIn(b"my codex rules", p.stdout)
 
 
+class Clipboard(Agents):
+    def clip(self, *words, **kw):
+        return self.vm("clipboard", *words, timeout=30 * SLOW, **kw)
+
+    def test_without_a_session(self):
+        self.assertEqual(self.clip("get", check=0).stdout, b"")
+        self.clip("put", "-- x", check=2)
+        self.clip("put", "--", "-- x", check=0)
+        at = self.state / "clipboard.txt"
+        self.assertEqual((self.clip("get", check=0).stdout, at.stat().st_mode & 0o777), (b"-- x", 0o600))
+        self.clip("put", input=b"a\0b\xff\n", check=0)
+        self.assertEqual(self.clip("get", check=0).stdout, b"a\0b\xff\n")
+        for words in ([], ["got"], ["get", "x"], ["put", "a", "b"]):
+            self.clip(*words, check=2)
+        p = self.clip("put", input=b"x" * ((16 << 20) + 1), check=1)
+        self.assertIn(b"longer than 16 MiB", p.stderr)
+        self.assertEqual(self.clip("get", check=0).stdout, b"a\0b\xff\n")
+
+    def test_what_the_guest_puts_in_its_place(self):
+        secret = self.top / "secret"
+        secret.write_text("CANARY")
+        at = self.seed("clipboard.txt", "")
+        self.state.chmod(0o700)
+        for make, why in [(lambda: at.symlink_to(secret), b"is a link"), (lambda: os.mkfifo(at), b"no regular file"), (at.mkdir, b"no regular file"),
+                          (lambda: at.write_bytes(b"") or os.truncate(at, 1 << 30), b"1073741824 bytes, more than 16 MiB")]:
+            os.rmdir(at) if at.is_dir() and not at.is_symlink() else at.unlink()
+            make()
+            p = self.clip("get", check=1)
+            self.assertIn(why, p.stderr)
+            self.assertEqual(p.stdout, b"")
+        at.unlink()
+        at.symlink_to(secret)
+        (self.state / ".clipboard.txt.new").mkdir()
+        self.clip("put", "new", check=0)
+        self.assertEqual((secret.read_text(), at.read_text(), at.is_symlink()), ("CANARY", "new", False))
+
+    def test_the_desktop(self):
+        tools = self.top / "tools"
+        tools.mkdir()
+        for name, body in [("wl-copy", "exit 1"), ("xclip", f"case $1 in -o) printf from-desktop;; *) cat > {tools}/got;; esac"),
+                           ("xsel", "sleep 60")]:
+            (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+            (tools / name).chmod(0o755)
+        env = {"PATH": f"{self.project}/bin:{tools}:/usr/bin:/bin", "WAYLAND_DISPLAY": "w", "DISPLAY": ":9"}
+        (self.project / "bin/wl-copy").write_text(f"#!/bin/sh\ntouch {self.top}/HOLE\n")
+        (self.project / "bin/wl-copy").chmod(0o755)
+        self.clip("put", "text", check=0)
+        self.assertEqual(self.clip("get", "-s", env=env, check=0).stdout, b"text")
+        self.assertEqual((tools / "got").read_text(), "text")
+        self.assertFalse((self.top / "HOLE").exists())
+        self.clip("put", "--sys", env=env, check=0)
+        self.assertEqual(self.clip("get").stdout, b"from-desktop")
+        bare = {"PATH": "/usr/bin:/bin", "WAYLAND_DISPLAY": "", "DISPLAY": ""}
+        p = self.clip("get", "-s", env=bare, check=0)
+        self.assertIn(b"warning: clipboard: no program", p.stderr)
+        self.assertEqual(self.clip("put", "-s", env=bare, check=1).stdout, b"")
+
+    def test_with_the_guest_and_on_a_terminal(self):
+        self.clip("put", "to the guest", check=0)
+        self.assertEqual(self.sh(r"cat /agent-vm-state/clipboard.txt; printf '\033]52;c;AAAA\a\tx\n' > /agent-vm-state/clipboard.txt"),
+                         "to the guest")
+        self.assertEqual(self.clip("get", check=0).stdout, b"\x1b]52;c;AAAA\x07\tx\n")
+        t = Terminal("clipboard", "get", cwd=self.project)
+        self.addCleanup(t.close)
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(t.out, b"\\x1b]52;c;AAAA\\x07\tx\r\n")
+        self.clip("put", "hi", check=0)
+        t = Terminal("clipboard", "get", "--osc52", cwd=self.project)
+        self.addCleanup(t.close)
+        self.assertEqual(t.wait(), 0)
+        self.assertEqual(t.out, b"\x1b]52;c;aGk=\x07")
+
+
 class Two(Agents):
     def test_two_sessions_at_once(self):
         self.hook("export PATH=$PWD/bin:$PATH; [ ! -e slow ] || { touch in-hook; while [ -e slow ]; do sleep 0.1; done; }")
