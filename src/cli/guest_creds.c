@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/macros.h"
+#include "cli/state_rules.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
 #include "vault/guestfile.h"
@@ -66,62 +67,107 @@ static int put_ca(const struct network *n, const struct upstream *u, struct buf 
 	return 0;
 }
 
-static int put_file(struct buf *out, const char *state, const char *name, const struct buf *content)
-{
-	ssize_t at = rec_begin(out, GC_FILE);
-	AUTO_FREE(char, path);
-
-	TRY(at);
-	path = xasprintf("%s/%s", state, name);
-	TRY(rec_put_str(out, GC_PATH, path));
-	TRY(rec_put_u64(out, GC_MODE, 0600));
-	TRY(rec_put(out, GC_CONTENT, buf_span(content).p, content->n));
-	rec_end(out, (size_t)at);
-	return 0;
-}
-
-enum guest_file { FILE_CLAUDE, FILE_CODEX, FILE_OPENCODE, FILES };
-
-static const char *const names[FILES] = {
-	[FILE_CLAUDE] = "claude/.credentials.json", [FILE_CODEX] = "codex/auth.json", [FILE_OPENCODE] = "opencode/auth.json",
+/* A login file: its rules are begun when there is the first. */
+struct file {
+	struct state_rules w;
+	const char *path;
+	bool begun;
 };
 
-/* 0; -ENOENT: there is none; -ENOBUFS. */
-static int content(const struct creds *c, enum guest_file file, int64_t now_s, struct buf *out)
+/* @r: of making @value; -ENOENT: the host has no such login. */
+static void login(struct file *f, int r, const char *const *keys, const struct buf *value, bool alone)
 {
-	const struct creds_source *claude = creds_source(c, SOURCE_ANTHROPIC), *codex = creds_source(c, SOURCE_OPENAI),
-				  *opencode = creds_source(c, SOURCE_OPENCODE);
+	AUTO_FREE(char, text);
 
-	switch (file) {
-	case FILE_CLAUDE:
-		return claude ? guestfile_claude(&claude->info, &c->set, out) : -ENOENT;
-	case FILE_CODEX:
-		if (codex)
-			return guestfile_codex(&codex->info, &c->set, now_s, out);
-		/* Its program does not look at the variable. */
-		return guestfile_codex_key(PH_OPENAI_KEY, &c->set, out);
-	default:
-		break;
-	}
-	if ((!codex || codex->info.mode != LOGIN_CHATGPT) && !opencode)
-		return -ENOENT;
-	return guestfile_opencode(codex ? &codex->info : NULL, opencode ? c->launch.lent : 0, &c->set, now_s, out);
+	if (r < 0 && r != -ENOENT)
+		f->w.failed = true;
+	if (f->w.failed || (r < 0 && !alone))
+		return;
+	if (!f->begun)
+		state_begin(&f->w, f->path, 0600, GC_FORM_JSON);
+	f->begun = true;
+	text = r == 0 ? xstrndup((const char *)buf_span(value).p, value->n) : NULL;
+	state_rule(&f->w, GC_RULE_LOGIN, keys, text);
 }
 
-int guest_creds_put(const struct creds *c, const struct network *n, const struct upstream *u, const char *state, struct buf *out)
+static int file_end(struct file *f)
+{
+	if (f->begun)
+		state_end(&f->w);
+	return f->w.failed ? -ENOBUFS : 0;
+}
+
+static int put_claude(const struct creds *c, bool alone, struct buf *out)
+{
+	struct file f = { .w = { .out = out }, .path = "claude/.credentials.json" };
+	const struct creds_source *s = creds_source(c, SOURCE_ANTHROPIC);
+	struct buf b;
+
+	buf_init(&b, GUESTFILE_MAX);
+	login(&f, s ? guestfile_claude(&s->info, &c->set, &b) : -ENOENT, STATE_KEYS("claudeAiOauth"), &b, alone);
+	buf_done(&b);
+	return file_end(&f);
+}
+
+static int put_codex(const struct creds *c, bool alone, struct buf *out)
+{
+	struct file f = { .w = { .out = out }, .path = "codex/auth.json" };
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI);
+	struct buf b;
+	int r;
+
+	buf_init(&b, GUESTFILE_MAX);
+	/* Its program does not look at the variable. */
+	r = s ? guestfile_codex(&s->info, &c->set, time(NULL), &b) : guestfile_codex_key(PH_OPENAI_KEY, &c->set, &b);
+	login(&f, r, STATE_KEYS("auth_mode", "OPENAI_API_KEY", "tokens", "last_refresh"), &b, alone);
+	buf_done(&b);
+	return file_end(&f);
+}
+
+/* Each id is a login of its own. */
+static int put_opencode(const struct creds *c, bool alone, struct buf *out)
+{
+	struct file f = { .w = { .out = out }, .path = "opencode/auth.json" };
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI), *keys = creds_source(c, SOURCE_OPENCODE);
+	struct buf b;
+
+	buf_init(&b, GUESTFILE_MAX);
+	login(&f, s && s->info.mode == LOGIN_CHATGPT ? guestfile_opencode(&s->info, 0, &c->set, time(NULL), &b) : -ENOENT,
+	      STATE_KEYS("openai"), &b, alone);
+	buf_done(&b);
+	for (int k = 0; k < PH_KINDS; k++) {
+		const char *id = hostfile_opencode_id((enum ph_kind)k);
+
+		if (!id)
+			continue;
+		buf_init(&b, GUESTFILE_MAX);
+		login(&f, keys && c->launch.lent & PH_BIT(k) ? guestfile_opencode(NULL, PH_BIT(k), &c->set, time(NULL), &b) : -ENOENT,
+		      STATE_KEYS(id), &b, alone);
+		buf_done(&b);
+	}
+	return file_end(&f);
+}
+
+int guest_creds_put(const struct creds *c, const struct network *n, const struct upstream *u, bool alone, struct buf *out)
 {
 	TRY(put_ca(n, u, out));
-	for (int i = 0; i < FILES; i++) {
-		struct buf b;
-		int r;
+	TRY(put_claude(c, alone, out));
+	TRY(put_codex(c, alone, out));
+	return put_opencode(c, alone, out);
+}
 
-		buf_init(&b, GUESTFILE_MAX);
-		r = content(c, (enum guest_file)i, time(NULL), &b);
-		if (r == 0)
-			r = put_file(out, state, names[i], &b);
-		buf_done(&b);
-		if (r < 0 && r != -ENOENT)
-			return -ENOBUFS;
-	}
-	return 0;
+static const char *value_of(const struct creds *c, enum ph_kind kind)
+{
+	return c->set.v[kind][0] ? c->set.v[kind] : NULL;
+}
+
+struct agent_logins guest_creds_logins(const struct creds *c)
+{
+	const char *key = value_of(c, PH_ANTHROPIC_KEY);
+
+	return (struct agent_logins){
+		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
+		.copilot = value_of(c, PH_COPILOT),
+		.opencode_keys_only = creds_source(c, SOURCE_OPENCODE) && !creds_source(c, SOURCE_OPENAI) && !value_of(c, PH_OPENAI_KEY),
+	};
 }

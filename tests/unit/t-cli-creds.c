@@ -144,11 +144,11 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 
 	creds_draw(&t.c, seed);
 	buf_init(&out, 1 << 16);
-	CHECK_INT(guest_creds_put(&t.c, &net, &up, "/state", &out), ==, 0);
+	CHECK_INT(guest_creds_put(&t.c, &net, &up, false, &out), ==, 0);
 	CHECK(!memmem(buf_span(&out).p, out.n, "CANARY", 6));
-	CHECK(memmem(buf_span(&out).p, out.n, "/state/claude/.credentials.json", 31));
-	CHECK(memmem(buf_span(&out).p, out.n, "/state/codex/auth.json", 22));
-	CHECK(memmem(buf_span(&out).p, out.n, "/state/opencode/auth.json", 25));
+	CHECK(memmem(buf_span(&out).p, out.n, "claude/.credentials.json", 24));
+	CHECK(memmem(buf_span(&out).p, out.n, "codex/auth.json", 15));
+	CHECK(memmem(buf_span(&out).p, out.n, "opencode/auth.json", 18));
 	CHECK(memmem(buf_span(&out).p, out.n, "avm-claude-a-", 13) && memmem(buf_span(&out).p, out.n, "avm-kimi-", 9));
 	buf_done(&out);
 	end();

@@ -143,7 +143,7 @@ class Images(Case):
         self.assertIn("==> claude    2.1.330 stand-in\n", text)
         for name in ("codex", "opencode", "copilot"):
             self.assertIn(f"==> {name:9} not in this image\n", text)
-        self.assertEqual(lines[-1], "==> ready: agent-vm shell in a project's folder; its agents cannot be started by their own verbs in this version")
+        self.assertEqual(lines[-1], "==> ready: agent-vm claude in a project's folder, or codex, opencode, copilot, shell")
         self.assertEqual(json.loads(self.vm("ps", "--json", check=0).stdout), [])
 
     def test_an_image_of_the_older_program_runs_unchanged(self):
