@@ -232,9 +232,8 @@ const struct cmd cmd_why = {
 	.about = "Prints the decision, the rule that makes it, and the option of a launch that would change it, for this folder and the "
 		 "logins of this host as they are now. METHOD is GET when it is not said. Nothing is started and nothing is sent; a "
 		 "name is looked up.",
-	.examples = "agent-vm why https://api.anthropic.com/v1/files POST\ta request with a login\n"
-		    "agent-vm why 192.168.1.10:5432\ta connection\n"
-		    "agent-vm why --verb claude --json https://api.z.ai/api/paas/v4/models\tfor a script\n",
+	.examples = "agent-vm why https://api.openai.com/v1/files\ta request\n"
+		    "agent-vm why 192.168.1.10:5432\ta connection\n",
 	.opts = why_opts,
 	.args_size = sizeof(struct why_args),
 	.words = CMD_WORDS_MIXED,
