@@ -23,16 +23,18 @@ void why_done(struct why *w)
 static int host_parse(const char *s, size_t n, struct why_url *u, struct err *err)
 {
 	AUTO_FREE(char, port);
-	const char *colon = n > 0 && s[0] == '[' ? memchr(s, ']', n) : memrchr(s, ':', n);
+	bool bracket = n > 0 && s[0] == '[';
+	const char *colon = bracket ? memchr(s, ']', n) : memrchr(s, ':', n);
 	size_t len = n;
 	uint64_t v;
 
-	if (n > 0 && s[0] == '[') {
+	if (bracket) {
 		if (!colon || (colon + 1 < s + n && colon[1] != ':'))
 			return err_set(err, -EINVAL, "an IPv6 address that is not closed; " FORM);
 		len = (size_t)(colon - s) - 1;
 		colon = colon + 1 < s + n ? colon + 1 : NULL;
 		s++;
+		n--;
 	} else if (colon) {
 		len = (size_t)(colon - s);
 	}
@@ -47,7 +49,7 @@ static int host_parse(const char *s, size_t n, struct why_url *u, struct err *er
 		u->host[len - 1] = '\0';
 	if (!colon)
 		return 0;
-	port = xstrndup(colon + 1, n - (size_t)(colon + 1 - s) - (s[-1] == '[' ? 1 : 0));
+	port = xstrndup(colon + 1, n - (size_t)(colon + 1 - s));
 	if (str_u64(port, UINT16_MAX, &v) < 0 || v == 0)
 		return err_set(err, -EINVAL, "no port behind the colon; ports are 1 to 65535");
 	u->port = (uint16_t)v;

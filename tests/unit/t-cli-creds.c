@@ -495,5 +495,11 @@ TEST(vault_and_gate_understand_what_they_are_told)
 	CHECK_INT(g->launch.lent, ==, v->launch.lent);
 	buf_done(&b);
 	free(g);
+	for (char **i = v->inspected; *i; i++)
+		free(*i);
+	free(v->inspected);
+	free(v->sources);
+	free(v->connect_to);
+	free(v->trust);
 	end();
 }

@@ -55,6 +55,12 @@ def memory(pid):
     return b"".join(out)
 
 
+# login WHICH: that token of Claude's login file
+HELPERS = r"""
+login() { grep -o "\"$1Token\": *\"[^\"]*\"" ~/.claude/.credentials.json | cut -d'"' -f4; }
+"""
+
+
 class Credentials(Case):
     def setUp(self):
         super().setUp()
@@ -75,15 +81,18 @@ class Credentials(Case):
                                     "mcpOAuth": {"x": "CANARY"}, **more}))
         path.chmod(0o600)
 
+    def exec(self, script, **kw):
+        return super().exec(HELPERS + script, **kw)
+
     def run_(self, script, *options, env=None, check=0):
-        p = self.vm("shell", *options, "--", "-c", script, env={**self.env, **(env or {})}, check=check, timeout=4 * BOOT_S)
+        p = self.vm("shell", *options, "--", "-c", HELPERS + script, env={**self.env, **(env or {})}, check=check, timeout=4 * BOOT_S)
         self.stderr = p.stderr.decode()
         return p.stdout.decode()
 
     def test_curl_gets_the_token_swapped(self):
         self.login()
         out = self.run_(r"""
-            ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json); echo "$ph"
+            ph=$(login access); echo "$ph"
             curl -sS -w '\n%{http_code}\n' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models
             curl -sS -o /dev/null -w '%{http_code}\n' -H "x-api-key: $ph" https://api.anthropic.com/v1/models
             curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/organizations/x
@@ -111,7 +120,7 @@ class Credentials(Case):
         out = self.run_(r"""
             openssl() { timeout 120 /usr/bin/openssl "$@"; }
             host() { timeout 240 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
-            export PH=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+            export PH=$(login access)
             PYTHONHOME=/host host ./python3 -c '
 import os, urllib.request
 r = urllib.request.Request("https://api.anthropic.com/v1/messages", b"{}", {"Authorization": "Bearer " + os.environ["PH"]})
@@ -166,7 +175,7 @@ r.end("{}");'
                 echo "$OPENAI_API_KEY $ANTHROPIC_API_KEY"
                 curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
                 curl -sS -o /dev/null -w '%{http_code}\n' -H "x-api-key: $ANTHROPIC_API_KEY" https://api.anthropic.com/v1/models
-                r=$(sed 's/.*"refreshToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+                r=$(login refresh)
                 curl -sS -H 'Content-Type: application/json' -d '{"grant_type":"refresh_token","refresh_token":"'$r'"}' \
                     https://platform.claude.com/v1/oauth/token; echo
                 curl -sS -o /dev/null -w '%{http_code}\n' -H 'Content-Type: application/json' \
@@ -179,7 +188,7 @@ r.end("{}");'
         self.assertRegex(renewed["access_token"], r"^avm-claude-a-")
         self.assertGreater(renewed["expires_in"], 10 ** 8)
         self.assertEqual(out[4], "400")
-        self.assertEqual(json.loads(out[5]), {"auth_mode": "apikey", "OPENAI_API_KEY": out[0].split()[0]})
+        self.assertEqual(json.loads("".join(out[5:])), {"auth_mode": "apikey", "OPENAI_API_KEY": out[0].split()[0]})
         heads = [h for _, h, _ in self.upstream.seen]
         self.assertEqual(len(heads), 2, heads)
         self.assertIn(f"Bearer {KEY}\r\n", heads[0] + "\r\n")
@@ -196,7 +205,7 @@ r.end("{}");'
         self.login()
         with self.session(env={**self.env, "OPENAI_API_KEY": KEY}) as p:
             out = self.exec(r"""
-                ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+                ph=$(login access)
                 for i in 1 2 3; do
                     curl -sS -i -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models
                     curl -sS -i -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
@@ -235,7 +244,7 @@ r.end("{}");'
 
     def test_a_log_out_and_a_new_token_count_at_once(self):
         self.login()
-        ask = r"""ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+        ask = r"""ph=$(login access)
             curl -sS -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models"""
         with self.session(env=self.env):
             self.assertEqual(self.exec(ask), "200")
