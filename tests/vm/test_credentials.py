@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 import urllib.parse
 
 from upstream import Upstream, certificates
@@ -73,10 +74,11 @@ class Credentials(Case):
                     "AGENT_VM_CONNECT_TO": ",".join(f"{n}:443:127.0.0.1:{self.upstream.port}" for n in NAMES),
                     "AGENT_VM_IMAGE_TAG": os.environ["AGENT_VM_IMAGE_TAG"]}
 
-    def login(self, name=".claude/.credentials.json", **more):
+    def login(self, name=".claude/.credentials.json", left_s=10 ** 9, **more):
         path = self.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"claudeAiOauth": {"accessToken": ACCESS, "refreshToken": REFRESH, "expiresAt": 4000000000000,
+        path.write_text(json.dumps({"claudeAiOauth": {"accessToken": ACCESS, "refreshToken": REFRESH,
+                                                      "expiresAt": int(time.time() + left_s) * 1000,
                                                       "scopes": ["user:inference"], "subscriptionType": "max", "secret": "CANARY"},
                                     "mcpOAuth": {"x": "CANARY"}, **more}))
         path.chmod(0o600)
@@ -127,7 +129,7 @@ r = urllib.request.Request("https://api.anthropic.com/v1/messages", b"{}", {"Aut
 print("python", urllib.request.urlopen(r).status)'
             host ./node -e '
 const r = require("https").request("https://api.anthropic.com/v1/messages",
-  {method: "POST", headers: {authorization: "Bearer " + process.env.PH}}, a => console.log("node", a.statusCode));
+  {method: "POST", headers: {authorization: "Bearer " + process.env.PH}}, a => { console.log("node", a.statusCode); process.exit(); });
 r.end("{}");'
             git -c http.extraHeader="Authorization: Bearer $PH" ls-remote https://api.anthropic.com/v1/models 2>&1 | tail -n 1
             printf 'GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
@@ -265,3 +267,35 @@ r.end("{}");'
             self.assertEqual(self.run_(show), first)
             self.assertEqual(self.exec(show), first)
         self.assertNotEqual(self.run_(show), first)
+
+    def test_the_hosts_own_program_renews(self):
+        """A token that is nearly over: the guest asks, the program runs once, with nothing of ours around it."""
+        self.login(left_s=100)
+        bin_ = self.home / "bin"
+        bin_.mkdir()
+        (bin_ / "claude").write_text(f"""#!/bin/sh
+env | sort > {self.top}/env; pwd > {self.top}/cwd; ls -A >> {self.top}/cwd; echo "$*" >> {self.top}/ran
+sed 's/{ACCESS}/{ACCESS}-new/; s/"expiresAt": *[0-9]*/"expiresAt": 4000000000000/' {self.home}/.claude/.credentials.json > {self.top}/new
+cat {self.top}/new > {self.home}/.claude/.credentials.json
+""")
+        (bin_ / "claude").chmod(0o755)
+        runtime = self.top / "runtime"
+        runtime.mkdir(mode=0o700)
+        out = self.run_(r"""
+            for i in 1 2; do curl -sS -H 'Content-Type: application/json' -d '{"grant_type":"refresh_token","refresh_token":"'$(login refresh)'"}' \
+                https://platform.claude.com/v1/oauth/token; echo; done
+            curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $(login access)" https://api.anthropic.com/v1/models
+        """, env={"PATH": f"{bin_}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": runtime, "GIT_DIR": "/x", "ANTHROPIC_BASE_URL": "http://x",
+                  "LD_PRELOAD_": "x"}).split("\n")
+        for answer in out[:2]:
+            self.assertGreater(json.loads(answer)["expires_in"], 10 ** 8)
+        self.assertEqual(out[2], "200")
+        self.assertEqual((self.top / "ran").read_text(), "auth status\n")
+        env = dict(line.split("=", 1) for line in (self.top / "env").read_text().splitlines())
+        self.assertLessEqual(set(env), {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "PATH", "TERM", "XDG_RUNTIME_DIR", "PWD", "SSL_CERT_FILE",
+                                        "OLDPWD", "SHLVL", "_", "LC_ALL"})
+        cwd = (self.top / "cwd").read_text().split("\n")
+        self.assertTrue(cwd[0].startswith(f"{runtime}/agent-vm/renew-"), cwd)
+        self.assertEqual(cwd[1:], [""])
+        self.assertEqual([n.name for n in (runtime / "agent-vm").iterdir() if n.name.startswith("renew-")], [])
+        self.assertIn(ACCESS + "-new", self.upstream.seen[-1][1])
