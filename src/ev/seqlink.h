@@ -1,6 +1,6 @@
-/* One end of a SOCK_SEQPACKET between two of our processes: messages go out in order and wait when the other side does not
- * read, each perhaps with one descriptor. The kernel counts descriptors under way against the sender's limit of open files, so
- * few are sent unread. */
+/* One end of a SOCK_SEQPACKET between two of our processes: messages go out in order and wait when the other side does
+ * not read, each perhaps with one descriptor. The kernel counts descriptors under way against the sender's limit of
+ * open files, so few are sent unread. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,10 +1,10 @@
-/* Before the verdict: the first bytes of a stream, which TLS or HTTP begins with, name the host. A host that is not ours to judge
- * gets the stream as the guest sent it: vault connects to what was dialled (DIAL), wire stops writing to the pair and says how
- * much it wrote (HOLD), exactly that is passed on, and wire goes on with the socket itself (HANDOVER). A byte lost or doubled
- * here breaks the guest's connection, so everything is counted.
+/* Before the verdict: the first bytes of a stream, which TLS or HTTP begins with, name the host. A host that is not
+ * ours to judge gets the stream as the guest sent it: vault connects to what was dialled (DIAL), wire stops writing to
+ * the pair and says how much it wrote (HOLD), exactly that is passed on, and wire goes on with the socket itself
+ * (HANDOVER). A byte lost or doubled here breaks the guest's connection, so everything is counted.
  *
- * A guest that says nothing waits for the server to speak: after a second the stream steps aside as well. At an address that
- * vault gave out for an inspected name nothing steps aside that has no name of its own: it is reset. */
+ * A guest that says nothing waits for the server to speak: after a second the stream steps aside as well. At an address
+ * that vault gave out for an inspected name nothing steps aside that has no name of its own: it is reset. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -115,10 +115,10 @@ static void judge(struct conn *c, bool over)
 		break;
 	case HELLO_OK:
 		host = prov_host_find(span_str(hello.sni));
-		if (is_bound(c, host) && hello.ech) {
-			log_info("%s: an encrypted ClientHello, so another name may be meant; reset", prov_hosts[host].name);
-			conn_reset(c);
-		} else if (is_bound(c, host)) {
+		/* An encrypted ClientHello within changes nothing: who is answered is who the outer one names, and
+		 * every request must name that host. Browsers send one that means nothing to every host, so it is no
+		 * reason to reset. */
+		if (is_bound(c, host)) {
 			conn_inspect(c, host, true);
 		} else if (hello.sni[0] == '\0') {
 			nameless(c, "TLS without a name");

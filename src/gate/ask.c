@@ -1,7 +1,8 @@
 /* One request of the guest, from the verdict to the end of its answer, whichever version of HTTP it came by.
  *
- *   COLLECT: the body decides (token endpoints, GitHub) -> RENEW (vault says the numbers), FORWARD, or an answer from here
- *   FORWARD: the judged head goes to vault with one end of a stream pair; the body follows as frames, the answer comes back
+ *   COLLECT: the body decides (token endpoints, GitHub) -> RENEW (vault says the numbers), FORWARD, or an answer from
+ * here FORWARD: the judged head goes to vault with one end of a stream pair; the body follows as frames, the answer
+ * comes back
  *
  * At most ASKS at once, each with at most XCH_WINDOW and a little in memory a direction. The protocol above is told by
  * h1_reply() and h2_reply() when the answer is ours after all, and looks for frames with ask_take(). */
@@ -29,9 +30,10 @@ struct ask *ask_at(struct gate *g, uint32_t slot, uint32_t gen)
 
 static void touch(struct ask *a)
 {
-	int64_t in = a->state == ASK_RENEW ? RENEW_NS :
-		     a->relaying	   ? RELAY_NS :
-		     a->body_ended || a->answered || a->out.n > 0 ? ANSWER_NS : BODY_NS;
+	int64_t in = a->state == ASK_RENEW			    ? RENEW_NS
+		     : a->relaying				    ? RELAY_NS
+		     : a->body_ended || a->answered || a->out.n > 0 ? ANSWER_NS
+								    : BODY_NS;
 
 	a->deadline = a->c->g->now + in;
 	gate_due(a->c->g, a->deadline);
@@ -53,7 +55,8 @@ static void note(struct gate *g, struct net_note m, const struct reply *r)
 
 void ask_note(struct conn *c, const struct request *r, const struct reply *reply)
 {
-	struct net_note m = { .host = (uint8_t)c->host, .method = (uint8_t)r->method,
+	struct net_note m = { .host = (uint8_t)c->host,
+			      .method = (uint8_t)r->method,
 			      .kind = r->fault.has_kind ? (uint8_t)r->fault.kind : HTTPMSG_NO_CRED };
 
 	pathtpl_write(r->path, m.path);
@@ -62,7 +65,9 @@ void ask_note(struct conn *c, const struct request *r, const struct reply *reply
 
 static void note_ask(const struct ask *a, const struct reply *reply)
 {
-	struct net_note m = { .host = (uint8_t)a->host, .method = (uint8_t)a->method, .up = a->up,
+	struct net_note m = { .host = (uint8_t)a->host,
+			      .method = (uint8_t)a->method,
+			      .up = a->up,
 			      .ms = (uint32_t)((a->c->g->now - a->begun) / MS),
 			      .kind = a->kind < PH_KINDS ? (uint8_t)a->kind : HTTPMSG_NO_CRED };
 
@@ -93,7 +98,8 @@ void ask_refuse(struct ask *a, const struct refusal *f, bool recorded)
 	answer(a, &r);
 }
 
-static void answer_token(struct ask *a, unsigned status, int (*write)(struct ask *a, const void *arg, struct buf *out), const void *arg)
+static void answer_token(struct ask *a, unsigned status, int (*write)(struct ask *a, const void *arg, struct buf *out),
+			 const void *arg)
 {
 	struct reply r = { .status = (uint16_t)status, .type = "application/json" };
 	struct refusal none = refusal_by_vault(REFUSAL_CREDENTIAL_UNAVAILABLE, PH_KINDS);
@@ -121,9 +127,11 @@ static int write_lack(struct ask *a, const void *arg, struct buf *out)
 static int write_renewed(struct ask *a, const void *arg, struct buf *out)
 {
 	const struct net_renewed *m = arg;
-	struct token_values v = { .expires_in = m->expires_in,
-				  .claims = { .exp = m->exp, .account_id = m->account_id, .plan = m->plan, .fedramp = m->fedramp },
-				  .scope = m->scope };
+	struct token_values v = {
+		.expires_in = m->expires_in,
+		.claims = { .exp = m->exp, .account_id = m->account_id, .plan = m->plan, .fedramp = m->fedramp },
+		.scope = m->scope
+	};
 
 	return token_write_renewed(&a->c->g->judge.set, a->kind, &v, out);
 }
@@ -177,7 +185,8 @@ static void flush(struct ask *a)
 	watch(a);
 }
 
-/* DATA joins the frame before it if nothing of that has gone: many small pieces of a guest must not become many frames. */
+/* DATA joins the frame before it if nothing of that has gone: many small pieces of a guest must not become many frames.
+ */
 static int put_data(struct ask *a, struct span s)
 {
 	struct xch_head h;
@@ -243,7 +252,8 @@ static void decide_token(struct ask *a)
 		m.kind = (uint8_t)a->kind;
 		touch(a);
 		vault_send(g, &m, sizeof(m), -1);
-	} else if (v != TOKEN_TOO_LARGE && prov_foreign(&g->judge.launch, a->host) && !token_has_ours(&g->judge.set, body)) {
+	} else if (v != TOKEN_TOO_LARGE && prov_foreign(&g->judge.launch, a->host) &&
+		   !token_has_ours(&g->judge.set, body)) {
 		if (forward(a, a->req, body) < 0)
 			ask_refuse(a, &busy, false);
 	} else {
@@ -352,7 +362,8 @@ enum xch_got ask_take(struct ask *a, size_t max, struct span *ret)
 
 bool ask_keeps(const struct ask *a, const struct httpmsg_answer *m, const struct http_field *f)
 {
-	static const char *const framing[] = { "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade" };
+	static const char *const framing[] = { "connection", "keep-alive",	  "te",
+					       "trailer",    "transfer-encoding", "upgrade" };
 	uint64_t n;
 
 	if (http_is(f->name, "content-length"))
@@ -424,8 +435,13 @@ static struct ask *ask_new(struct gate *g)
 		return NULL;
 	while (a->used)
 		a++;
-	*a = (struct ask){ .slot = (uint16_t)(a - g->ask), .gen = a->gen + 1, .used = true, .fd = -1, .open_at = NOWHERE,
-			   .kind = PH_KINDS, .begun = g->now };
+	*a = (struct ask){ .slot = (uint16_t)(a - g->ask),
+			   .gen = a->gen + 1,
+			   .used = true,
+			   .fd = -1,
+			   .open_at = NOWHERE,
+			   .kind = PH_KINDS,
+			   .begun = g->now };
 	buf_init(&a->out, 3 * XCH_WINDOW);
 	buf_init(&a->in, XCH_WINDOW);
 	buf_init(&a->body, 0);
@@ -490,8 +506,8 @@ static struct ask *begin(struct conn *c, void *stream, const struct request *r, 
 	if (d->use.n > 0)
 		a->kind = d->use.kind[0];
 	pathtpl_write(r->path, a->path);
-	if (v == JUDGE_FORWARD ? forward(a, r, SPAN(NULL, 0)) == 0 :
-				 collect(a, r, head, v == JUDGE_TOKEN ? TOKEN_BODY_MAX : d->body_max))
+	if (v == JUDGE_FORWARD ? forward(a, r, SPAN(NULL, 0)) == 0
+			       : collect(a, r, head, v == JUDGE_TOKEN ? TOKEN_BODY_MAX : d->body_max))
 		return a;
 	ask_end(a);
 	return NULL;
@@ -525,24 +541,20 @@ struct ask *ask_begin(struct conn *c, void *stream, struct request *r, struct bu
 
 static void timeout(struct ask *a)
 {
-	const struct refusal slow = { .status = 408, .code = REFUSAL_LIMIT, .close = true,
+	const struct refusal slow = { .status = 408,
+				      .code = REFUSAL_LIMIT,
+				      .close = true,
 				      .why = "the request's body stopped for five minutes; send it again" };
-	const struct refusal late = refusal_by_vault(REFUSAL_UPSTREAM, PH_KINDS);
 	enum token_lack lack = TOKEN_LACK_PENDING;
 
-	if (a->state == ASK_RENEW) {
+	if (a->state == ASK_RENEW)
 		answer_token(a, 503, write_lack, &lack);
-	} else if (!a->answered) {
-		ask_refuse(a, a->body_ended ? &late : &slow, false);
-	} else {
-		/* Cut, for whoever reads it. */
-		a->eof = true;
-		a->eaten = a->in.n;
-		if (a->stream)
-			h2_news(a);
-		else
-			conn_kick(a->c);
-	}
+	else if (!a->answered && !a->body_ended)
+		ask_refuse(a, &slow, false);
+	else if (a->stream)
+		h2_cut(a);
+	else
+		h1_cut(a);
 }
 
 void asks_tick(struct gate *g)

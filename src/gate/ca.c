@@ -85,7 +85,8 @@ static ASN1_OCTET_STRING *key_id(const X509 *of)
 	unsigned char md[EVP_MAX_MD_SIZE];
 	unsigned int n = 0;
 
-	if (id && X509_pubkey_digest(of, EVP_sha256(), md, &n) == 1 && n >= KEY_ID && ASN1_STRING_set(id, md, KEY_ID) == 1)
+	if (id && X509_pubkey_digest(of, EVP_sha256(), md, &n) == 1 && n >= KEY_ID &&
+	    ASN1_STRING_set(id, md, KEY_ID) == 1)
 		return id;
 	ASN1_OCTET_STRING_free(id);
 	return NULL;
@@ -124,8 +125,10 @@ static X509 *cert_new(const char *subject, const X509_NAME *issuer, EVP_PKEY *ke
 {
 	X509 *cert = X509_new();
 	X509_NAME *name = X509_NAME_new();
-	bool ok = cert && name && X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert) && set_time(cert, now, days) &&
-		  X509_NAME_add_entry_by_NID(name, NID_commonName, MBSTRING_ASC, (const unsigned char *)subject, -1, -1, 0) == 1 &&
+	bool ok = cert && name && X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert) &&
+		  set_time(cert, now, days) &&
+		  X509_NAME_add_entry_by_NID(name, NID_commonName, MBSTRING_ASC, (const unsigned char *)subject, -1, -1,
+					     0) == 1 &&
 		  X509_set_subject_name(cert, name) == 1 && X509_set_issuer_name(cert, issuer ? issuer : name) == 1 &&
 		  X509_set_pubkey(cert, key) == 1;
 
@@ -182,8 +185,9 @@ X509 *ca_leaf(struct ca *ca, enum prov_host_id host, int64_t now)
 	if (ca->leaf[host].cert && now < ca->leaf[host].renew)
 		return ca->leaf[host].cert;
 	cert = cert_new(name, X509_get_subject_name(ca->root), ca->leaf_key, now, LEAF_DAYS);
-	if (!cert || !add_constraints(cert, false) || !add_usage(cert, 0, 0) /* digitalSignature */ || !add_server(cert) ||
-	    !add_name(cert, name) || !add_key_ids(cert, ca->root) || X509_sign(cert, ca->root_key, EVP_sha256()) == 0) {
+	if (!cert || !add_constraints(cert, false) || !add_usage(cert, 0, 0) /* digitalSignature */ ||
+	    !add_server(cert) || !add_name(cert, name) || !add_key_ids(cert, ca->root) ||
+	    X509_sign(cert, ca->root_key, EVP_sha256()) == 0) {
 		X509_free(cert);
 		return NULL;
 	}

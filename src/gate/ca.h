@@ -1,5 +1,5 @@
-/* The session's certificate authority (credentials page 7.1): a root that the guest is told to trust, and a leaf for each host
- * that gate speaks for. ECDSA P-256. The keys are made here and never leave this process. */
+/* The session's certificate authority (credentials page 7.1): a root that the guest is told to trust, and a leaf for
+ * each host that gate speaks for. ECDSA P-256. The keys are made here and never leave this process. */
 #pragma once
 
 #include <openssl/x509.h>

@@ -83,7 +83,8 @@ int gate_config_parse(struct span in, struct gate_config *ret, struct err *err)
 		r = -EBADMSG;
 	if (r < 0)
 		return err_set(err, r,
-			       "configuration of the gate: record %u is malformed, given twice or missing; all parts of agent-vm "
+			       "configuration of the gate: record %u is malformed, given twice or missing; all parts "
+			       "of agent-vm "
 			       "must be of one build",
 			       key);
 	*ret = c;

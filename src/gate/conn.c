@@ -4,8 +4,9 @@
  *   PEEK -> TLS -> OPEN -> FINISH -> gone         inspected
  *   PEEK -> OPEN (in clear, one answer) -> FINISH
  *
- * Nothing here calls back: whatever changes a stream kicks it, and the turn's end looks at each kicked one once (drive()): reads
- * while its protocol wants bytes, lets it write, flushes, and says to epoll what to wake it for. Objects are freed after that. */
+ * Nothing here calls back: whatever changes a stream kicks it, and the turn's end looks at each kicked one once
+ * (drive()): reads while its protocol wants bytes, lets it write, flushes, and says to epoll what to wake it for.
+ * Objects are freed after that. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,8 +76,16 @@ void conn_new(struct gate *g, const struct net_peek *m, int fd)
 		(void)close(fd);
 		return;
 	}
-	*c = (struct conn){ .slot = slot, .gen = ++g->conn_gen, .g = g, .wire_slot = m->head.slot, .wire_gen = m->head.generation,
-			    .port = m->port, .tied = m->tied, .fd = fd, .dialled = -1, .host = HOSTS };
+	*c = (struct conn){ .slot = slot,
+			    .gen = ++g->conn_gen,
+			    .g = g,
+			    .wire_slot = m->head.slot,
+			    .wire_gen = m->head.generation,
+			    .port = m->port,
+			    .tied = m->tied,
+			    .fd = fd,
+			    .dialled = -1,
+			    .host = HOSTS };
 	buf_init(&c->raw, HELLO_INPUT_MAX > HTTP_HEAD_MAX ? HELLO_INPUT_MAX : HTTP_HEAD_MAX);
 	buf_init(&c->out, OUT_MAX);
 	g->conn[slot] = c;
@@ -198,8 +207,8 @@ static bool flush(struct conn *c)
 	return true;
 }
 
-/* Goodbye, and then whatever comes is dropped until the guest is through, too: a close with bytes unread would reset the flow
- * before the answer is out. */
+/* Goodbye, and then whatever comes is dropped until the guest is through, too: a close with bytes unread would reset
+ * the flow before the answer is out. */
 static void finish(struct conn *c)
 {
 	ssize_t n;
@@ -239,7 +248,6 @@ static void handshake(struct conn *c)
 	if (r == 0)
 		return;
 	c->state = CONN_OPEN;
-	c->more = true;
 	if (!(tls_is_h2(c) ? h2_open(c) : h1_open(c)))
 		conn_reset(c);
 }
@@ -281,7 +289,6 @@ static void open_turn(struct conn *c)
 			return;
 		}
 		n = c->ssl ? tls_read(c, plain, sizeof(plain)) : -EAGAIN;
-		c->more = n > 0;
 		if (n == -EAGAIN)
 			return;
 		if (n < 0) {
@@ -345,13 +352,12 @@ void conn_event(struct gate *g, const struct ev_event *e)
 
 	if (!c)
 		return;
-	/* Both directions of the pair are closed: nobody is left who would hear an answer. In CONN_HOLD it stands for the answer
-	 * that wire does not give then. */
+	/* Both directions of the pair are closed: nobody is left who would hear an answer. In CONN_HOLD it stands for
+	 * the answer that wire does not give then. */
 	if (e->kind == EV_CONN && e->events & (EPOLLHUP | EPOLLERR)) {
 		conn_close(c);
 		return;
 	}
-	c->more = true;
 	conn_kick(c);
 }
 

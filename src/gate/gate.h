@@ -18,7 +18,7 @@
 #define MS INT64_C(1000000)
 
 /* Credentials page 7.6, network page 3.6. */
-#define CONNS 1024	 /* streams, whatever becomes of them */
+#define CONNS 1024 /* streams, whatever becomes of them */
 #define UNDECIDED_MAX 512
 #define INSPECTED_MAX 256 /* one more hears 503 */
 #define CROWD_MAX 64	  /* how many at once hear that; the rest is reset */
@@ -74,8 +74,7 @@ struct conn {
 	enum prov_host_id host;
 	bool inspected; /* counts as such */
 	bool crowd;	/* there are too many: 503 */
-	bool more;	/* TLS may hold bytes that no event will tell of */
-	bool pair_eof; /* of the bytes, and then of what TLS makes of them */
+	bool pair_eof;	/* of the bytes, and then of what TLS makes of them */
 	bool in_eof;
 	bool out_blocked;
 	bool said_bye; /* in CONN_FINISH: close_notify and FIN were sent */
@@ -107,7 +106,7 @@ struct ask {
 	enum prov_method method;
 	bool is_head;
 	bool websocket, relaying;
-	bool answered; /* the answer's head was taken */
+	bool answered;	   /* the answer's head was taken */
 	enum ph_kind kind; /* of the first credential, PH_KINDS: none */
 	char path[NET_NOTE_PATH];
 	int64_t begun, deadline;
@@ -243,9 +242,10 @@ void asks_tick(struct gate *g);
 bool h1_open(struct conn *c);
 void h1_free(struct conn *c);
 void h1_input(struct conn *c, struct span in);
-void h1_run(struct conn *c);		/* what waits, and answers */
+void h1_run(struct conn *c); /* what waits, and answers */
 bool h1_wants_input(const struct conn *c);
 void h1_reply(struct ask *a, struct reply *r); /* the answer is ours after all; @r is done by the caller */
+void h1_cut(struct ask *a);		       /* it breaks off: a reset for the guest, if it had begun */
 void h1_timeout(struct conn *c);
 /* A stream in clear whose head was read as far as it is here. */
 void h1_clear(struct conn *c, struct span raw);
@@ -255,5 +255,6 @@ void h2_input(struct conn *c, struct span in);
 void h2_run(struct conn *c);
 bool h2_wants_input(const struct conn *c);
 void h2_reply(struct ask *a, struct reply *r);
+void h2_cut(struct ask *a);
 void h2_news(struct ask *a); /* frames have come, or room */
 void h2_timeout(struct conn *c);

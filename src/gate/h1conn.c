@@ -1,4 +1,5 @@
-/* HTTP/1.1 with the guest (credentials page 7.3): one request at a time. The parser is http1.c; here is what follows from it.
+/* HTTP/1.1 with the guest (credentials page 7.3): one request at a time. The parser is http1.c; here is what follows
+ * from it.
  *
  *   HEAD -> ask_begin() -> body to the ask, answer from it -> both over: http1_next()
  *                       -> refused: answer, what still comes of the body is dropped, to DISCARD_MAX and FINISH_NS
@@ -133,7 +134,8 @@ void h1_reply(struct ask *a, struct reply *r)
 	struct h1conn *h = c->h1;
 
 	h->ask = NULL;
-	/* Whoever waits for "100 Continue" may send no body now, and whoever sends a long one is not to be heard out. */
+	/* Whoever waits for "100 Continue" may send no body now, and whoever sends a long one is not to be heard out.
+	 */
 	if (!h->body_done && (h->h.req.expects || h->h.req.body_len > DISCARD_MAX))
 		r->close = true;
 	reply(c, r);
@@ -155,15 +157,14 @@ static void refuse(struct conn *c, const struct refusal *f)
 	reply_done(&r);
 }
 
-static void cut(struct conn *c)
+void h1_cut(struct ask *a)
 {
-	struct h1conn *h = c->h1;
 	const struct refusal gone = refusal_by_vault(REFUSAL_UPSTREAM, PH_KINDS);
 
-	if (h->ask->answered)
-		conn_reset(c);
+	if (a->answered)
+		conn_reset(a->c);
 	else
-		ask_refuse(h->ask, &gone, false);
+		ask_refuse(a, &gone, false);
 }
 
 /* ---- requests ---- */
@@ -242,7 +243,7 @@ static void take(struct conn *c, struct span *in)
 			broken_body(c);
 			break;
 		default:
-			if (!h->busy && !http1_is_idle(&h->h) && !h->head_open) {
+			if (!h->busy && !h->refused && !http1_is_idle(&h->h) && !h->head_open) {
 				h->head_open = true;
 				conn_deadline(c, HEAD_NS);
 			}
@@ -412,7 +413,7 @@ static void pump(struct conn *c)
 			answer_end(c);
 			break;
 		default:
-			cut(c);
+			h1_cut(h->ask);
 		}
 	}
 }
@@ -458,7 +459,9 @@ void h1_run(struct conn *c)
 void h1_timeout(struct conn *c)
 {
 	struct h1conn *h = c->h1;
-	const struct refusal slow = { .status = 408, .code = REFUSAL_LIMIT, .close = true,
+	const struct refusal slow = { .status = 408,
+				      .code = REFUSAL_LIMIT,
+				      .close = true,
 				      .why = "the request's head did not come within 30 seconds; send it again" };
 
 	if (!h->head_open || h->busy) {

@@ -1,13 +1,15 @@
-/* HTTP/2 with the guest (credentials page 7.5): nghttp2 reads and writes frames, here is what they mean. A stream is a request;
- * its field list becomes the same struct request that HTTP/1.1 makes, and is judged by the same functions. What RFC 9113 section
- * 8 asks of a request is checked by request_from_h2() and here, not by nghttp2, which would reset where an answer helps.
+/* HTTP/2 with the guest (credentials page 7.5): nghttp2 reads and writes frames, here is what they mean. A stream is a
+ * request; its field list becomes the same struct request that HTTP/1.1 makes, and is judged by the same functions.
+ * What RFC 9113 section 8 asks of a request is checked by request_from_h2() and here, not by nghttp2, which would reset
+ * where an answer helps.
  *
- * Windows are opened by hand: a stream's only as far as vault took its body, so that a service that does not read stops its own
- * guest stream and no other; the connection's at once, for what waits is bounded by the streams'. Answers are fetched when nghttp2
- * wants bytes for a frame, and it is asked for frames while less than OUT_HIGH waits for the guest.
+ * Windows are opened by hand: a stream's only as far as vault took its body, so that a service that does not read stops
+ * its own guest stream and no other; the connection's at once, for what waits is bounded by the streams'. Answers are
+ * fetched when nghttp2 wants bytes for a frame, and it is asked for frames while less than OUT_HIGH waits for the
+ * guest.
  *
- * Cheap events are counted: resets, and frames that carry nothing (settings, pings, priorities, empty data, window updates beyond
- * what our data asks for). Past the limit the connection ends, not the session. */
+ * Cheap events are counted: resets, and frames that carry nothing (settings, pings, priorities, empty data, window
+ * updates beyond what our data asks for). Past the limit the connection ends, not the session. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +41,7 @@ struct h2stream {
 	bool bare;
 	enum http_body body;
 	uint64_t left;
-	bool counted; /* the guest told its body's length */
+	bool counted;	   /* the guest told its body's length */
 	uint64_t expected; /* and so much of it is to come */
 	uint64_t dropped;
 	struct buf own; /* body of an answer of ours, or the trailers of vault's */
@@ -50,7 +52,8 @@ struct h2conn {
 	struct conn *c;
 	struct h2stream *streams;
 	unsigned n_streams;
-	bool ending;
+	bool ending;  /* nothing more is read */
+	bool leaving; /* when the streams are through */
 	bool head_open;
 	/* The field list that is read now; lists do not mix. */
 	struct buf list;
@@ -67,7 +70,8 @@ struct h2conn {
 
 static void nv_put(nghttp2_nv *nv, struct span name, struct span value)
 {
-	*nv = (nghttp2_nv){ (uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, NGHTTP2_NV_FLAG_NONE };
+	*nv = (nghttp2_nv){ (uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n,
+			    NGHTTP2_NV_FLAG_NONE };
 }
 
 static void reset(struct h2stream *t, uint32_t code)
@@ -76,7 +80,8 @@ static void reset(struct h2stream *t, uint32_t code)
 }
 
 /* The body of an answer of ours. */
-static ssize_t read_own(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags, nghttp2_data_source *source, void *u)
+static ssize_t read_own(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags,
+			nghttp2_data_source *source, void *u)
 {
 	struct h2stream *t = source->ptr;
 
@@ -121,17 +126,19 @@ void h2_reply(struct ask *a, struct reply *r)
 	submit_own(t, r, a->is_head);
 }
 
-static void cut(struct h2stream *t)
+void h2_cut(struct ask *a)
 {
 	const struct refusal gone = refusal_by_vault(REFUSAL_UPSTREAM, PH_KINDS);
+	struct h2stream *t = a->stream;
 
-	if (t->ask->answered) {
-		reset(t, NGHTTP2_INTERNAL_ERROR);
-		ask_end(t->ask);
-		t->ask = NULL;
-	} else {
-		ask_refuse(t->ask, &gone, false);
+	if (!a->answered) {
+		ask_refuse(a, &gone, false);
+		return;
 	}
+	reset(t, NGHTTP2_INTERNAL_ERROR);
+	ask_end(a);
+	t->ask = NULL;
+	conn_kick(a->c);
 }
 
 /* How many there are; -1: they cannot be. They lie in @own until they are sent. */
@@ -151,7 +158,8 @@ static int submit_trailers(struct h2stream *t)
 }
 
 /* The body of an answer of vault's. */
-static ssize_t read_ask(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags, nghttp2_data_source *source, void *u)
+static ssize_t read_ask(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags,
+			nghttp2_data_source *source, void *u)
 {
 	struct h2stream *t = source->ptr;
 	size_t have = 0;
@@ -248,7 +256,7 @@ static void look(struct h2stream *t)
 		}
 		break;
 	default:
-		cut(t);
+		h2_cut(t->ask);
 	}
 }
 
@@ -314,8 +322,8 @@ static int on_begin_headers(nghttp2_session *s, const nghttp2_frame *frame, void
 	return 0;
 }
 
-static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8_t *name, size_t name_n, const uint8_t *value,
-		     size_t value_n, uint8_t flags, void *user)
+static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8_t *name, size_t name_n,
+		     const uint8_t *value, size_t value_n, uint8_t flags, void *user)
 {
 	struct h2conn *h = user;
 	size_t at = h->list.n;
@@ -354,7 +362,8 @@ static void request(struct h2conn *h, struct h2stream *t, bool end)
 	struct reply r;
 
 	for (size_t i = 0; i < h->n; i++)
-		f[i] = (struct http_field){ SPAN(base + h->at[i].name, h->at[i].name_n), SPAN(base + h->at[i].value, h->at[i].value_n) };
+		f[i] = (struct http_field){ SPAN(base + h->at[i].name, h->at[i].name_n),
+					    SPAN(base + h->at[i].value, h->at[i].value_n) };
 	if (request_from_h2(f, h->n, end, span_str(prov_hosts[h->c->host].name), &q) < 0) {
 		broken(t);
 		return;
@@ -363,12 +372,16 @@ static void request(struct h2conn *h, struct h2stream *t, bool end)
 	t->expected = q.body_len;
 	if (h->too_large)
 		request_fault(&q, STAGE_FIELDS,
-			      (struct refusal){ .status = 431, .code = REFUSAL_LIMIT, .why = "the head is larger than 64 KiB or 128 fields" });
+			      (struct refusal){ .status = 431,
+						.code = REFUSAL_LIMIT,
+						.why = "the head is larger than 64 KiB or 128 fields" });
 	t->ask = ask_begin(h->c, t, &q, &h->list, &r);
 	if (!t->ask) {
 		submit_own(t, &r, q.is_head);
-		if (r.close && h->c->crowd)
-			(void)nghttp2_session_terminate_session(h->s, NGHTTP2_NO_ERROR);
+		/* One answer, and it is the last. */
+		if (h->c->crowd && !h->leaving)
+			(void)nghttp2_submit_goaway(h->s, NGHTTP2_FLAG_NONE, t->id, NGHTTP2_NO_ERROR, NULL, 0);
+		h->leaving = h->leaving || h->c->crowd;
 		reply_done(&r);
 		return;
 	}
@@ -571,7 +584,8 @@ void h2_input(struct conn *c, struct span in)
 
 	/* It has queued what is to be said about it. */
 	if (n < 0 || (size_t)n != in.n) {
-		(void)nghttp2_session_terminate_session(h->s, n == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR);
+		(void)nghttp2_session_terminate_session(h->s, n == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM
+										       : NGHTTP2_PROTOCOL_ERROR);
 		h->ending = true;
 	}
 }
@@ -599,7 +613,7 @@ void h2_run(struct conn *c)
 		return;
 	if (h->n_streams == 0 && c->out.n == 0 && c->out.size > (16 << 10))
 		buf_done(&c->out);
-	if (c->in_eof || (h->ending && c->out.n < OUT_HIGH) ||
+	if (c->in_eof || (h->ending && c->out.n < OUT_HIGH) || (h->leaving && h->n_streams == 0) ||
 	    (!nghttp2_session_want_read(h->s) && !nghttp2_session_want_write(h->s)))
 		conn_finish(c);
 }

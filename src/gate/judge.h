@@ -14,7 +14,7 @@ enum verdict {
 	JUDGE_TO_HTTPS, /* in clear: 301 */
 	JUDGE_TOKEN,	/* a token endpoint: its body decides, we answer */
 	JUDGE_REVOKE,	/* 200 {}, nothing is sent */
-	JUDGE_BODY,	/* the body must be read before it is decided: judged.body_max bytes at most, then judge_body() */
+	JUDGE_BODY, /* the body must be read before it is decided: judged.body_max bytes at most, then judge_body() */
 };
 
 /* What to forward. */

@@ -94,8 +94,8 @@ static bool renewed_is_sane(const struct net_renewed *m)
 	for (const char *s = m->scope; *s; s++)
 		if (*s < 0x20 || *s > 0x7e || *s == '"' || *s == '\\')
 			return false;
-	return m->lack == TOKEN_LACK_NONE || (m->expires_in == 0 && m->exp == 0 && m->fedramp == 0 && !m->account_id[0] &&
-					      !m->plan[0] && !m->scope[0]);
+	return m->lack == TOKEN_LACK_NONE || (m->expires_in == 0 && m->exp == 0 && m->fedramp == 0 &&
+					      !m->account_id[0] && !m->plan[0] && !m->scope[0]);
 }
 
 static bool dialled_is_sane(const struct net_dialled *m, bool has_fd)
@@ -188,7 +188,9 @@ static void link_read(struct gate *g, struct seqlink *l, bool (*take)(struct gat
 			gone(g, l, 0);
 		} else if (n < 0 || !take(g, msg, (size_t)n, fd)) {
 			close_p(&fd);
-			gate_end(g, l == &g->vault ? "vault broke the rules of the protocol" : "wire broke the rules of the protocol",
+			gate_end(g,
+				 l == &g->vault ? "vault broke the rules of the protocol"
+						: "wire broke the rules of the protocol",
 				 true);
 		}
 	}

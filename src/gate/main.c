@@ -1,13 +1,13 @@
-/* agent-vm-gate: ends the guest's TLS to the hosts that its logins belong to, judges each request, and hands what may go to
- * vault. It holds no secret of the host and opens no connection.
+/* agent-vm-gate: ends the guest's TLS to the hosts that its logins belong to, judges each request, and hands what may
+ *go to vault. It holds no secret of the host and opens no connection.
  *
  *	agent-vm-gate
  *	descriptors as in proto/gatecfg.h
  *
- * One thread, one epoll loop. It starts in this order: descriptors, configuration, the session's root (its certificate goes to the
- * launcher), sandbox, READY. A batch is: events, which change state and kick streams; then each kicked stream once (conn.c); then
- * what is overdue. It ends when the launcher, vault or wire is gone, when vault or wire breaks the rules, or by SIGTERM. What one
- * guest connection does ends that connection at most. */
+ * One thread, one epoll loop. It starts in this order: descriptors, configuration, the session's root (its certificate
+ *goes to the launcher), sandbox, READY. A batch is: events, which change state and kick streams; then each kicked
+ *stream once (conn.c); then what is overdue. It ends when the launcher, vault or wire is gone, when vault or wire
+ *breaks the rules, or by SIGTERM. What one guest connection does ends that connection at most. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -155,8 +155,11 @@ static int start(struct gate *g, struct err *err)
 	r = watch_all(g, err);
 	if (r < 0)
 		return r;
-	/* No configuration of the host's OpenSSL, which might name modules and files. */
-	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1)
+	/* No configuration of the host's OpenSSL, which might name modules and files; no texts of errors, which nobody
+	 * reads. */
+	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT | OPENSSL_INIT_NO_LOAD_SSL_STRINGS |
+				     OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
+			     NULL) != 1)
 		return err_set(err, -ENOMEM, "gate: cannot start OpenSSL");
 	r = ca_init(&g->ca, cfg.session, time(NULL), err);
 	if (r < 0)
@@ -188,7 +191,10 @@ static void event(struct gate *g, const struct ev_event *e)
 	switch ((enum gate_ev)e->kind) {
 	case EV_CONTROL:
 		/* The launcher says nothing, so this is its end, or a launcher of another build. */
-		gate_end(g, read(NET_FD_CONTROL, m, sizeof(m)) > 0 ? "the launcher is not understood" : "the launcher is gone", false);
+		gate_end(g,
+			 read(NET_FD_CONTROL, m, sizeof(m)) > 0 ? "the launcher is not understood"
+								: "the launcher is gone",
+			 false);
 		break;
 	case EV_SIGNAL:
 		gate_end(g, "told to end", false);

@@ -174,7 +174,10 @@ int reply_http1(const struct reply *r, bool is_head, struct buf *out)
 {
 	char line[64], length[24];
 
-	(void)snprintf(line, sizeof(line), "HTTP/1.1 %u %s\r\n", r->status, r->code ? "refused by sandbox" : r->status == 200 ? "OK" : "");
+	(void)snprintf(line, sizeof(line), "HTTP/1.1 %u %s\r\n", r->status,
+		       r->code		  ? "refused by sandbox"
+		       : r->status == 200 ? "OK"
+					  : "");
 	(void)snprintf(length, sizeof(length), "%zu", r->body.n);
 	if (buf_put(out, line, strlen(line)) < 0 ||
 	    field(out, "x-sandbox-policy", r->code ? refusal_code_str[r->code] : NULL) < 0 ||

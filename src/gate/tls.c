@@ -1,5 +1,5 @@
-/* TLS towards the guest (credentials page 7.1): 1.2 and 1.3, a leaf for one name, no client certificate, no early data, no
- * ticket, no renegotiation. What was peeked at is read once more from memory, then the pair. */
+/* TLS towards the guest (credentials page 7.1): 1.2 and 1.3, a leaf for one name, no client certificate, no early data,
+ * no ticket, no renegotiation. What was peeked at is read once more from memory, then the pair. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,7 +10,8 @@
 #include "gate/gate.h"
 
 #define READ_AHEAD (32 << 10)
-#define AFTER_HELLO_MAX 64 /* handshake messages of the guest when it is over: key updates, cheap for it and not for us */
+#define AFTER_HELLO_MAX \
+	64 /* handshake messages of the guest when it is over: key updates, cheap for it and not for us */
 
 static int pair_read(BIO *b, char *p, int n)
 {
@@ -65,15 +66,17 @@ static BIO_METHOD *pair_method(void)
 	if (m)
 		return m;
 	m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "pair");
-	if (m && BIO_meth_set_read(m, pair_read) && BIO_meth_set_write(m, pair_write) && BIO_meth_set_ctrl(m, pair_ctrl))
+	if (m && BIO_meth_set_read(m, pair_read) && BIO_meth_set_write(m, pair_write) &&
+	    BIO_meth_set_ctrl(m, pair_ctrl))
 		return m;
 	BIO_meth_free(m);
 	return m = NULL;
 }
 
-/* The first of h2 and http/1.1 that the guest offers and the host's row allows. Without one of them the connection speaks
- * HTTP/1.1, as one without ALPN does. */
-static int choose(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned int n, void *arg)
+/* The first of h2 and http/1.1 that the guest offers and the host's row allows. Without one of them the connection
+ * speaks HTTP/1.1, as one without ALPN does. */
+static int choose(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned int n,
+		  void *arg)
 {
 	const struct conn *c = SSL_get_app_data(ssl);
 	struct span list = SPAN(in, n), one;
@@ -101,18 +104,21 @@ SSL_CTX *tls_server(struct err *err)
 	SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
 
 	if (!pair_method() || !ctx || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
-	    SSL_CTX_set_cipher_list(ctx, "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305") !=
+	    SSL_CTX_set_cipher_list(
+		    ctx, "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305") !=
 		    1 ||
-	    SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1 ||
+	    SSL_CTX_set_ciphersuites(
+		    ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1 ||
 	    SSL_CTX_set_num_tickets(ctx, 0) != 1 || SSL_CTX_set_max_early_data(ctx, 0) != 1) {
 		SSL_CTX_free(ctx);
-		(void)err_set(err, -ENOMEM, "gate: cannot set up TLS: %s", ERR_reason_error_string(ERR_peek_error()) ?: "no memory");
+		(void)err_set(err, -ENOMEM, "gate: cannot set up TLS: error %#lx of OpenSSL", ERR_peek_error());
 		return NULL;
 	}
 	(void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 					       SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
 	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	(void)SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	(void)SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+					    SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_default_read_buffer_len(ctx, READ_AHEAD);
 	SSL_CTX_set_alpn_select_cb(ctx, choose, NULL);

@@ -207,7 +207,7 @@ class Gate:
         return out
 
     def serve(self, handler):
-        """Answers each exchange in a thread of its own: handler(exchange)."""
+        """Answers each exchange in a thread of its own: handler(exchange). Nothing else can be dialled."""
         def one(x):
             try:
                 handler(x)
@@ -223,6 +223,9 @@ class Gate:
                         continue
                 except (EOFError, OSError):
                     return
+                for m in [m for m in self.from_vault.queue if m[0] == xch.DIAL]:
+                    self.from_vault.queue.remove(m)
+                    xch.raw_send(self.vault, xch.net_dialled(m[1], m[2], xch.FAILED, 111))
                 for m in [m for m in self.from_vault.queue if m[0] == xch.REQUEST]:
                     self.from_vault.queue.remove(m)
                     x = Exchange(m[3], m[4])

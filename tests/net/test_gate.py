@@ -3,6 +3,7 @@
 import array
 import base64
 import os
+import random
 import select
 import socket
 import ssl
@@ -12,6 +13,12 @@ import tempfile
 import threading
 import time
 import unittest
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
 
 import gatetest
 import xch
@@ -76,6 +83,20 @@ class Case(unittest.TestCase):
     def reset(self, g, flow, timeout=20):
         m = g.from_wire.get(xch.RESET, timeout=timeout)
         self.assertEqual(m[1:3], flow)
+
+    @staticmethod
+    def fill(x):
+        """Sends of an answer what gate takes; the frame that is repeated, and how many bytes."""
+        x.sock.setblocking(False)
+        piece, sent = xch.frame(xch.DATA, b"x" * 65536), 0
+        quiet = time.monotonic() + 1
+        while time.monotonic() < quiet:
+            try:
+                sent += x.sock.send(piece[sent % len(piece):])
+                quiet = time.monotonic() + 1
+            except BlockingIOError:
+                time.sleep(0.01)
+        return piece, sent
 
     def works(self, g):
         """An honest request on a new connection."""
@@ -209,10 +230,6 @@ class Tls(Case):
 
     def test_key_updates_without_end_end_the_connection(self):
         g = self.gate()
-        flow, s = g.stream()
-        p = subprocess.Popen(["openssl", "s_client", "-quiet", "-connect", "x:1"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL) if False else None
-        self.assertIsNone(p)
         # s_client sends a key update for each line "k"; it wants a TCP port, so bytes go through one.
         with Front(g) as f:
             cmd = ["openssl", "s_client", "-connect", f"127.0.0.1:{f.port}", "-servername", ANTHROPIC, "-tls1_3"]
@@ -230,7 +247,6 @@ class Tls(Case):
                 p.kill()
                 p.wait()
                 self.fail("400 key updates and still there")
-        s.close()
         self.works(g)
 
 
@@ -441,15 +457,20 @@ class Aside(Case):
         self.assertTrue(g.from_wire.none(xch.HANDOVER))
         self.works(g)
 
-    def test_what_hides_a_bound_name_is_reset(self):
+    def test_a_malformed_hello_is_reset(self):
         g = self.gate()
-        ech = with_extension(hello(ANTHROPIC), 0xFE0D, b"\0" * 20)
-        for data in (ech, b"\x16\3\1\x40\1" + b"\1" * 100, b"\x16\3\1\0\4\2\0\0\0", b"\x16\3\1\0\4\1\0\x40\1"):
+        for data in (b"\x16\3\1\x40\1" + b"\1" * 100, b"\x16\3\1\0\4\2\0\0\0", b"\x16\3\1\0\4\1\0\x40\1"):
             flow, s = g.stream()
             s.sendall(data)
             self.reset(g, flow)
             self.assertEqual(s.recv(1), b"")
-        # The same towards another name is nobody's business.
+
+    def test_an_encrypted_hello_changes_nothing(self):
+        """Browsers send one that means nothing to every host: a bound name is answered, another steps aside."""
+        g = self.gate()
+        flow, s = g.stream()
+        s.sendall(with_extension(hello(ANTHROPIC), 0xFE0D, b"\0" * 20))
+        self.assertEqual(s.recv(3), b"\x16\3\3")
         other = with_extension(hello("example.org"), 0xFE0D, b"\0" * 20)
         flow, s = g.stream()
         s.sendall(other)
@@ -595,7 +616,7 @@ class Http1(Case):
         g = self.gate()
         k = self.client(g)
         k.sock.sendall(MODELS)
-        g.exchange()
+        x = g.exchange()
         k.sock.settimeout(1)
         sent = 0
         with self.assertRaises((TimeoutError, socket.timeout)):
@@ -603,6 +624,7 @@ class Http1(Case):
                 k.sock.sendall(b"x" * 16384)
                 sent += 16384
         self.assertLess(sent, 1 << 20)
+        x.close()
 
     def test_expect_is_answered_by_us(self):
         g = self.gate()
@@ -971,6 +993,582 @@ class Tokens(Case):
         self.assertTrue(g.from_vault.none(xch.REQUEST))
 
 
+class H2:
+    """A guest that speaks HTTP/2, one event at a time."""
+
+    def __init__(self, g, host=ANTHROPIC):
+        self.sock = g.tls(host, alpn=("h2",))
+        assert self.sock.selected_alpn_protocol() == "h2"
+        self.k = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="latin-1"))
+        self.k.initiate_connection()
+        self.host, self.events, self.eof = host, [], False
+        self.flush()
+
+    def flush(self):
+        self.sock.sendall(self.k.data_to_send())
+
+    def send(self, sid, method="GET", path="/v1/models", fields=(), end=True):
+        self.k.send_headers(sid, [(":method", method), (":scheme", "https"), (":authority", self.host), (":path", path), *fields],
+                            end_stream=end)
+        self.flush()
+        return sid
+
+    def post(self, sid, fields=(), end=False):
+        return self.send(sid, "POST", "/v1/messages", [("authorization", "Bearer " + placeholder("claude-a")), *fields], end)
+
+    def raw(self, kind, flags, sid, payload=b""):
+        self.sock.sendall(len(payload).to_bytes(3, "big") + bytes([kind, flags]) + sid.to_bytes(4, "big") + payload)
+
+    def pump(self, timeout=20, ack=True):
+        self.sock.settimeout(timeout)
+        try:
+            data = self.sock.recv(65536)
+        except (ConnectionError, ssl.SSLError):
+            data = b""
+        self.eof = not data
+        new = self.k.receive_data(data) if data else []
+        for e in new:
+            if ack and isinstance(e, h2.events.DataReceived) and e.flow_controlled_length:
+                self.k.acknowledge_received_data(e.flow_controlled_length, e.stream_id)
+        self.events += new
+        try:
+            self.flush()
+        except OSError:
+            pass
+        return bool(data)
+
+    def wait(self, kind, sid=None, timeout=20):
+        end = time.monotonic() + timeout
+        while True:
+            for i, e in enumerate(self.events):
+                if isinstance(e, kind) and sid in (None, getattr(e, "stream_id", None)):
+                    return self.events.pop(i)
+            if not self.pump(max(0.01, end - time.monotonic())):
+                raise EOFError("closed")
+
+    def answer(self, sid):
+        """(status, fields, body, trailers)"""
+        fields = dict(self.wait(h2.events.ResponseReceived, sid).headers)
+        self.wait(h2.events.StreamEnded, sid)
+        mine = [e for e in self.events if getattr(e, "stream_id", None) == sid]
+        self.events = [e for e in self.events if e not in mine]
+        body = b"".join(e.data for e in mine if isinstance(e, h2.events.DataReceived))
+        trailers = [t for e in mine if isinstance(e, h2.events.TrailersReceived) for t in e.headers]
+        return int(fields.pop(":status")), fields, body, trailers
+
+
+class Http2(Case):
+    def h2(self, g, *a):
+        c = H2(g, *a)
+        self.addCleanup(c.sock.close)
+        return c
+
+    def test_requests_and_answers(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.post(1)
+        x = g.exchange()
+        self.assertEqual((x.request.creds, x.request.flags, x.request.body), ([("claude-a", "bearer")], xch.H2, xch.BODY_STREAM))
+        c.k.send_data(1, b"hello", end_stream=True)
+        c.flush()
+        self.assertEqual(x.read_body(), b"hello")
+        # Another one meanwhile, answered first.
+        c.send(3)
+        y = g.exchange()
+        y.answer(200, [("content-type", "text/plain"), ("connection", "x"), ("X-Upper", "1")], b"3" * 100_000)
+        status, fields, body, _ = c.answer(3)
+        self.assertEqual((status, body, fields["x-upper"], fields["content-length"]), (200, b"3" * 100_000, "1", "100000"))
+        self.assertNotIn("connection", fields)
+        x.answer(200, [("content-type", "application/grpc")], b"1", stream=True, trailers=[("grpc-status", "0"), ("Grpc-Message", "ok")])
+        self.assertEqual(c.answer(1)[2:], (b"1", [("grpc-status", "0"), ("grpc-message", "ok")]))
+        # Without a body.
+        c.send(5, "HEAD")
+        g.exchange().answer(200, [("content-length", "77")], None)
+        self.assertEqual(c.answer(5)[:3], (200, {"content-length": "77"}, b""))
+        c.send(7)
+        x = g.exchange()
+        x.answer(204, [], None)
+        self.assertEqual(c.answer(7)[0], 204)
+
+    def test_refusals_are_answers_on_the_stream(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.send(1, "POST", "/v1/vaults/x", [("authorization", "Bearer " + placeholder("claude-a"))], end=False)
+        status, fields, body, _ = c.answer(1)
+        self.assertEqual((status, fields["x-sandbox-policy"], fields["content-type"]), (403, "path-denied", "application/json"))
+        self.assertIn(b"not on its list", body)
+        n = g.note()
+        self.assertEqual((n.status, n.code, n.method), (403, "path-denied", "POST"))
+        c.k.send_data(1, b"x" * 1000, end_stream=True)
+        c.send(3, "HEAD", "/x", [("authorization", "Bearer other")])
+        status, _, body, _ = c.answer(3)
+        self.assertEqual((status, body), (403, b""))
+        c.send(5)
+        g.exchange().answer(200, [], b"ok")
+        self.assertEqual(c.answer(5)[2], b"ok")
+
+    @staticmethod
+    def is_reset(c, sid):
+        return [e for e in c.events if isinstance(e, h2.events.StreamReset) and e.stream_id == sid]
+
+    def test_a_refused_body_is_not_heard_out(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.send(1, "POST", "/v1/vaults/x", [("authorization", "Bearer " + placeholder("claude-a"))], end=False)
+        self.assertEqual(c.answer(1)[0], 403)
+        sent = 0
+        try:
+            while sent < 4 << 20 and not self.is_reset(c, 1):
+                c.k.send_data(1, b"x" * 16000)
+                sent += 16000
+                c.flush()
+                while c.k.local_flow_control_window(1) < 16000 and not self.is_reset(c, 1):
+                    c.pump()
+        except h2.exceptions.StreamClosedError:
+            pass
+        self.assertLess(sent, 1 << 20)
+        self.assertEqual(c.wait(h2.events.StreamReset, 1).error_code, 0)
+
+    def test_events_at_once(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.post(1, end=True)
+        x = g.exchange()
+        x.answer(200, [("content-type", "text/event-stream")], b"", stream=True, end=False)
+        c.wait(h2.events.ResponseReceived, 1)
+        took = []
+        for i in range(50):
+            began = time.monotonic()
+            x.sock.sendall(xch.frame(xch.DATA, b"data: %d\n\n" % i))
+            self.assertEqual(c.wait(h2.events.DataReceived, 1).data, b"data: %d\n\n" % i)
+            took.append(time.monotonic() - began)
+        self.assertLess(sorted(took)[25], 0.01)
+
+    def test_a_cut_answer_is_a_reset(self):
+        g = self.gate()
+        c = self.h2(g)
+        for sid, data in ((1, xch.data_frames(b"abc")), (3, xch.data_frames(b"abcdef")), (5, xch.data_frames(b"abc") + xch.frame(xch.END)),
+                          (7, xch.frame(xch.TRAILERS, b"xx") + xch.frame(xch.END))):
+            c.send(sid)
+            x = g.exchange()
+            x.sock.sendall(xch.frame(xch.ANSWER, xch.answer(200, body=xch.BODY_LENGTH, body_len=5)) + data)
+            x.close()
+            self.assertEqual(c.wait(h2.events.StreamReset, sid).error_code, 2)
+        c.send(9)
+        x = g.exchange()
+        x.close()
+        self.assertEqual(c.answer(9)[:2][0], 502)
+        c.send(11)
+        g.exchange().answer(503, [], None, code="limit")
+        self.assertEqual(c.answer(11)[0], 503)
+
+    def test_a_guest_that_resets_is_seen_by_vault(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.post(1)
+        x = g.exchange()
+        c.k.reset_stream(1)
+        c.flush()
+        with self.assertRaises(EOFError):
+            x.read_body()
+        c.send(3)
+        y = g.exchange()
+        c.sock.close()
+        y.sock.settimeout(20)
+        self.assertEqual(y.frames.next(), (xch.END, b""))
+        self.assertEqual(y.sock.recv(1), b"")
+
+    def test_length_and_data_must_agree(self):
+        g = self.gate()
+        c = self.h2(g)
+        for sid, body, end in ((1, b"abcd", False), (3, b"ab", True)):
+            c.post(sid, [("content-length", "3")])
+            x = g.exchange()
+            c.raw(0, int(end), sid, body)
+            self.assertEqual(c.wait(h2.events.StreamReset, sid).error_code, 1)
+            with self.assertRaises(EOFError):
+                x.read_body()
+
+    def test_request_trailers_are_dropped(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.post(1)
+        x = g.exchange()
+        c.k.send_data(1, b"abc")
+        c.k.send_headers(1, [("x-a", placeholder("claude-a"))], end_stream=True)
+        c.flush()
+        self.assertEqual(x.read_body(), b"abc")
+        self.assertNotIn(b"x-a", [n for n, _ in x.request.fields])
+
+    def test_a_service_that_does_not_read_stops_its_own_stream(self):
+        g = self.gate()
+        c = self.h2(g)
+        before = g.rss_kib()[1]
+        sent = {}
+        xs = []
+        for sid in (1, 3, 5):
+            c.post(sid)
+            xs.append(g.exchange())
+            sent[sid] = 0
+            while (n := min(c.k.local_flow_control_window(sid), 16000)) > 0 or c.k.outbound_flow_control_window < 16000:
+                if n <= 0 or c.k.outbound_flow_control_window < n:
+                    try:
+                        c.pump(0.5)
+                    except (TimeoutError, socket.timeout):
+                        break
+                    continue
+                c.k.send_data(sid, b"x" * n)
+                c.flush()
+                sent[sid] += n
+                if c.k.local_flow_control_window(sid) <= 0:
+                    try:
+                        c.pump(0.5)
+                    except (TimeoutError, socket.timeout):
+                        break
+        for n in sent.values():
+            self.assertTrue(256 << 10 <= n < 1 << 20, sent)
+        self.assertLess(g.rss_kib()[1] - before, 4096)
+        # Another stream of the same connection goes through.
+        c.post(7)
+        c.k.send_data(7, b"y" * 16000, end_stream=True)
+        c.flush()
+        x = g.exchange()
+        self.assertEqual(x.read_body(), b"y" * 16000)
+        # And once it reads, all is there.
+        def read(x, n):
+            got = 0
+            while got < n:
+                got += len(x.frames.next()[1])
+            return got
+        self.assertEqual(read(xs[0], sent[1]), sent[1])
+
+    def test_a_guest_that_does_not_read(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.k.increment_flow_control_window(64 << 20)
+        c.send(1)
+        x = g.exchange()
+        c.k.increment_flow_control_window(64 << 20, 1)
+        c.flush()
+        before = g.rss_kib()[1]
+        x.answer(200, [], b"", stream=True, end=False)
+        piece, sent = self.fill(x)
+        self.assertLess(sent, 2 << 20)
+        self.assertLess(g.rss_kib()[1] - before, 1024)
+        self.works(g)
+
+    def test_64_streams(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.wait(h2.events.RemoteSettingsChanged)
+        self.assertEqual(c.k.remote_settings.max_concurrent_streams, 64)
+        xs = []
+        for i in range(64):
+            c.post(1 + 2 * i)
+            xs.append(g.exchange())
+        c.k.remote_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = 1000
+        c.k.remote_settings.acknowledge()
+        # One who was told and does not keep to it loses the connection, and nothing of it reaches vault.
+        c.send(129)
+        self.assertEqual(c.wait(h2.events.ConnectionTerminated).error_code, 1)
+        self.assertTrue(g.from_vault.none(xch.REQUEST))
+        with self.assertRaises(EOFError):
+            xs[0].read_body()
+        self.works(g)
+
+    def flood(self, send, n, stays=False, streams=False):
+        """@send(connection, i) until gate closes; the session goes on."""
+        g = self.gate()
+        c = self.h2(g)
+        c.wait(h2.events.RemoteSettingsChanged)
+        sent = 0
+        try:
+            for i in range(n):
+                send(c, i)
+                sent += 1
+                while streams and g.from_vault.pump(0):
+                    m = g.from_vault.queue.pop()
+                    if m[4] is not None:
+                        os.close(m[4])
+        except OSError:
+            pass
+        code = None
+        try:
+            while c.pump(0.5 if stays else 20):
+                pass
+        except (TimeoutError, socket.timeout):
+            pass
+        except h2.exceptions.ProtocolError:
+            pass
+        gone = [e for e in c.events if isinstance(e, h2.events.ConnectionTerminated)]
+        self.assertEqual(c.eof or bool(gone), not stays, (sent, c.events[-3:]))
+        if gone:
+            code = gone[0].error_code
+        self.works(g)
+        return sent, code
+
+    def test_floods(self):
+        head = lambda c, sid: c.k.encoder.encode([(":method", "GET"), (":scheme", "https"), (":authority", ANTHROPIC), (":path", "/x")])
+
+        def reset(c, i):
+            sid = 1 + 2 * i
+            c.raw(1, 5, sid, head(c, sid))
+            c.raw(3, 0, sid, struct.pack("!I", 8))
+        for what, send, streams in (
+                ("settings", lambda c, i: c.raw(4, 0, 0), False), ("ping", lambda c, i: c.raw(6, 0, 0, b"12345678"), False),
+                ("ping acks", lambda c, i: c.raw(6, 1, 0, b"12345678"), False),
+                ("priority", lambda c, i: c.raw(2, 0, 1, b"\0\0\0\0\1"), False),
+                ("window", lambda c, i: c.raw(8, 0, 0, struct.pack("!I", 1)), False), ("reset", reset, True)):
+            with self.subTest(what=what):
+                sent, code = self.flood(send, 20_000, streams=streams)
+                self.assertEqual(code, 11)
+
+    def test_what_is_no_flood(self):
+        for what, send, n in (("pings", lambda c, i: c.raw(6, 0, 0, b"12345678"), 500),):
+            with self.subTest(what=what):
+                self.flood(send, n, stays=True)
+
+    def test_empty_data(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.post(1)
+        x = g.exchange()
+        with self.assertRaises((EOFError, OSError)):
+            for _ in range(20_000):
+                c.raw(0, 0, 1)
+            while c.pump():
+                pass
+            raise EOFError
+        with self.assertRaises(EOFError):
+            x.read_body()
+        self.works(g)
+
+    def test_a_head_without_end(self):
+        """CONTINUATION without END_HEADERS, and lists that are too large."""
+        g = self.gate()
+        c = self.h2(g)
+        try:
+            c.raw(1, 1, 1, c.k.encoder.encode([(":method", "GET")]))
+            for i in range(2000):
+                c.raw(9, 0, 1, b"\0\1a" + bytes([100]) + b"x" * 100)
+        except OSError:
+            pass
+        while c.pump():
+            pass
+        self.works(g)
+        c = self.h2(g)
+        c.send(1, fields=[(f"x-{i}", "y" * 1000) for i in range(70)])
+        status, fields, _, _ = c.answer(1)
+        self.assertEqual((status, fields["x-sandbox-policy"]), (431, "limit"))
+        c.send(3)
+        g.exchange().answer(200, [], b"ok")
+        self.assertEqual(c.answer(3)[0], 200)
+
+    def test_no_preface(self):
+        g = self.gate()
+        c = g.tls(ANTHROPIC, alpn=("h2",))
+        c.sendall(MODELS)
+        got = b""
+        try:
+            while more := c.recv(65536):
+                got += more
+        except OSError:
+            pass
+        self.assertNotIn(b"HTTP/1.1", got)
+        self.assertTrue(g.from_vault.none(xch.REQUEST))
+        self.works(g)
+
+    def test_token_endpoint(self):
+        g = self.gate()
+        c = self.h2(g, "platform.claude.com")
+        c.send(1, "POST", "/v1/oauth/token", [("content-type", "application/json")], end=False)
+        c.send(3, "GET", "/x")  # another head in between: what the first needs of its own stays
+        g.exchange().answer(200, [], b"ok")
+        self.assertEqual(c.answer(3)[2], b"ok")
+        c.k.send_data(1, b'{"refresh_token":"%s"}' % placeholder("claude-r").encode(), end_stream=True)
+        c.flush()
+        m = g.from_vault.get(xch.RENEW)
+        xch.raw_send(g.vault, xch.net_renewed(m[1], m[2], "none", 100, 1800000000, "user:inference"))
+        status, _, body, _ = c.answer(1)
+        self.assertEqual(status, 200)
+        self.assertIn(placeholder("claude-a").encode(), body)
+
+    def test_expect(self):
+        g = self.gate()
+        c = self.h2(g)
+        c.post(1, [("expect", "100-continue")])
+        self.assertEqual(dict(c.wait(h2.events.InformationalResponseReceived, 1).headers)[":status"], "100")
+
+
+class Noise(Case):
+    """Bytes that mean little, into TLS and before it, while vault answers what gets through: nothing dies of them."""
+
+    def frames(self, dice, c):
+        """A few HTTP/2 frames, mostly well-formed, mostly out of place."""
+        out = b""
+        for _ in range(dice.randrange(1, 12)):
+            kind, flags, sid = dice.choice(range(0, 11)), dice.choice((0, 1, 4, 5, 8, 0x20, 0x25, 0xFF)), dice.choice((0, 1, 1, 3, 5, 7, 9))
+            if kind in (1, 9) and dice.random() < 0.8:
+                method = dice.choice(("GET", "POST", "HEAD", "PUT"))
+                payload = c.encoder.encode([(":method", method), (":scheme", "https"), (":authority", ANTHROPIC), (":path", "/v1/models"),
+                                            *[("x", "y" * dice.randrange(200))] * dice.randrange(4)])
+            else:
+                payload = dice.randbytes(dice.choice((0, 4, 5, 6, 8, 12, 100, 1000, 16384)))
+            n = len(payload) if dice.random() < 0.95 else dice.randrange(20000)
+            out += n.to_bytes(3, "big") + bytes([kind, flags]) + sid.to_bytes(4, "big") + payload
+        return out
+
+    def lines(self, dice):
+        good = [messages(b"x" * dice.randrange(50)), MODELS, DENIED % 0, UPGRADE, b"5\r\nhello\r\n0\r\n\r\n",
+                messages(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")]
+        out = bytearray(b"".join(dice.choice(good) for _ in range(dice.randrange(1, 5))))
+        for _ in range(dice.choice((0, 0, 1, 3))):
+            at = dice.randrange(len(out))
+            out[at:at + dice.choice((0, 1, 5))] = dice.choice((b"", b"\n", b"\r", b"\0", b" ", b"\r\n", dice.randbytes(3)))
+        return bytes(out)
+
+    def test_noise(self):
+        seed = int(os.environ.get("SEED", "11"))
+        dice = random.Random(seed)
+        g = self.gate()
+        late = random.Random(seed)
+
+        def handler(x):
+            if not x.request.flags & xch.UPGRADE:
+                try:
+                    x.read_body()
+                except EOFError:
+                    return
+            how = late.randrange(6)
+            if how == 0:
+                return
+            if how == 1:
+                x.sock.sendall(late.randbytes(100))
+                return
+            x.answer(late.choice((200, 204, 304, 404)), [("a", "b")], late.randbytes(late.randrange(3000)), stream=how > 3,
+                     trailers=[("t", "1")] if how == 5 else [], end=how != 2)
+        g.serve(handler)
+        for i in range(int(os.environ.get("NOISE", "300"))):
+            how = i % 4
+            if how == 0:
+                _, s = g.stream(dice.choice((443, 80, 22)))
+                h = bytearray(hello(ANTHROPIC))
+                for _ in range(dice.randrange(4)):
+                    h[dice.randrange(len(h))] = dice.randrange(256)
+                data = [bytes(h[:dice.randrange(len(h))] if dice.random() < 0.3 else h) + dice.randbytes(dice.randrange(300))]
+            elif how == 1:
+                s = g.tls(ANTHROPIC, alpn=("h2",))
+                k = h2.connection.H2Connection(h2.config.H2Configuration())
+                k.initiate_connection()
+                data = [k.data_to_send()[dice.choice((0, 0, 0, 3)):], self.frames(dice, k)]
+            else:
+                s = g.tls(dice.choice((ANTHROPIC, CHATGPT, "platform.claude.com")))
+                text = self.lines(dice)
+                cut = sorted(dice.randrange(len(text)) for _ in range(dice.randrange(4)))
+                data = [p for p in (text[a:b] for a, b in zip([0] + cut, cut + [len(text)])) if p]
+            try:
+                converse(s, data, 40)
+            except TimeoutError as e:
+                self.fail(f"SEED={seed}, number {i}: {e}; sent {data}; {g.log()}")
+            s.close()
+            self.assertTrue(g.alive(), f"SEED={seed}, number {i}: {g.log()}")
+        g.stopping = True
+        g.thread.join()
+        g.thread = None
+        g.from_vault.queue.clear()
+        self.works(g)
+
+
+class Memory(Case):
+    """Sanitizers do not look for leaks behind the sandbox, so what stays is measured."""
+
+    def one_round(self, g, n):
+        for i in range(n):
+            k = self.client(g)
+            k.sock.sendall(messages(b"x" * 100) + DENIED % 0)
+            x = g.exchange()
+            x.read_body()
+            x.answer(200, [("a", "b" * 1000)], b"y" * 5000, stream=i % 2, trailers=[("t", "1")] if i % 2 else [])
+            x.close()
+            k.response(), k.response()
+            k.sock.close()
+            c = H2(g)
+            c.post(1, end=True)
+            x = g.exchange()
+            x.read_body()
+            x.answer(200, [], b"z" * 5000, stream=True, trailers=[("t", "1")])
+            x.close()
+            c.answer(1)
+            c.send(3, "POST", "/v1/vaults/x", [("authorization", "Bearer " + placeholder("claude-a"))])
+            c.answer(3)
+            c.sock.close()
+            flow, s = g.stream()
+            s.sendall(hello("example.org"))
+            g.from_vault.get(xch.DIAL)
+            xch.raw_send(g.vault, xch.net_dialled(*flow, xch.FAILED, 1))
+            g.from_wire.get(xch.RESET)
+            s.close()
+        g.notes()
+
+    def test_nothing_is_left_behind(self):
+        g = self.gate()
+        self.one_round(g, 30)
+        before = g.rss_kib()[1]
+        self.one_round(g, 150)
+        after = g.rss_kib()[1]
+        self.assertLess(after - before, 200, (before, after))
+        fds = os.listdir(f"/proc/{g.pid}/fd") if os.access(f"/proc/{g.pid}/fd", os.R_OK) else None
+        if fds is not None:
+            self.assertLess(len(fds), 12)
+
+
+class Programs(Case):
+    """What guests really run."""
+
+    def curl(self, g, f, *args, host=ANTHROPIC):
+        with tempfile.NamedTemporaryFile("w") as ca:
+            ca.write(ssl.DER_cert_to_PEM_cert(g.ca_der))
+            ca.flush()
+            r = subprocess.run(["curl", "-sS", "--max-time", "60", "--cacert", ca.name, "--connect-to", f"::127.0.0.1:{f.port}",
+                                "-w", "%{http_code} %{http_version}", *args], capture_output=True, timeout=90)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        return r.stdout
+
+    def test_curl(self):
+        g = self.gate()
+
+        def handler(x):
+            x.answer(200, [], b"%d " % len(x.read_body()), stream=True)
+        g.serve(handler)
+        with Front(g) as f, tempfile.NamedTemporaryFile() as big:
+            big.write(b"x" * 5_000_000)
+            big.flush()
+            for version, says in (("--http1.1", b"1.1"), ("--http2", b"2")):
+                for args, n in ((["https://api.anthropic.com/v1/models"], 0),
+                                (["-T", big.name, "-X", "POST", "https://api.anthropic.com/x"], 5_000_000),
+                                (["-H", "Transfer-Encoding: chunked", "-T", big.name, "-X", "POST", "https://api.anthropic.com/x"],
+                                 5_000_000)):
+                    self.assertEqual(self.curl(g, f, version, *args), b"%d 200 " % n + says)
+
+    def test_a_crowded_gate_says_so_over_http2(self):
+        g = self.gate()
+        open_ = [g.tls(ANTHROPIC) for _ in range(256)]
+        with Front(g) as f:
+            out = self.curl(g, f, "--http2", "-D", "-", "https://api.anthropic.com/v1/models")
+        self.assertIn(b"HTTP/2 503", out)
+        self.assertIn(b"x-sandbox-policy: limit", out)
+        for s in open_:
+            s.close()
+
+    def test_a_large_answer(self):
+        g = self.gate()
+        g.serve(lambda x: x.answer(200, [], b"y" * 20_000_000))
+        with Front(g) as f:
+            for version in ("--http1.1", "--http2"):
+                out = self.curl(g, f, version, "https://api.anthropic.com/v1/models")
+                self.assertEqual(len(out), 20_000_000 + len("200 2" if version == "--http2" else "200 1.1"))
+
+
 class Limits(Case):
     def test_256_connections(self):
         g = self.gate()
@@ -980,6 +1578,7 @@ class Limits(Case):
         r = k.response()
         self.assertEqual((r.status, r.get("x-sandbox-policy"), r.get("connection")), (503, "limit", "close"))
         self.assertEqual(g.note().code, "limit")
+        k.sock.close()
         open_[0].close()
         time.sleep(0.2)
         self.works(g)
@@ -1011,22 +1610,14 @@ class Limits(Case):
         x = g.exchange()
         x.answer(200, [], b"", stream=True, end=False)
         before = g.rss_kib()[1]
-        x.sock.setblocking(False)
-        piece, sent = xch.frame(xch.DATA, b"x" * 65536), 0
-        quiet = time.monotonic() + 1
-        while time.monotonic() < quiet:
-            try:
-                sent += x.sock.send(piece[sent % len(piece):])
-                quiet = time.monotonic() + 1
-            except BlockingIOError:
-                time.sleep(0.01)
+        piece, sent = self.fill(x)
         self.assertLess(sent, 2 << 20)
         self.assertLess(g.rss_kib()[1] - before, 1024)
         self.works(g)
         # It reads after all, and loses nothing.
         x.sock.setblocking(True)
-        x.sock.sendall(piece[sent % len(piece):] if sent % len(piece) else b"")
-        x.sock.sendall(xch.frame(xch.END))
+        rest = piece[sent % len(piece):] if sent % len(piece) else b""
+        threading.Thread(target=x.sock.sendall, args=(rest + xch.frame(xch.END),), daemon=True).start()
         self.assertEqual(k.response().body, b"x" * (-(-sent // len(piece)) * 65536))
 
     def test_a_vault_that_does_not_read(self):
@@ -1084,10 +1675,16 @@ class Limits(Case):
             for _ in range(50):
                 self.assertEqual(k.response().status, 403)
         self.assertLess(g.rss_kib()[1] - before, 2048)
-        self.assertGreater(len(g.notes()), 1000)
-        self.works(g)
         self.assertIn("records are lost", g.log())
+        n, quiet = 0, time.monotonic() + 1
+        while time.monotonic() < quiet:
+            if got := len(g.notes()):
+                n, quiet = n + got, time.monotonic() + 1
+        self.assertTrue(1000 < n < 3000, n)
+        self.works(g)
 
 
 if __name__ == "__main__":
+    # tests/net/run gives a network namespace without one.
+    subprocess.run(["ip", "link", "set", "lo", "up"], env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}, stderr=subprocess.DEVNULL)
     unittest.main()
