@@ -9,8 +9,9 @@
  *
  * A direction that closes without END was cut, and is cut for whoever reads it: a reset, never a clean end. After an answer
  * of vault's own (code set) nothing but END follows, and what still comes of the request's body is dropped. Vault may answer
- * before the body has ended. The answer to HEAD, and a 304, may have a body by HTTP_BODY_LENGTH: the length is told and no
- * DATA follows. Either end closes its descriptor when it is through; DATA is 1..XCH_DATA_MAX bytes. Nobody
+ * before the body has ended. A request with HTTPMSG_UPGRADE has no body and sends no END before an answer has come: its
+ * direction is the one that a 101 opens. The answer to HEAD, and a 304, has no body; the length that it tells is a field.
+ * Slot and generation of ANSWER mean nothing, for the pair has one request. Either end closes its descriptor when it is through; DATA is 1..XCH_DATA_MAX bytes. Nobody
  * keeps more than XCH_WINDOW bytes of a direction in memory: who cannot go on stops reading.
  *
  * Both ends check each frame as hostile; a broken rule ends the exchange, never the process. */
