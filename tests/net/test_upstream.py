@@ -1402,11 +1402,11 @@ class Renewals(Case):
 
 
 class Inspected(Case):
-    def flow(self, v, addr=w.PUBLIC, port=443):
+    def flow(self, v, addr=w.PUBLIC, port=443, tied=0):
         o = v.tcp(addr, port)
         self.assertEqual((o.outcome, o.step), (w.INSPECT, "public"))
         _, slot, gen, data, fd = v.box.get(xch.PEEK, slot=o.slot)
-        self.assertEqual((gen, struct.unpack("<H", data[16:18])[0]), (7, port))
+        self.assertEqual((gen, struct.unpack("<HB", data[16:19])), (7, (port, tied)))
         return o, socket.socket(fileno=fd)
 
     def dialled(self, v, slot):
@@ -1447,8 +1447,9 @@ class Inspected(Case):
         self.assertEqual(v.tcp(w.PUBLIC, 8443).outcome, w.CONNECTED)
         self.assertEqual(v.udp(w.PUBLIC, 443).outcome, w.CONNECTED)
         self.assertEqual(v.dns("api.anthropic.com").addrs, [w.PUBLIC])
-        o, far = self.flow(v, port=8443)
-        o, far = self.flow(v, port=80)
+        for port in (8443, 80, 443):
+            o, far = self.flow(v, port=port, tied=1)
+        o, far = self.flow(v, w.PUBLIC2)
         # attack-14: no QUIC
         q = v.udp(w.PUBLIC, 443)
         self.assertEqual((q.outcome, q.step), (w.REFUSED, "quic"))
