@@ -2,6 +2,8 @@
  * do from the launcher (cli/state_rules.h) to the guest (guest/config.h). */
 #include "test.h"
 
+#include <errno.h>
+
 #include "cli/state_rules.h"
 #include "guest/config.h"
 #include "guest/jedit.h"
@@ -134,6 +136,22 @@ TEST(what_is_no_json_object_is_refused)
 	CHECK_STR(f.text, deep);
 }
 
+TEST(nesting_has_an_end_before_the_stack_has)
+{
+	static char deep[1 << 21];
+	size_t n[] = { JEDIT_DEPTH - 1, JEDIT_DEPTH, 1 << 20 };
+
+	for (size_t i = 0; i < sizeof(n) / sizeof(*n); i++) {
+		size_t half = n[i] < (1 << 20) - 16 ? n[i] : (1 << 20) - 16;
+
+		memcpy(deep, "{\"a\":", 5);
+		memset(deep + 5, '[', half);
+		memset(deep + 5 + half, ']', half);
+		memcpy(deep + 5 + 2 * half, "}", 2);
+		CHECK_INT(jedit_check(span_str(deep), false), ==, i == 0 ? 0 : -EBADMSG);
+	}
+}
+
 TEST(comments_stay_where_a_program_writes_them)
 {
 	struct file f;
@@ -162,6 +180,7 @@ TEST(a_login_of_ours_is_replaced_and_others_are_kept)
 		  "{\"claudeAiOauth\":{\"accessToken\":\"sk-own\"}}");
 	CHECK_INT(f.mask, ==, MERGE_FOREIGN);
 	CHECK_STR(one(&f, "{\"claudeAiOauth\":{\"accessToken\":\"" OLD "\"},\"a\":1}", GC_RULE_LOGIN, key, NULL), "{\"a\":1}");
+	CHECK_STR(one(&f, "{\"claudeAiOauth\":{\"accessToken\":\"\"}}", GC_RULE_LOGIN, key, NULL), "{\"claudeAiOauth\":{\"accessToken\":\"\"}}");
 	CHECK_STR(one(&f, "{\"claudeAiOauth\":{\"accessToken\":\"sk-own\"}}", GC_RULE_LOGIN, key, NULL),
 		  "{\"claudeAiOauth\":{\"accessToken\":\"sk-own\"}}");
 }
