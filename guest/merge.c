@@ -146,6 +146,14 @@ static int copy(struct buf *to, const struct buf *from)
 	return buf_put(to, buf_span(from).p, from->n);
 }
 
+static bool is_empty(const struct jedit *j)
+{
+	struct span object, name, v;
+
+	return jedit_get(buf_span(j->text), j->comments, (struct jpath){ NULL, 0 }, &object) &&
+	       !jedit_next_member(j->comments, &object, &name, &v);
+}
+
 static int merge_json(const struct config_state *s, struct buf *text)
 {
 	struct jedit j = { .comments = s->form == GC_FORM_JSONC };
@@ -164,6 +172,10 @@ static int merge_json(const struct config_state *s, struct buf *text)
 			mask |= r;
 			r = 0;
 		}
+	}
+	if (r == 0 && is_empty(&j)) {
+		buf_done(&work);
+		buf_init(&work, text->max);
 	}
 	if (r < 0) {
 		buf_done(&work);

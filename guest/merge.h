@@ -13,7 +13,8 @@
 
 /**
  * merge() - Apply the rules of a file
- * @text:	What the file holds, empty for one that is not there; gets the new content. Its maximum holds
+ * @text:	What the file holds, empty for one that is not there; gets the new content, empty for one that is not to be
+ *		there: an object without members says nothing. Its maximum holds
  *
  * Return: 0 or a mask of MERGE_FOREIGN; -EBADMSG: the content is not of the form, and @text is as it was; -ENOBUFS
  */

@@ -171,7 +171,9 @@ static int merge_file(struct guest *g, int dir, const char *name, const struct c
 			  "--api PROVIDER=foreign to be let through", s->path);
 		r = 0;
 	}
-	if (r == 0 && (why || !content || n != text.n || memcmp(content, buf_span(&text).p, n) != 0))
+	if (r == 0 && text.n == 0)
+		r = unlinkat(dir, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+	else if (r == 0 && (why || !content || n != text.n || memcmp(content, buf_span(&text).p, n) != 0))
 		r = write_file(dir, name, &text, s->mode);
 	buf_done(&text);
 	return r;

@@ -7,6 +7,7 @@
 #include "cli/netplan.h"
 #include "cli/state_rules.h"
 #include "proto/rec.h"
+#include "vault/hostfile.h"
 
 #define OPENCODE_MODEL "\"openai/gpt-5.5\""
 #define CHROME_MCP "/usr/local/bin/agent-vm-chrome-mcp"
@@ -186,6 +187,29 @@ static void git(struct state_rules *w, const struct plan *p, const struct agent_
 	text_file(w, "gh-config/config.yml", hosts ? "version: \"1\"\n" : NULL, p->alone);
 }
 
+/* One login of a file. What the host does not have goes, but not while another session may use it. */
+static void login(struct state_rules *w, const struct plan *p, const char *const *keys, const char *json)
+{
+	if (json || p->alone)
+		state_rule(w, GC_RULE_LOGIN, keys, json);
+}
+
+static void login_files(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
+{
+	state_begin(w, "claude/.credentials.json", 0600, GC_FORM_JSON);
+	login(w, p, STATE_KEYS("claudeAiOauth"), logins->claude_file);
+	state_end(w);
+	state_begin(w, "codex/auth.json", 0600, GC_FORM_JSON);
+	login(w, p, STATE_KEYS("auth_mode", "OPENAI_API_KEY", "tokens", "last_refresh"), logins->codex_file);
+	state_end(w);
+	state_begin(w, "opencode/auth.json", 0600, GC_FORM_JSON);
+	login(w, p, STATE_KEYS("openai"), logins->opencode_file);
+	for (int k = 0; k < PH_KINDS; k++)
+		if (hostfile_opencode_id((enum ph_kind)k))
+			login(w, p, STATE_KEYS(hostfile_opencode_id((enum ph_kind)k)), logins->opencode_file);
+	state_end(w);
+}
+
 /* Links to the copies of the user's own settings. Old ones go when no other guest could follow them. */
 static void settings(struct state_rules *w, const struct plan *p)
 {
@@ -234,6 +258,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	claude(&w, p, logins);
 	codex(&w, project);
 	opencode(&w, logins);
+	login_files(&w, p, logins);
 	if (strcmp(verb, "copilot") == 0 || strcmp(verb, "shell") == 0)
 		copilot(&w, logins);
 	git(&w, p, logins);

@@ -7,6 +7,8 @@
 
 /* What of the logins stands in files that are made here. All may be NULL. */
 struct agent_logins {
+	/* JSON of the login files, as vault/guestfile.h writes it; NULL: the host has no such login, so one of ours goes. */
+	const char *claude_file, *codex_file, *opencode_file;
 	const char *github;	  /* placeholder; needs plan->gitid.login */
 	const char *api_key_tail; /* last GC_TAIL characters of the placeholder of ANTHROPIC_API_KEY */
 	const char *copilot;	  /* placeholder */

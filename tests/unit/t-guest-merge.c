@@ -2,6 +2,8 @@
  * do from the launcher (cli/state_rules.h) to the guest (guest/config.h). */
 #include "test.h"
 
+#include <errno.h>
+
 #include "cli/state_rules.h"
 #include "guest/config.h"
 #include "guest/jedit.h"
@@ -42,7 +44,8 @@ static const char *end(struct file *f, const char *before)
 	buf_init(&text, sizeof(f->text) - 1);
 	CHECK_INT(buf_put(&text, before, strlen(before)), ==, 0);
 	f->mask = merge(&c.states[0], &text);
-	memcpy(f->text, buf_span(&text).p, text.n);
+	if (text.n > 0)
+		memcpy(f->text, buf_span(&text).p, text.n);
 	f->text[text.n] = '\0';
 	buf_done(&text);
 	config_done(&c);
@@ -107,12 +110,12 @@ TEST(members_are_taken_out_with_their_commas)
 	CHECK_STR(one(&f, "{\"a\":1,\"b\":2,\"c\":3}", GC_RULE_DROP, STATE_KEYS("c"), NULL), "{\"a\":1,\"b\":2}");
 	CHECK_STR(one(&f, "{\"a\":1,\"a\":2,\"b\":3,\"a\":4}", GC_RULE_DROP, STATE_KEYS("a"), NULL), "{\"b\":3}");
 	CHECK_STR(one(&f, "{\"b\":3,\"a\":1,\"a\":2}", GC_RULE_DROP, STATE_KEYS("a"), NULL), "{\"b\":3}");
-	CHECK_STR(one(&f, "{\"a\":1}", GC_RULE_DROP, STATE_KEYS("a"), NULL), "{}");
+	CHECK_STR(one(&f, "{\"a\":1}", GC_RULE_DROP, STATE_KEYS("a"), NULL), "");
 	CHECK_STR(one(&f, "{\"x\":1,\"m\":{\"c\":{\"a\":1}}}", GC_RULE_DROP, STATE_KEYS("m", "c", "a"), NULL), "{\"x\":1}");
 	CHECK_STR(one(&f, "{\"m\":{\"c\":1,\"d\":2}}", GC_RULE_DROP, STATE_KEYS("m", "c"), NULL), "{\"m\":{\"d\":2}}");
 	CHECK_STR(one(&f, "{\"m\":{}}", GC_RULE_DROP, STATE_KEYS("m", "c"), NULL), "{\"m\":{}}");
 	CHECK_STR(one(&f, "{\"model\":\"a\"}", GC_RULE_DROP, STATE_KEYS("model"), "\"b\""), "{\"model\":\"a\"}");
-	CHECK_STR(one(&f, "{\"model\":\"b\"}", GC_RULE_DROP, STATE_KEYS("model"), "\"b\""), "{}");
+	CHECK_STR(one(&f, "{\"model\":\"b\"}", GC_RULE_DROP, STATE_KEYS("model"), "\"b\""), "");
 }
 
 TEST(what_is_no_json_object_is_refused)
@@ -131,6 +134,22 @@ TEST(what_is_no_json_object_is_refused)
 	deep[sizeof(deep) - 1] = '\0';
 	CHECK(!one(&f, deep, GC_RULE_SET, STATE_KEYS("a"), "1"));
 	CHECK_STR(f.text, deep);
+}
+
+TEST(nesting_has_an_end_before_the_stack_has)
+{
+	static char deep[1 << 21];
+	size_t n[] = { JEDIT_DEPTH - 1, JEDIT_DEPTH, 1 << 20 };
+
+	for (size_t i = 0; i < sizeof(n) / sizeof(*n); i++) {
+		size_t half = n[i] < (1 << 20) - 16 ? n[i] : (1 << 20) - 16;
+
+		memcpy(deep, "{\"a\":", 5);
+		memset(deep + 5, '[', half);
+		memset(deep + 5 + half, ']', half);
+		memcpy(deep + 5 + 2 * half, "}", 2);
+		CHECK_INT(jedit_check(span_str(deep), false), ==, i == 0 ? 0 : -EBADMSG);
+	}
 }
 
 TEST(comments_stay_where_a_program_writes_them)
@@ -161,6 +180,7 @@ TEST(a_login_of_ours_is_replaced_and_others_are_kept)
 		  "{\"claudeAiOauth\":{\"accessToken\":\"sk-own\"}}");
 	CHECK_INT(f.mask, ==, MERGE_FOREIGN);
 	CHECK_STR(one(&f, "{\"claudeAiOauth\":{\"accessToken\":\"" OLD "\"},\"a\":1}", GC_RULE_LOGIN, key, NULL), "{\"a\":1}");
+	CHECK_STR(one(&f, "{\"claudeAiOauth\":{\"accessToken\":\"\"}}", GC_RULE_LOGIN, key, NULL), "{\"claudeAiOauth\":{\"accessToken\":\"\"}}");
 	CHECK_STR(one(&f, "{\"claudeAiOauth\":{\"accessToken\":\"sk-own\"}}", GC_RULE_LOGIN, key, NULL),
 		  "{\"claudeAiOauth\":{\"accessToken\":\"sk-own\"}}");
 }
@@ -174,7 +194,8 @@ TEST(a_login_of_several_members_goes_and_comes_as_one)
 	CHECK_STR(one(&f, "{\"auth_mode\":\"chatgpt\",\"OPENAI_API_KEY\":null,\"tokens\":{\"access_token\":\"" OLD
 			  "\"},\"last_refresh\":\"t\",\"z\":0}", GC_RULE_LOGIN, keys, ours),
 		  "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"avm-codex-key-abcdefghijkmnpqrstuvwxyz23\",\"z\":0}");
-	CHECK_STR(one(&f, ours, GC_RULE_LOGIN, keys, NULL), "{}");
+	CHECK_STR(one(&f, ours, GC_RULE_LOGIN, keys, NULL), "");
+	CHECK_STR(one(&f, "", GC_RULE_LOGIN, keys, NULL), "");
 	CHECK_STR(one(&f, "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-mine\"}", GC_RULE_LOGIN, keys, ours),
 		  "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-mine\"}");
 	CHECK_INT(f.mask, ==, MERGE_FOREIGN);

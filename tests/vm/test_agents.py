@@ -141,6 +141,18 @@ class State(Agents):
             self.assertTrue(before is None or before == after)
             before = after
 
+    def test_logins_of_an_earlier_session_go_and_others_stay(self):
+        mine = "avm-claude-a-abcdefghijkmnpqrstuvwxyz23"
+        self.seed("claude/.credentials.json", json.dumps({"mcpOAuth": {"x": 1}, "claudeAiOauth": {"accessToken": mine}}))
+        self.seed("codex/auth.json", json.dumps({"auth_mode": "apikey", "OPENAI_API_KEY": "avm-codex-key-abcdefghijkmnpqrstuvwxyz23"}))
+        self.seed("opencode/auth.json", json.dumps({"zai": {"type": "api", "key": "typed-in-the-guest"}, "openai": {"access": mine}, "own": {"k": 1}}))
+        p = self.vm("claude", check=0)
+        self.assertEqual(self.json("claude/.credentials.json"), {"mcpOAuth": {"x": 1}})
+        self.assertFalse((self.state / "codex/auth.json").exists())
+        self.assertEqual(self.json("opencode/auth.json"), {"zai": {"type": "api", "key": "typed-in-the-guest"}, "own": {"k": 1}})
+        self.assertIn(b"opencode/auth.json: it holds a login that was made in the guest; it is kept", p.stderr)
+        self.assertFalse((self.state / "opencode/opencode.db").exists())
+
     def test_poisoned_files_are_set_aside(self):
         secret = self.top / "secret.json"
         secret.write_text('{"hasCompletedOnboarding": false}')
