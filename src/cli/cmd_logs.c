@@ -277,6 +277,9 @@ static char *audit_text(const json_t *line)
 				 *rule ? ")" : "");
 	else if (strcmp(k, "refused") == 0)
 		rest = xasprintf("%s %s  %s", member(line, "p"), at, rule);
+	else if (strcmp(k, "renewal") == 0)
+		rest = xasprintf("%s by %s  %s  %lld ms", member(line, "provider"), member(line, "program"), member(line, "how"),
+				 (long long)number(line, "ms"));
 	else if (strcmp(k, "echo") == 0)
 		rest = xasprintf("%s%s  a secret came back (%s) and was overwritten", member(line, "host"), member(line, "path"),
 				 member(line, "form"));

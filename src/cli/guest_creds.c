@@ -1,12 +1,12 @@
 #include "cli/guest_creds.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/macros.h"
-#include "cli/state_rules.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
 #include "vault/guestfile.h"
@@ -42,7 +42,7 @@ static int put_pem(const uint8_t *der, size_t n, struct buf *out)
 	return buf_put(out, end, strlen(end));
 }
 
-static int put_ca(const struct network *n, const struct upstream *u, struct buf *out)
+int guest_creds_put_ca(const struct network *n, const struct upstream *u, struct buf *out)
 {
 	struct buf pem;
 	ssize_t at;
@@ -67,93 +67,43 @@ static int put_ca(const struct network *n, const struct upstream *u, struct buf 
 	return 0;
 }
 
-/* A login file: its rules are begun when there is the first. */
-struct file {
-	struct state_rules w;
-	const char *path;
-	bool begun;
-};
-
-/* @r: of making @value; -ENOENT: the host has no such login. */
-static void login(struct file *f, int r, const char *const *keys, const struct buf *value, bool alone)
+/* Text of a login file, or NULL when the host has nothing for it. -ENOBUFS is a bug: the texts are bounded. */
+static char *text_of(struct buf *b, int r)
 {
-	AUTO_FREE(char, text);
+	char *text = r == 0 ? xstrndup((const char *)buf_span(b).p, b->n) : NULL;
 
-	if (r < 0 && r != -ENOENT)
-		f->w.failed = true;
-	if (f->w.failed || (r < 0 && !alone))
-		return;
-	if (!f->begun)
-		state_begin(&f->w, f->path, 0600, GC_FORM_JSON);
-	f->begun = true;
-	text = r == 0 ? xstrndup((const char *)buf_span(value).p, value->n) : NULL;
-	state_rule(&f->w, GC_RULE_LOGIN, keys, text);
+	assert(r == 0 || r == -ENOENT);
+	buf_done(b);
+	return text;
 }
 
-static int file_end(struct file *f)
+static char *codex_file(const struct creds *c, int64_t now_s)
 {
-	if (f->begun)
-		state_end(&f->w);
-	return f->w.failed ? -ENOBUFS : 0;
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI);
+	struct buf b;
+
+	buf_init(&b, GUESTFILE_MAX);
+	/* Its program does not look at the variable. */
+	return text_of(&b, s ? guestfile_codex(&s->info, &c->set, now_s, &b) : guestfile_codex_key(PH_OPENAI_KEY, &c->set, &b));
 }
 
-static int put_claude(const struct creds *c, bool alone, struct buf *out)
+static char *opencode_file(const struct creds *c, int64_t now_s)
 {
-	struct file f = { .w = { .out = out }, .path = "claude/.credentials.json" };
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI), *keys = creds_source(c, SOURCE_OPENCODE);
+	const struct login_info *info = s && s->info.mode == LOGIN_CHATGPT ? &s->info : NULL;
+	struct buf b;
+
+	buf_init(&b, GUESTFILE_MAX);
+	return text_of(&b, info || keys ? guestfile_opencode(info, keys ? c->launch.lent : 0, &c->set, now_s, &b) : -ENOENT);
+}
+
+static char *claude_file(const struct creds *c)
+{
 	const struct creds_source *s = creds_source(c, SOURCE_ANTHROPIC);
 	struct buf b;
 
 	buf_init(&b, GUESTFILE_MAX);
-	login(&f, s ? guestfile_claude(&s->info, &c->set, &b) : -ENOENT, STATE_KEYS("claudeAiOauth"), &b, alone);
-	buf_done(&b);
-	return file_end(&f);
-}
-
-static int put_codex(const struct creds *c, bool alone, struct buf *out)
-{
-	struct file f = { .w = { .out = out }, .path = "codex/auth.json" };
-	const struct creds_source *s = creds_source(c, SOURCE_OPENAI);
-	struct buf b;
-	int r;
-
-	buf_init(&b, GUESTFILE_MAX);
-	/* Its program does not look at the variable. */
-	r = s ? guestfile_codex(&s->info, &c->set, time(NULL), &b) : guestfile_codex_key(PH_OPENAI_KEY, &c->set, &b);
-	login(&f, r, STATE_KEYS("auth_mode", "OPENAI_API_KEY", "tokens", "last_refresh"), &b, alone);
-	buf_done(&b);
-	return file_end(&f);
-}
-
-/* Each id is a login of its own. */
-static int put_opencode(const struct creds *c, bool alone, struct buf *out)
-{
-	struct file f = { .w = { .out = out }, .path = "opencode/auth.json" };
-	const struct creds_source *s = creds_source(c, SOURCE_OPENAI), *keys = creds_source(c, SOURCE_OPENCODE);
-	struct buf b;
-
-	buf_init(&b, GUESTFILE_MAX);
-	login(&f, s && s->info.mode == LOGIN_CHATGPT ? guestfile_opencode(&s->info, 0, &c->set, time(NULL), &b) : -ENOENT,
-	      STATE_KEYS("openai"), &b, alone);
-	buf_done(&b);
-	for (int k = 0; k < PH_KINDS; k++) {
-		const char *id = hostfile_opencode_id((enum ph_kind)k);
-
-		if (!id)
-			continue;
-		buf_init(&b, GUESTFILE_MAX);
-		login(&f, keys && c->launch.lent & PH_BIT(k) ? guestfile_opencode(NULL, PH_BIT(k), &c->set, time(NULL), &b) : -ENOENT,
-		      STATE_KEYS(id), &b, alone);
-		buf_done(&b);
-	}
-	return file_end(&f);
-}
-
-int guest_creds_put(const struct creds *c, const struct network *n, const struct upstream *u, bool alone, struct buf *out)
-{
-	TRY(put_ca(n, u, out));
-	TRY(put_claude(c, alone, out));
-	TRY(put_codex(c, alone, out));
-	return put_opencode(c, alone, out);
+	return text_of(&b, s ? guestfile_claude(&s->info, &c->set, &b) : -ENOENT);
 }
 
 static const char *value_of(const struct creds *c, enum ph_kind kind)
@@ -161,13 +111,25 @@ static const char *value_of(const struct creds *c, enum ph_kind kind)
 	return c->set.v[kind][0] ? c->set.v[kind] : NULL;
 }
 
-struct agent_logins guest_creds_logins(const struct creds *c)
+void guest_creds_logins(const struct creds *c, struct agent_logins *ret)
 {
 	const char *key = value_of(c, PH_ANTHROPIC_KEY);
+	int64_t now_s = time(NULL);
 
-	return (struct agent_logins){
+	*ret = (struct agent_logins){
+		.claude_file = claude_file(c),
+		.codex_file = codex_file(c, now_s),
+		.opencode_file = opencode_file(c, now_s),
 		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
 		.copilot = value_of(c, PH_COPILOT),
 		.opencode_keys_only = creds_source(c, SOURCE_OPENCODE) && !creds_source(c, SOURCE_OPENAI) && !value_of(c, PH_OPENAI_KEY),
 	};
+}
+
+void guest_creds_logins_done(struct agent_logins *l)
+{
+	free((char *)(uintptr_t)l->claude_file);
+	free((char *)(uintptr_t)l->codex_file);
+	free((char *)(uintptr_t)l->opencode_file);
+	*l = (struct agent_logins){ 0 };
 }

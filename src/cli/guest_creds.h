@@ -5,16 +5,12 @@
 #include "cli/agent_files.h"
 #include "cli/network.h"
 
-/**
- * guest_creds_put() - Records of proto/guestcfg.h: GC_CA, and rules for each login file
- * @alone:	No other session of the project lives: a login that the host no longer has goes
- *
- * Return: 0 or -ENOBUFS
- */
-int guest_creds_put(const struct creds *c, const struct network *n, const struct upstream *u, bool alone, struct buf *out);
+/* GC_CA of proto/guestcfg.h, when there is something to trust. -ENOBUFS. */
+int guest_creds_put_ca(const struct network *n, const struct upstream *u, struct buf *out);
 
-/* What stands in the files of agent_files(). Its texts are those of @c. */
-struct agent_logins guest_creds_logins(const struct creds *c);
+/* What stands in the files of agent_files(); borrows from @c. */
+void guest_creds_logins(const struct creds *c, struct agent_logins *ret);
+void guest_creds_logins_done(struct agent_logins *l);
 
 /* The file with the certificates that come beside a program's own, in the guest; NULL: none are given. */
 const char *guest_creds_ca(const struct network *n, const struct upstream *u);

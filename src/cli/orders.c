@@ -196,6 +196,7 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 		 struct buf *out)
 {
 	struct agent_logins logins;
+	int r;
 	AUTO_FREE(char, hosts);
 
 	TRY(rec_put_str(out, GC_HOSTNAME, s->info.name));
@@ -213,7 +214,9 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 	TRY(put_ports(out, &p->net));
 	TRY(selfprobe_orders(probe, net, out));
 	TRY(put_home(p, out));
-	TRY(guest_creds_put(&p->creds, net, &p->upstream, p->alone, out));
-	logins = guest_creds_logins(&p->creds);
-	return agent_files(p, &logins, out);
+	TRY(guest_creds_put_ca(net, &p->upstream, out));
+	guest_creds_logins(&p->creds, &logins);
+	r = agent_files(p, &logins, out);
+	guest_creds_logins_done(&logins);
+	return r;
 }

@@ -124,10 +124,8 @@ TEST(nothing_on_the_host_nothing_lent)
 
 TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 {
-	struct network net = NETWORK_INIT;
-	struct upstream up = { .n_to = 0 };
 	uint8_t seed[PH_SEED] = { 1 };
-	struct buf out;
+	struct agent_logins l;
 
 	begin("shell");
 	put_file(".claude", ".credentials.json", CLAUDE);
@@ -143,14 +141,12 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 	CHECK_STR(creds_source(&t.c, SOURCE_OPENAI)->info.account_id, "acc-1");
 
 	creds_draw(&t.c, seed);
-	buf_init(&out, 1 << 16);
-	CHECK_INT(guest_creds_put(&t.c, &net, &up, false, &out), ==, 0);
-	CHECK(!memmem(buf_span(&out).p, out.n, "CANARY", 6));
-	CHECK(memmem(buf_span(&out).p, out.n, "claude/.credentials.json", 24));
-	CHECK(memmem(buf_span(&out).p, out.n, "codex/auth.json", 15));
-	CHECK(memmem(buf_span(&out).p, out.n, "opencode/auth.json", 18));
-	CHECK(memmem(buf_span(&out).p, out.n, "avm-claude-a-", 13) && memmem(buf_span(&out).p, out.n, "avm-kimi-", 9));
-	buf_done(&out);
+	guest_creds_logins(&t.c, &l);
+	CHECK(!strstr(l.claude_file, "CANARY") && !strstr(l.codex_file, "CANARY") && !strstr(l.opencode_file, "CANARY"));
+	CHECK(strstr(l.claude_file, "avm-claude-a-") && strstr(l.codex_file, "\"account_id\":\"acc-1\""));
+	CHECK(strstr(l.opencode_file, "\"openai\"") && strstr(l.opencode_file, "avm-kimi-") && !strstr(l.opencode_file, "moonshot"));
+	CHECK(!l.api_key_tail && !l.copilot && !l.opencode_keys_only);
+	guest_creds_logins_done(&l);
 	end();
 }
 
