@@ -12,9 +12,9 @@
 #include "vault/guestfile.h"
 
 /* One failure is enough: the buffer's maximum was passed. */
-#define TRY(call)                      \
-	do {                           \
-		if ((call) < 0)        \
+#define TRY(call)                        \
+	do {                             \
+		if ((call) < 0)          \
 			return -ENOBUFS; \
 	} while (0)
 
@@ -32,9 +32,11 @@ static int put_pem(const uint8_t *der, size_t n, struct buf *out)
 
 	TRY(buf_put(out, begin, strlen(begin)));
 	for (size_t i = 0; i < n; i += 3) {
-		uint32_t three = (uint32_t)der[i] << 16 | (i + 1 < n ? (uint32_t)der[i + 1] << 8 : 0) | (i + 2 < n ? der[i + 2] : 0);
-		char four[5] = { digits[three >> 18], digits[three >> 12 & 63], i + 1 < n ? digits[three >> 6 & 63] : '=',
-				 i + 2 < n ? digits[three & 63] : '=', '\n' };
+		uint32_t three = (uint32_t)der[i] << 16 | (i + 1 < n ? (uint32_t)der[i + 1] << 8 : 0) |
+				 (i + 2 < n ? der[i + 2] : 0);
+		char four[5] = { digits[three >> 18], digits[three >> 12 & 63],
+				 i + 1 < n ? digits[three >> 6 & 63] : '=', i + 2 < n ? digits[three & 63] : '=',
+				 '\n' };
 
 		column += 4;
 		TRY(buf_put(out, four, column % 64 == 0 || i + 3 >= n ? 5 : 4));
@@ -84,7 +86,8 @@ static char *codex_file(const struct creds *c, int64_t now_s)
 
 	buf_init(&b, GUESTFILE_MAX);
 	/* Its program does not look at the variable. */
-	return text_of(&b, s ? guestfile_codex(&s->info, &c->set, now_s, &b) : guestfile_codex_key(PH_OPENAI_KEY, &c->set, &b));
+	return text_of(&b, s ? guestfile_codex(&s->info, &c->set, now_s, &b)
+			     : guestfile_codex_key(PH_OPENAI_KEY, &c->set, &b));
 }
 
 static char *opencode_file(const struct creds *c, int64_t now_s)
@@ -94,7 +97,8 @@ static char *opencode_file(const struct creds *c, int64_t now_s)
 	struct buf b;
 
 	buf_init(&b, GUESTFILE_MAX);
-	return text_of(&b, info || keys ? guestfile_opencode(info, keys ? c->launch.lent : 0, &c->set, now_s, &b) : -ENOENT);
+	return text_of(&b, info || keys ? guestfile_opencode(info, keys ? c->launch.lent : 0, &c->set, now_s, &b)
+					: -ENOENT);
 }
 
 static char *claude_file(const struct creds *c)
@@ -122,7 +126,8 @@ void guest_creds_logins(const struct creds *c, struct agent_logins *ret)
 		.opencode_file = opencode_file(c, now_s),
 		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
 		.copilot = value_of(c, PH_COPILOT),
-		.opencode_keys_only = creds_source(c, SOURCE_OPENCODE) && !creds_source(c, SOURCE_OPENAI) && !value_of(c, PH_OPENAI_KEY),
+		.opencode_keys_only = creds_source(c, SOURCE_OPENCODE) && !creds_source(c, SOURCE_OPENAI) &&
+				      !value_of(c, PH_OPENAI_KEY),
 	};
 }
 

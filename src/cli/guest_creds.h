@@ -1,5 +1,5 @@
-/* What the guest is given of the logins (credentials page 2.2): files of placeholders, and the certificates that its programs
- * trust. Nothing of it is secret. */
+/* What the guest is given of the logins (credentials page 2.2): files of placeholders, and the certificates that its
+ * programs trust. Nothing of it is secret. */
 #pragma once
 
 #include "cli/agent_files.h"
