@@ -64,7 +64,8 @@ static int append_all(struct span pem, const char **ret_found, struct err *err)
 			continue;
 		r = append(fd, seen[n].st_size, pem);
 		if (r < 0)
-			return err_set(err, r, "%s: the session's certificate cannot be added in the guest: %s", bundles[i], strerror(-r));
+			return err_set(err, r, "%s: the session's certificate cannot be added in the guest: %s",
+				       bundles[i], strerror(-r));
 		if (!*ret_found)
 			*ret_found = bundles[i];
 		n++;
@@ -115,7 +116,8 @@ static int chromium(struct span pem, struct err *err)
 
 static int own_files(const struct config_ca *ca, struct err *err)
 {
-	static const char *const files[] = { GC_CA_PEM, "/.msb/tls/ca.pem", "/usr/local/share/ca-certificates/agent-vm-ca.crt",
+	static const char *const files[] = { GC_CA_PEM, "/.msb/tls/ca.pem",
+					     "/usr/local/share/ca-certificates/agent-vm-ca.crt",
 					     "/usr/local/share/ca-certificates/microsandbox-ca.crt" };
 	int r = 0;
 

@@ -1,5 +1,5 @@
-/* Certificates that the guest's programs shall trust (command line page, section 10.3): what update-ca-certificates and its
- * relatives would do, without running a program of the image. */
+/* Certificates that the guest's programs shall trust (command line page, section 10.3): what update-ca-certificates and
+ * its relatives would do, without running a program of the image. */
 #pragma once
 
 #include "guest/config.h"

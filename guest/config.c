@@ -1,14 +1,18 @@
 #include "guest/config.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/str.h"
+#include "guest/jedit.h"
 #include "proto/ctl.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
 
-#define LIST_MAX 512 /* links, files, folders: each some dozens at most */
+#define LIST_MAX 1024 /* links, files, folders: some dozens each, and the user's own skills and commands */
+#define RULES_MAX 128 /* of a file */
 
 /* A string that stands once. */
 static int once(struct span val, char **ret)
@@ -143,6 +147,140 @@ static int parse_dir(struct config *c, struct span in)
 	}
 	d->mode = (uint32_t)mode;
 	return r < 0 || !d->path ? -EBADMSG : 0;
+}
+
+/* What each kind needs. JSON becomes a part of a file, so it is looked at like anything else. */
+static bool rule_is_whole(const struct config_rule *rule)
+{
+	struct span v = rule->value;
+
+	if (rule->n_keys == 0)
+		return false;
+	if (rule->kind == GC_RULE_TABLE)
+		return v.n > 0 && v.p[v.n - 1] == '\n' && str_is_utf8((const char *)v.p, v.n);
+	if (v.n == 0)
+		return rule->kind == GC_RULE_DROP || rule->kind == GC_RULE_LOGIN || rule->kind == GC_RULE_TAIL;
+	return jedit_is_value(v) && (rule->kind != GC_RULE_TAIL || v.p[0] == '"') && (rule->kind != GC_RULE_LOGIN || v.p[0] == '{');
+}
+
+static int parse_rule(struct config_state *s, struct span in)
+{
+	struct config_rule *rule = add(&s->rules, &s->n_rules, sizeof(*rule), RULES_MAX);
+	uint64_t kind = GC_RULES;
+	struct span val;
+	uint16_t key;
+	int r;
+
+	if (!rule)
+		return -ENOMEM;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		if (key == GC_RULE_KIND)
+			r = rec_u64(val, GC_RULES - 1, &kind);
+		else if (key == GC_VALUE && rule->value.n == 0)
+			rule->value = val;
+		else if (key == GC_WITH)
+			r = once_path(val, &rule->with);
+		else if (key == GC_KEY && rule->n_keys < GC_KEYS_MAX && str_is_utf8((const char *)val.p, val.n) &&
+			 (val.n == 0 || !memchr(val.p, 0, val.n)))
+			rule->keys[rule->n_keys++] = val;
+		else
+			return -EBADMSG;
+		if (r < 0)
+			return r;
+	}
+	rule->kind = (enum guestcfg_rule)kind;
+	return r == 0 && kind < GC_RULES && rule_is_whole(rule) ? 0 : -EBADMSG;
+}
+
+/* Relative; no component is empty, "." or "..". */
+static int once_state_path(struct span val, char **ret)
+{
+	int r = once(val, ret);
+
+	for (const char *p = r < 0 ? NULL : *ret; p; p = strchr(p, '/') ? strchr(p, '/') + 1 : NULL) {
+		size_t n = strcspn(p, "/");
+
+		if (n == 0 || n > NAME_MAX || (n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
+			return -EBADMSG;
+	}
+	return r;
+}
+
+static int parse_state(struct config *c, struct span in)
+{
+	struct config_state *s = add(&c->states, &c->n_states, sizeof(*s), LIST_MAX);
+	uint64_t mode = 0600, form = GC_FORMS;
+	struct span val;
+	uint16_t key;
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		switch (key) {
+		case GC_PATH:
+			r = once_state_path(val, &s->path);
+			break;
+		case GC_MODE:
+			r = rec_u64(val, 0777, &mode);
+			break;
+		case GC_FORM:
+			r = rec_u64(val, GC_FORMS - 1, &form);
+			break;
+		case GC_CONTENT:
+			s->content = val;
+			break;
+		case GC_TARGET:
+			r = once_path(val, &s->target);
+			break;
+		case GC_RULE:
+			r = parse_rule(s, val);
+			break;
+		default:
+			return -EBADMSG;
+		}
+		if (r < 0)
+			return r;
+	}
+	s->mode = (uint32_t)mode;
+	s->form = (enum guestcfg_form)form;
+	if (r < 0 || !s->path || form == GC_FORMS || (form == GC_FORM_LINK) != (s->target != NULL))
+		return -EBADMSG;
+	if (s->target && !str_starts(s->target, GC_HOST_AT "/"))
+		return -EBADMSG;
+	for (size_t i = 0; i < s->n_rules; i++)
+		if ((form == GC_FORM_TOML) != (s->rules[i].kind == GC_RULE_TABLE) || form > GC_FORM_TOML)
+			return -EBADMSG;
+	return 0;
+}
+
+/* One component. */
+static int once_name(struct span val, char **ret)
+{
+	int r = once(val, ret);
+
+	return r < 0 ? r : strchr(*ret, '/') || (*ret)[0] == '.' || val.n > 64 ? -EBADMSG : 0;
+}
+
+static int parse_db(struct config *c, struct span in)
+{
+	struct config_db *db = &c->dbs[c->n_dbs];
+	struct span val;
+	uint16_t key;
+	int r;
+
+	if (c->n_dbs >= GC_DBS_MAX)
+		return -EBADMSG;
+	c->n_dbs++;
+	while ((r = rec_next(&in, &key, &val)) == 1) {
+		r = key == GC_PATH   ? once_name(val, &db->name)
+		    : key == GC_SUB  ? once_name(val, &db->folder)
+		    : key == GC_LINK ? once_name(val, &db->link)
+				     : -EBADMSG;
+		if (r < 0)
+			return r;
+	}
+	return r < 0 || !db->name || !db->folder ? -EBADMSG : 0;
 }
 
 /* ADDRESS GATEWAY BITS of @n bytes an address. */
@@ -300,6 +438,10 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 		return parse_file(c, val);
 	case GC_DIR:
 		return parse_dir(c, val);
+	case GC_STATE:
+		return parse_state(c, val);
+	case GC_DB:
+		return parse_db(c, val);
 	case GC_NET:
 		return parse_net(&c->net, val);
 	case GC_PORTS:
@@ -364,6 +506,19 @@ void config_done(struct config *c)
 		free(c->files[i].path);
 	for (size_t i = 0; i < c->n_dirs; i++)
 		free(c->dirs[i].path);
+	for (size_t i = 0; i < c->n_dbs; i++) {
+		free(c->dbs[i].name);
+		free(c->dbs[i].folder);
+		free(c->dbs[i].link);
+	}
+	for (size_t i = 0; i < c->n_states; i++) {
+		free(c->states[i].path);
+		free(c->states[i].target);
+		for (size_t k = 0; k < c->states[i].n_rules; k++)
+			free(c->states[i].rules[k].with);
+		free(c->states[i].rules);
+	}
+	free(c->states);
 	free(c->binds);
 	free(c->links);
 	free(c->files);

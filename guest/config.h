@@ -29,6 +29,32 @@ struct config_dir {
 	uint32_t mode;
 };
 
+struct config_rule {
+	enum guestcfg_rule kind;
+	struct span keys[GC_KEYS_MAX]; /* borrowed from the records, as the value is; plain UTF-8 */
+	size_t n_keys;
+	struct span value; /* empty: there is none */
+	char *with;	   /* NULL: always */
+};
+
+/* A file of the state. */
+struct config_state {
+	char *path; /* relative, without "." and ".." */
+	uint32_t mode;
+	enum guestcfg_form form;
+	struct span content; /* borrowed */
+	char *target;	     /* GC_FORM_LINK */
+	struct config_rule *rules;
+	size_t n_rules;
+};
+
+/* Databases of an agent; see guest/dbs.h. Names of one component. */
+struct config_db {
+	char *name;   /* GC_PATH */
+	char *folder; /* GC_SUB */
+	char *link;   /* GC_LINK; may be NULL */
+};
+
 /* Network order; bits 0: the family is not given. */
 struct config_net {
 	uint32_t mtu; /* 0: no network */
@@ -74,7 +100,9 @@ struct config {
 	struct config_link *links;
 	struct config_file *files;
 	struct config_dir *dirs;
-	size_t n_binds, n_links, n_files, n_dirs;
+	struct config_state *states;
+	struct config_db dbs[GC_DBS_MAX];
+	size_t n_binds, n_links, n_files, n_dirs, n_states, n_dbs;
 };
 
 /**

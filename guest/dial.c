@@ -33,7 +33,8 @@ static int connect_to(uint8_t family, const uint8_t addr[16], uint16_t port)
 	fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	r = family == 4 ? connect(fd, (struct sockaddr *)&in4, sizeof(in4)) : connect(fd, (struct sockaddr *)&in6, sizeof(in6));
+	r = family == 4 ? connect(fd, (struct sockaddr *)&in4, sizeof(in4))
+			: connect(fd, (struct sockaddr *)&in6, sizeof(in6));
 	if (r < 0 && errno != EINPROGRESS)
 		return -errno;
 	p = (struct pollfd){ fd, POLLOUT, 0 };

@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/macros.h"
+#include "guest/dbs.h"
 #include "guest/guest.h"
 #include "guest/mounts.h"
 #include "guest/setup.h"
@@ -90,6 +91,7 @@ static int run(int64_t start, struct err *err)
 	r = guest_serve(&the_guest);
 	if (r < 0)
 		(void)err_set(err, r, "event loop: %s", strerror(-r));
+	dbs_save(&the_guest);
 	streams_done(&the_guest);
 	return r;
 }

@@ -14,12 +14,15 @@
 #include "base/str.h"
 #include "guest/ca.h"
 #include "guest/config.h"
+#include "guest/dbs.h"
 #include "guest/mounts.h"
 #include "guest/network.h"
 #include "guest/ports.h"
 #include "guest/probe.h"
+#include "guest/state.h"
 #include "proto/guestcfg.h"
 #include "proto/imageapi.h"
+#include "proto/rec.h"
 
 #define NS ((int64_t)1000000000)
 #define CLOCK_LEAVE_NS (NS / 5)
@@ -165,7 +168,7 @@ static int apply_files(const struct config *c, struct err *err)
 	return r;
 }
 
-static int apply(struct guest *g, const struct config *c, struct buf *ready, struct err *err)
+static int apply(struct guest *g, struct config *c, struct buf *ready, struct err *err)
 {
 	int64_t start = now_ns(), up, mounted, files, probed;
 	struct probe probes[GC_PROBES_MAX];
@@ -206,6 +209,10 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 			guest_log(g, LOG_LV_WARN, "%s", told);
 	}
 	r = apply_files(c, err);
+	if (r == 0)
+		r = state_apply(g, c, err);
+	if (r == 0)
+		r = dbs_load(g, c, err);
 	if (r < 0)
 		return r;
 	files = now_ns();
@@ -219,6 +226,8 @@ static int apply(struct guest *g, const struct config *c, struct buf *ready, str
 		if (r < 0)
 			return err_set(err, r, "guest: published ports cannot be watched: %s", strerror(-r));
 	}
+	if (access(GC_SEED, X_OK) == 0)
+		(void)rec_put(ready, CTL_K_SEED, "", 0);
 	(void)guest_put_phase(ready, "mounts", up, mounted - up);
 	(void)guest_put_phase(ready, "files", mounted, files - mounted);
 	if (c->net.mtu > 0)

@@ -8,7 +8,6 @@
 #include "cli/cmd.h"
 #include "cli/help.h"
 #include "cli/launch_args.h"
-#include "cli/not_yet.h"
 
 #define STATUS_USAGE 2
 
@@ -24,14 +23,10 @@ static int finish_stdout(int status)
 int cmd_unknown(const char *name)
 {
 	AUTO_FREE(char, shown);
-	const char *near = NULL, *why = not_yet_command(name);
+	const char *near = NULL;
 	unsigned least = 3;
 
 	shown = str_escape(name, strlen(name));
-	if (why) {
-		fprintf(stderr, "agent-vm: %s: %s\n", shown, why);
-		return STATUS_USAGE;
-	}
 	for (const struct cmd *const *c = cmds; *c; c++) {
 		/* Of two letters any two letters are two edits away. */
 		unsigned max = strlen((*c)->name) <= 3 ? 1 : 2, d = opt_distance(name, (*c)->name, max);

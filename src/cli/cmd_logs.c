@@ -200,6 +200,12 @@ static const struct rule_words *words_of(const char *rule)
 	return NULL;
 }
 
+/* Of gate or vault about a host that a login goes to. */
+static bool is_request(const json_t *line)
+{
+	return strcmp(member(line, "k"), "request") == 0 || strcmp(member(line, "k"), "echo") == 0;
+}
+
 /* What the self-probe was refused is no news. A name whose answer lost addresses was refused, too. */
 static bool is_denied(const json_t *line)
 {
@@ -210,6 +216,8 @@ static bool is_denied(const json_t *line)
 		return false;
 	if (strcmp(member(line, "k"), "dns") == 0)
 		return w && w->dns;
+	if (is_request(line))
+		return strcmp(verdict, "refuse") == 0;
 	return strcmp(member(line, "k"), "refused") == 0 ||
 	       (*verdict && strcmp(verdict, "allow") != 0 && strcmp(verdict, "inspect") != 0);
 }
@@ -249,6 +257,7 @@ static char *amount(json_int_t bytes)
  *   20:01:02  tcp  104.16.3.35:80 (www.example.org)  allow  up 1.8 kB  down 90.2 kB  412 ms  fin
  *   20:01:07  dns  evil.example A  NOERROR  kept 0  left out 1 (rebind)
  *   20:01:09  refused  tcp 192.168.1.10:5432 (db.lan)  private  3x
+ *   20:01:30  request  POST api.anthropic.com/v1/messages  forward  200  up 1.8 kB  down 90.2 kB  412 ms
  *   20:02:00  published  127.0.0.1:3000 from 127.0.0.1:50312  up 120 B  down 4.1 kB  18 ms  fin */
 static char *audit_text(const json_t *line)
 {
@@ -268,6 +277,16 @@ static char *audit_text(const json_t *line)
 				 *rule ? ")" : "");
 	else if (strcmp(k, "refused") == 0)
 		rest = xasprintf("%s %s  %s", member(line, "p"), at, rule);
+	else if (strcmp(k, "renewal") == 0)
+		rest = xasprintf("%s by %s  %s  %lld ms", member(line, "provider"), member(line, "program"), member(line, "how"),
+				 (long long)number(line, "ms"));
+	else if (strcmp(k, "echo") == 0)
+		rest = xasprintf("%s%s  a secret came back (%s) and was overwritten", member(line, "host"), member(line, "path"),
+				 member(line, "form"));
+	else if (is_request(line))
+		rest = xasprintf("%s %s%s  %s%s%s  %lld  up %s  down %s  %lld ms", member(line, "method"), member(line, "host"),
+				 member(line, "path"), member(line, "verdict"), *member(line, "code") ? " " : "", member(line, "code"),
+				 (long long)number(line, "status"), up, down, (long long)number(line, "ms"));
 	else if (strcmp(k, "published") == 0)
 		rest = xasprintf("%s%s%s from %s  up %s  down %s  %lld ms  %s", member(line, "p"), *member(line, "p") ? " " : "",
 				 member(line, "listen"), member(line, "peer"), up, down,
@@ -299,6 +318,7 @@ static char *why(const json_t *line)
 }
 
 /* 20:01:09  3x  tcp 192.168.1.10:5432 (db.lan)  private network  --allow-egress 192.168.1.10:5432
+ * 20:01:10  1x  GET api.anthropic.com/v1/files  path-denied  agent-vm why says more
  * 20:01:12  1x  dns intra.corp A  10.1.2.3 left out, private network  --allow-egress intra.corp */
 static char *denied_text(const json_t *line)
 {
@@ -314,6 +334,9 @@ static char *denied_text(const json_t *line)
 		what = xasprintf("dns %s %s", q, member(line, "type"));
 	else
 		what = xasprintf("%s %s%s", member(line, "method"), member(line, "host"), member(line, "path"));
+	if (is_request(line))
+		return xasprintf("%.8s  %lldx  %s  %s  agent-vm why says more", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), what,
+				 member(line, "code"));
 	because = why(line);
 	return xasprintf("%.8s  %lldx  %s%s%s  %s  %s", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), p,
 			 *p ? " " : "", what, because, *open ? open : "cannot be opened");

@@ -251,8 +251,7 @@ static int prove_in(const char *dir, const char *image, uint32_t api_version, in
 			       p.up ? "ended before all agents were tried" : "did not start");
 	if (p.failed)
 		return err_set(err, -EIO, "image %s: not all of it works, see above; agent-vm pull, or another --image", image);
-	/* What preflight.c lets start. */
-	say("ready: agent-vm shell in a project's folder; %s", p.works > 0 ? "its agents cannot be started by their own verbs in this version" : "this image has no agents");
+	say("ready: %s", p.works > 0 ? "agent-vm claude in a project's folder, or codex, opencode, copilot, shell" : "agent-vm shell in a project's folder; this image has no agents");
 	return 0;
 }
 

@@ -24,8 +24,8 @@ struct why_args {
 static const char *const verbs[] = { "claude", "codex", "opencode", "copilot", "shell", NULL };
 
 static const struct opt why_opts[] = {
-	{ "verb", OPT_CHOICE, AT(verb), "VERB", "for that verb's launch", 0, "claude, codex, opencode, copilot or shell (the default).",
-	  "claude", verbs },
+	{ "verb", OPT_CHOICE, AT(verb), "VERB", "for that verb's launch", 0,
+	  "claude, codex, opencode, copilot or shell (the default).", "claude", verbs },
 	{ "api", OPT_STRV, AT(launch.api), "PROVIDER=CLASS", "as at a launch" },
 	{ "allow-egress", OPT_STRV, AT(launch.allow_egress), "DEST", "as at a launch" },
 	{ "allow-lan", OPT_FLAG, AT(launch.allow_lan), NULL, "as at a launch" },
@@ -62,7 +62,8 @@ static void own_addresses(struct policy *p)
 		struct prefix *to = &p->hosts[p->n_hosts];
 		struct addr mask;
 
-		if (!i->ifa_addr || !lookup_addr(i->ifa_addr, &to->addr) || !i->ifa_netmask || !lookup_addr(i->ifa_netmask, &mask))
+		if (!i->ifa_addr || !lookup_addr(i->ifa_addr, &to->addr) || !i->ifa_netmask ||
+		    !lookup_addr(i->ifa_netmask, &mask))
 			continue;
 		to->bits = 0;
 		while (to->bits < (mask.family == AF_INET ? 32 : 128) && mask.b[to->bits / 8] & (0x80 >> to->bits % 8))
@@ -76,8 +77,12 @@ static void policy_of(const struct state *s, const char **inspected, struct poli
 {
 	size_t n = 0;
 
-	*p = (struct policy){ .no_network = s->net.no_network, .allow_lan = s->net.allow_lan, .allow_host = s->net.allow_host,
-			      .proxied = s->net.proxy.text != NULL, .n_rules = s->net.n_rules, .inspected = inspected };
+	*p = (struct policy){ .no_network = s->net.no_network,
+			      .allow_lan = s->net.allow_lan,
+			      .allow_host = s->net.allow_host,
+			      .proxied = s->net.proxy.text != NULL,
+			      .n_rules = s->net.n_rules,
+			      .inspected = inspected };
 	memcpy(p->rules, s->net.rules, p->n_rules * sizeof(*p->rules));
 	for (int h = 0; h < HOSTS; h++)
 		if (prov_bound(&s->creds.launch, (enum prov_host_id)h))
@@ -88,9 +93,10 @@ static void policy_of(const struct state *s, const char **inspected, struct poli
 static void print_one(struct state *s, const char *what, const struct why *w)
 {
 	if (s->all) {
-		(void)json_array_append_new(s->all, json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s?, s:s?}", "what", what, "decision",
-							      w->decision, "rule", w->rule, "opens", w->opens, "note", w->note,
-							      "credential", w->kind, "class", w->class));
+		(void)json_array_append_new(s->all,
+					    json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s?, s:s?}", "what", what,
+						      "decision", w->decision, "rule", w->rule, "opens", w->opens,
+						      "note", w->note, "credential", w->kind, "class", w->class));
 		return;
 	}
 	(void)printf("%s\n    decision  %s\n    rule      %s\n", what, w->decision, w->rule);
@@ -134,13 +140,15 @@ static int decide_network(struct state *s)
 	found = lookup_find(&s->lookup, s->url.host);
 	if (!found || found->n_addrs == 0) {
 		(void)fprintf(stderr, "agent-vm: %s: %s; write its address\n", s->url.host,
-			      found && found->state == LOOKUP_SILENT ? "no resolver of this host answered" : "does not resolve on this host");
+			      found && found->state == LOOKUP_SILENT ? "no resolver of this host answered"
+								     : "does not resolve on this host");
 		return 1;
 	}
 	for (size_t i = 0; i < found->n_addrs; i++) {
 		why_network(p, s->url.host, &found->addrs[i], s->url.port, &w);
 		if (s->url.tls && prov_host_find(span_str(s->url.host)) < HOSTS && strcmp(w.decision, "allow") == 0)
-			w.note = xstrdup("not inspected: no login that is lent goes there, so what the guest signs in with itself works");
+			w.note = xstrdup("not inspected: no login that is lent goes there, so what the guest signs in "
+					 "with itself works");
 		print_one(s, what, &w);
 		why_done(&w);
 	}
@@ -175,7 +183,8 @@ static int take_words(char **rest, struct state *s)
 	struct err err;
 
 	if (!rest[0]) {
-		(void)fprintf(stderr, "agent-vm: why: of what? write it as in: agent-vm why https://api.anthropic.com/v1/messages POST\n");
+		(void)fprintf(stderr, "agent-vm: why: of what? write it as in: agent-vm why "
+				      "https://api.anthropic.com/v1/messages POST\n");
 		return 2;
 	}
 	if (why_url_parse(rest[0], &s->url, &err) < 0) {
@@ -188,7 +197,8 @@ static int take_words(char **rest, struct state *s)
 	s->method = rest[1] ? prov_method_find(span_str(rest[1])) : METHOD_GET;
 	if (s->method < METHODS)
 		return 0;
-	(void)fprintf(stderr, "agent-vm: why: no such method is let in; there are GET HEAD POST PUT PATCH DELETE OPTIONS\n");
+	(void)fprintf(stderr,
+		      "agent-vm: why: no such method is let in; there are GET HEAD POST PUT PATCH DELETE OPTIONS\n");
 	return 2;
 }
 
@@ -229,12 +239,13 @@ const struct cmd cmd_why = {
 	.name = "why",
 	.summary = "what a launch here would do with a request, and why",
 	.usage = "[OPTIONS] URL|HOST[:PORT]|IP:PORT [METHOD]",
-	.about = "Prints the decision, the rule that makes it, and the option of a launch that would change it, for this folder and the "
-		 "logins of this host as they are now. METHOD is GET when it is not said. Nothing is started and nothing is sent; a "
+	.about = "Prints the decision, the rule that makes it, and the option of a launch that would change it, for "
+		 "this folder and the "
+		 "logins of this host as they are now. METHOD is GET when it is not said. Nothing is started and "
+		 "nothing is sent; a "
 		 "name is looked up.",
-	.examples = "agent-vm why https://api.anthropic.com/v1/files POST\ta request with a login\n"
-		    "agent-vm why 192.168.1.10:5432\ta connection\n"
-		    "agent-vm why --verb claude --json https://api.z.ai/api/paas/v4/models\tfor a script\n",
+	.examples = "agent-vm why https://api.openai.com/v1/files\ta request\n"
+		    "agent-vm why 192.168.1.10:5432\ta connection\n",
 	.opts = why_opts,
 	.args_size = sizeof(struct why_args),
 	.words = CMD_WORDS_MIXED,

@@ -4,7 +4,7 @@
 
 extern const struct cmd cmd_claude, cmd_codex, cmd_opencode, cmd_copilot, cmd_shell;
 extern const struct cmd cmd_setup, cmd_pull, cmd_build, cmd_images, cmd_prune;
-extern const struct cmd cmd_exec, cmd_ps, cmd_stop, cmd_logs, cmd_why, cmd_doctor, cmd_version, cmd_help;
+extern const struct cmd cmd_clipboard, cmd_exec, cmd_ps, cmd_stop, cmd_logs, cmd_why, cmd_doctor, cmd_version, cmd_help;
 
 const struct cmd *const cmds[] = {
 	&cmd_claude,
@@ -20,6 +20,7 @@ const struct cmd *const cmds[] = {
 	&cmd_stop,
 	&cmd_logs,
 	&cmd_why,
+	&cmd_clipboard,
 	&cmd_images,
 	&cmd_prune,
 	&cmd_doctor,

@@ -8,9 +8,9 @@
 #include "proto/rec.h"
 
 /* One failure is enough: the buffer's maximum was passed. */
-#define TRY(call)                      \
-	do {                           \
-		if ((call) < 0)        \
+#define TRY(call)                        \
+	do {                             \
+		if ((call) < 0)          \
 			return -ENOBUFS; \
 	} while (0)
 

@@ -15,7 +15,8 @@
  *
  * Return: how many descriptors, or -ENOBUFS
  */
-int credcfg_vault(const struct creds *c, const struct upstream *u, int fds[CREDCFG_FDS_MAX], int first, struct buf *out);
+int credcfg_vault(const struct creds *c, const struct upstream *u, int fds[CREDCFG_FDS_MAX], int first,
+		  struct buf *out);
 
 /* Records for gate; @session: its name. 0 or -ENOBUFS. */
 int credcfg_gate(const struct creds *c, const char *session, struct buf *out);

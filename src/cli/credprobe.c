@@ -14,9 +14,9 @@
 #include "proto/rec.h"
 
 /* One failure is enough: the buffer's maximum was passed. */
-#define TRY(call)                      \
-	do {                           \
-		if ((call) < 0)        \
+#define TRY(call)                        \
+	do {                             \
+		if ((call) < 0)          \
 			return -ENOBUFS; \
 	} while (0)
 
@@ -81,8 +81,9 @@ static int put_endpoint(enum prov_host_id host, const char *path, struct buf *ou
 	AUTO_FREE(char, request);
 	ssize_t at;
 
-	request = xasprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", path,
-			    prov_hosts[host].name, strlen(body), body);
+	request = xasprintf(
+		"POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", path,
+		prov_hosts[host].name, strlen(body), body);
 	at = rec_begin(out, PBC_HOST);
 	TRY(at);
 	TRY(rec_put_str(out, PBC_NAME, prov_hosts[host].name));
@@ -97,7 +98,8 @@ static bool service_of(const struct creds *c, enum prov prov, enum ph_kind *ret_
 	for (int h = 0; h < HOSTS; h++)
 		for (int k = 0; k < PH_KINDS; k++)
 			if (prov_hosts[h].prov == prov && c->launch.lent & PH_BIT(k) &&
-			    prov_slots((enum ph_kind)k, (enum prov_host_id)h) & (SLOT_BIT(SLOT_BEARER) | SLOT_BIT(SLOT_KEY))) {
+			    prov_slots((enum ph_kind)k, (enum prov_host_id)h) &
+				    (SLOT_BIT(SLOT_BEARER) | SLOT_BIT(SLOT_KEY))) {
 				*ret_kind = (enum ph_kind)k;
 				*ret_host = (enum prov_host_id)h;
 				return true;
@@ -108,7 +110,8 @@ static bool service_of(const struct creds *c, enum prov prov, enum ph_kind *ret_
 static int put_addr(const struct network *n, struct buf *out)
 {
 	/* Any public address: gate is asked by name, and what it refuses is dialled by nobody. */
-	static const uint8_t v4[5] = { 4, 1, 1, 1, 1 }, v6[17] = { 6, 0x26, 0x06, 0x47, 0x00, 0x47, 0x00, [15] = 0x11, [16] = 0x11 };
+	static const uint8_t v4[5] = { 4, 1, 1, 1, 1 },
+			     v6[17] = { 6, 0x26, 0x06, 0x47, 0x00, 0x47, 0x00, [15] = 0x11, [16] = 0x11 };
 
 	return n->ipv4 ? rec_put(out, PBC_ADDR, v4, sizeof(v4)) : rec_put(out, PBC_ADDR, v6, sizeof(v6));
 }

@@ -1,6 +1,7 @@
-/* The self-probe of the logins (credentials page 5.7): before the agent starts, requests that must be refused are made from the
- * guest, one of each kind for every provider that is lent. agent-vm-probe makes them (proto/probecfg.h); the launcher gives it
- * connections of the guest's. Nothing of it leaves the host: what must be refused is answered by gate. */
+/* The self-probe of the logins (credentials page 5.7): before the agent starts, requests that must be refused are made
+ * from the guest, one of each kind for every provider that is lent. agent-vm-probe makes them (proto/probecfg.h); the
+ * launcher gives it connections of the guest's. Nothing of it leaves the host: what must be refused is answered by
+ * gate. */
 #pragma once
 
 #include "cli/creds.h"
@@ -20,7 +21,10 @@ struct credprobe {
 	size_t n_links;
 };
 
-#define CREDPROBE_INIT { .log_fd = -1, .fd = -1, .pid = -1 }
+#define CREDPROBE_INIT                            \
+	{                                         \
+		.log_fd = -1, .fd = -1, .pid = -1 \
+	}
 
 /* Its orders; how many hosts, or -ENOBUFS. */
 int credprobe_orders(const struct creds *c, const struct network *n, struct buf *out);

@@ -119,7 +119,8 @@ static int secret_hand_over(struct creds *c, enum ph_kind kind, const struct sec
 }
 
 /* Why a value of the environment cannot be lent: static text, or NULL, then @ret is it. */
-static const char *secret_read(const struct guarded *g, const char *value, char *(*env)(const char *), struct secret *ret)
+static const char *secret_read(const struct guarded *g, const char *value, char *(*env)(const char *),
+			       struct secret *ret)
 {
 	const char *url = g->base_url ? env(g->base_url) : NULL, *why = NULL;
 	int r = hostfile_token(span_str(value), ret);
@@ -131,8 +132,9 @@ static const char *secret_read(const struct guarded *g, const char *value, char 
 	if (r < 0)
 		return "it is not one word of printable characters";
 	if (url && !hostfile_base_url_is(url, prov_hosts[g->host].name))
-		why = g->host == HOST_ANTHROPIC ? "it belongs to the host of ANTHROPIC_BASE_URL, and keys of other hosts are not lent" :
-						  "it belongs to the host of OPENAI_BASE_URL, and keys of other hosts are not lent";
+		why = g->host == HOST_ANTHROPIC
+			      ? "it belongs to the host of ANTHROPIC_BASE_URL, and keys of other hosts are not lent"
+			      : "it belongs to the host of OPENAI_BASE_URL, and keys of other hosts are not lent";
 	else if (g->kind == PH_COPILOT)
 		(void)hostfile_copilot_takes(secret_span(ret), &why);
 	if (why)
@@ -140,14 +142,16 @@ static const char *secret_read(const struct guarded *g, const char *value, char 
 	return why;
 }
 
-static void secret_taken(struct cli *cli, struct creds *c, const struct guarded *g, struct secret *s, struct strv *warnings)
+static void secret_taken(struct cli *cli, struct creds *c, const struct guarded *g, struct secret *s,
+			 struct strv *warnings)
 {
 	int r = secret_hand_over(c, g->kind, s);
 
 	if (r < 0)
 		problem_world(&cli->problems, "%s: cannot be handed on: %s", g->name, strerror(-r));
 	if (s->n < SECRET_MIN)
-		strv_addf(warnings, "%s: shorter than %d bytes, so it is not looked for in what comes back", g->name, SECRET_MIN);
+		strv_addf(warnings, "%s: shorter than %d bytes, so it is not looked for in what comes back", g->name,
+			  SECRET_MIN);
 	strv_addf(&c->shown, "%s%s", g->kind == PH_COPILOT ? "copilot: " : "", g->name);
 	secret_done(s);
 }
@@ -178,7 +182,8 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 	else
 		why = secret_read(g, value + 1, env, &s);
 	if (why) {
-		problem_text(&cli->problems, "--env %s: a secret that would pass in clear: %s; leave it out", g->name, why);
+		problem_text(&cli->problems, "--env %s: a secret that would pass in clear: %s; leave it out", g->name,
+			     why);
 	} else {
 		known_add(c, secret_span(&s));
 		if (!has_secret(c, g->kind))
@@ -190,8 +195,8 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 }
 
-static void env_variable(struct cli *cli, const struct launch_args *args, const struct guarded *g, char *(*env)(const char *),
-			 struct creds *c, struct strv *warnings)
+static void env_variable(struct cli *cli, const struct launch_args *args, const struct guarded *g,
+			 char *(*env)(const char *), struct creds *c, struct strv *warnings)
 {
 	char *value = env(g->name);
 	struct secret s = { 0 };
@@ -234,22 +239,40 @@ void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const c
 
 static const struct place {
 	enum source_kind kind;
-	const char *agent;		/* whose login it is */
-	const char *variables[3];	/* of the folder, first that counts */
-	const char *below;		/* in that folder */
-	const char *home;		/* in the home folder, else */
+	const char *agent;	  /* whose login it is */
+	const char *variables[3]; /* of the folder, first that counts */
+	const char *below;	  /* in that folder */
+	const char *home;	  /* in the home folder, else */
 	const char *name;
-	const char *program;		/* renews it */
-	uint32_t kinds;			/* that it may give */
+	const char *program; /* renews it */
+	uint32_t kinds;	     /* that it may give */
 } places[] = {
-	{ SOURCE_ANTHROPIC, "claude", { "CLAUDE_SECURESTORAGE_CONFIG_DIR", "CLAUDE_CONFIG_DIR" }, "", ".claude",
-	  ".credentials.json", "claude", PH_BIT(PH_CLAUDE_A) | PH_BIT(PH_CLAUDE_R) },
-	{ SOURCE_OPENAI, "codex", { "CODEX_HOME" }, "", ".codex", "auth.json", "codex",
+	{ SOURCE_ANTHROPIC,
+	  "claude",
+	  { "CLAUDE_SECURESTORAGE_CONFIG_DIR", "CLAUDE_CONFIG_DIR" },
+	  "",
+	  ".claude",
+	  ".credentials.json",
+	  "claude",
+	  PH_BIT(PH_CLAUDE_A) | PH_BIT(PH_CLAUDE_R) },
+	{ SOURCE_OPENAI,
+	  "codex",
+	  { "CODEX_HOME" },
+	  "",
+	  ".codex",
+	  "auth.json",
+	  "codex",
 	  PH_BIT(PH_CODEX_A) | PH_BIT(PH_CODEX_R) | PH_BIT(PH_CODEX_ID) | PH_BIT(PH_CODEX_KEY) | PH_BIT(PH_OPENCODE_A) |
 		  PH_BIT(PH_OPENCODE_R) | PH_BIT(PH_OPENCODE_ID) },
-	{ SOURCE_OPENCODE, "opencode", { "XDG_DATA_HOME" }, "/opencode", ".local/share/opencode", "auth.json", NULL,
-	  PH_BIT(PH_ZAI) | PH_BIT(PH_ZAI_CP) | PH_BIT(PH_ZHIPU) | PH_BIT(PH_ZHIPU_CP) | PH_BIT(PH_KIMI) | PH_BIT(PH_MOONSHOT) |
-		  PH_BIT(PH_MOONSHOT_CN) },
+	{ SOURCE_OPENCODE,
+	  "opencode",
+	  { "XDG_DATA_HOME" },
+	  "/opencode",
+	  ".local/share/opencode",
+	  "auth.json",
+	  NULL,
+	  PH_BIT(PH_ZAI) | PH_BIT(PH_ZAI_CP) | PH_BIT(PH_ZHIPU) | PH_BIT(PH_ZHIPU_CP) | PH_BIT(PH_KIMI) |
+		  PH_BIT(PH_MOONSHOT) | PH_BIT(PH_MOONSHOT_CN) },
 };
 
 static char *place_folder(const struct place *p, char *(*env)(const char *), const char *home)
@@ -317,7 +340,8 @@ static void source_secrets(struct creds *c, const struct source *s, const char *
 		is_short |= one->n > 0 && one->n < SECRET_MIN;
 	}
 	if (is_short)
-		strv_addf(warnings, "%s: a key in it is shorter than %d bytes, so it is not looked for in what comes back", path,
+		strv_addf(warnings,
+			  "%s: a key in it is shorter than %d bytes, so it is not looked for in what comes back", path,
 			  SECRET_MIN);
 }
 
@@ -326,8 +350,10 @@ static void source_shown(struct creds *c, const struct place *p, const struct so
 	AUTO_FREE(char, ids);
 
 	if (p->kind != SOURCE_OPENCODE) {
-		strv_addf(&c->shown, "%s: %s", p->agent, s->login.info.mode == LOGIN_ANTHROPIC ? "subscription" :
-			  s->login.info.mode == LOGIN_CHATGPT ? "ChatGPT" : "API key");
+		strv_addf(&c->shown, "%s: %s", p->agent,
+			  s->login.info.mode == LOGIN_ANTHROPIC ? "subscription"
+			  : s->login.info.mode == LOGIN_CHATGPT ? "ChatGPT"
+								: "API key");
 		return;
 	}
 	ids = xstrdup("opencode:");
@@ -397,8 +423,8 @@ static void codex_store(int dir, char ret[16])
 	}
 }
 
-static void place_look(const struct launch_args *args, const struct place *p, char *(*env)(const char *), const char *home,
-		       struct creds *c, struct strv *warnings)
+static void place_look(const struct launch_args *args, const struct place *p, char *(*env)(const char *),
+		       const char *home, struct creds *c, struct strv *warnings)
 {
 	AUTO_FREE(char, folder);
 	AUTO_FREE(char, shown);
@@ -421,7 +447,9 @@ static void place_look(const struct launch_args *args, const struct place *p, ch
 	shown = str_escape(folder, strlen(folder));
 	path = xasprintf("%s/%s", shown, p->name);
 	if (!lies_outside(dir, NULL)) {
-		strv_addf(warnings, "%s: lies in the project or in what is shared with the guest, so that login is not lent", shown);
+		strv_addf(warnings,
+			  "%s: lies in the project or in what is shared with the guest, so that login is not lent",
+			  shown);
 		place_missing(c, p, args->verb, "not lent");
 		return;
 	}
@@ -438,7 +466,8 @@ static void place_look(const struct launch_args *args, const struct place *p, ch
 			strv_addf(warnings, "%s: an entry is not lent: %s", path, s.why);
 		source_take(c, p, &dir, folder, &s, warnings);
 	} else if (r == -ENOENT && (strcmp(store, "keyring") == 0 || strcmp(store, "auto") == 0)) {
-		strv_add(warnings, "codex: the login is in the keyring; set cli_auth_credentials_store = \"file\" on the host and sign "
+		strv_add(warnings, "codex: the login is in the keyring; set cli_auth_credentials_store = \"file\" on "
+				   "the host and sign "
 				   "in once more");
 		place_missing(c, p, args->verb, "in the keyring");
 	} else if (r == -ENOENT) {
@@ -460,7 +489,8 @@ static void env_values(struct cli *cli, struct launch_args *args, const struct c
 			continue;
 		overwrite(value + 1);
 		problems_at(&cli->problems, opt_at(&cli->parsed, "env", i));
-		problem_text(&cli->problems, "--env %.*s: its value is one of the logins that are kept from the guest; leave it out",
+		problem_text(&cli->problems,
+			     "--env %.*s: its value is one of the logins that are kept from the guest; leave it out",
 			     (int)(value - word), word);
 	}
 	problems_at(&cli->problems, PROBLEMS_AT_END);
@@ -481,8 +511,8 @@ static void env_drop(struct launch_args *args)
 		args->env.v[n] = NULL;
 }
 
-void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
-		 struct strv *warnings)
+void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home,
+		 struct creds *c, struct strv *warnings)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		place_look(args, &places[i], env, home, c, warnings);
@@ -494,7 +524,8 @@ void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const c
 	c->known = NULL;
 	c->n_known = 0;
 	if (strcmp(args->verb, "copilot") == 0 && !args->no_network && !(c->launch.lent & PH_BIT(PH_COPILOT)))
-		problem_world(&cli->problems, "copilot: no token for it on this host; set COPILOT_GITHUB_TOKEN, for example by: "
+		problem_world(&cli->problems,
+			      "copilot: no token for it on this host; set COPILOT_GITHUB_TOKEN, for example by: "
 			      "COPILOT_GITHUB_TOKEN=$(gh auth token) agent-vm copilot");
 }
 

@@ -1,6 +1,6 @@
-/* Which of the host's logins a launch lends, and by what (credentials page 2): the plan that vault, gate and guest are told
- * of. No secret is in it. Those of the environment go into pipes that only vault reads, and are overwritten where they
- * stood; of login files only what may be shown is kept. */
+/* Which of the host's logins a launch lends, and by what (credentials page 2): the plan that vault, gate and guest are
+ * told of. No secret is in it. Those of the environment go into pipes that only vault reads, and are overwritten where
+ * they stood; of login files only what may be shown is kept. */
 #pragma once
 
 #include "agents/providers.h"
@@ -11,10 +11,10 @@
 /* A login file. */
 struct creds_source {
 	enum source_kind kind;
-	int fd;		   /* its folder, O_PATH */
-	const char *name;  /* of the file in it, static */
-	char *path;	   /* canonical, of the file: names the lock of renewals */
-	char *program;	   /* renews it; NULL: none found, or it has no need */
+	int fd;			/* its folder, O_PATH */
+	const char *name;	/* of the file in it, static */
+	char *path;		/* canonical, of the file: names the lock of renewals */
+	char *program;		/* renews it; NULL: none found, or it has no need */
 	struct login_info info; /* not of SOURCE_OPENCODE */
 };
 
@@ -44,9 +44,9 @@ struct creds {
 	size_t n_secrets;
 	struct creds_var vars[CREDS_VARS_MAX];
 	size_t n_vars;
-	struct strv shown;    /* for the row `login`: "claude: subscription" */
-	char *missing;	      /* why the verb's own login is not among them; NULL */
-	struct strv opened;   /* --api, as typed */
+	struct strv shown;  /* for the row `login`: "claude: subscription" */
+	char *missing;	    /* why the verb's own login is not among them; NULL */
+	struct strv opened; /* --api, as typed */
 	struct creds_guard {
 		uint64_t dev, ino;
 	} guards[VAULT_GUARDS_MAX]; /* folders that the guest can see: no login file may lie below one */
@@ -59,7 +59,8 @@ struct creds {
  * creds_begin() - Take the secrets of the environment
  * @env:	How to look up a variable; what is taken is overwritten in place, so it is getenv() outside of tests
  *
- * Before any child starts; secret_arena_open() was called. Values of --env that are secrets are replaced in @args too. Problems go to @cli.
+ * Before any child starts; secret_arena_open() was called. Values of --env that are secrets are replaced in @args too.
+ * Problems go to @cli.
  */
 void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const char *), struct creds *ret,
 		 struct strv *warnings);
@@ -70,8 +71,8 @@ void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const c
  *
  * After prog_shun() knows the project and the mounts. Afterwards this process holds no secret any more.
  */
-void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
-		 struct strv *warnings);
+void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home,
+		 struct creds *c, struct strv *warnings);
 /* Vault has the secrets now. */
 void creds_close(struct creds *c);
 void creds_done(struct creds *c);

@@ -1,5 +1,6 @@
 #include "cli/guest_creds.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,9 +12,9 @@
 #include "vault/guestfile.h"
 
 /* One failure is enough: the buffer's maximum was passed. */
-#define TRY(call)                      \
-	do {                           \
-		if ((call) < 0)        \
+#define TRY(call)                        \
+	do {                             \
+		if ((call) < 0)          \
 			return -ENOBUFS; \
 	} while (0)
 
@@ -31,9 +32,11 @@ static int put_pem(const uint8_t *der, size_t n, struct buf *out)
 
 	TRY(buf_put(out, begin, strlen(begin)));
 	for (size_t i = 0; i < n; i += 3) {
-		uint32_t three = (uint32_t)der[i] << 16 | (i + 1 < n ? (uint32_t)der[i + 1] << 8 : 0) | (i + 2 < n ? der[i + 2] : 0);
-		char four[5] = { digits[three >> 18], digits[three >> 12 & 63], i + 1 < n ? digits[three >> 6 & 63] : '=',
-				 i + 2 < n ? digits[three & 63] : '=', '\n' };
+		uint32_t three = (uint32_t)der[i] << 16 | (i + 1 < n ? (uint32_t)der[i + 1] << 8 : 0) |
+				 (i + 2 < n ? der[i + 2] : 0);
+		char four[5] = { digits[three >> 18], digits[three >> 12 & 63],
+				 i + 1 < n ? digits[three >> 6 & 63] : '=', i + 2 < n ? digits[three & 63] : '=',
+				 '\n' };
 
 		column += 4;
 		TRY(buf_put(out, four, column % 64 == 0 || i + 3 >= n ? 5 : 4));
@@ -41,7 +44,7 @@ static int put_pem(const uint8_t *der, size_t n, struct buf *out)
 	return buf_put(out, end, strlen(end));
 }
 
-static int put_ca(const struct network *n, const struct upstream *u, struct buf *out)
+int guest_creds_put_ca(const struct network *n, const struct upstream *u, struct buf *out)
 {
 	struct buf pem;
 	ssize_t at;
@@ -66,62 +69,72 @@ static int put_ca(const struct network *n, const struct upstream *u, struct buf 
 	return 0;
 }
 
-static int put_file(struct buf *out, const char *state, const char *name, const struct buf *content)
+/* Text of a login file, or NULL when the host has nothing for it. -ENOBUFS is a bug: the texts are bounded. */
+static char *text_of(struct buf *b, int r)
 {
-	ssize_t at = rec_begin(out, GC_FILE);
-	AUTO_FREE(char, path);
+	char *text = r == 0 ? xstrndup((const char *)buf_span(b).p, b->n) : NULL;
 
-	TRY(at);
-	path = xasprintf("%s/%s", state, name);
-	TRY(rec_put_str(out, GC_PATH, path));
-	TRY(rec_put_u64(out, GC_MODE, 0600));
-	TRY(rec_put(out, GC_CONTENT, buf_span(content).p, content->n));
-	rec_end(out, (size_t)at);
-	return 0;
+	assert(r == 0 || r == -ENOENT);
+	buf_done(b);
+	return text;
 }
 
-enum guest_file { FILE_CLAUDE, FILE_CODEX, FILE_OPENCODE, FILES };
-
-static const char *const names[FILES] = {
-	[FILE_CLAUDE] = "claude/.credentials.json", [FILE_CODEX] = "codex/auth.json", [FILE_OPENCODE] = "opencode/auth.json",
-};
-
-/* 0; -ENOENT: there is none; -ENOBUFS. */
-static int content(const struct creds *c, enum guest_file file, int64_t now_s, struct buf *out)
+static char *codex_file(const struct creds *c, int64_t now_s)
 {
-	const struct creds_source *claude = creds_source(c, SOURCE_ANTHROPIC), *codex = creds_source(c, SOURCE_OPENAI),
-				  *opencode = creds_source(c, SOURCE_OPENCODE);
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI);
+	struct buf b;
 
-	switch (file) {
-	case FILE_CLAUDE:
-		return claude ? guestfile_claude(&claude->info, &c->set, out) : -ENOENT;
-	case FILE_CODEX:
-		if (codex)
-			return guestfile_codex(&codex->info, &c->set, now_s, out);
-		/* Its program does not look at the variable. */
-		return guestfile_codex_key(PH_OPENAI_KEY, &c->set, out);
-	default:
-		break;
-	}
-	if ((!codex || codex->info.mode != LOGIN_CHATGPT) && !opencode)
-		return -ENOENT;
-	return guestfile_opencode(codex ? &codex->info : NULL, opencode ? c->launch.lent : 0, &c->set, now_s, out);
+	buf_init(&b, GUESTFILE_MAX);
+	/* Its program does not look at the variable. */
+	return text_of(&b, s ? guestfile_codex(&s->info, &c->set, now_s, &b)
+			     : guestfile_codex_key(PH_OPENAI_KEY, &c->set, &b));
 }
 
-int guest_creds_put(const struct creds *c, const struct network *n, const struct upstream *u, const char *state, struct buf *out)
+static char *opencode_file(const struct creds *c, int64_t now_s)
 {
-	TRY(put_ca(n, u, out));
-	for (int i = 0; i < FILES; i++) {
-		struct buf b;
-		int r;
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI), *keys = creds_source(c, SOURCE_OPENCODE);
+	const struct login_info *info = s && s->info.mode == LOGIN_CHATGPT ? &s->info : NULL;
+	struct buf b;
 
-		buf_init(&b, GUESTFILE_MAX);
-		r = content(c, (enum guest_file)i, time(NULL), &b);
-		if (r == 0)
-			r = put_file(out, state, names[i], &b);
-		buf_done(&b);
-		if (r < 0 && r != -ENOENT)
-			return -ENOBUFS;
-	}
-	return 0;
+	buf_init(&b, GUESTFILE_MAX);
+	return text_of(&b, info || keys ? guestfile_opencode(info, keys ? c->launch.lent : 0, &c->set, now_s, &b)
+					: -ENOENT);
+}
+
+static char *claude_file(const struct creds *c)
+{
+	const struct creds_source *s = creds_source(c, SOURCE_ANTHROPIC);
+	struct buf b;
+
+	buf_init(&b, GUESTFILE_MAX);
+	return text_of(&b, s ? guestfile_claude(&s->info, &c->set, &b) : -ENOENT);
+}
+
+static const char *value_of(const struct creds *c, enum ph_kind kind)
+{
+	return c->set.v[kind][0] ? c->set.v[kind] : NULL;
+}
+
+void guest_creds_logins(const struct creds *c, struct agent_logins *ret)
+{
+	const char *key = value_of(c, PH_ANTHROPIC_KEY);
+	int64_t now_s = time(NULL);
+
+	*ret = (struct agent_logins){
+		.claude_file = claude_file(c),
+		.codex_file = codex_file(c, now_s),
+		.opencode_file = opencode_file(c, now_s),
+		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
+		.copilot = value_of(c, PH_COPILOT),
+		.opencode_keys_only = creds_source(c, SOURCE_OPENCODE) && !creds_source(c, SOURCE_OPENAI) &&
+				      !value_of(c, PH_OPENAI_KEY),
+	};
+}
+
+void guest_creds_logins_done(struct agent_logins *l)
+{
+	free((char *)(uintptr_t)l->claude_file);
+	free((char *)(uintptr_t)l->codex_file);
+	free((char *)(uintptr_t)l->opencode_file);
+	*l = (struct agent_logins){ 0 };
 }

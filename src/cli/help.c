@@ -93,12 +93,7 @@ static void commands(FILE *to, unsigned width)
 	fputs("\nCommands\n", to);
 	for (const struct cmd *const *c = cmds; *c; c++)
 		if (!(*c)->hidden)
-		{
-			AUTO_FREE(char, text);
-
-			text = xasprintf("%s%s", (*c)->summary, not_yet_verb((*c)->name) ? " *" : "");
-			row(to, (*c)->name, text, LEFT_COL + 10, width);
-		}
+			row(to, (*c)->name, (*c)->summary, LEFT_COL + 11, width);
 }
 
 static void options(FILE *to, const struct opt *opts, bool full, unsigned width)
@@ -121,7 +116,7 @@ static void options(FILE *to, const struct opt *opts, bool full, unsigned width)
 			fprintf(to, "%*s%s\n%*s", LEFT_COL, "", left, FULL_COL, "");
 			wrap(to, text, FULL_COL, FULL_COL, width);
 		} else {
-			text = xasprintf("%s%s", o->help, not_yet_option(o->name) ? " *" : not_yet_held(o->name) ? " **" : "");
+			text = xasprintf("%s%s", o->help, not_yet_option(o->name) ? " *" : "");
 			row(to, left, text, TEXT_COL, width);
 		}
 	}
@@ -161,7 +156,7 @@ void help_short(FILE *to, const struct cmd *cmd, unsigned width)
 		commands(to, width);
 	options(to, opts, false, width);
 	if (any_not_yet(opts))
-		fputs("\n* not in this version   ** always so in this version\n", to);
+		fputs("\n* not in this version\n", to);
 	examples(to, cmd ? cmd->examples : help_examples, width);
 	fprintf(to, "\nMore: agent-vm %s%s--help\n", cmd ? cmd->name : "", cmd ? " " : "");
 }
@@ -202,8 +197,6 @@ void help_full(FILE *to, const struct cmd *cmd, unsigned width)
 			 "copilot and shell:",
 		     0, 0, width);
 	}
-	if (!cmd)
-		fputs("\n* not in this version\n", to);
 	options(to, cmd ? cmd->opts : help_launch->opts, true, width);
 	if (launch) {
 		directions(to, width);

@@ -27,7 +27,8 @@ const char help_examples[] =
 
 const struct help_direction help_directions[] = {
 	{ "host", "guest",
-	  "The terminal or what is piped in, the project and its state folder. --mount and --env add to it. No port "
+	  "The terminal or what is piped in, the project and its state folder, and copies of your own settings of the agents, but no "
+	  "login. --mount and --env add to it. No port "
 	  "but those "
 	  "of --publish and --auto-publish." },
 	{ "guest", "host",
@@ -58,6 +59,7 @@ const struct help_row help_variables[] = {
 	  "what of the log is shown before the agent starts: error, warn (the default), info or debug" },
 	{ "AGENT_VM_PROFILE",
 	  "set to anything but 0, false, no or off: times of the launch at the end; json: as JSON" },
+	{ "AGENT_VM_NO_CHROME_MCP", "likewise: Claude Code gets no browser tools, where the image has a browser" },
 	{ "AGENT_VM_DEBUG_CONFIG", "likewise: the session's configuration before the start" },
 	{ 0 },
 };
@@ -85,7 +87,5 @@ char *help_opt_text(const struct opt *o)
 		example = xasprintf(" Example: --%s %s.", o->name, o->example);
 	return xasprintf("%c%s.%s%s%s%s", toupper((unsigned char)*o->help), o->help + 1, o->more ? " " : "",
 			 o->more ? o->more : "", example ? example : "",
-			 why			 ? " Not in this version."
-			 : not_yet_held(o->name) ? " Always so in this version."
-						 : "");
+			 why ? " Not in this version." : "");
 }

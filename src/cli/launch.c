@@ -16,6 +16,7 @@
 #include "cli/debug_config.h"
 #include "cli/guest_creds.h"
 #include "cli/guest_env.h"
+#include "cli/hook.h"
 #include "cli/images.h"
 #include "cli/monitor.h"
 #include "cli/orders.h"
@@ -27,8 +28,10 @@
 #include "cli/table.h"
 #include "cli/walls.h"
 #include "image/qcow2.h"
+#include "proto/guestcfg.h"
 #include "image/update.h"
 #include "session/aside.h"
+#include "session/lock.h"
 #include "session/made.h"
 #include "session/older.h"
 #include "session/registry.h"
@@ -37,7 +40,6 @@
 #include "session/sinks.h"
 
 #define AGENT_GRACE_MS 2000 /* for what still runs in the guest when the agent has ended */
-#define HOOK_FILE ".agent-vm.runtime.sh"
 
 struct launch {
 	struct cli *cli;
@@ -45,7 +47,9 @@ struct launch {
 	struct plan plan;
 	struct state_root root;
 	struct session session;
-	struct strv env;
+	struct strv env, exec_prefix;
+	int files_lock; /* of the project, while the guest applies its configuration */
+	bool hook; /* the project has one, and it runs */
 	struct buf config;
 	struct spawned vmm;
 	struct capture console, vmm_log;
@@ -271,6 +275,24 @@ static int start_network(struct launch *l)
 	return r;
 }
 
+static int files_lock(void *arg, struct err *err)
+{
+	struct launch *l = arg;
+	AUTO_FREE(char, holder);
+
+	holder = xasprintf("%s, pid %ld", l->session.info.name, (long)getpid());
+	l->files_lock = project_lock_try(&l->root, l->plan.project.hash, holder, err);
+	return l->files_lock;
+}
+
+static void files_unlock(void *arg)
+{
+	struct launch *l = arg;
+
+	close_p(&l->files_lock);
+	l->files_lock = -1;
+}
+
 static int start_run(struct launch *l)
 {
 	struct run_spec spec = {
@@ -289,8 +311,12 @@ static int start_run(struct launch *l)
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
 		.config = buf_span(&l->config),
+		.lock = files_lock,
+		.unlock = files_unlock,
+		.lock_arg = l,
 		.argv = &l->plan.argv,
 		.env = &l->env,
+		.exec_prefix = l->hook ? &l->exec_prefix : NULL,
 		.cwd = l->plan.layout.project_guest,
 		.log_dir = l->session.log_path,
 		.console = &l->console,
@@ -415,15 +441,36 @@ static void image_beside(struct launch *l)
 	store_close(&store);
 }
 
+/* The user's own settings of the agents. */
+static void take_settings(struct launch *l)
+{
+	struct plan *p = &l->plan;
+	struct host_settings *h = &p->settings;
+
+	host_settings_take(p->home, l->session.dir_fd, l->session.dir_path, h, &p->notes);
+	if (!h->dir)
+		return;
+	/* Without namespaces each share is a device of QEMU's; they are copies, so it does not matter who may write them. */
+	if (!p->namespaces && p->layout.n_shares >= VMM_QEMU_SHARES_MAX) {
+		strv_add(&p->notes, "your own settings of the agents: no room for one more share without namespaces; the guest does not get them");
+		h->links.n = 0;
+		return;
+	}
+	layout_add_settings(&p->layout, h->dir, GC_HOST_AT, p->namespaces);
+}
+
 static void launch_greet(struct launch *l)
 {
 	AUTO_FREE(char, config);
 	AUTO_FREE(char, emulated);
 	struct strv others = { 0 };
 
+	if (!l->args->no_host_settings)
+		take_settings(l);
 	if (!l->quiet)
 		table_banner(&l->plan, &l->session);
 	(void)session_others_note(&l->session, &others);
+	l->plan.alone = others.n == 0;
 	for (size_t i = 0; i < others.n; i++)
 		say(l, "%s", others.v[i]);
 	strv_done(&others);
@@ -440,8 +487,6 @@ static void launch_greet(struct launch *l)
 		config = debug_config_text(&l->plan, l->session.info.name);
 		(void)fprintf(stderr, "%s\n", config);
 	}
-	if (!l->args->no_hook && faccessat(l->plan.project.fd, HOOK_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		(void)fprintf(stderr, "agent-vm: note: " HOOK_FILE ": this version does not run it\n");
 }
 
 static void take_end(struct launch *l, enum run_end end)
@@ -529,10 +574,21 @@ static void make_env(struct launch *l)
 	strv_done(&typed);
 }
 
+/* What comes before the agent, now that it is known what the image has. */
+static void launch_hook(struct launch *l)
+{
+	if (l->hook)
+		say(l, "running " HOOK_FILE);
+	if (l->hook || run_has_seed(l->run))
+		hook_wrap(&l->plan.argv, l->hook);
+}
+
 static void launch_run_guest(struct launch *l)
 {
 	enum run_end end;
 
+	l->hook = !l->args->no_hook && hook_is_there(l->plan.project.fd);
+	hook_exec_prefix(&l->exec_prefix);
 	l->profile.cpu_before_vmm_ns = profile_cpu_ns();
 	l->profile.image = now_ns();
 	if (start_monitor(l) < 0) {
@@ -553,11 +609,14 @@ static void launch_run_guest(struct launch *l)
 	}
 	l->profile.spawned = now_ns();
 	image_beside(l);
+	if (l->plan.gitid.ask && !l->args->no_git)
+		gitid_ask(l->root.cache_fd);
 	end = run_boot(l->run, &l->err);
 	if (end == RUN_OPEN) {
 		walls_tell(l);
 		table_rows(&l->plan, &l->session, l->quiet);
 		(void)session_write_json(&l->session);
+		launch_hook(l);
 		log_stderr(-1); /* from here on the terminal is the agent's */
 		end = run_agent(l->run, &l->err);
 	}
@@ -566,6 +625,12 @@ static void launch_run_guest(struct launch *l)
 	if (!run_down(l->run, AGENT_GRACE_MS) && (end == RUN_EXIT || end == RUN_STOPPED) && run_times(l->run)->exec > 0)
 		(void)fprintf(stderr, "agent-vm: warning: VM: it did not shut down in time; what was written last may be missing; logs: %s\n",
 			      l->session.log_path);
+}
+
+/* With status 127: whether that is the agent's own, as far as can be told. */
+static bool agent_ran(const struct launch *l)
+{
+	return run_exit_text(l->run)[0] == '\0' && !l->hook && !run_has_seed(l->run);
 }
 
 /* What is worth a line after the agent. */
@@ -581,7 +646,10 @@ static void launch_remarks(struct launch *l)
 		return;
 	for (size_t i = 0; i < run_held(l->run)->n; i++)
 		(void)fprintf(stderr, "==> %s\n", run_held(l->run)->v[i]);
-	if (run_exit_text(l->run)[0] != '\0')
+	if (l->args->agent->program && l->result == SESSION_EXIT && l->status == 127 && !agent_ran(l))
+		(void)fprintf(stderr, "agent-vm: %s: not in the image %s; get one that has it with agent-vm pull or agent-vm build, or choose "
+			      "another with --image\n", l->args->agent->program, l->plan.image.reference);
+	else if (run_exit_text(l->run)[0] != '\0')
 		(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(l->run));
 	if (run_out_of_memory(l->run))
 		(void)fprintf(stderr, "agent-vm: note: memory ran out in the VM; give it more with --memory\n");
@@ -619,6 +687,7 @@ static void launch_end(struct launch *l, int profile_mode)
 		made_drop(&l->root, l->session.info.name);
 	if (l->session.lock_fd >= 0)
 		(void)session_end(&l->session, l->result, l->status, l->err.text[0] ? l->err.text : NULL);
+	files_unlock(l);
 	l->profile.cleaned = now_ns();
 	if (profile_mode)
 		profile_print(&l->profile, run, profile_mode);
@@ -632,6 +701,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	session_done(&l->session);
 	state_root_close(&l->root);
 	strv_done(&l->env);
+	strv_done(&l->exec_prefix);
 	buf_done(&l->config);
 	plan_done(&l->plan);
 }
@@ -651,7 +721,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 {
 	struct launch l = { .cli = cli, .args = args, .root = STATE_ROOT_INIT, .session = SESSION_INIT,
 			    .vmm = { .control_fd = -1, .port_fd = -1, .net_fd = -1 }, .console = CAPTURE_INIT, .vmm_log = CAPTURE_INIT,
-			    .network = NETWORK_INIT, .probe = SELFPROBE_INIT, .credprobe = CREDPROBE_INIT,
+			    .files_lock = -1, .network = NETWORK_INIT, .probe = SELFPROBE_INIT, .credprobe = CREDPROBE_INIT,
 			    .result = SESSION_START_FAILED, .status = 1 };
 	struct strv hints = { 0 };
 	sigset_t old;

@@ -85,8 +85,8 @@ const struct opt launch_opts[] = {
 
 	{ "Other", OPT_GROUP },
 	{ "env", OPT_STRV, AT(env), "NAME[=VALUE]", "variable for the guest", 0,
-	  "Without =VALUE the value is taken from this host's variable and so stays off the command line. May be "
-	  "repeated.",
+	  "Without =VALUE the value is taken from this host's variable and so stays off the command line. Of keys and tokens "
+	  "that are lent the guest gets placeholders. May be repeated.",
 	  "RAILS_ENV=test" },
 	{ "no-hook", OPT_FLAG, AT(no_hook), NULL, "do not run .agent-vm.runtime.sh" },
 	{ "no-host-settings", OPT_FLAG, AT(no_host_settings), NULL, "leave out your own settings of the agents" },

@@ -12,12 +12,6 @@ static const struct {
 } options[] = {
 	{ "repo", LOGINS },
 	{ "github", LOGINS },
-}, held[] = {
-	{ "no-git", "always so in this version" },
-	{ "no-host-settings", "always so in this version" },
-	{ "no-hook", "always so in this version" },
-}, commands[] = {
-	{ "clipboard", "not in this version; exchange files through the project folder" },
 };
 
 const char *not_yet_option(const char *name)
@@ -28,28 +22,3 @@ const char *not_yet_option(const char *name)
 	return NULL;
 }
 
-const char *not_yet_held(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(held); i++)
-		if (strcmp(held[i].name, name) == 0)
-			return held[i].why;
-	return NULL;
-}
-
-bool not_yet_verb(const char *name)
-{
-	static const char *const verbs[] = { "claude", "codex", "opencode", "copilot" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (strcmp(verbs[i], name) == 0)
-			return true;
-	return false;
-}
-
-const char *not_yet_command(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (strcmp(commands[i].name, name) == 0)
-			return commands[i].why;
-	return NULL;
-}

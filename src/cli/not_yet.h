@@ -6,9 +6,3 @@
 
 /* Why that option (without dashes) is refused, "CAUSE; WHAT TO DO"; NULL: it is not. */
 const char *not_yet_option(const char *name);
-/* That an option only forbids what this version does not do anyway; it is taken, so that scripts go on. NULL: it does more. */
-const char *not_yet_held(const char *name);
-/* Whether that launch verb starts nothing yet. */
-bool not_yet_verb(const char *name);
-/* The same for a command that does not exist yet; NULL: nothing is known about it. */
-const char *not_yet_command(const char *name);

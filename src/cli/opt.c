@@ -146,6 +146,12 @@ static const struct opt *split(const struct opt *opts, const char *word, const c
 {
 	const char *eq;
 
+	if (word[0] == '-' && word[1] != '\0' && word[1] != '-' && word[2] == '\0') {
+		*ret_value = NULL;
+		for (; opts->name; opts++)
+			if (opts->flags & OPT_INITIAL && opts->name[0] == word[1])
+				return opts;
+	}
 	if (!str_starts(word, "--"))
 		return NULL;
 	eq = strchr(word, '=');

@@ -1,5 +1,5 @@
 /* Options as rows of a table. One row gives the parsing, the line of -h, the text of --help and the entry of the man
- * page. There are only long names; "--name VALUE" and "--name=VALUE" are the same.
+ * page. There are only long names (but see OPT_INITIAL); "--name VALUE" and "--name=VALUE" are the same.
  *
  * The parser fills a plain struct of the command (zeroed by the caller), by kind and offset, and remembers which word of
  * the command line gave which value, so that a later check can report at that place (problems_at()). Words are borrowed
@@ -26,6 +26,7 @@ enum opt_kind {
 
 enum opt_flags {
 	OPT_HIDDEN = 1 << 0, /* in no help */
+	OPT_INITIAL = 1 << 1, /* a flag; a dash and its first letter are the same. Never of a launch verb */
 };
 
 struct opt {

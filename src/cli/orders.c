@@ -4,11 +4,12 @@
 #include <time.h>
 
 #include "base/macros.h"
+#include "cli/agent_files.h"
 #include "cli/guest_creds.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
 
-#define STATE_AT "/agent-vm-state"
+#define STATE_AT GC_STATE_AT
 
 /* One failure is enough: the buffer's maximum was passed. */
 #define TRY(call)                      \
@@ -136,8 +137,6 @@ static int put_home(const struct plan *p, struct buf *out)
 		{ "/root/.copilot", "copilot" },
 		{ "/root/.config/gh", "gh-config" },
 	};
-	bool ro = strcmp(p->args->git_config, "ro") == 0;
-	AUTO_FREE(char, gitconfig);
 
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
 		AUTO_FREE(char, at);
@@ -148,12 +147,8 @@ static int put_home(const struct plan *p, struct buf *out)
 			TRY(put_link(out, folders[i].link, at));
 	}
 	/* Its file is made by the launcher, so that a history that exists is kept. */
+	TRY(put_link(out, "/root/.claude.json", STATE_AT "/claude.json"));
 	TRY(put_link(out, "/root/.bash_history", STATE_AT "/bash_history"));
-	/* With .git/config read-only git cannot record what a branch tracks (section 8.4), so push needs no record. */
-	gitconfig = xasprintf("[safe]\n\tdirectory = *\n%s[gc]\n\tworktreePruneExpire = never\n"
-			      "[url \"https://\"]\n\tinsteadOf = git://\n", /* whose port is closed (network page 8.3) */
-			      ro ? "[push]\n\tdefault = current\n" : "");
-	TRY(put_file(out, STATE_AT "/gitconfig", 0600, gitconfig));
 	return put_link(out, "/root/.gitconfig", STATE_AT "/gitconfig");
 }
 
@@ -200,6 +195,8 @@ static int put_ports(struct buf *out, const struct network_plan *net)
 int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct selfprobe *probe,
 		 struct buf *out)
 {
+	struct agent_logins logins;
+	int r;
 	AUTO_FREE(char, hosts);
 
 	TRY(rec_put_str(out, GC_HOSTNAME, s->info.name));
@@ -216,6 +213,10 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 		TRY(put_net(out, net));
 	TRY(put_ports(out, &p->net));
 	TRY(selfprobe_orders(probe, net, out));
-	TRY(guest_creds_put(&p->creds, net, &p->upstream, STATE_AT, out));
-	return put_home(p, out);
+	TRY(put_home(p, out));
+	TRY(guest_creds_put_ca(net, &p->upstream, out));
+	guest_creds_logins(&p->creds, &logins);
+	r = agent_files(p, &logins, out);
+	guest_creds_logins_done(&logins);
+	return r;
 }

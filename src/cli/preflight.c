@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/random.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -444,6 +445,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 {
 	struct state_root root = STATE_ROOT_INIT;
 	struct host_facts host;
+	int cache_fd;
 
 	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
 	host_facts_read("", &host);
@@ -455,12 +457,9 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	plan_walls(ret);
 	plan_files(cli, args, ret);
 	plan_logins(cli, args, ret);
-	/* What this version lacks is no news beside a mistake in the words. */
-	if (args->agent->program && cli->problems.n == 0)
-		problem_text(&cli->problems,
-			     "%s: this version starts no agents yet, only commands; write: agent-vm shell -- COMMAND",
-			     args->verb);
-	plan_monitor(cli, args, ret, root_cache(cli, ret, &root));
+	cache_fd = root_cache(cli, ret, &root);
+	plan_monitor(cli, args, ret, cache_fd);
+	gitid_read(cache_fd, ret->home, time(NULL), &ret->gitid);
 	plan_resources(cli, args, &host, ret);
 	plan_network(cli, args, ret, &root);
 	plan_image(cli, args, ret, &root);
@@ -478,6 +477,8 @@ void plan_done(struct plan *p)
 	netplan_done(&p->net);
 	creds_done(&p->creds);
 	upstream_done(&p->upstream);
+	gitid_done(&p->gitid);
+	host_settings_done(&p->settings);
 	project_close(&p->project);
 	layout_done(&p->layout);
 	image_done(&p->image);

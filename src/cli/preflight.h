@@ -1,6 +1,8 @@
 /* Everything that can be known before anything is written: the plan of a launch, or all that is wrong with it. */
 #pragma once
 
+#include "cli/gitid.h"
+#include "cli/host_settings.h"
 #include "cli/launch_args.h"
 #include "cli/network.h"
 #include "image/store.h"
@@ -27,6 +29,9 @@ struct plan {
 	char *image_role; /* agent-vm-image; NULL when it was not found and is not needed */
 	char *kernel; /* libkrunfw's as a file; made by the launch, NULL when that failed */
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
+	struct gitid gitid;
+	struct host_settings settings; /* of the user's own; taken by the launch */
+	bool alone;		       /* no other session of the project lives; found by the launch */
 	struct network_plan net;
 	struct creds creds;
 	struct upstream upstream;

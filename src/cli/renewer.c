@@ -42,7 +42,9 @@ struct worker {
 
 static void answer(int fd, const struct vault_renew *m, int result, int64_t age_ms, const char *errors)
 {
-	struct vault_renewed a = { .what = NET_CTL_RENEWED, .prov = m->prov, .act = m->act, .result = result, .age_ms = age_ms };
+	struct vault_renewed a = {
+		.what = NET_CTL_RENEWED, .prov = m->prov, .act = m->act, .result = result, .age_ms = age_ms
+	};
 	size_t n = strlen(errors), most = sizeof(a.errors) - 1;
 
 	if (n > most)
@@ -65,7 +67,8 @@ static void serve(struct worker *w, int fd, const struct vault_renew *m)
 		answer(fd, m, r, r == 0 ? renewlock_age_ms(&w->lock) : -1, "");
 		return;
 	case VAULT_RENEW_RUN:
-		/* Nobody runs it without the lock, and not without a stamp, which keeps others from starting the next. */
+		/* Nobody runs it without the lock, and not without a stamp, which keeps others from starting the next.
+		 */
 		r = w->lock_fd < 0 ? -ENOLCK : renewlock_stamp(&w->lock);
 		w->run.errors[0] = '\0';
 		if (r == 0) {
@@ -82,7 +85,8 @@ static void serve(struct worker *w, int fd, const struct vault_renew *m)
 	w->lock_fd = -1;
 }
 
-/* Of all descriptors it keeps its socket, as 3, and the folder, as 4; a lock of the launcher's would outlive it here. */
+/* Of all descriptors it keeps its socket, as 3, and the folder, as 4; a lock of the launcher's would outlive it here.
+ */
 static bool worker_begin(int *fd, int *dir, const sigset_t *none)
 {
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
@@ -116,7 +120,10 @@ static void worker(const struct one *o, const char *work, int fd, int dir)
 	if (!worker_begin(&fd, &dir, &none))
 		_exit(1);
 	renewlock_init(&w.lock, dir, prov_str[o->prov], o->source->path);
-	w.run = (struct renew_run){ .program = o->source->program, .path = prog_path(), .work_parent = dir, .work_path = work,
+	w.run = (struct renew_run){ .program = o->source->program,
+				    .path = prog_path(),
+				    .work_parent = dir,
+				    .work_path = work,
 				    .until_fd = fd };
 	while (recv(fd, &m, sizeof(m), 0) == sizeof(m))
 		serve(&w, fd, &m);
@@ -179,8 +186,9 @@ static void answer_lost(struct one *o, int vault_fd)
 static bool is_for(const struct vault_renew *m, enum prov prov)
 {
 	return m->act != VAULT_RENEW_RUN ||
-	       (prov == PROV_ANTHROPIC ? m->program == RENEW_CLAUDE_STATUS || m->program == RENEW_CLAUDE_PROMPT :
-		m->program == RENEW_CODEX_SERVER || m->program == RENEW_CODEX_SERVER_RENEW || m->program == RENEW_CODEX_EXEC);
+	       (prov == PROV_ANTHROPIC ? m->program == RENEW_CLAUDE_STATUS || m->program == RENEW_CLAUDE_PROMPT
+				       : m->program == RENEW_CODEX_SERVER || m->program == RENEW_CODEX_SERVER_RENEW ||
+						 m->program == RENEW_CODEX_EXEC);
 }
 
 int renewer_ask(struct renewer *r, const struct vault_renew *m, int vault_fd)
@@ -251,7 +259,9 @@ struct renewer *renewer_new(const struct creds *creds, const struct state_root *
 	for (size_t i = 0; i < RENEWERS; i++) {
 		const struct creds_source *s = creds_source(creds, kinds[i].kind);
 
-		r->v[i] = (struct one){ .source = s && s->program ? s : NULL, .prov = kinds[i].prov, .fd = -1, .pid = -1 };
+		r->v[i] = (struct one){
+			.source = s && s->program ? s : NULL, .prov = kinds[i].prov, .fd = -1, .pid = -1
+		};
 		any |= r->v[i].source != NULL;
 	}
 	if (any)

@@ -1,6 +1,6 @@
-/* Renewals that vault asks for (proto/vaultcfg.h): a process of ours for each provider takes the lock, writes the stamp and
- * runs the host's program, so that the launcher's loop never waits. It is made at the first question, has none of the
- * launcher's descriptors, and ends, with the program that it runs, when the launcher closes its end or dies. */
+/* Renewals that vault asks for (proto/vaultcfg.h): a process of ours for each provider takes the lock, writes the stamp
+ * and runs the host's program, so that the launcher's loop never waits. It is made at the first question, has none of
+ * the launcher's descriptors, and ends, with the program that it runs, when the launcher closes its end or dies. */
 #pragma once
 
 #include "cli/creds.h"

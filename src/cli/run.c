@@ -460,7 +460,7 @@ void run_line(struct run *r, const char *text)
 
 static int64_t next_deadline(const struct run *r)
 {
-	const int64_t all[] = { r->deadline, r->progress_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1,
+	const int64_t all[] = { r->deadline, r->progress_at, r->lock_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1,
 				r->net_lost > 0 && r->end == RUN_OPEN ? r->net_lost + NET_LOST_MS * (SEC / 1000) : -1 };
 	int64_t first = -1;
 
@@ -503,6 +503,8 @@ static void step(struct run *r, bool *more)
 	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
 		(void)kill(r->vmm_pid, SIGKILL);
 	network_lost(r);
+	if (r->lock_at >= 0 && now_ns() >= r->lock_at && r->end == RUN_OPEN)
+		run_send_config(r);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
 		progress(r);
 }
@@ -599,7 +601,7 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 	int k;
 
 	*r = (struct run){ .spec = *spec, .port.fd = -1, .control_fd = spec->control_fd, .listen_fd = spec->listen_fd,
-			   .signal_fd = -1, .clock_fd = -1, .vmm_pid = spec->vmm_pid, .next_id = 1, .deadline = -1,
+			   .signal_fd = -1, .clock_fd = -1, .vmm_pid = spec->vmm_pid, .next_id = 1, .deadline = -1, .lock_at = -1,
 			   .started = now_ns(), .ev.epfd = -1 };
 	r->progress_at = spec->progress ? r->started + PROGRESS_AFTER_S * SEC : -1;
 	r->local.out[0].fd = r->local.out[1].fd = -1;
@@ -689,6 +691,11 @@ const struct run_phase *run_phases(const struct run *r, size_t *ret_n)
 unsigned run_walls(const struct run *r)
 {
 	return r->walls;
+}
+
+bool run_has_seed(const struct run *r)
+{
+	return r->seed;
 }
 
 bool run_out_of_memory(const struct run *r)

@@ -65,8 +65,14 @@ struct run_spec {
 	bool quiet;
 	bool progress; /* show what is going on when the boot takes long */
 	struct span config;  /* CONFIG payload, borrowed */
+	/* The lock of the project's files (session/lock.h) is held while the guest applies CONFIG; NULL: there is none.
+	 * lock() never waits: 0 or more when it is held, -EWOULDBLOCK, or a negative errno with @err set. */
+	int (*lock)(void *arg, struct err *err);
+	void (*unlock)(void *arg);
+	void *lock_arg;
 	struct strv *argv;   /* the agent's, borrowed */
 	struct strv *env;    /* the agent's and every exec's, without TERM; borrowed */
+	const struct strv *exec_prefix; /* words in front of every exec's, NULL: none; borrowed */
 	const char *cwd;     /* in the guest, borrowed */
 	const char *log_dir; /* named in messages, borrowed */
 	/* What the monitor's console and log write, watched here; borrowed, NULL: none. */
@@ -98,6 +104,8 @@ const struct run_times *run_times(const struct run *r);
 const struct run_phase *run_phases(const struct run *r, size_t *ret_n);
 unsigned run_walls(const struct run *r); /* enum cage_wall */
 bool run_out_of_memory(const struct run *r);
+/* After run_boot(): the image has a script that is to run before the agent. */
+bool run_has_seed(const struct run *r);
 /* Lines that could not be shown while the terminal was the agent's, to print after it. Borrowed. */
 const struct strv *run_held(const struct run *r);
 bool run_had_pty(const struct run *r);

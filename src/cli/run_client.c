@@ -110,6 +110,9 @@ static int put_exec(struct run *r, const struct stream *s, struct span in)
 	at = ctl_begin(out, CTL_EXEC, 0, s->id);
 	if (at < 0)
 		return -ENOBUFS;
+	for (size_t i = 0; r->spec.exec_prefix && i < r->spec.exec_prefix->n; i++)
+		if (rec_put_str(out, CTL_K_ARG, r->spec.exec_prefix->v[i]) < 0)
+			return -ENOBUFS;
 	while ((k = rec_next(&in, &key, &val)) == 1) {
 		if (key == CTL_K_ENV || key == CTL_K_CWD)
 			return -EBADMSG;

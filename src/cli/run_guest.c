@@ -8,8 +8,12 @@
 #include "base/macros.h"
 #include "cli/run_priv.h"
 #include "proto/rec.h"
+#include "session/lock.h"
 
 #define FRAMES_ONCE 256	     /* handled before others get their turn */
+#define MS (SEC / 1000)
+#define LOCK_TRY_MS 50
+#define GUEST_HELD 8 /* lines about what could not be kept */
 #define GUEST_LOG_LINES 10000 /* a guest that logs without end fills no disk of ours */
 
 static int read_phase(struct run *r, struct span in)
@@ -61,6 +65,8 @@ static int read_report(struct run *r, struct span in, char **ret_text)
 			k = selfprobe_result(r->spec.probe, val);
 			if (k < 0)
 				return k;
+		} else if (key == CTL_K_SEED) {
+			r->seed = true;
 		} else if (key == CTL_K_TEXT) {
 			free(text);
 			text = str_escape(val.p, val.n);
@@ -96,7 +102,43 @@ static int on_hello(struct run *r, const struct ctl_frame *f)
 	r->times.hello = now_ns();
 	r->stage = STAGE_CONFIG;
 	run_send_clock(r); /* before the first file is made */
-	return ctl_put(&r->port.out, CTL_CONFIG, 0, 0, r->spec.config.p, r->spec.config.n);
+	run_send_config(r);
+	return 0;
+}
+
+void run_send_config(struct run *r)
+{
+	int64_t now = now_ns();
+	struct err err = { "" };
+	int k = r->spec.lock ? r->spec.lock(r->spec.lock_arg, &err) : 0;
+
+	r->lock_at = -1;
+	if (k == -EWOULDBLOCK && (r->lock_since == 0 || now < r->lock_since + PROJECT_LOCK_MAX_MS * MS)) {
+		r->lock_since = r->lock_since ? r->lock_since : now;
+		r->lock_at = now + LOCK_TRY_MS * MS;
+		if (now >= r->lock_since + PROJECT_LOCK_QUIET_MS * MS && !r->lock_told) {
+			r->lock_told = true;
+			run_progress_clear(r);
+			run_line(r, err.text);
+		}
+		r->deadline = r->lock_since + (PROJECT_LOCK_MAX_MS + 1000) * MS;
+		return;
+	}
+	if (k < 0) {
+		run_fail(r, RUN_FAILED, "%s", err.text);
+		return;
+	}
+	r->config_sent = true;
+	if (r->spec.lock)
+		r->deadline = now + (r->spec.emulated ? 3 : 1) * PROJECT_LOCK_HELD_MAX_MS * MS;
+	if (ctl_put(&r->port.out, CTL_CONFIG, 0, 0, r->spec.config.p, r->spec.config.n) < 0)
+		run_fail(r, RUN_FAILED, "guest: its configuration cannot be sent");
+}
+
+static void unlock(struct run *r)
+{
+	if (r->spec.unlock)
+		r->spec.unlock(r->spec.lock_arg);
 }
 
 static void probe_unwatch(struct run *r)
@@ -111,8 +153,9 @@ static int on_ready(struct run *r, const struct ctl_frame *f)
 	AUTO_FREE(char, text);
 	struct err err;
 
-	if (r->stage != STAGE_CONFIG || read_report(r, f->payload, &text) < 0)
+	if (r->stage != STAGE_CONFIG || !r->config_sent || read_report(r, f->payload, &text) < 0)
 		return -EBADMSG;
+	unlock(r);
 	r->times.ready = now_ns();
 	if (r->spec.probe) {
 		probe_unwatch(r);
@@ -152,6 +195,8 @@ static void on_log(struct run *r, const struct ctl_frame *f)
 	text = str_escape(in.p, in.n);
 	if (str_starts(text, "memory ran out"))
 		r->oom = true;
+	if (level == LOG_LV_WARN && str_starts(text, "history: ") && r->held.n < GUEST_HELD)
+		strv_add(&r->held, text);
 	log_at(level < LOG_LV_N ? level : LOG_LV_INFO, "guest: %s", text);
 }
 

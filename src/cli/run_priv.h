@@ -55,12 +55,18 @@ struct run {
 	int64_t net_lost;  /* a network process ended, 0: none did */
 	char net_text[ERR_TEXT_MAX];
 	bool bye, oom;
+	bool seed; /* CTL_K_SEED came */
 	struct strv held; /* lines for after the agent */
 	size_t lines;	  /* of ports, so far */
 	bool ports_changed; /* in this batch */
 	unsigned vmm_lines; /* that agent-vm-vmm had written to our log */
 	char vmm_text[ERR_TEXT_MAX];  /* why the monitor ended, in its own words, escaped */
 	char exit_text[ERR_TEXT_MAX]; /* the agent was not started, in the guest's words, escaped */
+
+	/* CONFIG waits for the project's lock. */
+	int64_t lock_since; /* 0: it never had to */
+	int64_t lock_at;    /* when it is tried again; -1: it is not waited for */
+	bool lock_told, config_sent;
 
 	/* Signals that ended or will end it. */
 	int stop_signal;       /* what we end by, 0: none */
@@ -98,6 +104,8 @@ void run_ready(struct run *r);
 /* A status line about the session: shown at once unless the terminal is the agent's (spec/cli.md section 9.2). */
 void run_line(struct run *r, const char *text);
 
+/* run_guest.c: sends CONFIG, if the project's lock can be had. */
+void run_send_config(struct run *r);
 /* run_guest.c: frames of the guest. 0, or -EBADMSG when the guest broke the protocol. */
 int run_guest_frames(struct run *r);
 

@@ -117,6 +117,16 @@ static void row_ports(const struct printer *pr, const struct network_plan *net)
 		row(pr, "ports", text);
 }
 
+static void row_author(const struct printer *pr, const struct gitid *id)
+{
+	AUTO_FREE(char, text);
+	AUTO_FREE(char, shown);
+
+	text = id->name ? xasprintf("%s <%s>", id->name, id->email) : xstrdup("none; git will refuse to commit");
+	shown = str_escape(text, strlen(text));
+	row(pr, "author", shown);
+}
+
 void table_rows(const struct plan *p, struct session *s, bool quiet)
 {
 	const struct printer pr = { .session = s, .quiet = quiet };
@@ -131,6 +141,7 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 	rows(&pr, "exposed", &l->exposed);
 	row_login(&pr, p);
 	row(&pr, "github", "none; all repositories without your rights");
+	row_author(&pr, &p->gitid);
 	row_network(&pr, p);
 	row_ports(&pr, &p->net);
 	row_env(&pr, &p->args->env);

@@ -84,8 +84,10 @@ int connect_to_parse(const char *s, struct connect_to *ret, size_t *ret_n, struc
 		if (n == VAULT_CONNECT_TO_MAX)
 			return err_set(err, -EINVAL, "more than %d of them", VAULT_CONNECT_TO_MAX);
 		if (!one_parse(s, len, &ret[n]))
-			return err_set(err, -EINVAL, "'%s' is not NAME:PORT:ADDRESS:PORT; write it as in "
-				       "api.example.com:443:127.0.0.1:8443, an IPv6 address in brackets", shown);
+			return err_set(err, -EINVAL,
+				       "'%s' is not NAME:PORT:ADDRESS:PORT; write it as in "
+				       "api.example.com:443:127.0.0.1:8443, an IPv6 address in brackets",
+				       shown);
 		for (size_t i = 0; i < n; i++)
 			if (strcmp(ret[i].name, ret[n].name) == 0 && ret[i].port == ret[n].port)
 				return err_set(err, -EINVAL, "%s:%u stands there twice", ret[n].name, ret[n].port);
@@ -214,11 +216,15 @@ static bool cert_file(struct upstream *u, const char *path, struct strv *warning
 	fd = open_regular(AT_FDCWD, path);
 	if (fd >= 0 && prog_is_shunned(path)) {
 		close_p(&fd);
-		strv_addf(warnings, "SSL_CERT_FILE: %s: lies in the project or in what is shared with the guest, so it is not believed", shown);
+		strv_addf(warnings,
+			  "SSL_CERT_FILE: %s: lies in the project or in what is shared with the guest, so it is not "
+			  "believed",
+			  shown);
 		return false;
 	}
 	if (fd < 0) {
-		strv_addf(warnings, "SSL_CERT_FILE: %s: %s; passed over", shown, fd == -EINVAL ? "is no regular file" : strerror(-fd));
+		strv_addf(warnings, "SSL_CERT_FILE: %s: %s; passed over", shown,
+			  fd == -EINVAL ? "is no regular file" : strerror(-fd));
 		return false;
 	}
 	trust_add(u, fd);
@@ -242,8 +248,11 @@ static bool cert_dir(struct upstream *u, const char *paths, struct strv *warning
 
 		shown = str_escape(p, strlen(p));
 		if (access(p, F_OK) == 0 && prog_is_shunned(p))
-			strv_addf(warnings, "SSL_CERT_DIR: %s: lies in the project or in what is shared with the guest, so it is not "
-				  "believed", shown);
+			strv_addf(warnings,
+				  "SSL_CERT_DIR: %s: lies in the project or in what is shared with the guest, so it is "
+				  "not "
+				  "believed",
+				  shown);
 		else
 			pem_folder(&pem, p, NULL, 0, &n);
 	}
@@ -289,7 +298,8 @@ static void host_ca(struct upstream *u, struct strv *warnings)
 	if (pem.n > 0)
 		u->host_ca = xstrndup((const char *)buf_span(&pem).p, pem.n);
 	else
-		strv_add(warnings, "--trust-host-ca: this host has no certificate authorities of its own (in /usr/local/share/ca-certificates, "
+		strv_add(warnings, "--trust-host-ca: this host has no certificate authorities of its own (in "
+				   "/usr/local/share/ca-certificates, "
 				   "/etc/pki/ca-trust/source/anchors or /etc/ca-certificates/trust-source/anchors)");
 	trust_memory(u, &pem);
 	buf_done(&pem);
@@ -312,7 +322,8 @@ void upstream_plan(struct cli *cli, const struct launch_args *args, char *(*env)
 	if (!any)
 		any = system_bundle(ret);
 	if (!any)
-		strv_add(warnings, "no CA certificates on this machine, so no service is believed; install ca-certificates, or set "
+		strv_add(warnings, "no CA certificates on this machine, so no service is believed; install "
+				   "ca-certificates, or set "
 				   "SSL_CERT_FILE");
 	if (args->trust_host_ca)
 		host_ca(ret, warnings);

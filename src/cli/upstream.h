@@ -1,5 +1,5 @@
-/* Whom the session's services are believed to be: the certificates that vault and, with --trust-host-ca, the guest trust, and
- * stand-ins for tests (credentials page 8.1). */
+/* Whom the session's services are believed to be: the certificates that vault and, with --trust-host-ca, the guest
+ * trust, and stand-ins for tests (credentials page 8.1). */
 #pragma once
 
 #include "base/err.h"

@@ -23,16 +23,18 @@ void why_done(struct why *w)
 static int host_parse(const char *s, size_t n, struct why_url *u, struct err *err)
 {
 	AUTO_FREE(char, port);
-	const char *colon = n > 0 && s[0] == '[' ? memchr(s, ']', n) : memrchr(s, ':', n);
+	bool bracket = n > 0 && s[0] == '[';
+	const char *colon = bracket ? memchr(s, ']', n) : memrchr(s, ':', n);
 	size_t len = n;
 	uint64_t v;
 
-	if (n > 0 && s[0] == '[') {
+	if (bracket) {
 		if (!colon || (colon + 1 < s + n && colon[1] != ':'))
 			return err_set(err, -EINVAL, "an IPv6 address that is not closed; " FORM);
 		len = (size_t)(colon - s) - 1;
 		colon = colon + 1 < s + n ? colon + 1 : NULL;
 		s++;
+		n--;
 	} else if (colon) {
 		len = (size_t)(colon - s);
 	}
@@ -40,14 +42,15 @@ static int host_parse(const char *s, size_t n, struct why_url *u, struct err *er
 		return err_set(err, -EINVAL, "no host in it; " FORM);
 	for (size_t i = 0; i < len; i++) {
 		if (!isalnum((unsigned char)s[i]) && !strchr("-._:", s[i]))
-			return err_set(err, -EINVAL, "a host's name cannot have '%c' in it; " FORM, isprint((unsigned char)s[i]) ? s[i] : '?');
+			return err_set(err, -EINVAL, "a host's name cannot have '%c' in it; " FORM,
+				       isprint((unsigned char)s[i]) ? s[i] : '?');
 		u->host[i] = (char)tolower((unsigned char)s[i]);
 	}
 	if (len > 1 && u->host[len - 1] == '.')
 		u->host[len - 1] = '\0';
 	if (!colon)
 		return 0;
-	port = xstrndup(colon + 1, n - (size_t)(colon + 1 - s) - (s[-1] == '[' ? 1 : 0));
+	port = xstrndup(colon + 1, n - (size_t)(colon + 1 - s));
 	if (str_u64(port, UINT16_MAX, &v) < 0 || v == 0)
 		return err_set(err, -EINVAL, "no port behind the colon; ports are 1 to 65535");
 	u->port = (uint16_t)v;
@@ -68,7 +71,8 @@ int why_url_parse(const char *s, struct why_url *ret, struct err *err)
 		u = (struct why_url){ .http = true, .port = 80 };
 		s += 7;
 	} else if (strstr(s, "://")) {
-		return err_set(err, -EINVAL, "only http and https are decided by more than address and port; write HOST:PORT");
+		return err_set(err, -EINVAL,
+			       "only http and https are decided by more than address and port; write HOST:PORT");
 	}
 	n = strcspn(s, "/?#");
 	if (memchr(s, '@', n))
@@ -90,7 +94,8 @@ int why_url_parse(const char *s, struct why_url *ret, struct err *err)
 static void at_endpoint(enum prov_host_id host, enum prov_method method, const char *path, struct why *w)
 {
 	enum prov prov = prov_hosts[host].prov;
-	bool token = method == METHOD_POST && (strcmp(path, "/v1/oauth/token") == 0 || strcmp(path, "/oauth/token") == 0);
+	bool token =
+		method == METHOD_POST && (strcmp(path, "/v1/oauth/token") == 0 || strcmp(path, "/oauth/token") == 0);
 
 	if (method == METHOD_GET || method == METHOD_HEAD) {
 		w->decision = "allow";
@@ -98,12 +103,15 @@ static void at_endpoint(enum prov_host_id host, enum prov_method method, const c
 		return;
 	}
 	w->decision = token ? "answer" : "refuse";
-	w->rule = xstrdup(token ? "token endpoint: a renewal is answered on this host, and nothing is sent; any other grant is refused" :
-				  "token endpoint: signing in inside is off while the host's login is lent (login-inside)");
+	w->rule = xstrdup(
+		token ? "token endpoint: a renewal is answered on this host, and nothing is sent; any other grant is "
+			"refused"
+		      : "token endpoint: signing in inside is off while the host's login is lent (login-inside)");
 	w->opens = xasprintf("--api %s=foreign", prov_str[prov]);
 }
 
-void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path, struct why *w)
+void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path,
+		 struct why *w)
 {
 	enum prov_class best = CLASS_NEVER, class;
 	struct span p = span_str(path), raw, query;
@@ -126,14 +134,16 @@ void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_
 			w->decision = "allow";
 			w->kind = ph_kind_str[k];
 			w->class = prov_class_str[class];
-			w->rule = xasprintf("goes out with the host's login in place of the guest's placeholder (%s)", w->kind);
+			w->rule = xasprintf("goes out with the host's login in place of the guest's placeholder (%s)",
+					    w->kind);
 			return;
 		}
 		if (class != CLASS_NEVER)
 			best = class;
 	}
 	if (prov_hosts[host].role == HOST_GITHUB) {
-		w->rule = xstrdup("the rules for GitHub decide; no login for GitHub is lent yet: reading goes out without one, the rest is refused");
+		w->rule = xstrdup("the rules for GitHub decide; no login for GitHub is lent yet: reading goes out "
+				  "without one, the rest is refused");
 		w->decision = method == METHOD_GET || method == METHOD_HEAD ? "allow" : "refuse";
 		return;
 	}
@@ -142,9 +152,9 @@ void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_
 		return;
 	}
 	w->class = best == CLASS_NEVER ? NULL : prov_class_str[best];
-	w->rule = !any ? xstrdup("no login that is lent has a place at this host") :
-		  best == CLASS_NEVER ? xstrdup("no rule lets a login go there (path-denied)") :
-					xasprintf("class %s is off (path-denied)", prov_class_str[best]);
+	w->rule = !any			? xstrdup("no login that is lent has a place at this host")
+		  : best == CLASS_NEVER ? xstrdup("no rule lets a login go there (path-denied)")
+					: xasprintf("class %s is off (path-denied)", prov_class_str[best]);
 	if (best != CLASS_NEVER)
 		w->opens = xasprintf("--api %s=%s", prov_str[prov_hosts[host].prov], prov_class_str[best]);
 	w->note = xstrdup("without a login it goes out as it is");
@@ -176,7 +186,8 @@ void why_network(const struct policy *p, const char *name, const struct addr *ad
 {
 	const char *const names[] = { name, NULL };
 	struct policy_question q = { .proto = POLICY_TCP, .dst = *addr, .port = port, .names = name ? names : NULL };
-	struct policy_answer kept = name ? policy_keeps(p, addr, name) : (struct policy_answer){ .verdict = POLICY_ALLOW };
+	struct policy_answer kept =
+		name ? policy_keeps(p, addr, name) : (struct policy_answer){ .verdict = POLICY_ALLOW };
 	struct policy_answer a = policy_decide(p, &q);
 	struct audit_refused r = { .proto = POLICY_TCP, .name = name, .dst = *addr, .port = port, .step = a.step };
 	struct audit_dns d = { .q = name, .first = *addr, .group = kept.group };

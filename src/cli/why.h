@@ -8,8 +8,8 @@
 #include "vault/policy.h"
 
 struct why_url {
-	bool tls;     /* https; plain HTTP and a bare HOST:PORT otherwise */
-	bool http;    /* with a scheme */
+	bool tls;			/* https; plain HTTP and a bare HOST:PORT otherwise */
+	bool http;			/* with a scheme */
 	char host[POLICY_NAME_MAX + 1]; /* lower case; of an IPv6 address without brackets */
 	uint16_t port;
 	char *path; /* raw, without query; "/" at least. Caller owns */
@@ -33,7 +33,8 @@ void why_done(struct why *w);
  * why_request() - A request to an inspected host
  * @host:	One that prov_bound() says yes to
  */
-void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path, struct why *ret);
+void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path,
+		 struct why *ret);
 
 /**
  * why_network() - A connection that is not inspected

@@ -1,8 +1,8 @@
 /* agent-vm-probe: a client of gate's, through the guest, before the agent starts (proto/probecfg.h).
  *
- * For each host one connection and on it one request after the other; each must be answered as the launcher said. It trusts the
- * session's root alone, so an answer from upstream cannot be taken for gate's. The guest carries the bytes and may do with them
- * what it likes: that ends in an error here and so in no agent. */
+ * For each host one connection and on it one request after the other; each must be answered as the launcher said. It
+ * trusts the session's root alone, so an answer from upstream cannot be taken for gate's. The guest carries the bytes
+ * and may do with them what it likes: that ends in an error here and so in no agent. */
 #include <errno.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -84,7 +84,8 @@ static int parse_host(struct span in)
 		if (key == PBC_NAME && v.n > 0 && v.n < sizeof(h->name))
 			memcpy(h->name, v.p, v.n);
 		else
-			r = key == PBC_ASK && h->n_asks < PROBE_ASKS_MAX ? parse_ask(v, &h->asks[h->n_asks++]) : -EBADMSG;
+			r = key == PBC_ASK && h->n_asks < PROBE_ASKS_MAX ? parse_ask(v, &h->asks[h->n_asks++])
+									 : -EBADMSG;
 		if (r < 0)
 			return r;
 	}
@@ -116,7 +117,9 @@ static int read_config(struct err *err)
 			break;
 	}
 	if (r < 0 || conf.ca.n == 0 || conf.addr.n == 0)
-		return err_set(err, -EBADMSG, "agent-vm-probe: its configuration is not understood; all parts of agent-vm must be of one build");
+		return err_set(err, -EBADMSG,
+			       "agent-vm-probe: its configuration is not understood; all parts of agent-vm must be of "
+			       "one build");
 	return 0;
 }
 
@@ -211,7 +214,8 @@ static int step(struct conn *c, int k, struct err *err)
 	if (want == SSL_ERROR_WANT_READ)
 		return take_frame(c, err);
 	if (verify != X509_V_OK)
-		return err_set(err, -EPROTO, "the certificate is not the session's: %s", X509_verify_cert_error_string(verify));
+		return err_set(err, -EPROTO, "the certificate is not the session's: %s",
+			       X509_verify_cert_error_string(verify));
 	return err_set(err, -EPROTO, "TLS failed");
 }
 
@@ -245,7 +249,8 @@ static struct span field(struct span s, const char *name)
 	size_t n = strlen(name);
 
 	for (size_t i = 0; i + n + 1 < s.n; i++)
-		if (s.p[i] == '\n' && s.n - i - 1 > n && strncasecmp((const char *)s.p + i + 1, name, n) == 0 && s.p[i + 1 + n] == ':') {
+		if (s.p[i] == '\n' && s.n - i - 1 > n && strncasecmp((const char *)s.p + i + 1, name, n) == 0 &&
+		    s.p[i + 1 + n] == ':') {
 			const uint8_t *v = s.p + i + 2 + n, *end = memchr(v, '\r', s.n - (size_t)(v - s.p));
 
 			while (end && v < end && *v == ' ')
@@ -303,12 +308,14 @@ static int judge(const struct ask *a, struct span head, struct err *err)
 	size_t status = 0;
 
 	if (head.n < 13 || memcmp(head.p, "HTTP/1.1 ", 9) != 0 || !number(SPAN(head.p + 9, 3), 999, &status))
-		return err_set(err, -EPROTO, "%.*s was not answered in HTTP/1.1", (int)a->what.n, (const char *)a->what.p);
+		return err_set(err, -EPROTO, "%.*s was not answered in HTTP/1.1", (int)a->what.n,
+			       (const char *)a->what.p);
 	if (status == a->status && (a->code.n == 0 || (code.n == a->code.n && memcmp(code.p, a->code.p, code.n) == 0)))
 		return 0;
 	return err_set(err, -EPERM, "%.*s was answered with %zu%s%.*s and must be with %u%s%.*s", (int)a->what.n,
-		       (const char *)a->what.p, status, code.n > 0 ? " " : "", (int)MIN(code.n, (size_t)40), (const char *)code.p,
-		       (unsigned)a->status, a->code.n > 0 ? " " : "", (int)a->code.n, (const char *)a->code.p);
+		       (const char *)a->what.p, status, code.n > 0 ? " " : "", (int)MIN(code.n, (size_t)40),
+		       (const char *)code.p, (unsigned)a->status, a->code.n > 0 ? " " : "", (int)a->code.n,
+		       (const char *)a->code.p);
 }
 
 static int ask_all(struct conn *c, const struct host *h, struct err *err)

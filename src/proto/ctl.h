@@ -89,6 +89,7 @@ enum ctl_key {
 	CTL_K_ADDR,    /* DIAL: 5 or 17 bytes: 4 or 6, and the address */
 	CTL_K_PORT,    /* DIAL: u64 */
 	CTL_K_PROBE,   /* READY: u32 errno, 0 when it was reached; then what came back */
+	CTL_K_SEED,    /* READY, empty: the image has a script that is to run before the agent (cli page 11.1) */
 };
 
 enum ctl_stdin { CTL_STDIN_NULL, CTL_STDIN_PIPE };

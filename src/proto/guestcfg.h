@@ -1,5 +1,5 @@
 /* Keys of the CONFIG frame: what the guest program makes of a bare VM. All paths are guest paths. The guest applies the
- * parts in this order: host name, root disk, shares, folders, binds, links, files. None of it is secret. */
+ * parts in this order: host name, root disk, shares, folders, binds, links, files, state. None of it is secret. */
 #pragma once
 
 enum guestcfg_key {
@@ -38,7 +38,53 @@ enum guestcfg_key {
 	GC_CA_OWN,     /* bytes: the session's root certificate in PEM form */
 	GC_CA_HASH,    /* u64: of its subject, for the link in /etc/ssl/certs */
 	GC_CA_HOST,    /* bytes: certificates of the host's own authorities in PEM form, from --trust-host-ca */
+	GC_STATE,      /* records GC_PATH (below GC_STATE_AT, relative), GC_MODE, GC_FORM, and what the form
+			* needs: a file of the project's state, which this and other guests have written and which is not believed */
+	GC_DB,	       /* records GC_PATH, GC_SUB and perhaps GC_LINK: guest/dbs.h */
+	GC_FORM,       /* u64 enum guestcfg_form */
+	GC_RULE,       /* records GC_RULE_KIND, GC_KEY*, GC_VALUE, GC_WITH: applied in their order */
+	GC_RULE_KIND,  /* u64 enum guestcfg_rule */
+	GC_KEY,	       /* string: member name, the outermost first */
+	GC_VALUE,      /* bytes: JSON text, or the lines of a TOML table */
+	GC_WITH,       /* string: the rule is left out where that program is missing */
 };
+
+/* How a file of the state is brought to what must hold (cli page 11.1). One that is a link, no regular file, too large or
+ * not of its form is renamed NAME GC_STATE_ASIDE, and a new one is begun. */
+enum guestcfg_form {
+	GC_FORM_JSON,  /* an object: GC_RULE */
+	GC_FORM_JSONC, /* the same with comments, which stay */
+	GC_FORM_TOML,  /* GC_RULE_TABLE; GC_CONTENT: what a new file begins with */
+	GC_FORM_TEXT,  /* GC_CONTENT, replaced whole */
+	GC_FORM_BLOCK, /* GC_CONTENT between two marker lines; what stands around them stays */
+	GC_FORM_NONE,  /* removed */
+	GC_FORM_LINK,  /* GC_TARGET below GC_HOST_AT: a link, where nothing else has that name */
+	GC_FORM_SWEEP, /* PATH is a folder: links of GC_FORM_LINK in it that lead nowhere go */
+	GC_FORMS
+};
+
+enum guestcfg_rule {
+	GC_RULE_SET,	 /* GC_KEY+, GC_VALUE: is that, whatever was there */
+	GC_RULE_DEFAULT, /* the same where there is no such member */
+	GC_RULE_DROP,	 /* GC_KEY+: is not there; with GC_VALUE only one that is just that. An object that gets empty goes, too */
+	/* GC_KEY+ name members of the top level that are one login, GC_VALUE is an object with those that are to be there. Not
+	 * touched when the login in the file is not ours; without GC_VALUE ours goes. Ours: a placeholder's shape in it. */
+	GC_RULE_LOGIN,
+	/* GC_KEY+ lead to a list of strings; those that look like the end of a placeholder go, GC_VALUE, a string, comes. */
+	GC_RULE_TAIL,
+	GC_RULE_TABLE, /* GC_KEY+ name a table of TOML; GC_VALUE: its lines, for one that is not there */
+	GC_RULES
+};
+
+#define GC_SEED "/opt/agent-vm/seed-claude-plugins.sh" /* of images of the older program */
+#define GC_STATE_AT "/agent-vm-state"
+#define GC_STATE_ASIDE ".agent-vm-bad"
+#define GC_STATE_MAX (8 << 20) /* cli page 11.1 */
+#define GC_HOST_AT "/run/agent-vm/host" /* the user's own settings, read-only */
+#define GC_DB_AT "/var/lib/agent-vm/db"
+#define GC_DBS_MAX 8
+#define GC_KEYS_MAX 8
+#define GC_TAIL 20 /* characters */
 
 enum guestcfg_flag {
 	GC_F_NO_IMAGE_VERSION = 1, /* do not check /etc/agent-vm-image-version (a root disk that is no image of ours) */

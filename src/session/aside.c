@@ -15,7 +15,8 @@ static const struct {
 	mode_t kind;
 } entries[] = {
 	{ "claude", S_IFDIR },		{ "codex", S_IFDIR },	  { "opencode", S_IFDIR },     { "opencode-config", S_IFDIR },
-	{ "copilot", S_IFDIR },		{ "gh-config", S_IFDIR }, { "bash_history", S_IFREG }, { "gitconfig", S_IFREG },
+	{ "copilot", S_IFDIR },		{ "db", S_IFDIR },
+		{ "gh-config", S_IFDIR }, { "bash_history", S_IFREG }, { "gitconfig", S_IFREG },
 };
 
 static const char *wrong(const struct stat *st, mode_t want)

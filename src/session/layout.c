@@ -209,16 +209,20 @@ static void check_bind_places(struct plan *p)
 	}
 }
 
-static void add_share(struct plan *p, enum layout_kind kind, const char *host, char *guest, bool ro)
+static void add_share(struct layout *l, enum layout_kind kind, const char *host, char *guest, bool ro)
 {
-	struct layout *l = &p->l;
-
 	l->shares = xrealloc(l->shares, (l->n_shares + 1) * sizeof(*l->shares));
 	l->shares[l->n_shares++] =
 		(struct layout_share){ .kind = kind, .host = xstrdup(host), .guest = guest, .ro = ro };
 }
 
 /* Parents before children; in the order of the words otherwise. */
+void layout_add_settings(struct layout *l, const char *host, const char *guest, bool ro)
+{
+	add_share(l, LAYOUT_SETTINGS, host, xstrdup(guest), ro);
+	strv_addf(&l->rows.mounts, "ro your own settings of the agents -> %s", guest);
+}
+
 static void sort_shares(struct layout *l)
 {
 	for (size_t i = 1; i < l->n_shares; i++) {
@@ -236,9 +240,9 @@ static void sort_shares(struct layout *l)
 
 static void make_shares(struct plan *p)
 {
-	add_share(p, LAYOUT_PROJECT, p->a->project, xstrdup(p->l.project_guest), false);
+	add_share(&p->l, LAYOUT_PROJECT, p->a->project, xstrdup(p->l.project_guest), false);
 	for (size_t i = 0; i < p->n_binds; i++)
-		add_share(p, LAYOUT_GIT, p->binds[i].host, bind_guest(p, &p->binds[i]), p->binds[i].ro);
+		add_share(&p->l, LAYOUT_GIT, p->binds[i].host, bind_guest(p, &p->binds[i]), p->binds[i].ro);
 	for (size_t i = 0; i < p->n_mounts; i++) {
 		AUTO_FREE(char, shown);
 		size_t from = p->found->n;
@@ -255,10 +259,10 @@ static void make_shares(struct plan *p)
 			findings_blame(p->found, from, "mount", p->mounts[i].word);
 			continue;
 		}
-		add_share(p, LAYOUT_MOUNT, p->mounts[i].host, xstrdup(p->mounts[i].guest), p->mounts[i].ro);
+		add_share(&p->l, LAYOUT_MOUNT, p->mounts[i].host, xstrdup(p->mounts[i].guest), p->mounts[i].ro);
 	}
 	if (p->a->state_dir)
-		add_share(p, LAYOUT_STATE, p->a->state_dir, xstrdup(GUEST_STATE), false);
+		add_share(&p->l, LAYOUT_STATE, p->a->state_dir, xstrdup(GUEST_STATE), false);
 	sort_shares(&p->l);
 }
 

@@ -35,7 +35,7 @@ struct layout_args {
 	void *env_arg;
 };
 
-enum layout_kind { LAYOUT_PROJECT, LAYOUT_GIT, LAYOUT_MOUNT, LAYOUT_STATE };
+enum layout_kind { LAYOUT_PROJECT, LAYOUT_GIT, LAYOUT_MOUNT, LAYOUT_STATE, LAYOUT_SETTINGS };
 
 struct layout_share {
 	enum layout_kind kind;
@@ -70,3 +70,6 @@ struct layout {
  */
 int layout_plan(const struct layout_args *args, struct layout *ret, struct findings *found);
 void layout_done(struct layout *l);
+
+/* A folder of ours, made after the plan: the copies of the user's own settings. */
+void layout_add_settings(struct layout *l, const char *host, const char *guest, bool ro);

@@ -65,10 +65,12 @@ static json_t *users_alive(const struct session *s, const json_t *o)
 	json_t *alive = json_array(), *user;
 	size_t i;
 
-	json_array_foreach(json_object_get(o, USERS), i, user) {
+	json_array_foreach(json_object_get(o, USERS), i, user)
+	{
 		const char *name = json_string_value(user);
 
-		if (name && session_name_is_ours(name) && strcmp(name, s->info.name) != 0 && !registry_is_gone(s->root, name))
+		if (name && session_name_is_ours(name) && strcmp(name, s->info.name) != 0 &&
+		    !registry_is_gone(s->root, name))
 			(void)json_array_append(alive, user);
 	}
 	return alive;
@@ -97,17 +99,21 @@ int seed_take(const struct session *s, uint8_t ret[SEED_BYTES], struct err *err)
 		return lock;
 	o = record_read(s);
 	if (!o)
-		return err_set(err, -EBADMSG, "%s/run/projects/%s: is no record of a project; remove it", s->root->path, s->info.hash);
+		return err_set(err, -EBADMSG, "%s/run/projects/%s: is no record of a project; remove it", s->root->path,
+			       s->info.hash);
 	users = users_alive(s, o);
 	if (json_array_size(users) == 0 || !seed_read(o, ret))
 		r = draw(o, ret);
-	if (r == 0 && (json_array_append_new(users, json_string(s->info.name)) < 0 || json_object_set(o, USERS, users) < 0))
+	if (r == 0 &&
+	    (json_array_append_new(users, json_string(s->info.name)) < 0 || json_object_set(o, USERS, users) < 0))
 		r = -ENOMEM;
 	if (r == 0)
 		r = record_write(s, o);
 	json_decref(users);
 	json_decref(o);
-	return r < 0 ? err_set(err, r, "%s/run/projects/%s: cannot be written: %s", s->root->path, s->info.hash, strerror(-r)) : 0;
+	return r < 0 ? err_set(err, r, "%s/run/projects/%s: cannot be written: %s", s->root->path, s->info.hash,
+			       strerror(-r))
+		     : 0;
 }
 
 void seed_drop(const struct session *s)

@@ -1,13 +1,14 @@
 /* One request of gate on its way to a service, and the answer back (credentials page 7.4, 8).
  *
- *   begin --recheck()--> LOGIN --credential as it is now--> CONNECT --open--> SENT --head of the answer--> ANSWER --end--> OVER
- *     \        \            \------------- refused by a code of ours ---------------------------------------------> OVER
- *      \        \--- 101 to an upgrade of ours: UPGRADED, bytes both ways ------------------------------------------> OVER
- *       broken frames, a cut on either side: CUT on the other one, never an end
+ *   recheck() ---> LOGIN --the credential now--> CONNECT --open--> SENT --head of the answer--> ANSWER --end--> OVER
+ *       \             \                             \                \--101--> UPGRADED, bytes both ways -----> OVER
+ *        \-------------\-----------------------------\---- refused by a code of ours -------------------------> OVER
  *
- * Nothing waits in line: what comes of the answer is written to gate in the same batch. Memory: XCH_WINDOW of frames to gate,
- * UP_OUT_FULL and a piece towards the service; who cannot go on stops reading. An exchange is freed in exchanges_tick() alone,
- * so that whoever tells it something may still look at it. */
+ *   broken frames, a cut on either side: CUT on the other one, never an end
+ *
+ * Nothing waits in line: what comes of the answer is written to gate in the same batch. Memory: XCH_WINDOW of frames to
+ * gate, UP_OUT_FULL and a piece towards the service; who cannot go on stops reading. An exchange is freed in
+ * exchanges_tick() alone, so that whoever tells it something may still look at it. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,10 +24,10 @@
 #include "vault/renewals.h"
 #include "vault/upstream.h"
 
-#define LOGIN_NS (20 * NS)    /* a file that is being written, a renewal */
-#define SILENT_NS (900 * NS)  /* long thinking, long polls */
+#define LOGIN_NS (20 * NS)   /* a file that is being written, a renewal */
+#define SILENT_NS (900 * NS) /* long thinking, long polls */
 #define UPGRADED_NS (3600 * NS)
-#define OVER_NS (60 * NS)     /* for gate to read it */
+#define OVER_NS (60 * NS) /* for gate to read it */
 #define OUT_ROOM (XCH_WINDOW - UP_READ - ECHO_HOLD_MAX - 4096)
 #define TOLD_NS (60 * NS)
 
@@ -64,12 +65,21 @@ static void line(struct vault *v, struct exchange *x, bool session_ends)
 {
 	size_t hits = 0;
 
-	audit_request(&v->audit, &(struct audit_request){
-		.host = prov_hosts[x->w.host].name, .method = prov_method_str[x->w.method], .path = x->path,
-		.cred = exchange_credentialed(x) ? ph_kind_str[x->w.kind[0]] : NULL, .verdict = x->code ? "refuse" : "forward",
-		.code = refusal_code_str[x->code], .status = x->status, .up = x->up, .down = x->down,
-		.ms = (uint32_t)((v->now - x->start) / MS), .end = session_ends ? "error:session" : x->cut ? "cut" : NULL,
-		.probe = v->audit.probing });
+	audit_request(&v->audit,
+		      &(struct audit_request){ .host = prov_hosts[x->w.host].name,
+					       .method = prov_method_str[x->w.method],
+					       .path = x->path,
+					       .cred = exchange_credentialed(x) ? ph_kind_str[x->w.kind[0]] : NULL,
+					       .verdict = x->code ? "refuse" : "forward",
+					       .code = refusal_code_str[x->code],
+					       .status = x->status,
+					       .up = x->up,
+					       .down = x->down,
+					       .ms = (uint32_t)((v->now - x->start) / MS),
+					       .end = session_ends ? "error:session"
+						      : x->cut	   ? "cut"
+								   : NULL,
+					       .probe = v->audit.probing });
 	for (int f = 0; x->echo && f < ECHO_FORMS; f++) {
 		size_t n = echo_hits(x->echo, (enum echo_form)f);
 
@@ -78,8 +88,8 @@ static void line(struct vault *v, struct exchange *x, bool session_ends)
 			audit_echo(&v->audit, prov_hosts[x->w.host].name, x->path, echo_form_str[f], n);
 	}
 	if (hits > 0)
-		log_warn("upstream %s: an answer held the credential that was sent, %zu times; overwritten", prov_hosts[x->w.host].name,
-			 hits);
+		log_warn("upstream %s: an answer held the credential that was sent, %zu times; overwritten",
+			 prov_hosts[x->w.host].name, hits);
 }
 
 static void release(struct vault *v, struct exchange *x)
@@ -119,12 +129,14 @@ static void cut(struct vault *v, struct exchange *x)
 	v->again = true;
 }
 
-/* Many small pieces behind each other would be more heads than bytes: they lengthen the last frame, if its head is still here. */
+/* Many small pieces behind each other would be more heads than bytes: they lengthen the last frame, if its head is
+ * still here. */
 static bool lengthen(struct exchange *x, struct span bytes)
 {
 	const size_t head = sizeof(struct xch_head);
 
-	if (x->tail == 0 || x->out.n < head + x->tail || x->tail + bytes.n > XCH_DATA_MAX || buf_put(&x->out, bytes.p, bytes.n) < 0)
+	if (x->tail == 0 || x->out.n < head + x->tail || x->tail + bytes.n > XCH_DATA_MAX ||
+	    buf_put(&x->out, bytes.p, bytes.n) < 0)
 		return false;
 	x->tail += bytes.n;
 	buf_set_u32(&x->out, x->out.n - x->tail - head + offsetof(struct xch_head, length), (uint32_t)x->tail);
@@ -158,7 +170,9 @@ static unsigned status_of(enum refusal_code code)
 
 static void refuse(struct vault *v, struct exchange *x, enum refusal_code code)
 {
-	struct httpmsg_answer_wire w = { .status = (uint16_t)status_of(code), .code = (uint8_t)code, .body = HTTP_BODY_NONE };
+	struct httpmsg_answer_wire w = { .status = (uint16_t)status_of(code),
+					 .code = (uint8_t)code,
+					 .body = HTTP_BODY_NONE };
 	struct buf msg;
 
 	up_put(v, x, false);
@@ -363,8 +377,8 @@ static bool is_stream(int fd)
 	int domain = 0, type = 0;
 	socklen_t n = sizeof(int), k = sizeof(int);
 
-	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &k) == 0 &&
-	       domain == AF_UNIX && type == SOCK_STREAM;
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 &&
+	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &k) == 0 && domain == AF_UNIX && type == SOCK_STREAM;
 }
 
 static bool read_request(struct exchange *x, const void *msg, size_t n)
@@ -380,7 +394,8 @@ static bool read_request(struct exchange *x, const void *msg, size_t n)
 static void judged_otherwise(struct vault *v, struct exchange *x, enum refusal_code code)
 {
 	if (v->now - v->exchanges->told >= TOLD_NS)
-		log_error("gate let a request pass that is refused here (%s): nothing went out", refusal_code_str[code]);
+		log_error("gate let a request pass that is refused here (%s): nothing went out",
+			  refusal_code_str[code]);
 	v->exchanges->told = v->now;
 	refuse(v, x, code);
 }
@@ -415,7 +430,8 @@ void exchange_begin(struct vault *v, const void *msg, size_t n, int fd)
 	x->w = x->m->w;
 	x->start = v->now;
 	x->reader.side = XCH_TO_VAULT;
-	x->key = (struct conn_key){ .host = (enum prov_host_id)x->w.host, .h2 = x->w.flags & HTTPMSG_H2 && !(x->w.flags & HTTPMSG_UPGRADE),
+	x->key = (struct conn_key){ .host = (enum prov_host_id)x->w.host,
+				    .h2 = x->w.flags & HTTPMSG_H2 && !(x->w.flags & HTTPMSG_UPGRADE),
 				    .foreign = x->w.flags & HTTPMSG_FOREIGN };
 	memcpy(x->key.kind, x->w.kind, sizeof(x->key.kind));
 	buf_init(&x->out, XCH_WINDOW);
@@ -450,7 +466,8 @@ static bool body(struct vault *v, struct exchange *x, struct span bytes)
 	if (x->state == EX_OVER)
 		return true;
 	x->up += bytes.n;
-	if (x->state != EX_UPGRADED && (x->w.body == HTTP_BODY_NONE || (x->w.body == HTTP_BODY_LENGTH && x->up > x->w.body_len)))
+	if (x->state != EX_UPGRADED &&
+	    (x->w.body == HTTP_BODY_NONE || (x->w.body == HTTP_BODY_LENGTH && x->up > x->w.body_len)))
 		return broken(v, x);
 	if (x->conn) {
 		(x->conn->h2 ? h2_body : h1_body)(x->conn, x, bytes);
@@ -585,7 +602,8 @@ static int put_fields(struct exchange *x, struct buf *msg)
 int exchange_head(struct vault *v, struct exchange *x)
 {
 	struct answer *a = &x->answer;
-	struct httpmsg_answer_wire w = { .status = (uint16_t)a->status, .body = (uint8_t)a->framing,
+	struct httpmsg_answer_wire w = { .status = (uint16_t)a->status,
+					 .body = (uint8_t)a->framing,
 					 .body_len = a->framing == HTTP_BODY_LENGTH ? a->length : 0 };
 	struct buf msg;
 	int n;

@@ -24,8 +24,9 @@ static bool note_ok(const void *msg)
 	struct net_note m;
 
 	memcpy(&m, msg, sizeof(m));
-	return m.host < HOSTS && m.method <= METHODS && m.code < REFUSAL_CODES && (m.kind < PH_KINDS || m.kind == 0xff) &&
-	       m.status >= 100 && m.status <= 599 && memcmp(m.zero, none.zero, sizeof(m.zero)) == 0 && pathtpl_is(m.path);
+	return m.host < HOSTS && m.method <= METHODS && m.code < REFUSAL_CODES &&
+	       (m.kind < PH_KINDS || m.kind == 0xff) && m.status >= 100 && m.status <= 599 &&
+	       memcmp(m.zero, none.zero, sizeof(m.zero)) == 0 && pathtpl_is(m.path);
 }
 
 int gate_check(const void *msg, size_t n, bool has_fd)

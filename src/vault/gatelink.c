@@ -1,4 +1,5 @@
-/* What gate says: connections to step aside to, requests, renewals, records. A message that breaks the rules ends the session. */
+/* What gate says: connections to step aside to, requests, renewals, records. A message that breaks the rules ends the
+ * session. */
 #include <errno.h>
 #include <string.h>
 
@@ -11,11 +12,18 @@
 
 static void note(struct vault *v, const struct net_note *m)
 {
-	audit_request(&v->audit, &(struct audit_request){
-		.host = prov_hosts[m->host].name, .method = m->method < METHODS ? prov_method_str[m->method] : NULL, .path = m->path,
-		.cred = m->kind < PH_KINDS ? ph_kind_str[m->kind] : NULL, .verdict = m->code ? "refuse" : "answer",
-		.code = refusal_code_str[m->code], .status = m->status, .up = m->up, .down = m->down, .ms = m->ms,
-		.probe = v->audit.probing });
+	audit_request(&v->audit,
+		      &(struct audit_request){ .host = prov_hosts[m->host].name,
+					       .method = m->method < METHODS ? prov_method_str[m->method] : NULL,
+					       .path = m->path,
+					       .cred = m->kind < PH_KINDS ? ph_kind_str[m->kind] : NULL,
+					       .verdict = m->code ? "refuse" : "answer",
+					       .code = refusal_code_str[m->code],
+					       .status = m->status,
+					       .up = m->up,
+					       .down = m->down,
+					       .ms = m->ms,
+					       .probe = v->audit.probing });
 }
 
 static void message(struct vault *v, const void *msg, size_t n, int fd)
@@ -59,7 +67,8 @@ void from_gate(struct vault *v, uint32_t events)
 		if (k == -EAGAIN)
 			return;
 		if (k <= 0)
-			vault_end(v, k == 0 || k == -ECONNRESET ? "gate is gone" : "gate broke the rules of the protocol");
+			vault_end(v,
+				  k == 0 || k == -ECONNRESET ? "gate is gone" : "gate broke the rules of the protocol");
 		else
 			message(v, msg, (size_t)k, TAKE_FD(fd));
 		close_p(&fd);

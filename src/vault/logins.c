@@ -75,7 +75,9 @@ static const struct {
 };
 
 static const enum prov source_prov[SOURCES] = {
-	[SOURCE_ANTHROPIC] = PROV_ANTHROPIC, [SOURCE_OPENAI] = PROV_OPENAI, [SOURCE_OPENCODE] = PROV_OPENCODE,
+	[SOURCE_ANTHROPIC] = PROV_ANTHROPIC,
+	[SOURCE_OPENAI] = PROV_OPENAI,
+	[SOURCE_OPENCODE] = PROV_OPENCODE,
 };
 
 /* Whether the file that was opened lies in no folder that a guest can write: each folder above it is compared. */
@@ -133,7 +135,8 @@ int logins_open(struct vault *v, struct err *err)
 			continue;
 		l->pipe[k].p = secret_alloc(SECRET_MAX);
 		if (!l->pipe[k].p || fd_nonblock(l->pipe[k].fd, true) < 0)
-			return err_set(err, -ENOMEM, "no memory for the logins of the environment; raise its limit (ulimit -l)");
+			return err_set(err, -ENOMEM,
+				       "no memory for the logins of the environment; raise its limit (ulimit -l)");
 	}
 	return 0;
 }
@@ -172,7 +175,8 @@ static bool make_needles(struct vault *v, enum prov prov)
 	struct span s[ECHO_NEEDLES_MAX];
 	size_t count = 0;
 
-	static_assert(SOURCE_NEEDLES_MAX + 3 <= ECHO_NEEDLES_MAX, "three secrets of the environment at most are of one provider");
+	static_assert(SOURCE_NEEDLES_MAX + 3 <= ECHO_NEEDLES_MAX,
+		      "three secrets of the environment at most are of one provider");
 	if (n->set && n->generation == (f ? f->s.generation : 0) && v->now - n->made < SET_NS)
 		return true;
 	forget_needles(n);
@@ -210,7 +214,8 @@ void logins_event(struct vault *v, uint16_t kind)
 	close_p(&l->pipe[kind].fd);
 	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &l->env[kind]) : -EBADMSG;
 	if (r < 0 && r != -ENOENT)
-		log_warn("login %s: what came from the environment is no token; requests with it get 503", ph_kind_str[kind]);
+		log_warn("login %s: what came from the environment is no token; requests with it get 503",
+			 ph_kind_str[kind]);
 	secret_free(TAKE_PTR(l->pipe[kind].p));
 	forget_needles(&l->needles[kinds[kind].prov]);
 	(void)make_needles(v, kinds[kind].prov);

@@ -1,5 +1,6 @@
-/* The table of what is lent (credentials page 4): the host's login files and the secrets of its environment, in the arena,
- * and what the scanner of answers looks for. A file is looked at each time; nothing is served across a change. */
+/* The table of what is lent (credentials page 4): the host's login files and the secrets of its environment, in the
+ * arena, and what the scanner of answers looks for. A file is looked at each time; nothing is served across a change.
+ */
 #pragma once
 
 #include "vault/source.h"
@@ -26,19 +27,19 @@ int64_t logins_tick(struct vault *v);
 /**
  * logins_get() - The secret of a kind as it is now
  *
- * Return: 0; -EAGAIN: ask again at @ret_at (in ns), for a file is being written or a secret has not come yet; -ENOENT and
- * other errors: there is none
+ * Return: 0; -EAGAIN: ask again at @ret_at (in ns), for a file is being written or a secret has not come yet; -ENOENT
+ * and other errors: there is none
  */
 int logins_get(struct vault *v, enum ph_kind kind, struct cred *ret, int64_t *ret_at);
 
-/* A login whose expiry matters, looked at anew: PROV_ANTHROPIC or PROV_OPENAI. @ret_look as of source_look(). NULL: that
- * login is not lent. */
+/* A login whose expiry matters, looked at anew: PROV_ANTHROPIC or PROV_OPENAI. @ret_look as of source_look(). NULL:
+ * that login is not lent. */
 const struct source *logins_source(struct vault *v, enum prov prov, int *ret_look);
 /* Whether the launcher can have it renewed. */
 bool logins_renewable(const struct vault *v, enum prov prov);
 
-/* What an answer to a request with this credential must not have in it, with a reference for the caller; NULL on lack of
- * memory. */
+/* What an answer to a request with this credential must not have in it, with a reference for the caller; NULL on lack
+ * of memory. */
 struct echo_set *logins_needles(struct vault *v, enum ph_kind kind);
 
 /* Overwrites every secret in a line for the log. */

@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "vault/dnsnames.h"
 #include "vault/proxy.h"
 #include "vault/vault.h"
 
@@ -410,10 +411,23 @@ static void done(struct vault *v, struct open *p)
 	open_free(v, p);
 }
 
+/* Was this address given out for a name that is looked into? */
+static bool is_tied(struct vault *v, const struct open *p)
+{
+	const char *const *names = ties_names(&v->ties, &p->dst, v->now);
+
+	if (p->standin[0])
+		return names_inspected(&v->policy, p->standin);
+	while (*names && !names_inspected(&v->policy, *names))
+		names++;
+	return *names;
+}
+
 /* gate looks at the first bytes; wire and gate get a stream each, and what was decided stays with the flow. */
 static void inspect(struct vault *v, struct open *p)
 {
-	struct net_peek m = { .head = net_head(NET_PEEK, sizeof(m), p->slot, p->generation), .port = p->port };
+	struct net_peek m = { .head = net_head(NET_PEEK, sizeof(m), p->slot, p->generation), .port = p->port,
+			      .tied = is_tied(v, p) };
 	int pair[2];
 
 	if (v->gate.n >= PEEKS_MAX) {

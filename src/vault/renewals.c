@@ -1,5 +1,5 @@
-/* Drives vault/renew.c for the two providers that have a program. The launcher has lock, stamp and program, each asked for by
- * a message; what came of it is read in the host's file, which alone decides. */
+/* Drives vault/renew.c for the two providers that have a program. The launcher has lock, stamp and program, each asked
+ * for by a message; what came of it is read in the host's file, which alone decides. */
 #include "vault/renewals.h"
 
 #include <errno.h>
@@ -24,8 +24,8 @@ enum waiting { NOBODY, A_REQUEST, GATE_LOOKS, GATE_WAITS };
 struct waiter {
 	enum waiting what;
 	enum prov prov;
-	uint16_t at;  /* exchange */
-	uint32_t gen; /* of it */
+	uint16_t at;		   /* exchange */
+	uint32_t gen;		   /* of it */
 	uint32_t slot, generation; /* gate's */
 	enum ph_kind kind;
 	int64_t until; /* GATE_LOOKS: the file is being written */
@@ -59,7 +59,8 @@ int renewals_init(struct vault *v)
 }
 
 /* What the file holds now. -EAGAIN: it is being written, look again at @ret_at. */
-static int look(struct vault *v, enum prov prov, struct renew_file *ret, const struct source **ret_source, int64_t *ret_at)
+static int look(struct vault *v, enum prov prov, struct renew_file *ret, const struct source **ret_source,
+		int64_t *ret_at)
 {
 	const struct source *s;
 	int r = -ENOENT;
@@ -120,7 +121,8 @@ static void renewed(struct vault *v, const struct waiter *w, enum token_lack lac
 		m.exp = t->claims.exp;
 		m.fedramp = t->claims.fedramp;
 		/* Each has a grammar, in which it is shorter than its place. */
-		(void)snprintf(m.account_id, sizeof(m.account_id), "%s", t->claims.account_id ? t->claims.account_id : "");
+		(void)snprintf(m.account_id, sizeof(m.account_id), "%s",
+			       t->claims.account_id ? t->claims.account_id : "");
 		(void)snprintf(m.plan, sizeof(m.plan), "%s", t->claims.plan ? t->claims.plan : "");
 		(void)snprintf(m.scope, sizeof(m.scope), "%s", t->scope);
 	}
@@ -132,7 +134,8 @@ static void answer_now(struct vault *v, const struct waiter *w, const struct ren
 {
 	static const struct login_info none;
 	struct token_values t;
-	enum token_lack lack = renew_values(&v->renewals->r[w->prov], f, s ? &s->login.info : &none, w->kind, wall_ms(), &t);
+	enum token_lack lack =
+		renew_values(&v->renewals->r[w->prov], f, s ? &s->login.info : &none, w->kind, wall_ms(), &t);
 
 	renewed(v, w, lack, &t);
 }
@@ -146,8 +149,9 @@ static void consider(struct vault *v, struct waiter *w)
 	w->what = GATE_LOOKS;
 	if (look(v, w->prov, &f, &s, &w->until) == -EAGAIN)
 		return;
-	reply = logins_renewable(v, w->prov) ?
-			renew_ask(&v->renewals->r[w->prov], &f, number(v, w), v->now / MS, wall_ms()) : RENEW_ANSWER;
+	reply = logins_renewable(v, w->prov)
+			? renew_ask(&v->renewals->r[w->prov], &f, number(v, w), v->now / MS, wall_ms())
+			: RENEW_ANSWER;
 	w->what = GATE_WAITS;
 	v->again = true;
 	if (reply == RENEW_WAITS)
@@ -165,7 +169,8 @@ void renewals_ask(struct vault *v, const struct net_renew *m)
 	struct waiter *w = waiter_new(v, GATE_LOOKS, prov);
 
 	if (!w) {
-		renewed(v, &(struct waiter){ .slot = m->head.slot, .generation = m->head.generation }, TOKEN_LACK_LIMIT, NULL);
+		renewed(v, &(struct waiter){ .slot = m->head.slot, .generation = m->head.generation }, TOKEN_LACK_LIMIT,
+			NULL);
 		return;
 	}
 	w->slot = m->head.slot;
@@ -209,7 +214,9 @@ void renewals_rejected(struct vault *v, enum ph_kind kind, uint64_t generation)
 
 static void ask_launcher(struct vault *v, enum prov prov, enum vault_renew_act act, enum renew_program program)
 {
-	struct vault_renew m = { .what = NET_CTL_RENEW, .prov = (uint8_t)prov, .act = (uint8_t)act, .program = (uint8_t)program };
+	struct vault_renew m = {
+		.what = NET_CTL_RENEW, .prov = (uint8_t)prov, .act = (uint8_t)act, .program = (uint8_t)program
+	};
 	struct renewals *n = v->renewals;
 
 	n->asked[prov] = act;
@@ -242,7 +249,10 @@ static void ran(struct vault *v, enum prov prov, const struct vault_renewed *m)
 		log_warn("renewal %s: %s: %s", prov_str[prov], program, strerror(-m->result));
 	else
 		log_info("renewal %s: %s ended", prov_str[prov], program);
-	audit_renewal(&v->audit, prov_str[prov], program, m->result == 0 ? "ran" : m->result == -ETIMEDOUT ? "timed-out" : "failed",
+	audit_renewal(&v->audit, prov_str[prov], program,
+		      m->result == 0		? "ran"
+		      : m->result == -ETIMEDOUT ? "timed-out"
+						: "failed",
 		      (uint32_t)((v->now - n->began[prov]) / MS));
 	n->ended[prov] = true;
 	n->look[prov] = v->now;
@@ -320,7 +330,10 @@ static int64_t drive(struct vault *v, enum prov prov)
 
 		if (act == RENEW_NO_ACT)
 			break;
-		ask_launcher(v, prov, act == RENEW_LOCK ? VAULT_RENEW_LOCK : act == RENEW_RUN ? VAULT_RENEW_RUN : VAULT_RENEW_UNLOCK,
+		ask_launcher(v, prov,
+			     act == RENEW_LOCK	? VAULT_RENEW_LOCK
+			     : act == RENEW_RUN ? VAULT_RENEW_RUN
+						: VAULT_RENEW_UNLOCK,
 			     program);
 	}
 	while ((id = renew_next_done(r, v->now / MS, &pending)))

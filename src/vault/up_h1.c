@@ -96,8 +96,8 @@ static bool take(struct vault *v, struct conn *c, struct exchange *x, struct spa
 	return x->conn == c;
 }
 
-/* The service ended its side, @broken: in the middle. Many end without TLS's own end; what is framed by its length or chunks
- * does not depend on it, and for what ends with the connection there is no other sign. */
+/* The service ended its side, @broken: in the middle. Many end without TLS's own end; what is framed by its length or
+ * chunks does not depend on it, and for what ends with the connection there is no other sign. */
 static void ended(struct vault *v, struct exchange *x, bool broken)
 {
 	bool whole = !broken && (x->state == EX_UPGRADED || answer_eof(&x->answer) == ANSWER_END);

@@ -1,9 +1,9 @@
-/* HTTP/2 on a connection: as many requests as the service lets in, each a stream. nghttp2 knows the protocol; what comes of a
- * stream takes the same way as an answer of HTTP/1.1, through struct answer.
+/* HTTP/2 on a connection: as many requests as the service lets in, each a stream. nghttp2 knows the protocol; what
+ * comes of a stream takes the same way as an answer of HTTP/1.1, through struct answer.
  *
- * A stream's bytes count as read only when gate took them, so a slow guest holds up its own stream alone. Of the connection
- * they count at once. nghttp2's memory is wiped when it is given back, and what it encoded when it was sent: a head has the
- * secret in it. Nothing is sent and no connection closed within its callbacks. */
+ * A stream's bytes count as read only when gate took them, so a slow guest holds up its own stream alone. Of the
+ * connection they count at once. nghttp2's memory is wiped when it is given back, and what it encoded when it was sent:
+ * a head has the secret in it. Nothing is sent and no connection closed within its callbacks. */
 #include <errno.h>
 #include <malloc.h>
 #include <nghttp2/nghttp2.h>
@@ -95,8 +95,8 @@ static int on_begin_headers(nghttp2_session *s, const nghttp2_frame *f, void *ar
 }
 
 /* Name and value go into the answer's lines, one behind the other; spans are made when all are there. */
-static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n, const uint8_t *value, size_t k,
-		     uint8_t flags, void *arg)
+static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n, const uint8_t *value,
+		     size_t k, uint8_t flags, void *arg)
 {
 	struct exchange *x = of(s, f->hd.stream_id);
 	struct answer *a = x ? &x->answer : NULL;
@@ -110,19 +110,20 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *
 		/* Three digits: nghttp2 has looked. */
 		if (!span_is(SPAN(name, n), ":status") || status.n != 3)
 			return bad(arg, x);
-		a->status = (unsigned)(value[0] - '0') * 100 + (unsigned)(value[1] - '0') * 10 + (unsigned)(value[2] - '0');
+		a->status =
+			(unsigned)(value[0] - '0') * 100 + (unsigned)(value[1] - '0') * 10 + (unsigned)(value[2] - '0');
 		return 0;
 	}
-	if (a->n_fields == HTTP_FIELDS_MAX || n > HTTP_NAME_MAX || !http_is_token(SPAN(name, n)) || !http_is_value(SPAN(value, k)) ||
-	    buf_put(&a->head, name, n) < 0 || buf_put(&a->head, value, k) < 0)
+	if (a->n_fields == HTTP_FIELDS_MAX || n > HTTP_NAME_MAX || !http_is_token(SPAN(name, n)) ||
+	    !http_is_value(SPAN(value, k)) || buf_put(&a->head, name, n) < 0 || buf_put(&a->head, value, k) < 0)
 		return bad(arg, x);
 	a->f[a->n_fields++] = (struct http_field){ SPAN(NULL, n), SPAN(NULL, k) };
 	return 0;
 }
 
 /* What nghttp2 would pass over. */
-static int on_invalid_header(nghttp2_session *s, const nghttp2_frame *f, nghttp2_rcbuf *name, nghttp2_rcbuf *value, uint8_t flags,
-			     void *arg)
+static int on_invalid_header(nghttp2_session *s, const nghttp2_frame *f, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
+			     uint8_t flags, void *arg)
 {
 	struct exchange *x = of(s, f->hd.stream_id);
 
@@ -198,7 +199,8 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 {
 	struct h2 *h = arg;
 	struct exchange *x = of(s, f->hd.stream_id);
-	bool ends = (f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) && f->hd.flags & NGHTTP2_FLAG_END_STREAM;
+	bool ends =
+		(f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) && f->hd.flags & NGHTTP2_FLAG_END_STREAM;
 
 	if (h->v->now - h->cheap_since > CHEAP_NS) {
 		h->cheap_since = h->v->now;
@@ -248,8 +250,8 @@ static int on_close(nghttp2_session *s, int32_t stream, uint32_t error, void *ar
 
 /* --- what goes --- */
 
-static ssize_t give_body(nghttp2_session *s, int32_t stream, uint8_t *p, size_t n, uint32_t *flags, nghttp2_data_source *from,
-			 void *arg)
+static ssize_t give_body(nghttp2_session *s, int32_t stream, uint8_t *p, size_t n, uint32_t *flags,
+			 nghttp2_data_source *from, void *arg)
 {
 	struct exchange *x = of(s, stream);
 	struct span have;
@@ -326,7 +328,8 @@ bool h2_takes(const struct conn *c)
 {
 	uint32_t limit = nghttp2_session_get_remote_settings(c->h2->s, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
 
-	return !c->h2->draining && c->h2->n < MIN(limit, (uint32_t)STREAMS_MAX) && nghttp2_session_check_request_allowed(c->h2->s);
+	return !c->h2->draining && c->h2->n < MIN(limit, (uint32_t)STREAMS_MAX) &&
+	       nghttp2_session_check_request_allowed(c->h2->s);
 }
 
 void h2_drain(struct conn *c)
@@ -359,7 +362,8 @@ static void add(struct list *l, struct span name, struct span value, uint8_t fla
 		l->full = true;
 		return;
 	}
-	l->v[l->n++] = (nghttp2_nv){ (uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, flags };
+	l->v[l->n++] =
+		(nghttp2_nv){ (uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, flags };
 }
 
 static uint8_t *room(struct list *l, size_t n)
@@ -442,7 +446,9 @@ int h2_head(struct conn *c, struct exchange *x, const struct span *secret, struc
 	buf_init(&x->body, UP_BODY_MAX);
 	x->malformed = false;
 	x->unread = 0;
-	x->stream = l.full ? -1 : nghttp2_submit_request(c->h2->s, NULL, l.v, l.n, x->w.body == HTTP_BODY_NONE ? NULL : &body, x);
+	x->stream = l.full ? -1
+			   : nghttp2_submit_request(c->h2->s, NULL, l.v, l.n,
+						    x->w.body == HTTP_BODY_NONE ? NULL : &body, x);
 	if (secretly)
 		secret_free(p);
 	else
@@ -504,7 +510,8 @@ void h2_send(struct conn *c)
 			c->broken = true;
 			break;
 		}
-		/* It was sent, and nothing else looks at it: here the secret stood, packed. The first bytes are a constant. */
+		/* It was sent, and nothing else looks at it: here the secret stood, packed. The first bytes are a
+		 * constant. */
 		if (c->h2->begun)
 			explicit_bzero((void *)(uintptr_t)p, (size_t)n);
 		c->h2->begun = true;

@@ -1,5 +1,5 @@
-/* TLS to the services (credentials page 8.1): 1.2 at least, always verified, for the name of the host's row and by what the
- * launcher said is to be trusted. There is no switch.
+/* TLS to the services (credentials page 8.1): 1.2 at least, always verified, for the name of the host's row and by what
+ * the launcher said is to be trusted. There is no switch.
  *
  * What is written is encrypted at once, into c->out: the plain bytes, which may be a head with a secret, are nobody's
  * afterwards. */
@@ -135,8 +135,8 @@ int tls_begin(struct vault *v, struct conn *c, const char **ret_why)
 	BIO *b;
 	int r = the_ctx ? 0 : ctx_make(v);
 
-	*ret_why = r == -ENOENT ? "no certificates to trust on this host; install ca-certificates, or set SSL_CERT_FILE" :
-				  "no memory for TLS";
+	*ret_why = r == -ENOENT ? "no certificates to trust on this host; install ca-certificates, or set SSL_CERT_FILE"
+				: "no memory for TLS";
 	if (r < 0)
 		return r;
 	buf_init(&c->out, UP_OUT_MAX);
@@ -157,7 +157,8 @@ int tls_begin(struct vault *v, struct conn *c, const char **ret_why)
 static const char *why_not(struct conn *c)
 {
 	long verify = SSL_get_verify_result(c->ssl);
-	const char *s = verify != X509_V_OK ? X509_verify_cert_error_string(verify) : ERR_reason_error_string(ERR_peek_last_error());
+	const char *s = verify != X509_V_OK ? X509_verify_cert_error_string(verify)
+					    : ERR_reason_error_string(ERR_peek_last_error());
 
 	ERR_clear_error();
 	return s ? s : "the connection broke within the TLS handshake";

@@ -1,12 +1,12 @@
-/* Connections to the services: made by name, with addresses of both families raced, kept for the next request of the same
- * kind, and never for another (credentials page 8.1).
+/* Connections to the services: made by name, with addresses of both families raced, kept for the next request of the
+ * same kind, and never for another (credentials page 8.1).
  *
  *   NAMES --addresses--> DIAL --first that connects--> TLS --verified--> OPEN <--> a request, or kept
  *     \------- no address, 20 s, no certificate that fits, 10 s: closed, and whoever waits gets 502
  *
- * Through a proxy the name is asked of the proxy, and is not resolved here. Bounds: UP_CONNS connections, of which the one
- * that is unused for longest makes room; one that nobody uses lives for five minutes. What is told by opens.c and dns.c is
- * written down and acted upon in up_tick(), so that nothing is freed within a call of theirs. */
+ * Through a proxy the name is asked of the proxy, and is not resolved here. Bounds: UP_CONNS connections, of which the
+ * one that is unused for longest makes room; one that nobody uses lives for five minutes. What is told by opens.c and
+ * dns.c is written down and acted upon in up_tick(), so that nothing is freed within a call of theirs. */
 #include "vault/upstream.h"
 
 #include <errno.h>
@@ -213,8 +213,11 @@ static void begin(struct vault *v, struct conn *c)
 
 static void dial_next(struct vault *v, struct conn *c)
 {
-	struct up_dial d = { .name = prov_hosts[c->key.host].name, .to = c->addrs[c->next_addr], .port = c->to_port,
-			     .testing = c->testing, .by_proxy = c->by_proxy };
+	struct up_dial d = { .name = prov_hosts[c->key.host].name,
+			     .to = c->addrs[c->next_addr],
+			     .port = c->to_port,
+			     .testing = c->testing,
+			     .by_proxy = c->by_proxy };
 	int r;
 
 	c->next_addr++;
@@ -393,7 +396,9 @@ static struct conn *find_kept(struct vault *v, const struct conn_key *key)
 		if (c->state != CONN_OPEN || (!c->h2 && c->x) || !same_kinds(&c->key, key))
 			continue;
 		if (memcmp(c->key.generation, key->generation, sizeof(key->generation)) == 0)
-			found = same_key(&c->key, key) && (!c->h2 || h2_takes(c)) && (!found || c->until > found->until) ? c : found;
+			found = same_key(&c->key, key) && (!c->h2 || h2_takes(c)) && (!found || c->until > found->until)
+					? c
+					: found;
 		else if (c->h2) /* its streams may end */
 			h2_drain(c);
 		else

@@ -77,7 +77,7 @@ struct exchange {
 	bool scan_body;
 	bool answered; /* some byte of the answer came */
 	/* HTTP/2. */
-	int32_t stream; /* 0: none */
+	int32_t stream;	 /* 0: none */
 	struct buf body; /* that did not go out yet */
 	size_t unread;	 /* of the answer: gate has not taken it yet */
 	bool malformed;
@@ -97,7 +97,8 @@ static inline bool exchange_credentialed(const struct exchange *x)
 /* Nothing of the request is still to come, even if gate's END is. */
 static inline bool exchange_all_sent(const struct exchange *x)
 {
-	return x->body_ended || x->w.body == HTTP_BODY_NONE || (x->w.body == HTTP_BODY_LENGTH && x->up == x->w.body_len);
+	return x->body_ended || x->w.body == HTTP_BODY_NONE ||
+	       (x->w.body == HTTP_BODY_LENGTH && x->up == x->w.body_len);
 }
 
 enum conn_state { CONN_FREE, CONN_NAMES, CONN_DIAL, CONN_TLS, CONN_OPEN };
@@ -118,9 +119,9 @@ struct conn {
 	SSL *ssl;
 	struct buf out; /* records that the socket did not take */
 	uint32_t watched;
-	bool broken;	/* it cannot be written to any more */
-	bool paused;	/* who reads it cannot go on */
-	bool end_out;	/* close_notify is to be followed by the end of the stream */
+	bool broken;	    /* it cannot be written to any more */
+	bool paused;	    /* who reads it cannot go on */
+	bool end_out;	    /* close_notify is to be followed by the end of the stream */
 	struct h2 *h2;	    /* NULL: HTTP/1.1 */
 	struct exchange *x; /* whom it serves, or who waits for it to open; HTTP/2: nobody, once it is */
 };
@@ -137,11 +138,11 @@ void exchanges_end(struct vault *v);
 void exchange_renewed(struct vault *v, uint16_t at, uint32_t gen, bool pending);
 
 /* What happens on its connection, told by upstream.c, up_h1.c, up_h2.c; the exchange may be over afterwards. */
-void exchange_open(struct vault *v, struct exchange *x);		/* send the head */
+void exchange_open(struct vault *v, struct exchange *x);			   /* send the head */
 void exchange_failed(struct vault *v, struct exchange *x, enum refusal_code code); /* the connection is gone */
 void exchanges_writable(struct vault *v, const struct conn *c);
 void exchanges_lost(struct vault *v, const struct conn *c, enum refusal_code code);
-int exchange_head(struct vault *v, struct exchange *x);	 /* x->answer has it; -1: not taken, and over */
+int exchange_head(struct vault *v, struct exchange *x); /* x->answer has it; -1: not taken, and over */
 void exchange_data(struct vault *v, struct exchange *x, struct span bytes);
 void exchange_trailers(struct vault *v, struct exchange *x);
 void exchange_end(struct vault *v, struct exchange *x);

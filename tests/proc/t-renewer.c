@@ -44,7 +44,9 @@ static void begin(const char *script)
 	write_script(script);
 	CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, t.vault), ==, 0);
 	t.creds.n_sources = 1;
-	t.creds.sources[0] = (struct creds_source){ .kind = SOURCE_ANTHROPIC, .fd = -1, .name = ".credentials.json",
+	t.creds.sources[0] = (struct creds_source){ .kind = SOURCE_ANTHROPIC,
+						    .fd = -1,
+						    .name = ".credentials.json",
 						    .path = xasprintf("%s/.credentials.json", t.dir),
 						    .program = xasprintf("%s/claude", t.dir) };
 	t.r = renewer_new(&t.creds, &t.state.root);
@@ -160,7 +162,8 @@ TEST(it_keeps_no_lock_of_the_launcher_and_ends_with_it)
 	int lock, again, fd = -1;
 	uint64_t pid = 0;
 
-	begin("#!/bin/sh\ntrap '' TERM\necho $$ > \"$(dirname \"$0\")/pid.new\"\nmv \"$(dirname \"$0\")/pid.new\" \"$(dirname \"$0\")/pid\"\n"
+	begin("#!/bin/sh\ntrap '' TERM\necho $$ > \"$(dirname \"$0\")/pid.new\"\nmv \"$(dirname \"$0\")/pid.new\" "
+	      "\"$(dirname \"$0\")/pid\"\n"
 	      "while :; do sleep 0.1; done\n");
 	lock = lock_file_at(t.state.root.locks_fd, "of-the-session", 0);
 	CHECK(lock >= 0);

@@ -20,8 +20,9 @@ static void parsed(const char *s, const char *host, unsigned port, const char *p
 
 TEST(urls_and_what_is_none)
 {
-	static const char *const bad[] = { "", "https://", "https:///x", "ftp://a", "a:0", "a:65536", "a:x", "[::1", "[::1]x", "a b", "u@h",
-					   "https://u:p@h/", "http://:80/" };
+	static const char *const bad[] = { "",		 "https://", "https:///x", "ftp://a", "a:0", "a:65536",
+					   "a:x",	 "[::1",     "[::1]x",	   "a b",     "u@h", "https://u:p@h/",
+					   "http://:80/" };
 	struct why_url u;
 	struct err err;
 
@@ -37,8 +38,8 @@ TEST(urls_and_what_is_none)
 			fail_msg("'%s' was taken", bad[i]);
 }
 
-static void request(uint32_t lent, const char *api, enum prov_host_id host, enum prov_method m, const char *path, const char *decision,
-		    const char *opens, const char *in_rule)
+static void request(uint32_t lent, const char *api, enum prov_host_id host, enum prov_method m, const char *path,
+		    const char *decision, const char *opens, const char *in_rule)
 {
 	struct prov_launch l = { .lent = lent };
 	struct why w;
@@ -63,18 +64,21 @@ TEST(requests_to_hosts_that_a_login_goes_to)
 	request(login, NULL, HOST_ANTHROPIC, METHOD_POST, "/v1/messages", "allow", NULL, "(claude-a)");
 	request(key, NULL, HOST_ANTHROPIC, METHOD_POST, "/v1/messages", "allow", NULL, "(anthropic-key)");
 	request(login, NULL, HOST_ANTHROPIC, METHOD_DELETE, "/v1/messages", "refuse", NULL, "no rule");
-	request(login, NULL, HOST_ANTHROPIC, METHOD_GET, "/v1/files/x", "refuse", "--api anthropic=files", "class files is off");
+	request(login, NULL, HOST_ANTHROPIC, METHOD_GET, "/v1/files/x", "refuse", "--api anthropic=files",
+		"class files is off");
 	request(login, "anthropic=files", HOST_ANTHROPIC, METHOD_GET, "/v1/files/x", "allow", NULL, "(claude-a)");
 	request(login, "anthropic=files", HOST_ANTHROPIC, METHOD_GET, "/v1/organizations/x", "refuse", NULL, "no rule");
 	request(login, NULL, HOST_ANTHROPIC, METHOD_GET, "/v1/models/%2e%2e/x", "refuse", NULL, "(path)");
 	request(login, NULL, HOST_CLAUDE_TOKEN, METHOD_GET, "/", "allow", NULL, "without any login");
-	request(login, NULL, HOST_CLAUDE_TOKEN, METHOD_POST, "/v1/oauth/token", "answer", "--api anthropic=foreign", "renewal");
+	request(login, NULL, HOST_CLAUDE_TOKEN, METHOD_POST, "/v1/oauth/token", "answer", "--api anthropic=foreign",
+		"renewal");
 	request(login, NULL, HOST_CLAUDE_TOKEN, METHOD_POST, "/x", "refuse", "--api anthropic=foreign", "login-inside");
 	request(PH_BIT(PH_COPILOT), NULL, HOST_COPILOT, METHOD_POST, "/mcp/x", "refuse", NULL, "closed");
 	request(PH_BIT(PH_COPILOT), NULL, HOST_GITHUB_API, METHOD_POST, "/repos/a/b/issues", "refuse", NULL, "GitHub");
 }
 
-static void network(const char *name, const char *addr, unsigned port, bool lan, const char *decision, const char *opens)
+static void network(const char *name, const char *addr, unsigned port, bool lan, const char *decision,
+		    const char *opens)
 {
 	struct policy p = { .allow_lan = lan };
 	struct addr a;

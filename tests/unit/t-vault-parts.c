@@ -319,6 +319,12 @@ TEST(audit_lines_have_their_form)
 	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"published\",\"p\":\"udp\",\"listen\":\"127.0.0.1:53\","
 			    "\"peer\":\"127.0.0.1:50312\",\"port\":5300,\"up\":1,\"down\":2,\"ms\":3,\"end\":\"idle\"}\n");
 	buf_done(&b);
+	audit_put_request(&b, T, &(struct audit_request){ .host = "chatgpt.com", .method = "POST", .path = "/backend-api/wham/tasks",
+		.cred = "codex-a", .verdict = "refuse", .code = "path-denied", .status = 403, .up = 7, .down = 8, .ms = 9 });
+	CHECK_STR(text(&b), "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"request\",\"host\":\"chatgpt.com\",\"method\":\"POST\","
+			    "\"path\":\"/backend-api/wham/tasks\",\"cred\":\"codex-a\",\"verdict\":\"refuse\",\"code\":\"path-denied\","
+			    "\"status\":403,\"up\":7,\"down\":8,\"ms\":9}\n");
+	buf_done(&b);
 	audit_put_dns(&b, T, &(struct audit_dns){ "a\\x00\"", "A", "NXDOMAIN", NULL, 0, 0, -1, 0 }, 1, false);
 	CHECK(strstr(text(&b), "\"q\":\"a\\\\x00\\\"\",")); /* as JSON; read back it is a\x00" */
 	buf_done(&b);
@@ -482,6 +488,62 @@ TEST(a_whole_configuration)
 	CHECK_INT(rec_put_u64(&b, VTC_FLAGS, 0), ==, 0); /* twice */
 	free(c->inspected[0]);
 	free(c->inspected);
+	CHECK_INT(vault_config_parse(buf_span(&b), c, &err), ==, -EBADMSG);
+	buf_done(&b);
+	free(c);
+}
+
+static void put_source(struct buf *b, enum source_kind kind, const char *name)
+{
+	ssize_t at = rec_begin(b, VTC_SOURCE);
+
+	CHECK_INT(rec_put_u64(b, VTC_KIND, kind), ==, 0);
+	CHECK_INT(rec_put_u64(b, VTC_FD, 20), ==, 0);
+	CHECK_INT(rec_put_str(b, VTC_NAME, name), ==, 0);
+	CHECK_INT(rec_put_u64(b, VTC_PROGRAM, 1), ==, 0);
+	CHECK_INT(rec_put(b, VTC_GUARD, "\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0", 16), ==, 0);
+	rec_end(b, (size_t)at);
+}
+
+static void put_least(struct buf *b)
+{
+	buf_init(b, 65536);
+	CHECK_INT(rec_put_u64(b, VTC_FLAGS, 0), ==, 0);
+	CHECK_INT(rec_put(b, VTC_GUEST_MAC, "\2av\1\2\3", 6), ==, 0);
+}
+
+TEST(what_is_lent)
+{
+	struct vault_config *c = calloc(1, sizeof(*c));
+	struct err err = { 0 };
+	struct buf b;
+	ssize_t at;
+
+	put_least(&b);
+	put_source(&b, SOURCE_OPENAI, "auth.json");
+	at = rec_begin(&b, VTC_CONNECT_TO);
+	CHECK_INT(rec_put_str(&b, VTC_NAME, "api.openai.com"), ==, 0);
+	CHECK_INT(rec_put_u64(&b, VTC_PORT, 443), ==, 0);
+	CHECK_INT(rec_put(&b, VTC_ADDR, "\4\177\0\0\1", 5), ==, 0);
+	CHECK_INT(rec_put_u64(&b, VTC_TO_PORT, 8443), ==, 0);
+	rec_end(&b, (size_t)at);
+	at = rec_begin(&b, VTC_OPENED);
+	CHECK_INT(rec_put_u64(&b, VTC_PROV, PROV_OPENAI), ==, 0);
+	CHECK_INT(rec_put_u64(&b, VTC_BITS, 1 << CLASS_FILES), ==, 0);
+	rec_end(&b, (size_t)at);
+	CHECK_INT(rec_put_u64(&b, VTC_LENT, PH_BIT(PH_CODEX_A)), ==, 0);
+	CHECK_INT(vault_config_parse(buf_span(&b), c, &err), ==, 0);
+	CHECK(c->launch.lent == PH_BIT(PH_CODEX_A) && c->launch.opened[PROV_OPENAI] == 1 << CLASS_FILES);
+	CHECK(c->n_sources == 1 && c->sources[0].program && c->sources[0].guards[0].ino == 2 && c->env_fd[PH_GH] == -1);
+	CHECK(connect_to_find(c, "api.openai.com", 443)->to_port == 8443 && connect_to_find(c, "api.openai.com", 0));
+	CHECK(!connect_to_find(c, "api.openai.com", 80) && !connect_to_find(c, "openai.com", 443));
+	free(c->sources);
+	free(c->connect_to);
+	put_source(&b, SOURCE_OPENAI, "auth.json"); /* twice */
+	CHECK_INT(vault_config_parse(buf_span(&b), c, &err), ==, -EBADMSG);
+	buf_done(&b);
+	put_least(&b);
+	put_source(&b, SOURCE_OPENAI, "../auth.json");
 	CHECK_INT(vault_config_parse(buf_span(&b), c, &err), ==, -EBADMSG);
 	buf_done(&b);
 	free(c);

@@ -1,14 +1,16 @@
 """Logins of the host in a guest that never has them: real clients in a booted VM, and a service that gives everything back."""
 import base64
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import time
 import urllib.parse
 
 from upstream import Upstream, certificates
-from vmtest import STATE, Case, children
+from vmtest import BOOT_S, STATE, Case, children
 
 ACCESS = "sk-ant-oat01-CANARY-7f3a9c2e5b81d604-QwErTy"
 REFRESH = "sk-ant-ort01-CANARY-19be77aa0c4d2f58-ZxCvB"
@@ -28,23 +30,36 @@ def forms(secret):
 
 
 def memory(pid):
-    """What a process can write; None when it cannot be read."""
-    out = []
+    """What lies in the memory that a process can write, as far as it is there; None when it cannot be read."""
+    out, page = [], os.sysconf("SC_PAGESIZE")
     try:
-        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem, open(f"/proc/{pid}/pagemap", "rb", 0) as pages:
             for line in maps:
                 where, rights, *_ = line.split()
+                lo, hi = (int(n, 16) // page for n in where.split("-"))
                 if "rw" not in rights:
                     continue
-                lo, hi = (int(n, 16) for n in where.split("-"))
-                mem.seek(lo)
-                try:
-                    out.append(mem.read(hi - lo))
-                except OSError:
-                    pass
+                pages.seek(lo * 8)
+                there = pages.read((hi - lo) * 8)[7::8]  # the highest byte of each entry: 0x80 is "in memory"
+                at = 0
+                while at < len(there):
+                    end = at
+                    while end < len(there) and there[end] & 0x80 and end - at < 4096:
+                        end += 1
+                    if end > at:
+                        mem.seek((lo + at) * page)
+                        with contextlib.suppress(OSError):
+                            out.append(mem.read((end - at) * page))
+                    at = max(end, at + 1)
     except OSError:
         return None
     return b"".join(out)
+
+
+# login WHICH: that token of Claude's login file
+HELPERS = r"""
+login() { grep -o "\"$1Token\": *\"[^\"]*\"" ~/.claude/.credentials.json | cut -d'"' -f4; }
+"""
 
 
 class Credentials(Case):
@@ -59,23 +74,27 @@ class Credentials(Case):
                     "AGENT_VM_CONNECT_TO": ",".join(f"{n}:443:127.0.0.1:{self.upstream.port}" for n in NAMES),
                     "AGENT_VM_IMAGE_TAG": os.environ["AGENT_VM_IMAGE_TAG"]}
 
-    def login(self, name=".claude/.credentials.json", **more):
+    def login(self, name=".claude/.credentials.json", left_s=10 ** 9, **more):
         path = self.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"claudeAiOauth": {"accessToken": ACCESS, "refreshToken": REFRESH, "expiresAt": 4000000000000,
+        path.write_text(json.dumps({"claudeAiOauth": {"accessToken": ACCESS, "refreshToken": REFRESH,
+                                                      "expiresAt": int(time.time() + left_s) * 1000,
                                                       "scopes": ["user:inference"], "subscriptionType": "max", "secret": "CANARY"},
                                     "mcpOAuth": {"x": "CANARY"}, **more}))
         path.chmod(0o600)
 
+    def exec(self, script, **kw):
+        return super().exec(HELPERS + script, **kw)
+
     def run_(self, script, *options, env=None, check=0):
-        p = self.vm("shell", *options, "--", "-c", script, env={**self.env, **(env or {})}, check=check)
+        p = self.vm("shell", *options, "--", "-c", HELPERS + script, env={**self.env, **(env or {})}, check=check, timeout=4 * BOOT_S)
         self.stderr = p.stderr.decode()
         return p.stdout.decode()
 
     def test_curl_gets_the_token_swapped(self):
         self.login()
         out = self.run_(r"""
-            ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json); echo "$ph"
+            ph=$(login access); echo "$ph"
             curl -sS -w '\n%{http_code}\n' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models
             curl -sS -o /dev/null -w '%{http_code}\n' -H "x-api-key: $ph" https://api.anthropic.com/v1/models
             curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/organizations/x
@@ -101,16 +120,16 @@ class Credentials(Case):
         for program in ("python3", "node"):
             shutil.copy(f"/usr/bin/{program}", self.project)
         out = self.run_(r"""
-            set -x; openssl() { timeout 30 openssl "$@"; }
-            host() { timeout 60 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
-            export PH=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+            openssl() { timeout 120 /usr/bin/openssl "$@"; }
+            host() { timeout 240 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
+            export PH=$(login access)
             PYTHONHOME=/host host ./python3 -c '
 import os, urllib.request
 r = urllib.request.Request("https://api.anthropic.com/v1/messages", b"{}", {"Authorization": "Bearer " + os.environ["PH"]})
 print("python", urllib.request.urlopen(r).status)'
             host ./node -e '
 const r = require("https").request("https://api.anthropic.com/v1/messages",
-  {method: "POST", headers: {authorization: "Bearer " + process.env.PH}}, a => console.log("node", a.statusCode));
+  {method: "POST", headers: {authorization: "Bearer " + process.env.PH}}, a => { console.log("node", a.statusCode); process.exit(); });
 r.end("{}");'
             git -c http.extraHeader="Authorization: Bearer $PH" ls-remote https://api.anthropic.com/v1/models 2>&1 | tail -n 1
             printf 'GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
@@ -120,12 +139,11 @@ r.end("{}");'
                 openssl s_client -quiet -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null | head -n 1
             env -i /usr/bin/openssl s_client -servername api.anthropic.com -connect api.anthropic.com:443 </dev/null 2>/dev/null |
                 grep 'Verify return code'
-        date; """, *[w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
+        """, *[w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
                for w in ("--mount", f"/usr/{at}:/{'usr' if at[0] == 's' else 'host'}/{at}:ro")]).split("\n")
-        print(self.stderr, out)
         self.assertEqual(out[:2], ["python 200", "node 200"], self.stderr)
         self.assertIn("403", out[2])  # git asks for a path that is not named: it was judged, so it was believed
-        self.assertEqual(out[3].strip(), "HTTP/1.1 200 OK")
+        self.assertEqual(out[3].strip(), "HTTP/1.1 200")
         self.assertRegex(out[4], r"^HTTP/1.1 421 ")
         self.assertEqual(out[5].strip(), "Verify return code: 0 (ok)")  # by the hashed link, with no variable
         for _, head, _ in self.upstream.seen:
@@ -159,7 +177,7 @@ r.end("{}");'
                 echo "$OPENAI_API_KEY $ANTHROPIC_API_KEY"
                 curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
                 curl -sS -o /dev/null -w '%{http_code}\n' -H "x-api-key: $ANTHROPIC_API_KEY" https://api.anthropic.com/v1/models
-                r=$(sed 's/.*"refreshToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+                r=$(login refresh)
                 curl -sS -H 'Content-Type: application/json' -d '{"grant_type":"refresh_token","refresh_token":"'$r'"}' \
                     https://platform.claude.com/v1/oauth/token; echo
                 curl -sS -o /dev/null -w '%{http_code}\n' -H 'Content-Type: application/json' \
@@ -172,7 +190,7 @@ r.end("{}");'
         self.assertRegex(renewed["access_token"], r"^avm-claude-a-")
         self.assertGreater(renewed["expires_in"], 10 ** 8)
         self.assertEqual(out[4], "400")
-        self.assertEqual(json.loads(out[5]), {"auth_mode": "apikey", "OPENAI_API_KEY": out[0].split()[0]})
+        self.assertEqual(json.loads("".join(out[5:])), {"auth_mode": "apikey", "OPENAI_API_KEY": out[0].split()[0]})
         heads = [h for _, h, _ in self.upstream.seen]
         self.assertEqual(len(heads), 2, heads)
         self.assertIn(f"Bearer {KEY}\r\n", heads[0] + "\r\n")
@@ -189,13 +207,13 @@ r.end("{}");'
         self.login()
         with self.session(env={**self.env, "OPENAI_API_KEY": KEY}) as p:
             out = self.exec(r"""
-                ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+                ph=$(login access)
                 for i in 1 2 3; do
                     curl -sS -i -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models
                     curl -sS -i -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
                 done > /root/answers
                 grep -aoE 'HTTP/[12.]+ 200' /root/answers | wc -l
-                grep -rlaE 'CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]' / --exclude-dir=sys --exclude-dir=proc 2>/dev/null | grep -v "$PWD" | head
+                grep -rlaE 'CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]' /root /home /tmp /run /var /etc /agent-vm-state /dev/shm 2>/dev/null | grep -v "$PWD" | head
                 for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
                 dmesg 2>/dev/null | grep 'CANAR[Y]'
                 true
@@ -205,11 +223,11 @@ r.end("{}");'
             name = next(s["name"] for s in json.loads(self.vm("ps", "--json", check=0).stdout) if s["pid"] == p.pid)
             searched = []
             for pid in [p.pid, *children(p.pid)]:
-                role = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
                 data = memory(pid)
-                if data is None:
-                    self.assertNotEqual(role, "agent-vm")
+                if data is None:  # the vault's, or of a process that has just ended
+                    self.assertNotEqual(pid, p.pid)
                     continue
+                role = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
                 searched.append(role)
                 self.assertNotEqual(role, "agent-vm-vault", "its memory can be read")
                 self.canaries(data, f"memory of {role}")
@@ -228,7 +246,7 @@ r.end("{}");'
 
     def test_a_log_out_and_a_new_token_count_at_once(self):
         self.login()
-        ask = r"""ph=$(sed 's/.*"accessToken":"\([^"]*\)".*/\1/' ~/.claude/.credentials.json)
+        ask = r"""ph=$(login access)
             curl -sS -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $ph" https://api.anthropic.com/v1/models"""
         with self.session(env=self.env):
             self.assertEqual(self.exec(ask), "200")
@@ -249,3 +267,35 @@ r.end("{}");'
             self.assertEqual(self.run_(show), first)
             self.assertEqual(self.exec(show), first)
         self.assertNotEqual(self.run_(show), first)
+
+    def test_the_hosts_own_program_renews(self):
+        """A token that is nearly over: the guest asks, the program runs once, with nothing of ours around it."""
+        self.login(left_s=100)
+        bin_ = self.home / "bin"
+        bin_.mkdir()
+        (bin_ / "claude").write_text(f"""#!/bin/sh
+env | sort > {self.top}/env; pwd > {self.top}/cwd; ls -A >> {self.top}/cwd; echo "$*" >> {self.top}/ran
+sed 's/{ACCESS}/{ACCESS}-new/; s/"expiresAt": *[0-9]*/"expiresAt": 4000000000000/' {self.home}/.claude/.credentials.json > {self.top}/new
+cat {self.top}/new > {self.home}/.claude/.credentials.json
+""")
+        (bin_ / "claude").chmod(0o755)
+        runtime = self.top / "runtime"
+        runtime.mkdir(mode=0o700)
+        out = self.run_(r"""
+            for i in 1 2; do curl -sS -H 'Content-Type: application/json' -d '{"grant_type":"refresh_token","refresh_token":"'$(login refresh)'"}' \
+                https://platform.claude.com/v1/oauth/token; echo; done
+            curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $(login access)" https://api.anthropic.com/v1/models
+        """, env={"PATH": f"{bin_}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": runtime, "GIT_DIR": "/x", "ANTHROPIC_BASE_URL": "http://x",
+                  "LD_PRELOAD_": "x"}).split("\n")
+        for answer in out[:2]:
+            self.assertGreater(json.loads(answer)["expires_in"], 10 ** 8)
+        self.assertEqual(out[2], "200")
+        self.assertEqual((self.top / "ran").read_text(), "auth status\n")
+        env = dict(line.split("=", 1) for line in (self.top / "env").read_text().splitlines())
+        self.assertLessEqual(set(env), {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "PATH", "TERM", "XDG_RUNTIME_DIR", "PWD", "SSL_CERT_FILE",
+                                        "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "OLDPWD", "SHLVL", "_", "LC_ALL"})
+        cwd = (self.top / "cwd").read_text().split("\n")
+        self.assertTrue(cwd[0].startswith(f"{runtime}/agent-vm/renew-"), cwd)
+        self.assertEqual(cwd[1:], [""])
+        self.assertEqual([n.name for n in (runtime / "agent-vm").iterdir() if n.name.startswith("renew-")], [])
+        self.assertIn(ACCESS + "-new", self.upstream.seen[-1][1])

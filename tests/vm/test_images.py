@@ -58,7 +58,7 @@ def older_image():
         **{f"root/{name}": b"of the image\n" for name in (
             ".claude/settings.json", ".claude.json", ".local/share/opencode/auth.json", ".config/opencode/opencode.json",
             ".copilot/config.json", ".gitconfig", ".config/gh/hosts.yml", ".bash_history")},
-        "opt/agent-vm/seed-claude-plugins.sh": says("seeded"),
+        "opt/agent-vm/seed-claude-plugins.sh": b"#!/usr/bin/bash\necho noise; echo $HOME > /root/seeded; exit 1\n",
         "usr/local/bin/agent-vm-chrome-mcp": says("chrome"),
         "etc/docker/daemon.json": b'{"storage-driver": "fuse-overlayfs"}\n',
     }), env=("DEBIAN_FRONTEND=noninteractive", "HOME=/nowhere", "PATH=/nowhere", "LANG=C.UTF-8"))
@@ -143,7 +143,7 @@ class Images(Case):
         self.assertIn("==> claude    2.1.330 stand-in\n", text)
         for name in ("codex", "opencode", "copilot"):
             self.assertIn(f"==> {name:9} not in this image\n", text)
-        self.assertEqual(lines[-1], "==> ready: agent-vm shell in a project's folder; its agents cannot be started by their own verbs in this version")
+        self.assertEqual(lines[-1], "==> ready: agent-vm claude in a project's folder, or codex, opencode, copilot, shell")
         self.assertEqual(json.loads(self.vm("ps", "--json", check=0).stdout), [])
 
     def test_an_image_of_the_older_program_runs_unchanged(self):
@@ -154,11 +154,11 @@ class Images(Case):
         out = self.sh('echo $HOME $DEBIAN_FRONTEND; for a in claude codex opencode copilot; do $a; done; cd; '
                       'for f in .claude .local/share/opencode .config/opencode .copilot .gitconfig .config/gh .bash_history; do '
                       '[ -L $f ] || echo "$f is the image\'s"; done; '
-                      'for f in .claude/settings.json .copilot/config.json .config/gh/hosts.yml; do '
-                      '[ ! -e $f ] || echo "$f is there"; done; [ -L .local/share ] || [ -L .codex ] || echo end')
+                      'grep -ls "of the image" .claude/settings.json .claude.json .copilot/config.json .config/gh/hosts.yml; '
+                      'cat seeded; [ -L .local/share ] || [ -L .codex ] || echo end')
         self.assertEqual(out.splitlines(), ["/root noninteractive", "2.1.300 of the older image",
                                             "codex-cli 0.99.0 of the older image", "1.2.3 of the older image",
-                                            "0.0.400 of the older image", "end"])
+                                            "0.0.400 of the older image", "/root", "end"])
 
     def test_setup_says_which_agent_does_not_start(self):
         self.put(image("two", claude="echo 1", codex=r"printf 'b\033[1mroken\nmore\n'; exit 3", copilot="kill -9 $$"))

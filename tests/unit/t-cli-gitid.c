@@ -1,0 +1,119 @@
+#include "cli/gitid.h"
+
+#include "files.h"
+
+#include <time.h>
+
+static char *lines(const char *json)
+{
+	return gitid_parse(json, strlen(json));
+}
+
+#define CHECK_LINES(json, want)            \
+	do {                               \
+		char *got_ = lines(json);  \
+		CHECK_STR(got_, want);     \
+		free(got_);                \
+	} while (0)
+
+TEST(what_gh_says_of_the_user)
+{
+	CHECK_LINES("{\"login\":\"ann\",\"id\":7,\"name\":\"Ann Ex\",\"email\":\"a@b.c\"}", "Ann Ex\na@b.c\nann\n");
+	CHECK_LINES("{\"login\":\"ann\",\"id\":7,\"name\":null,\"email\":null}", "ann\n7+ann@users.noreply.github.com\nann\n");
+	CHECK_LINES("{\"login\":\"-ann\",\"id\":7,\"name\":\"Ann\",\"email\":\"a@b.c\"}", "Ann\na@b.c\n\n");
+	CHECK_LINES("{\"login\":\"ann\",\"id\":7,\"name\":\"a\\nb\",\"email\":\"\"}", "ann\n7+ann@users.noreply.github.com\nann\n");
+	CHECK(!lines("{\"login\":\"ann\"}"));
+	CHECK(!lines("{\"login\":\"-\",\"id\":7,\"name\":\"Ann\"}"));
+	CHECK(!lines("[]"));
+	CHECK(!lines("{"));
+	CHECK(!lines(""));
+}
+
+TEST(the_cache_comes_before_the_users_settings)
+{
+	char *home = files_tmp("/tmp");
+	int fd = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int64_t now = time(NULL);
+	struct gitid id;
+
+	unsetenv("XDG_CONFIG_HOME");
+	files_sh(home, "printf '[user]\\n name = Bo\\n email = b@c.d\\n' > .gitconfig");
+	gitid_read(fd, home, now, &id);
+	CHECK_STR(id.name, "Bo");
+	CHECK_STR(id.email, "b@c.d");
+	CHECK(id.ask && !id.login);
+	gitid_done(&id);
+
+	files_sh(home, "printf 'Ann\\na@b.c\\nann\\n' > " GITID_CACHE);
+	gitid_read(fd, home, now + 10, &id);
+	CHECK_STR(id.name, "Ann");
+	CHECK_STR(id.login, "ann");
+	CHECK(!id.ask);
+	gitid_done(&id);
+	/* Used, and asked for anew: a day old, and from the future. */
+	for (int i = 0; i < 2; i++) {
+		gitid_read(fd, home, i ? now - 1000 : now + 25 * 3600, &id);
+		CHECK_STR(id.name, "Ann");
+		CHECK(id.ask);
+		gitid_done(&id);
+	}
+	files_sh(home, "printf 'A\\001nn\\na@b.c\\n\\n' > " GITID_CACHE);
+	gitid_read(fd, home, now, &id);
+	CHECK_STR(id.name, "Bo");
+	gitid_done(&id);
+	files_sh(home, "printf '[user]\\n name = agent-vm\\n email = agent-vm@msb.local\\n' > .gitconfig");
+	gitid_read(fd, home, now, &id);
+	CHECK(!id.name && !id.email);
+	gitid_done(&id);
+	close(fd);
+	files_rm(home);
+}
+
+TEST(only_harmless_settings_are_carried)
+{
+	char *home = files_tmp("/tmp"), *text;
+	struct gitid id;
+
+	files_sh(home, "printf '[include]\\n path = ~/more\\n[pull]\\n rebase = true\\n[alias]\\n st = status \"x\"\\n sh = !rm\\n[core]\\n"
+		       " eol = lf\\n pager = less\\n fsmonitor = ./x\\n[user]\\n signingkey = k\\n[credential]\\n helper = store\\n' > .gitconfig && "
+		       "printf '[user]\\n name = A \"B\" \\\\\\\\\\n email = a@b.c\\n[include]\\n path = ~/more\\n' > more");
+	gitid_read(-1, home, 0, &id);
+	text = gitid_config(&id, true, NULL);
+	CHECK(strstr(text, "[pull]\n\trebase = \"true\"\n[alias]\n\tst = \"status x\"\n[core]\n\teol = \"lf\"\n[push]\n\tdefault = current\n"
+			   "[user]\n\tname = \"A B \\\\\"\n[user]\n\temail = \"a@b.c\"\n"));
+	CHECK(!strstr(text, "pager") && !strstr(text, "fsmonitor") && !strstr(text, "signing") && !strstr(text, "rm") && !strstr(text, "helper"));
+	free(text);
+	text = gitid_config(&id, false, "avm-gh-x");
+	CHECK(!strstr(text, "[push]"));
+	CHECK(strstr(text, "[credential \"https://github.com\"]\n\thelper = \"!f() { test \\\"$1\\\" = get && printf "));
+	free(text);
+	gitid_done(&id);
+	files_rm(home);
+}
+
+TEST(git_itself_reads_it)
+{
+	char *home = files_tmp("/tmp"), *text, *path = files_at(home, "config");
+	struct gitid id = { .name = xstrdup("Ann \"x\" \\"), .email = xstrdup("a@b.c") };
+	FILE *f = fopen(path, "w");
+
+	text = gitid_config(&id, true, "avm-gh-abc");
+	CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0);
+	files_sh(home, "export GIT_CONFIG_GLOBAL=$PWD/config GIT_CONFIG_NOSYSTEM=1; test \"$(git config user.name)\" = 'Ann \"x\" \\' && "
+		       "test \"$(printf 'protocol=https\\nhost=github.com\\n\\n' | git credential fill | tail -n 2)\" = "
+		       "\"$(printf 'username=x-access-token\\npassword=avm-gh-abc')\" && git init -q r && cd r && "
+		       "git remote add o git@github.com:a/b.git && test \"$(git remote get-url --push o)\" = https://github.com/a/b.git");
+	free(text);
+	free(path);
+	gitid_done(&id);
+	files_rm(home);
+}
+
+TEST(hosts_of_gh)
+{
+	char *text = gitid_hosts("ann", "avm-gh-x");
+
+	CHECK_STR(text, "github.com:\n    users:\n        ann:\n            oauth_token: avm-gh-x\n    oauth_token: avm-gh-x\n    user: ann\n"
+			"    git_protocol: https\n");
+	free(text);
+}

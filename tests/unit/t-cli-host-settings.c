@@ -1,0 +1,116 @@
+#include "cli/host_settings.h"
+
+#include "files.h"
+
+static void take(const char *top, const char *setup, struct host_settings *h, struct strv *notes)
+{
+	char *home = files_at(top, "home"), *session = files_at(top, "session");
+	int fd;
+
+	unsetenv("CLAUDE_CONFIG_DIR");
+	unsetenv("CODEX_HOME");
+	unsetenv("XDG_CONFIG_HOME");
+	unsetenv("COPILOT_HOME");
+	files_sh(top, "mkdir home session");
+	files_sh(home, setup);
+	fd = open(session, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	host_settings_take(home, fd, session, h, notes);
+	close(fd);
+	free(home);
+	free(session);
+}
+
+static bool has(const struct strv *v, const char *text)
+{
+	for (size_t i = 0; i < v->n; i++)
+		if (strstr(v->v[i], text))
+			return true;
+	return false;
+}
+
+TEST(what_the_list_names_is_copied_and_linked)
+{
+	char *top = files_tmp("/tmp");
+	struct strv notes = { 0 };
+	struct host_settings h;
+
+	take(top, "mkdir -p .claude/skills/a/lib .claude/agents .codex/prompts .config/opencode/agent .copilot && echo mine > .claude/CLAUDE.md && "
+		  "echo s > .claude/skills/a/SKILL.md && echo '#!' > .claude/skills/a/lib/run && chmod 755 .claude/skills/a/lib/run && "
+		  "echo p > .codex/prompts/p.md && echo own > .codex/AGENTS.md && echo o > .config/opencode/agent/x.md && "
+		  "echo c > .copilot/copilot-instructions.md",
+	     &h, &notes);
+	CHECK_INT(notes.n, ==, 0);
+	CHECK_INT(h.links.n, ==, 4);
+	CHECK(has(&h.links, "claude/CLAUDE.md") && has(&h.links, "claude/skills/a") && has(&h.links, "codex/prompts/p.md") &&
+	      has(&h.links, "opencode-config/agent/x.md"));
+	CHECK_STR(h.codex, "own\n");
+	CHECK_STR(h.copilot, "c\n");
+	CHECK(!h.opencode && strstr(h.dir, "/session/host-settings"));
+	files_sh(h.dir, "test \"$(cat claude/CLAUDE.md)\" = mine && test -x claude/skills/a/lib/run && ! test -x claude/skills/a/SKILL.md");
+	host_settings_done(&h);
+	files_rm(top);
+}
+
+TEST(logins_links_and_all_else_stay_on_the_host)
+{
+	char *top = files_tmp("/tmp");
+	struct strv notes = { 0 };
+	struct host_settings h;
+
+	take(top, "mkdir -p .claude/skills/a .codex .copilot .config/opencode && echo CANARY > secret && echo CANARY > .claude/.credentials.json && "
+		  "echo CANARY > .codex/auth.json && echo CANARY > .codex/config.toml && echo CANARY > .claude.json && "
+		  "ln -s ../secret .claude/CLAUDE.md && ln -s ../../../secret .claude/skills/a/x && ln -s ../.. .claude/skills/up && "
+		  "ln -s ../.. .claude/agents && echo CANARY > .claude/skills/a/.credentials.json && echo CANARY > .claude/skills/a/.env.local && "
+		  "echo CANARY > .claude/skills/a/k.pem && mkfifo .claude/skills/a/f && ln -s ../secret .codex/AGENTS.md && "
+		  "echo CANARY > .claude/projects && echo ok > .claude/skills/a/SKILL.md && mkdir -p .claude/commands/credentials && "
+		  "echo CANARY > .claude/commands/credentials/x",
+	     &h, &notes);
+	files_sh(h.dir, "test \"$(find . -type f)\" = ./claude/skills/a/SKILL.md && ! find . -type l | grep . && ! grep -r CANARY .");
+	CHECK_INT(h.links.n, ==, 1);
+	CHECK(!h.codex);
+	CHECK(has(&notes, "/.claude/CLAUDE.md: is a link") && has(&notes, "/.claude/skills/up: is a link") && has(&notes, "AGENTS.md: is a link") &&
+	      has(&notes, "/skills/a/f: is no file"));
+	host_settings_done(&h);
+	strv_done(&notes);
+	files_rm(top);
+}
+
+TEST(a_tree_without_end_is_cut)
+{
+	char *top = files_tmp("/tmp");
+	struct strv notes = { 0 };
+	struct host_settings h;
+
+	take(top, "mkdir -p .claude/skills/1/2/3/4/5/6/7/8/9/10 .claude/commands && truncate -s 40M .claude/commands/big && echo x > .claude/CLAUDE.md", &h,
+	     &notes);
+	CHECK(has(&notes, "more than 32 MiB"));
+	CHECK(has(&h.links, "claude/CLAUDE.md") && !has(&h.links, "big"));
+	host_settings_done(&h);
+	strv_done(&notes);
+	files_rm(top);
+}
+
+TEST(claudes_settings_without_what_belongs_to_the_host)
+{
+	char *top = files_tmp("/tmp");
+	struct strv notes = { 0 };
+	struct host_settings h;
+
+	take(top, "mkdir .claude && echo '{\"model\":\"opus\",\"env\":{\"K\":\"CANARY\"},\"hooks\":{},\"permissions\":{},\"apiKeyHelper\":\"x\","
+		  "\"statusLine\":{\"type\":\"command\",\"command\":\"/x\"},\"awsAuthRefresh\":\"x\",\"otelHeadersHelper\":\"x\",\"theme\":\"light\","
+		  "\"deep\":[{\"command\":1}]}' > .claude/settings.json",
+	     &h, &notes);
+	CHECK_INT(h.members.n, ==, 4);
+	CHECK_STR(h.members.v[0], "model");
+	CHECK_STR(h.members.v[1], "\"opus\"");
+	CHECK_STR(h.members.v[2], "theme");
+	CHECK(!h.dir);
+	host_settings_done(&h);
+	files_rm(top);
+	top = files_tmp("/tmp");
+	take(top, "mkdir .claude && echo '{' > .claude/settings.json", &h, &notes);
+	CHECK(has(&notes, "settings.json: is no JSON object") && h.members.n == 0);
+	host_settings_done(&h);
+	strv_done(&notes);
+	files_rm(top);
+}
