@@ -438,11 +438,14 @@ class Names(Case):
 
     def test_too_many_names(self):
         v = self.vault()
-        codes = [v.dns(f"n{i}.tunnel.example").rcode for i in range(620)]
-        self.assertIn(5, codes)
-        self.assertEqual(codes[:490].count(5), 0)
+        codes, start = [], time.monotonic()
+        while codes[-1:] != [5] and len(codes) < 1900:  # 2,000 of one domain are refused for another reason
+            codes.append(v.dns(f"n{len(codes)}.tunnel.example").rcode)
+        may = 500 + 50 * (time.monotonic() - start)
+        self.assertEqual(codes[-1], 5)
+        self.assertGreater(len(codes), 490)
+        self.assertLess(len(self.r.asked), may + 10)
         self.assertIn("dns-tunnel?", v.log())
-        self.assertLess(len(self.r.asked), 610)
 
 
 class Resolvers(Case):

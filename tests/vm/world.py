@@ -55,6 +55,7 @@ PROXY_ONLY = {"inside.corp.test": PUBLIC}  # that only the proxy can resolve
 ZONE = {"www.test": [PUBLIC, PUBLIC6], "rebind.test": [LAN, "127.0.0.1", LAN6, "::1", "::ffff:127.0.0.1", "64:ff9b::c0a8:4d14"],
         "both.test": [LAN, PUBLIC, LAN6, PUBLIC6], "lame.test": [PUBLIC, LAME6], "six.test": [PUBLIC6], "ssh.test": [SSH],
         "github.com": [GITHUB], "big.test": []}
+LIBC = ctypes.CDLL(None)
 FAMILIES = os.environ.get("WORLD_FAMILIES", "4")
 
 
@@ -219,9 +220,14 @@ def give(dev, addresses):
         ip(f"addr add {a} dev {dev}" + (" nodad" if six(a) else ""))
 
 
+def end_with_parent():
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def rest_of_the_world(folder, seen, ready):
     os.setpgid(0, 0)
-    ctypes.CDLL(None).unshare(0x40000000)  # CLONE_NEWNET
+    end_with_parent()
+    LIBC.unshare(0x40000000)  # CLONE_NEWNET
     os.write(ready, b"1")
     while subprocess.run(["ip", "link", "show", "r1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
         time.sleep(0.05)
@@ -245,7 +251,7 @@ def rest_of_the_world(folder, seen, ready):
         proxy(seen, "10.99.0.2")
     if (folder / "sshd").exists():
         pathlib.Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
-        subprocess.Popen(["sh", folder / "sshd"])
+        subprocess.Popen(["sh", folder / "sshd"], preexec_fn=end_with_parent)
     os.write(ready, b"2")
     signal.pause()
 
