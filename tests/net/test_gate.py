@@ -233,7 +233,7 @@ class Tls(Case):
         # s_client sends a key update for each line "k"; it wants a TCP port, so bytes go through one.
         with Front(g) as f:
             cmd = ["openssl", "s_client", "-connect", f"127.0.0.1:{f.port}", "-servername", ANTHROPIC, "-tls1_3"]
-            p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 for _ in range(400):
                     p.stdin.write(b"k\n")
@@ -241,8 +241,9 @@ class Tls(Case):
                     time.sleep(0.002)
             except BrokenPipeError:
                 pass
+            # It leaves when the connection ends, and stays while its input is open.
             try:
-                p.communicate(timeout=30)
+                p.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 p.kill()
                 p.wait()
