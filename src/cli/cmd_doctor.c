@@ -444,8 +444,9 @@ static void check_files(struct doctor *d)
 	if (lim.rlim_max >= FILES_WANTED)
 		line(d, LEVEL_OK, "files", "enough may be open for 16,384 connections of a guest");
 	else
-		line(d, LEVEL_WARN, "files", "only %lu may be open, so a guest has fewer than 16,384 connections; as root: "
-		     "echo '* hard nofile 65536' >>/etc/security/limits.conf, and log in again", (unsigned long)lim.rlim_max);
+		line(d, LEVEL_WARN, "files", "only %lu may be open, so a guest has fewer than 16,384 connections, and of a project "
+		     "with more files it cannot use all; as root: "
+		     "echo '* hard nofile 524288' >>/etc/security/limits.conf, and log in again", (unsigned long)lim.rlim_max);
 }
 
 static void check_network(struct doctor *d)

@@ -3,7 +3,7 @@ import os
 import subprocess
 import time
 
-from vmtest import Case, wait_for
+from vmtest import SLOW, Case, wait_for
 
 
 class Keeper(Case):
@@ -71,7 +71,7 @@ class Keeper(Case):
             mine = [k for k in keeper if self.descends(int(k), s.pid)]
             self.assertEqual(len(mine), 1)
             os.kill(int(mine[0]), 9)
-            self.assertEqual(s.wait(30), 1)
+            self.assertEqual(s.wait(30 * SLOW), 1)
 
     @staticmethod
     def comm(pid):

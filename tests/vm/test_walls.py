@@ -4,9 +4,10 @@ import pathlib
 import subprocess
 import unittest
 
-from vmtest import Case, NO_LANDLOCK, NO_NAMESPACES, command, environment, without
+from vmtest import Case, MONITOR, NO_LANDLOCK, NO_NAMESPACES, command, environment, without
 
 ROOT = os.geteuid() == 0
+QEMU = unittest.skipIf(MONITOR == "krun", "of QEMU's own")
 DEBIAN_12 = pathlib.Path("/usr/lib/qemu/virtiofsd").exists() and not pathlib.Path("/usr/libexec/virtiofsd").exists()
 
 
@@ -35,6 +36,7 @@ class Walls(Case):
         self.assertIn("ok    ping", has)
         self.assertNotIn("only 1000", has)
 
+    @QEMU
     def test_no_namespaces(self):
         script = "mknod c c 1 3 2>&1; mknod b b 7 0 2>&1; chmod 666 b c 2>/dev/null; mkfifo p; echo x >x; echo works"
         p = self.run_without(NO_NAMESPACES, "shell", "--vmm", "qemu", "--quiet", "--", "-c", script)
@@ -53,6 +55,7 @@ class Walls(Case):
         self.assertEqual(p.stdout.count(b"Operation not permitted"), 2, p.stdout)
         self.assertEqual(sorted(f.name for f in self.project.iterdir()), ["p", "x"])
 
+    @QEMU
     def test_nothing_but_seccomp(self):
         p = self.run_without({**NO_NAMESPACES, **NO_LANDLOCK}, "shell", "--vmm", "qemu", "--quiet", "true")
         doctor = self.run_without({**NO_NAMESPACES, **NO_LANDLOCK}, "doctor").stdout.decode()
@@ -75,6 +78,7 @@ class Walls(Case):
         self.assertIn("agent-vm: --memory 0: less than 256M; for four GiB write --memory 4", lines)
         self.assertTrue(any(line.startswith(f"agent-vm: --mount {more}:ro: ") and "namespaces" in line for line in lines), lines)
 
+    @QEMU
     def test_too_many_shares_are_a_mistake_among_the_others(self):
         more = [self.top / "a", self.top / "b"]
         for m in more:
