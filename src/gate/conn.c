@@ -271,17 +271,9 @@ static void open_turn(struct conn *c)
 		ssize_t n;
 
 		run(c);
-		if (c->state != CONN_OPEN)
-			return;
-		if (c->out.n > 0) {
-			size_t before = c->out.n;
-
-			(void)flush(c);
-			if (c->state != CONN_OPEN)
-				return;
-			if (c->out.n < before)
-				run(c); /* there is room again */
-		}
+		/* Whatever is put there must be on its way, or wait for an event, before this ends. */
+		while (c->state == CONN_OPEN && c->out.n > 0 && flush(c))
+			run(c);
 		if (c->state != CONN_OPEN || !wants_input(c))
 			return;
 		if (i == RECORDS_A_TURN) {

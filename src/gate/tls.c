@@ -91,11 +91,12 @@ static int choose(SSL *ssl, const unsigned char **out, unsigned char *out_n, con
 	return SSL_TLSEXT_ERR_NOACK;
 }
 
+/* OpenSSL calls it a handshake again while it reads one of these, so the stream's own state says when it was over. */
 static void count(int out, int version, int type, const void *p, size_t n, SSL *ssl, void *arg)
 {
 	struct conn *c = SSL_get_app_data(ssl);
 
-	if (!out && type == SSL3_RT_HANDSHAKE && c && SSL_is_init_finished(ssl))
+	if (!out && type == SSL3_RT_HANDSHAKE && c && c->state > CONN_TLS)
 		c->after_hello++;
 }
 
