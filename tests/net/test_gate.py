@@ -1515,7 +1515,7 @@ class Memory(Case):
         g = self.gate()
         self.one_round(g, 30)
         before = g.rss_kib()[1]
-        self.one_round(g, 150)
+        self.one_round(g, 100)
         after = g.rss_kib()[1]
         self.assertLess(after - before, 200, (before, after))
         fds = os.listdir(f"/proc/{g.pid}/fd") if os.access(f"/proc/{g.pid}/fd", os.R_OK) else None
