@@ -42,6 +42,12 @@ static void nameless(struct conn *c, const char *what)
 	conn_reset(c);
 }
 
+/* Network page 3.2: GitHub and others answer SSH on 443, too. A front of it is told when no more came. */
+static bool is_ssh(struct span s, bool over)
+{
+	return (s.n >= 4 || over) && memcmp(s.p, "SSH-", MIN(s.n, 4)) == 0;
+}
+
 /* "METHOD " or a front of it. */
 static bool begins_as_http(struct span s)
 {
@@ -79,6 +85,11 @@ static void not_tls(struct conn *c, bool over)
 	struct span s = buf_span(&c->raw);
 	enum prov_host_id host;
 
+	if (c->port == 443 && !c->named && is_ssh(s, over)) {
+		log_info("SSH on port 443, which no rule opens; reset");
+		conn_reset(c);
+		return;
+	}
 	if (!begins_as_http(s)) {
 		nameless(c, "neither TLS nor HTTP");
 		return;

@@ -82,7 +82,7 @@ void conn_new(struct gate *g, const struct net_peek *m, int fd)
 			    .wire_slot = m->head.slot,
 			    .wire_gen = m->head.generation,
 			    .port = m->port,
-			    .tied = m->tied,
+			    .tied = m->tied, .named = m->named,
 			    .fd = fd,
 			    .dialled = -1,
 			    .host = HOSTS };
@@ -91,7 +91,7 @@ void conn_new(struct gate *g, const struct net_peek *m, int fd)
 	g->conn[slot] = c;
 	g->n_conns++;
 	g->n_undecided++;
-	conn_deadline(c, c->tied ? HANDSHAKE_NS : SILENT_NS);
+	conn_deadline(c, c->tied || m->port == 443 || m->port == 80 ? HANDSHAKE_NS : SILENT_NS);
 	conn_kick(c);
 }
 

@@ -67,7 +67,7 @@ struct conn {
 	struct gate *g;
 	uint32_t wire_slot, wire_gen; /* the flow as wire and vault name it */
 	uint16_t port;
-	bool tied;
+	bool tied, named; /* struct net_peek */
 	int fd;		  /* our end of the pair */
 	int dialled;	  /* -1, or the socket that takes its place */
 	uint64_t taken;	  /* bytes read from the pair */

@@ -124,7 +124,7 @@ static bool vault_message(struct gate *g, const uint8_t *msg, size_t n, int fd)
 		return false;
 	switch (m.head.type) {
 	case NET_PEEK:
-		if (n != sizeof(m.peek) || fd < 0 || m.peek.tied > 1 || !is_zero(m.peek.zero, sizeof(m.peek.zero)) ||
+		if (n != sizeof(m.peek) || fd < 0 || m.peek.tied > 1 || m.peek.named > 1 || !is_zero(m.peek.zero, sizeof(m.peek.zero)) ||
 		    conn_by_flow(g, &m.head))
 			return false;
 		conn_new(g, &m.peek, fd);

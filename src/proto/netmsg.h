@@ -175,7 +175,8 @@ struct net_peek {
 	struct net_head head;
 	uint16_t port; /* that the guest dialled */
 	uint8_t tied;  /* 1: vault gave this address out for an inspected name, so what cannot be judged is not passed on */
-	uint8_t zero[5];
+	uint8_t named; /* 1: a rule of the user's names this port */
+	uint8_t zero[4];
 };
 
 struct net_dialled {

@@ -427,7 +427,7 @@ static bool is_tied(struct vault *v, const struct open *p)
 static void inspect(struct vault *v, struct open *p)
 {
 	struct net_peek m = { .head = net_head(NET_PEEK, sizeof(m), p->slot, p->generation), .port = p->port,
-			      .tied = is_tied(v, p) };
+			      .tied = is_tied(v, p), .named = p->answer.step == STEP_FLAG };
 	int pair[2];
 
 	if (v->gate.n >= PEEKS_MAX) {

@@ -170,12 +170,12 @@ class Gate:
 
     # --- wire and guest ---
 
-    def stream(self, port=443, tied=0):
+    def stream(self, port=443, tied=0, named=0):
         """A stream of the guest as vault hands it over: (flow, our end of the pair)."""
         ours, theirs = socket.socketpair()
         flow = (self.next_flow, 7)
         self.next_flow += 1
-        xch.raw_send(self.vault, xch.net_peek(*flow, port, tied), [theirs.fileno()])
+        xch.raw_send(self.vault, xch.net_peek(*flow, port, tied, named), [theirs.fileno()])
         theirs.close()
         ours.settimeout(float(os.environ.get("GT_TIMEOUT", 30)))
         return flow, ours

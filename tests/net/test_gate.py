@@ -393,16 +393,32 @@ class Aside(Case):
 
     def test_a_guest_that_waits_for_the_server_to_speak(self):
         g = self.gate()
-        flow, s = g.stream()
-        began = time.monotonic()
-        m = g.from_vault.get(xch.DIAL)
-        self.assertGreater(time.monotonic() - began, 0.8)
-        g.from_vault.queue.append(m)
-        self.aside(g, flow, b"", s, b"SSH-2.0-OpenSSH_9\r\n")
+        for port, least in ((25, 0.8), (443, 9)):
+            flow, s = g.stream(port)
+            began = time.monotonic()
+            m = g.from_vault.get(xch.DIAL)
+            self.assertGreater(time.monotonic() - began, least)
+            g.from_vault.queue.append(m)
+            self.aside(g, flow, b"", s, b"EHLO me\r\n")
+
+    def test_ssh_on_443(self):
+        """Only where a rule names that port; whole, in pieces, and a front that is never continued."""
+        g = self.gate()
+        ssh = b"SSH-2.0-OpenSSH_9.2\r\n"
+        for pieces in ([ssh], [ssh[i:i + 1] for i in range(8)], [b"SSH"]):
+            flow, s = g.stream(443)
+            for piece in pieces:
+                s.sendall(piece)
+                time.sleep(0.01)
+            self.reset(g, flow)
+        for port, named in ((443, 1), (2222, 0)):
+            flow, s = g.stream(port, named=named)
+            s.sendall(ssh)
+            self.aside(g, flow, ssh, s)
 
     def test_other_protocols(self):
         g = self.gate()
-        for data in (b"SSH-2.0-OpenSSH_9.2\r\n", b"\0\1\2\3", b"EHLO\r\n", b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        for data in (b"\0\1\2\3", b"EHLO\r\n", b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
                      b"\x80\x2e\1\0\2", b"A" * 70):
             flow, s = g.stream()
             s.sendall(data)

@@ -100,8 +100,8 @@ class Inbox:
         return not [m for m in self.queue if m[0] in kinds]
 
 
-def net_peek(slot, gen, port=443, tied=0):
-    return msg(PEEK, slot, gen, struct.pack("<HB5x", port, tied))
+def net_peek(slot, gen, port=443, tied=0, named=0):
+    return msg(PEEK, slot, gen, struct.pack("<HBB4x", port, tied, named))
 
 
 def net_dialled(slot, gen, outcome, error=0):
