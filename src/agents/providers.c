@@ -209,15 +209,48 @@ static const struct rule copilot_github[] = {
 	{ 0 },
 };
 
+/* The shapes that GitHub's rules may give the user's login to: a frame around them, which vault checks again. Which
+ * repository, ref and object it is for was judged by the rules, over a body that vault has not. */
+static const struct rule github_api[] = {
+	{ GET, CLASS_DEFAULT, "/user" },
+	{ GET, CLASS_DEFAULT, "/rate_limit" },
+	{ GET, CLASS_DEFAULT, "/search/*" },
+	{ POST, CLASS_DEFAULT, "/graphql" },
+	{ ANY, CLASS_DEFAULT, "/repos/*/*" },
+	{ ANY, CLASS_DEFAULT, "/repos/*/*/**" },
+	{ ANY, CLASS_DEFAULT, "/repositories/*" },
+	{ ANY, CLASS_DEFAULT, "/repositories/*/**" },
+	{ 0 },
+};
+
+static const struct rule github_uploads[] = {
+	{ POST, CLASS_DEFAULT, "/repos/*/*/releases/*/assets" },
+	{ 0 },
+};
+
+static const struct rule github_git[] = {
+	{ GET, CLASS_DEFAULT, "/*/*/info/refs" },
+	{ POST, CLASS_DEFAULT, "/*/*/git-upload-pack" },
+	{ POST, CLASS_DEFAULT, "/*/*/git-receive-pack" },
+	{ GET | POST, CLASS_DEFAULT, "/*/*/info/lfs/**" },
+	{ GET, CLASS_DEFAULT, "/*/*/archive/**" },
+	{ GET, CLASS_DEFAULT, "/*/*/zipball/**" },
+	{ GET, CLASS_DEFAULT, "/*/*/tarball/**" },
+	{ GET, CLASS_DEFAULT, "/*/*/raw/**" },
+	{ 0 },
+};
+
+static const struct rule github_files[] = {
+	{ GET, CLASS_DEFAULT, "/*/*/**" },
+	{ 0 },
+};
+
 #define B SLOT_BIT(SLOT_BEARER)
 #define T SLOT_BIT(SLOT_TOKEN)
 #define A SLOT_BIT(SLOT_BASIC)
 #define X SLOT_BIT(SLOT_KEY)
 #define ANTHROPIC_LOGINS (PH_BIT(PH_CLAUDE_A) | PH_BIT(PH_ANTHROPIC_OAT) | PH_BIT(PH_ANTHROPIC_AT))
 #define AT(host) (1u << (host))
-#define GIT_HOSTS                                                                                       \
-	(AT(HOST_GITHUB_GIT) | AT(HOST_GITHUB_CODELOAD) | AT(HOST_GITHUB_RAW) | AT(HOST_GITHUB_MEDIA) | \
-	 AT(HOST_GITHUB_GIST) | AT(HOST_GITHUB_GIST_RAW))
 #define COPILOT_HOSTS \
 	(AT(HOST_COPILOT) | AT(HOST_COPILOT_INDIVIDUAL) | AT(HOST_COPILOT_BUSINESS) | AT(HOST_COPILOT_ENTERPRISE))
 
@@ -227,7 +260,7 @@ static const struct row {
 	uint32_t kinds; /* PH_BIT */
 	uint32_t hosts; /* AT() */
 	unsigned slots;
-	const struct rule *rules[2]; /* one after the other; none: the rules for GitHub decide */
+	const struct rule *rules[2]; /* one after the other */
 } rows[] = {
 	{ ANTHROPIC_LOGINS, AT(HOST_ANTHROPIC), B, { anthropic_login, anthropic_all } },
 	{ ANTHROPIC_LOGINS, AT(HOST_ANTHROPIC_MCP), B, { anthropic_mcp } },
@@ -242,8 +275,12 @@ static const struct row {
 	{ PH_BIT(PH_MOONSHOT_CN), AT(HOST_MOONSHOT_CN), B, { moonshot } },
 	{ PH_BIT(PH_COPILOT), COPILOT_HOSTS, B, { copilot } },
 	{ PH_BIT(PH_COPILOT), AT(HOST_GITHUB_API), B | T, { copilot_github } },
-	{ PH_BIT(PH_GH), AT(HOST_GITHUB_API) | AT(HOST_GITHUB_UPLOADS), B | T, { NULL } },
-	{ PH_BIT(PH_GH), GIT_HOSTS, A | B | T, { NULL } },
+	{ PH_BIT(PH_GH), AT(HOST_GITHUB_API), B | T, { github_api } },
+	{ PH_BIT(PH_GH), AT(HOST_GITHUB_UPLOADS), B | T, { github_uploads } },
+	{ PH_BIT(PH_GH), AT(HOST_GITHUB_GIT), A | B | T, { github_git } },
+	{ PH_BIT(PH_GH), AT(HOST_GITHUB_CODELOAD) | AT(HOST_GITHUB_RAW) | AT(HOST_GITHUB_MEDIA), A | B | T, { github_files } },
+	/* Taken off there. */
+	{ PH_BIT(PH_GH), AT(HOST_GITHUB_GIST) | AT(HOST_GITHUB_GIST_RAW), A | B | T, { NULL } },
 };
 
 /* Token endpoints follow the logins that have a refresh token there. */

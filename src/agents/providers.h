@@ -127,7 +127,8 @@ unsigned prov_slots(enum ph_kind kind, enum prov_host_id host);
  * @ret_class:	The class of the rule that matched; CLASS_NEVER when none did. May be NULL
  *
  * A literal of a pattern is compared with the raw bytes, and a wildcard takes no percent-encoded letter: what a service
- * might decode into another path matches nothing. GitHub's own credential is not decided here.
+ * might decode into another path matches nothing. Of GitHub's own credential only a frame stands here; the rules for
+ * GitHub decide.
  */
 bool prov_allows(const struct prov_launch *launch, enum ph_kind kind, enum prov_host_id host, enum prov_method method,
 		 struct span path, bool ws, enum prov_class *ret_class);

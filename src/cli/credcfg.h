@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "cli/creds.h"
+#include "cli/ghlist.h"
 #include "cli/upstream.h"
 
 /* Descriptors that the vault's records name. */
@@ -19,4 +20,4 @@ int credcfg_vault(const struct creds *c, const struct upstream *u, int fds[CREDC
 		  struct buf *out);
 
 /* Records for gate; @session: its name. 0 or -ENOBUFS. */
-int credcfg_gate(const struct creds *c, const char *session, struct buf *out);
+int credcfg_gate(const struct creds *c, const struct ghlist *github, const char *session, struct buf *out);

@@ -3,9 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "base/fd.h"
@@ -40,10 +43,9 @@ static const struct guarded *guarded_find(const char *name, size_t n)
 	return NULL;
 }
 
-/* GitHub's rules are not there yet, so nothing of GitHub is attached anywhere. */
 static uint32_t verb_kinds(const struct launch_args *args)
 {
-	return args->no_network ? 0 : prov_verb_kinds(args->verb) & ~PH_BIT(PH_GH);
+	return args->no_network ? 0 : prov_verb_kinds(args->verb);
 }
 
 static void known_add(struct creds *c, struct span text)
@@ -176,7 +178,7 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 		return;
 	problems_at(&cli->problems, opt_at(&cli->parsed, "env", i));
 	if (g->kind == PH_COPILOT && g->name[0] != 'C')
-		why = "no login for GitHub is lent yet";
+		why = "the login at GitHub is lent by the GitHub list, not as a variable";
 	else if (!(verb_kinds(args) & PH_BIT(g->kind)))
 		why = args->no_network ? "nothing is lent with --no-network" : "this verb lends it not";
 	else
@@ -205,6 +207,10 @@ static void env_variable(struct cli *cli, const struct launch_args *args, const 
 	if (!value || *value == '\0')
 		return;
 	known_add(c, span_str(value));
+	if (!c->gh_env && c->n_known > 0 && g->kind == PH_COPILOT && g->name[0] == 'G') {
+		c->gh_env = g->name;
+		c->gh_known = c->n_known - 1;
+	}
 	/* Taken by --env already, from here. */
 	if (is_typed(c, g->name))
 		overwrite(value);
@@ -555,7 +561,120 @@ void creds_done(struct creds *c)
 	strv_done(&c->shown);
 	strv_done(&c->opened);
 	free(c->missing);
+	if (c->gh)
+		close_p(&c->gh_out);
+	free(c->gh);
 	*c = (struct creds){ .n_sources = 0 };
+}
+
+/* --- GitHub --- */
+
+/* gh writes the host there whether the token stands beside it or in a keyring. */
+static bool gh_is_signed_in(char *(*env)(const char *), const char *home, struct strv *warnings)
+{
+	const char *dir = env("GH_CONFIG_DIR"), *xdg = env("XDG_CONFIG_HOME");
+	AUTO_FREE(char, folder);
+	AUTO_FREE(char, text);
+	AUTO_FD(at);
+	AUTO_FD(fd);
+
+	folder = dir && dir[0] == '/'	? xstrdup(dir)
+		 : xdg && xdg[0] == '/' ? xasprintf("%s/gh", xdg)
+		 : home			? xasprintf("%s/.config/gh", home)
+					: NULL;
+	at = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (at < 0)
+		return false;
+	if (!lies_outside(at, NULL)) {
+		strv_addf(warnings, "%s: lies in the project or in what is shared with the guest, so that login is not lent", folder);
+		return false;
+	}
+	fd = openat(at, "hosts.yml", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fd_read_file(fd, HOSTFILE_MAX, &text, NULL) < 0)
+		return false;
+	return str_starts(text, "github.com:") || strstr(text, "\ngithub.com:");
+}
+
+void creds_github(const struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
+		  struct strv *warnings)
+{
+	int pipefd[2], r;
+
+	if (!(verb_kinds(args) & PH_BIT(PH_GH)))
+		return;
+	if (c->gh_env) {
+		r = secret_hand_over(c, PH_GH, &c->known[c->gh_known]);
+		if (r < 0)
+			strv_addf(warnings, "%s: it is not lent: %s", c->gh_env, strerror(-r));
+		else
+			strv_addf(&c->shown, "github: %s", c->gh_env);
+		overwrite(env(c->gh_env));
+		return;
+	}
+	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(env, home, warnings))
+		return;
+	r = prog_find("gh", &c->gh);
+	if (r == -EPERM)
+		strv_add(warnings, "gh: " PROG_SHUNNED ", so its login is not lent");
+	if (r < 0 || pipe2(pipefd, O_CLOEXEC) < 0) {
+		free(TAKE_PTR(c->gh));
+		return;
+	}
+	c->gh_out = pipefd[1];
+	c->secrets[c->n_secrets++] = (struct creds_secret){ PH_GH, pipefd[0] };
+	c->launch.lent |= PH_BIT(PH_GH);
+	strv_add(&c->shown, "github: gh");
+}
+
+#define GH_MS 5000
+#define GH_LOOK_MS 20
+
+/* Its output is a pipe that nobody of ours reads but vault. */
+static void ask_gh(const char *path, int out)
+{
+	char gh[] = "gh", auth[] = "auth", token[] = "token", option[] = "--hostname", host[] = "github.com";
+	char *const argv[] = { gh, auth, token, option, host, NULL };
+	struct prog p = PROG_INIT;
+	pid_t pid;
+
+	p.path = path;
+	p.argv = argv;
+	p.out = out;
+	prog_user_env(&p.env);
+	strv_add(&p.env, "GH_NO_UPDATE_NOTIFIER=1");
+	strv_add(&p.env, "GH_PROMPT_DISABLED=1");
+	if (prog_start(&p, &pid, NULL) < 0)
+		return;
+	/* Its end must be vault's end of the pipe. */
+	(void)close(out);
+	for (int ms = 0; ms < GH_MS; ms += GH_LOOK_MS) {
+		if (waitpid(pid, NULL, WNOHANG) != 0)
+			return;
+		(void)poll(NULL, 0, GH_LOOK_MS);
+	}
+	(void)prog_stop(pid, 0);
+}
+
+void creds_ask_gh(struct creds *c)
+{
+	pid_t pid = c->gh ? fork() : -1;
+
+	if (pid == 0) {
+		/* It may outlive the launch, and must not keep what tells others that the session lives. */
+		if (dup2(c->gh_out, 3) == 3 && close_range(4, ~0U, 0) == 0) {
+			int null = open("/dev/null", O_RDWR);
+
+			for (int i = 0; i <= 2; i++)
+				(void)dup2(null, i);
+			(void)close(null);
+			(void)setsid();
+			ask_gh(c->gh, 3);
+		}
+		_exit(0);
+	}
+	if (c->gh)
+		close_p(&c->gh_out);
+	free(TAKE_PTR(c->gh));
 }
 
 /* --- what comes of it --- */

@@ -53,6 +53,10 @@ struct creds {
 	size_t n_guards;
 	struct secret *known; /* what must not pass in clear; gone after creds_files() */
 	size_t n_known;
+	const char *gh_env; /* variable that holds the user's GitHub token; NULL: none */
+	size_t gh_known;    /* which of @known that is */
+	char *gh;	    /* program that is asked for it; NULL: none is */
+	int gh_out;	    /* the pipe that it writes to; only with @gh */
 };
 
 /**
@@ -73,6 +77,18 @@ void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const c
  */
 void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home,
 		 struct creds *c, struct strv *warnings);
+/**
+ * creds_github() - Lend the user's login at GitHub: of the environment, else that of gh
+ *
+ * Between creds_begin() and creds_files(), for a launch whose list names a repository. That gh has a login shows in its
+ * hosts.yml; the token itself is asked for by creds_ask_gh(), and only vault reads it.
+ */
+void creds_github(const struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
+		  struct strv *warnings);
+
+/* Starts `gh auth token` in a process of its own, which ends it after 5 s. Returns at once. */
+void creds_ask_gh(struct creds *c);
+
 /* Vault has the secrets now. */
 void creds_close(struct creds *c);
 void creds_done(struct creds *c);

@@ -125,6 +125,7 @@ void guest_creds_logins(const struct creds *c, struct agent_logins *ret)
 		.codex_file = codex_file(c, now_s),
 		.opencode_file = opencode_file(c, now_s),
 		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
+		.github = value_of(c, PH_GH),
 		.copilot = value_of(c, PH_COPILOT),
 		.opencode_keys_only = creds_source(c, SOURCE_OPENCODE) && !creds_source(c, SOURCE_OPENAI) &&
 				      !value_of(c, PH_OPENAI_KEY),

@@ -4,7 +4,6 @@
 #include <sys/ioctl.h>
 
 #include "cli/help_text.h"
-#include "cli/not_yet.h"
 
 #define LEFT_COL 2   /* where names begin */
 #define TEXT_COL 30  /* where the texts of the short help begin */
@@ -116,18 +115,9 @@ static void options(FILE *to, const struct opt *opts, bool full, unsigned width)
 			fprintf(to, "%*s%s\n%*s", LEFT_COL, "", left, FULL_COL, "");
 			wrap(to, text, FULL_COL, FULL_COL, width);
 		} else {
-			text = xasprintf("%s%s", o->help, not_yet_option(o->name) ? " *" : "");
-			row(to, left, text, TEXT_COL, width);
+			row(to, left, o->help, TEXT_COL, width);
 		}
 	}
-}
-
-static bool any_not_yet(const struct opt *opts)
-{
-	for (; opts->name; opts++)
-		if (not_yet_option(opts->name))
-			return true;
-	return false;
 }
 
 static void usage(FILE *to, const struct cmd *cmd)
@@ -155,8 +145,6 @@ void help_short(FILE *to, const struct cmd *cmd, unsigned width)
 	if (!cmd)
 		commands(to, width);
 	options(to, opts, false, width);
-	if (any_not_yet(opts))
-		fputs("\n* not in this version\n", to);
 	examples(to, cmd ? cmd->examples : help_examples, width);
 	fprintf(to, "\nMore: agent-vm %s%s--help\n", cmd ? cmd->name : "", cmd ? " " : "");
 }

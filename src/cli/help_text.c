@@ -3,7 +3,6 @@
 #include <ctype.h>
 
 #include "cli/launch_args.h"
-#include "cli/not_yet.h"
 
 extern const struct cmd cmd_shell;
 const struct cmd *const help_launch = &cmd_shell;
@@ -80,12 +79,10 @@ char *help_opt_left(const struct opt *o)
 
 char *help_opt_text(const struct opt *o)
 {
-	const char *why = not_yet_option(o->name);
 	AUTO_FREE(char, example);
 
 	if (o->example)
 		example = xasprintf(" Example: --%s %s.", o->name, o->example);
-	return xasprintf("%c%s.%s%s%s%s", toupper((unsigned char)*o->help), o->help + 1, o->more ? " " : "",
-			 o->more ? o->more : "", example ? example : "",
-			 why ? " Not in this version." : "");
+	return xasprintf("%c%s.%s%s%s", toupper((unsigned char)*o->help), o->help + 1, o->more ? " " : "",
+			 o->more ? o->more : "", example ? example : "");
 }

@@ -242,6 +242,7 @@ static int start_network(struct launch *l)
 	r = selfprobe_value(&l->plan.net, &l->err);
 	if (r == 0)
 		r = selfprobe_open(&l->probe, &l->plan.net, l->plan.monitor == VMM_QEMU_TCG, &l->err);
+	creds_ask_gh(&l->plan.creds);
 	log[0] = open_log(l, "wire.log");
 	log[1] = open_log(l, "vault.log");
 	log[2] = open_log(l, "gate.log");

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "cli/images.h"
 #include "cli/launch_args.h"
-#include "cli/not_yet.h"
 #include "cli/size.h"
 #include "cli/specs.h"
 
@@ -206,14 +205,6 @@ static const char *const network_opts[] = {
 	"publish", "auto-publish", "allow-egress", "allow-lan", "allow-host", "allow-ssh",
 };
 
-static bool opens_network(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(network_opts); i++)
-		if (strcmp(network_opts[i], name) == 0)
-			return true;
-	return false;
-}
-
 static void use_no_network(struct check *c, const struct opt_use *use)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(network_opts); i++)
@@ -243,24 +234,9 @@ static const struct {
 
 static void check_use(struct check *c, const struct opt_use *use)
 {
-	struct problems *p = &c->cli->problems;
-	size_t before = p->n;
-	const char *why;
-
 	for (size_t i = 0; i < ARRAY_SIZE(use_checks); i++)
 		if (strcmp(use_checks[i].name, use->opt->name) == 0)
 			use_checks[i].fn(c, use);
-	why = not_yet_option(use->opt->name);
-	if (!why || p->n != before || (c->args->no_network && opens_network(use->opt->name)))
-		return;
-	if (use->value) {
-		struct err err;
-
-		(void)err_set(&err, -ENOTSUP, "%s", why);
-		report(c, use, &err);
-	} else {
-		problem_text(p, "--%s: %s", use->opt->name, why);
-	}
 }
 
 /* --- variables --- */

@@ -278,7 +278,7 @@ static int start_gate(const struct network_plan *plan, const char *session, int 
 	int r;
 
 	buf_init(&records, GATE_CONFIG_MAX);
-	r = credcfg_gate(plan->creds, session, &records);
+	r = credcfg_gate(plan->creds, plan->github, session, &records);
 	if (r == 0)
 		r = config = spawn_sealed("agent-vm-gate config", &records);
 	buf_done(&records);

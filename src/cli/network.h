@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "cli/creds.h"
+#include "cli/ghlist.h"
 #include "cli/lookup.h"
 #include "cli/ports.h"
 #include "cli/upstream.h"
@@ -37,6 +38,7 @@ struct network_plan {
 	struct network_proxy proxy;
 	struct lookup lookup;
 	struct creds *creds;		 /* kept */
+	const struct ghlist *github;	 /* kept */
 	const struct upstream *upstream; /* kept */
 	char probe[33]; /* the self-probe's random value; "": none */
 };

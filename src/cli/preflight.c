@@ -435,9 +435,13 @@ static void plan_logins(struct cli *cli, struct launch_args *args, struct plan *
 {
 	for (size_t i = 0; i < p->layout.n_shares; i++)
 		creds_guard(&p->creds, p->layout.shares[i].host);
+	ghlist_take(args, &p->layout, &p->github, &p->warnings);
+	if (p->github.n > 0)
+		creds_github(args, getenv, p->home, &p->creds, &p->warnings);
 	creds_files(cli, args, getenv, p->home, &p->creds, &p->warnings);
 	upstream_plan(cli, args, getenv, &p->upstream, &p->warnings);
 	p->net.creds = &p->creds;
+	p->net.github = &p->github;
 	p->net.upstream = &p->upstream;
 }
 

@@ -1,6 +1,7 @@
 /* Everything that can be known before anything is written: the plan of a launch, or all that is wrong with it. */
 #pragma once
 
+#include "cli/ghlist.h"
 #include "cli/gitid.h"
 #include "cli/host_settings.h"
 #include "cli/launch_args.h"
@@ -34,6 +35,7 @@ struct plan {
 	bool alone;		       /* no other session of the project lives; found by the launch */
 	struct network_plan net;
 	struct creds creds;
+	struct ghlist github;
 	struct upstream upstream;
 	uint8_t mac[6]; /* the guest's */
 	struct strv warnings, notes; /* texts to print when the launch goes on */

@@ -76,8 +76,24 @@ static int pair_check(const struct pair_row *rows, size_t n_rows, const char *s,
 	return err_set(err, -EINVAL, "'%s' is no %s; there are:%s", shown, what, keys);
 }
 
+/* "*" stands for any bytes; as many and as long ones as gate takes. */
+static bool are_globs(const char *s)
+{
+	for (size_t n = 0; n < GH_GLOBS_MAX; n++) {
+		size_t len = strcspn(s, ",");
+
+		if (len == 0 || len > GH_GLOB_MAX)
+			return false;
+		if (s[len] == '\0')
+			return true;
+		s += len + 1;
+	}
+	return false;
+}
+
 int github_switch_check(const char *s, struct err *err)
 {
+	static const char refs[] = "push-refs=";
 	static const struct pair_row rows[] = {
 		{ "merge", "on off" },
 		{ "ci", "on off" },
@@ -88,7 +104,11 @@ int github_switch_check(const char *s, struct err *err)
 		{ "foreign-credentials", "refuse" },
 	};
 
-	return pair_check(rows, ARRAY_SIZE(rows), s, "KEY=VALUE", "switch", "--github merge=off", err);
+	int r = pair_check(rows, ARRAY_SIZE(rows), s, "KEY=VALUE", "switch", "--github merge=off", err);
+
+	if (r == 0 && str_starts(s, refs) && !are_globs(s + strlen(refs)))
+		return err_set(err, -EINVAL, "not globs of refs with commas between them; write it as in --github push-refs=refs/heads/*");
+	return r;
 }
 
 int api_class_check(const char *s, struct err *err)

@@ -131,6 +131,7 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 {
 	const struct printer pr = { .session = s, .quiet = quiet };
 	const struct layout_rows *l = &p->layout.rows;
+	AUTO_FREE(char, github);
 
 	row_vm(&pr, p);
 	rows(&pr, "project", &l->project);
@@ -140,7 +141,8 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 	rows(&pr, "hidden", &l->hidden);
 	rows(&pr, "exposed", &l->exposed);
 	row_login(&pr, p);
-	row(&pr, "github", "none; all repositories without your rights");
+	github = ghlist_text(&p->github, p->creds.launch.lent & PH_BIT(PH_GH));
+	row(&pr, "github", github);
 	row_author(&pr, &p->gitid);
 	row_network(&pr, p);
 	row_ports(&pr, &p->net);

@@ -10,7 +10,7 @@
 #include "base/macros.h"
 #include "gate/gate.h"
 
-#define REPLY_MAX GQL_REPLY_MAX
+#define REPLY_MAX (1 << 20)
 
 static_assert(GH_USER_MAX <= REPLY_MAX && GH_LEARN_MAX <= REPLY_MAX, "what is read whole is held whole");
 

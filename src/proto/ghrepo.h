@@ -22,6 +22,8 @@ extern const char *const gh_level_str[GH_LEVELS];
 enum gh_level gh_level_find(struct span s);
 
 #define GH_REPOS_MAX 128 /* of a launch */
+#define GH_GLOBS_MAX 16	 /* of push-refs */
+#define GH_GLOB_MAX 255
 
 /* What a launch may open and close besides: --github KEY=VALUE. */
 enum gh_switch {

@@ -21,9 +21,9 @@ static enum refusal_code credential(const struct prov_launch *launch, const stru
 		return REFUSAL_WRONG_HOST;
 	if (!(prov_slots((enum ph_kind)kind, (enum prov_host_id)m->w.host) & SLOT_BIT(slot)))
 		return REFUSAL_SLOT;
-	/* With which requests GitHub's own goes was decided by the rules for GitHub, over a body that is not here. */
-	if (kind == PH_GH)
-		return REFUSAL_NONE;
+	/* GitHub's rules name one slot a host, whatever the guest wrote. */
+	if (kind == PH_GH && slot != (m->w.host == HOST_GITHUB_API || m->w.host == HOST_GITHUB_UPLOADS ? SLOT_BEARER : SLOT_BASIC))
+		return REFUSAL_SLOT;
 	return prov_allows(launch, (enum ph_kind)kind, (enum prov_host_id)m->w.host, (enum prov_method)m->w.method,
 			   m->path, upgrade, NULL)
 		       ? REFUSAL_NONE

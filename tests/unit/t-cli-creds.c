@@ -268,7 +268,7 @@ static void stops(const char *verb, const char *word, const char *problem)
 TEST(env_never_passes_a_secret_in_clear)
 {
 	stops("claude", "GH_TOKEN=gho_CANARY0123456789",
-	      "--env GH_TOKEN: a secret that would pass in clear: no login for GitHub is lent yet; leave it out");
+	      "--env GH_TOKEN: a secret that would pass in clear: the login at GitHub is lent by the GitHub list, not as a variable; leave it out");
 	stops("claude", "COPILOT_GITHUB_TOKEN=gho_CANARY0123456789",
 	      "--env COPILOT_GITHUB_TOKEN: a secret that would pass in clear: this verb lends it not; leave it out");
 	stops("claude", "ANTHROPIC_AUTH_TOKEN=CANARY-of-a-gateway",
@@ -464,8 +464,49 @@ TEST(certificates_of_the_variables_but_not_from_where_a_guest_writes)
 
 /* --- what the others are told --- */
 
+TEST(the_login_at_github_is_lent_by_the_list_alone)
+{
+	static struct ghlist list = { .n = 1, .v = { { .repo = { "acme", "app", GH_WRITE } } }, .switches = GH_SWITCHES_DEFAULT };
+	struct gate_config *g = xcalloc(1, sizeof(*g));
+	uint8_t seed[PH_SEED] = { 3 };
+	char got[64] = "";
+	struct buf b;
+	struct err err;
+
+	begin("claude");
+	put_env("GH_TOKEN=gho_CANARY0123456789");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_GH));
+	CHECK_INT(t.c.n_secrets, ==, 1);
+	CHECK_INT(read(t.c.secrets[0].fd, got, sizeof(got)), ==, 20);
+	CHECK_STR(got, "gho_CANARY0123456789");
+	CHECK_STR(fake_getenv("GH_TOKEN"), "");
+	ROW("claude: not signed in on the host, github: GH_TOKEN; the guest has placeholders");
+	creds_draw(&t.c, seed);
+	buf_init(&b, GATE_CONFIG_MAX);
+	CHECK_INT(credcfg_gate(&t.c, &list, "agent-vm-0123456789ab-1", &b), ==, 0);
+	if (gate_config_parse(buf_span(&b), g, &err) < 0)
+		fail_msg("%s", err.text);
+	CHECK_INT(g->github.n, ==, 1);
+	CHECK_INT(g->github.repo[0].level, ==, GH_WRITE);
+	buf_done(&b);
+	free(g);
+	end();
+	begin("claude");
+	t.args.no_network = true;
+	put_env("GH_TOKEN=gho_CANARY0123456789");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	end();
+}
+
 TEST(vault_and_gate_understand_what_they_are_told)
 {
+	static const struct ghlist none;
 	struct upstream u = { .n_to = 0, .trust = { 0, 0 }, .n_trust = 2 };
 	AUTO_FREE(struct vault_config, v);
 	struct gate_config *g = xcalloc(1, sizeof(*g));
@@ -509,7 +550,7 @@ TEST(vault_and_gate_understand_what_they_are_told)
 	CHECK_STR(v->inspected[0], "api.anthropic.com");
 	buf_done(&b);
 	buf_init(&b, GATE_CONFIG_MAX);
-	CHECK_INT(credcfg_gate(&t.c, "agent-vm-0123456789ab-1", &b), ==, 0);
+	CHECK_INT(credcfg_gate(&t.c, &none, "agent-vm-0123456789ab-1", &b), ==, 0);
 	if (gate_config_parse(buf_span(&b), g, &err) < 0)
 		fail_msg("%s", err.text);
 	CHECK_INT(g->launch.lent, ==, v->launch.lent);

@@ -87,17 +87,57 @@ TEST(vault_lends_by_its_own_table)
 	CHECK_INT(ask((struct msg){
 			  { .kind = { PH_KINDS }, .slot = { SLOT_BEARER } }, "/v1/models", NULL, { IDENTITY } }),
 		  ==, REFUSAL_FRAMING);
-	CHECK_INT(ask((struct msg){ { .host = HOST_GITHUB_API, .kind = { PH_GH }, .slot = { SLOT_TOKEN } },
-				    "/repos/acme/app",
-				    NULL,
-				    { IDENTITY } }),
-		  ==, REFUSAL_NONE);
 	CHECK_INT(
 		ask((struct msg){ { .host = HOST_COPILOT, .method = METHOD_POST, NOBODY }, "/mcp/x", NULL, { NULL } }),
 		==, REFUSAL_PATH_DENIED);
 	launch.lent = PH_BIT(PH_OPENAI_KEY);
 	CHECK_INT(ask((struct msg){ { .method = METHOD_GET, CLAUDE }, "/v1/models", NULL, { IDENTITY } }), ==,
 		  REFUSAL_HOST);
+	launch.lent = PH_ALL;
+}
+
+TEST(vault_keeps_githubs_login_within_its_frame)
+{
+	static const struct {
+		enum prov_host_id host;
+		enum prov_method method;
+		const char *path;
+		enum prov_slot slot;
+		enum refusal_code code;
+	} rows[] = {
+		{ HOST_GITHUB_API, METHOD_GET, "/repos/acme/app", SLOT_BEARER, REFUSAL_NONE },
+		{ HOST_GITHUB_API, METHOD_GET, "/repos/acme/app", SLOT_TOKEN, REFUSAL_SLOT },
+		{ HOST_GITHUB_API, METHOD_GET, "/repos/acme/app", SLOT_BASIC, REFUSAL_SLOT },
+		{ HOST_GITHUB_API, METHOD_POST, "/graphql", SLOT_BEARER, REFUSAL_NONE },
+		{ HOST_GITHUB_API, METHOD_GET, "/user", SLOT_BEARER, REFUSAL_NONE },
+		{ HOST_GITHUB_API, METHOD_PATCH, "/user", SLOT_BEARER, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_API, METHOD_POST, "/user/keys", SLOT_BEARER, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_API, METHOD_GET, "/notifications", SLOT_BEARER, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_API, METHOD_POST, "/gists", SLOT_BEARER, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_UPLOADS, METHOD_POST, "/repos/acme/app/releases/1/assets", SLOT_BEARER, REFUSAL_NONE },
+		{ HOST_GITHUB_UPLOADS, METHOD_POST, "/repos/acme/app", SLOT_BEARER, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_GIT, METHOD_POST, "/acme/app/git-receive-pack", SLOT_BASIC, REFUSAL_NONE },
+		{ HOST_GITHUB_GIT, METHOD_POST, "/acme/app/git-receive-pack", SLOT_BEARER, REFUSAL_SLOT },
+		{ HOST_GITHUB_GIT, METHOD_POST, "/login/oauth/access_token", SLOT_BASIC, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_GIT, METHOD_POST, "/acme/app/settings", SLOT_BASIC, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_RAW, METHOD_GET, "/acme/app/main/README", SLOT_BASIC, REFUSAL_NONE },
+		{ HOST_GITHUB_RAW, METHOD_POST, "/acme/app/main/README", SLOT_BASIC, REFUSAL_PATH_DENIED },
+		{ HOST_GITHUB_GIST, METHOD_GET, "/acme/1", SLOT_BASIC, REFUSAL_PATH_DENIED },
+	};
+	bool coded;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		coded = rows[i].host == HOST_GITHUB_API || rows[i].host == HOST_GITHUB_UPLOADS;
+		CHECK_INT(ask((struct msg){ { .host = rows[i].host, .method = rows[i].method, .kind = { PH_GH }, .slot = { rows[i].slot } },
+					    rows[i].path,
+					    NULL,
+					    { coded ? "Accept-Encoding" : NULL, coded ? "identity" : NULL } }),
+			  ==, rows[i].code);
+	}
+	/* A launch without a repository lends it to nothing. */
+	launch.lent = PH_ALL & ~PH_BIT(PH_GH);
+	CHECK_INT(ask((struct msg){ { .host = HOST_GITHUB_API, .kind = { PH_GH }, .slot = { SLOT_BEARER } }, "/repos/acme/app", NULL, { IDENTITY } }),
+		  ==, REFUSAL_PATH_DENIED);
 	launch.lent = PH_ALL;
 }
 

@@ -10,8 +10,6 @@
 #include "proto/ghrepo.h"
 
 #define GH_NODE_MAX 96	/* bytes of a node id of a repository */
-#define GH_GLOBS_MAX 16 /* of push-refs */
-#define GH_GLOB_MAX 255
 
 /* What GitHub said of a repository, to the user's own token. */
 struct gh_facts {
