@@ -307,7 +307,7 @@ cat {self.top}/new > {self.home}/.claude/.credentials.json
         mine = self.top / "authorities"
         (mine / "company").mkdir(parents=True)
         (mine / "company/root.crt").write_bytes((self.top / "ca.pem").read_bytes())
-        script = """curl -sS -o /dev/null -w '%{http_code}\\n' https://unbound.test/ 2>&1 | sed 's/.*SSL.*/not believed/' | tail -n 1
+        script = """curl -sS -o /dev/null -w '%{http_code}\\n' https://unbound.test/ 2>/dev/null
             echo "$NODE_EXTRA_CA_CERTS"; grep -c BEGIN "${NODE_EXTRA_CA_CERTS:-/dev/null}" """
         out = []
         for options in ([], ["--trust-host-ca"]):
@@ -317,7 +317,7 @@ cat {self.top}/new > {self.home}/.claude/.credentials.json
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=4 * BOOT_S)
             out.append(p.stdout.decode().split("\n"))
             self.assertIn("    login     none\n", p.stderr.decode())
-        self.assertEqual(out[0][:2], ["not believed", ""])
+        self.assertEqual(out[0][:2], ["000", ""])
         self.assertEqual(out[1][:3], ["200", "/run/agent-vm/extra-ca.pem", "1"])
 
     def test_without_a_gate_there_is_no_session(self):
