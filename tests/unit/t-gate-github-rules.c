@@ -241,6 +241,8 @@ TEST(a_failure_without_credential_gets_a_hint)
 	/* Where the user's rights were there it is GitHub's own answer. */
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/contents/none");
 	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 0);
+	decide(HOST_GITHUB_API, METHOD_GET, "/repositories/5");
+	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 0);
 	decide(HOST_GITHUB_API, METHOD_GET, "/users/nobody");
 	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 0);
 }
