@@ -31,9 +31,7 @@ static bool fits(uint8_t type, uint32_t n)
 
 enum xch_got xch_take(struct xch_reader *r, struct span *in, struct span *ret)
 {
-	static const enum xch_got whole[XCH_TYPES] = {
-		[XCH_ANSWER] = XCH_GOT_ANSWER, [XCH_TRAILERS] = XCH_GOT_TRAILERS
-	};
+	static const enum xch_got whole[XCH_TYPES] = { [XCH_ANSWER] = XCH_GOT_ANSWER, [XCH_TRAILERS] = XCH_GOT_TRAILERS };
 	struct span rest = *in, s;
 	struct xch_head h;
 
@@ -45,8 +43,8 @@ enum xch_got xch_take(struct xch_reader *r, struct span *in, struct span *ret)
 		if (span_take(&rest, sizeof(h), &s) < 0)
 			return XCH_GOT_MORE;
 		memcpy(&h, s.p, sizeof(h));
-		if (h.type == 0 || h.type >= XCH_TYPES || !(follows[r->side][r->last] & 1 << h.type) || h.zero[0] ||
-		    h.zero[1] || h.zero[2] || !fits(h.type, h.length))
+		if (h.type == 0 || h.type >= XCH_TYPES || !(follows[r->side][r->last] & 1 << h.type) || h.zero[0] || h.zero[1] ||
+		    h.zero[2] || !fits(h.type, h.length))
 			return XCH_GOT_BAD;
 		/* A head alone stays where it is, so that MORE never means that something was taken. */
 		if (h.type == XCH_DATA ? rest.n == 0 : span_take(&rest, h.length, ret) < 0)

@@ -1,5 +1,5 @@
-/* One direction of an exchange, as a hostile peer might write it: the first byte says which, the second where the bytes
- * are cut. What is understood does not depend on the cuts, and is the same once it was written again. */
+/* One direction of an exchange, as a hostile peer might write it: the first byte says which, the second where the bytes are
+ * cut. What is understood does not depend on the cuts, and is the same once it was written again. */
 #include "fuzz.h"
 
 #include <string.h>
@@ -65,8 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	buf_init(&cut, ROOM);
 	buf_init(&a, ROOM);
 	buf_init(&b, ROOM);
-	MUST(run(p[0] % XCH_SIDES, SPAN(p + 2, n - 2), n, &whole) ==
-	     run(p[0] % XCH_SIDES, SPAN(p + 2, n - 2), 1 + p[1] % 64, &cut));
+	MUST(run(p[0] % XCH_SIDES, SPAN(p + 2, n - 2), n, &whole) == run(p[0] % XCH_SIDES, SPAN(p + 2, n - 2), 1 + p[1] % 64, &cut));
 	join(buf_span(&whole), &a);
 	join(buf_span(&cut), &b);
 	MUST(a.n == b.n && (a.n == 0 || memcmp(buf_span(&a).p, buf_span(&b).p, a.n) == 0));

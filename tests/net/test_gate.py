@@ -1293,18 +1293,23 @@ class Http2(Case):
                         os.close(m[4])
         except OSError:
             pass
-        code = None
+        # By hand: the library does not know of the streams, and an answer may have come before the reset.
+        c.sock.settimeout(2 if stays else 20)
+        got, eof, code = b"", False, None
         try:
-            while c.pump(0.5 if stays else 20):
-                pass
+            while more := c.sock.recv(65536):
+                got += more
+            eof = True
         except (TimeoutError, socket.timeout):
             pass
-        except h2.exceptions.ProtocolError:
-            pass
-        gone = [e for e in c.events if isinstance(e, h2.events.ConnectionTerminated)]
-        self.assertEqual(c.eof or bool(gone), not stays, (sent, c.events[-3:]))
-        if gone:
-            code = gone[0].error_code
+        except OSError:
+            eof = True
+        while len(got) >= 9:
+            n = int.from_bytes(got[:3], "big")
+            if got[3] == 7:
+                code = int.from_bytes(got[13:17], "big")
+            got = got[9 + n:]
+        self.assertEqual(eof or code is not None, not stays, sent)
         self.works(g)
         return sent, code
 
@@ -1515,7 +1520,7 @@ class Memory(Case):
         g = self.gate()
         self.one_round(g, 30)
         before = g.rss_kib()[1]
-        self.one_round(g, 150)
+        self.one_round(g, 100)
         after = g.rss_kib()[1]
         self.assertLess(after - before, 200, (before, after))
         fds = os.listdir(f"/proc/{g.pid}/fd") if os.access(f"/proc/{g.pid}/fd", os.R_OK) else None
