@@ -178,6 +178,14 @@ ssize_t fd_recv(int sock, void *p, size_t n, int *fds, size_t n_fds)
 	return -EBADMSG;
 }
 
+int64_t wall_ms(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
 int64_t now_ns(void)
 {
 	struct timespec ts;

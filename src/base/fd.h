@@ -38,5 +38,7 @@ ssize_t fd_send(int sock, const void *p, size_t n, const int *fds, size_t n_fds)
  */
 ssize_t fd_recv(int sock, void *p, size_t n, int *fds, size_t n_fds);
 
+/* Since 1970, in milliseconds. */
+int64_t wall_ms(void);
 /* CLOCK_BOOTTIME in nanoseconds: counts while the host sleeps, unlike CLOCK_MONOTONIC. */
 int64_t now_ns(void);

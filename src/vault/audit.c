@@ -227,14 +227,6 @@ const char *audit_dns_opens(const struct audit_dns *d, char *to)
 	return to;
 }
 
-static int64_t wall_ms(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 void audit_open(struct audit *a, int fd, int old_fd)
 {
 	struct stat st;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -41,14 +40,6 @@ struct renewals {
 	int64_t began[LOGINS];
 	struct waiter w[WAITERS];
 };
-
-static int64_t wall_ms(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 int renewals_init(struct vault *v)
 {

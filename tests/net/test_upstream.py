@@ -482,6 +482,71 @@ class Connections(Case):
         self.assertNotIn("api.anthropic.com", [name for name, _ in self.r.asked])
 
 
+class Costs(Case):
+    def cpu(self, v):
+        with open(f"/proc/{v.pid}/stat") as f:
+            return sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def test_waiting_costs_nothing(self):
+        """A kept connection, one that is being made, an answer that does not come, a reader that does not read, a renewal."""
+        def slow(c, got):
+            if got.target == b"/v1/models":
+                return ok()
+            if got.target == b"/v1/models/big":
+                c.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20))
+                c.send(bytes(8 << 20))
+            time.sleep(60)
+        self.zone["chatgpt.com"] = [w.DEAD]
+        up, v = self.upstream(slow), self.vault()
+        ask = lambda path: Exchange(v, "api.anthropic.com", "GET", path, creds=CLAUDE)
+        self.assertEqual(ask("/v1/models").all()[0].status, 200)
+        xs = [ask("/v1/models/none"), ask("/v1/models/big"),
+              Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", body=b"x", creds=CODEX)]
+        u.write(self.host.claude_file, self.host.c.claude(100))
+        xch.send(v.gate, xch.RENEW, 1, 9, bytes([xch.KINDS.index("claude-r")]) + bytes(7))
+        self.assertTrue(select.select([v.control], [], [], 10)[0])
+        v.control.recv(64)
+        time.sleep(0.7)
+        before = self.cpu(v)
+        time.sleep(2)
+        self.assertLess(self.cpu(v) - before, 0.2)
+        for x in xs:
+            x.close()
+
+    def test_nothing_is_left_behind(self):
+        """Whatever became of requests: descriptors and memory are as before."""
+        def answer(c, got):
+            if got.target == b"/v1/models/cut":
+                c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+                raise Stop
+            if got.target == b"/v1/models/junk":
+                c.send(b"junk\r\n\r\n")
+                raise Stop
+            return ok()
+        up, v = self.upstream(answer), self.vault()
+
+        def round():
+            for path in ("/v1/models", "/v1/models/cut", "/v1/models/junk", "/v1/organizations/x", "/v1/models/gone"):
+                x = Exchange(v, "api.anthropic.com", "GET", path, creds=CLAUDE)
+                if path == "/v1/models/gone":
+                    x.close()
+                    continue
+                try:
+                    x.all()
+                except (EOFError, ConnectionError):
+                    pass
+                x.close()
+            u.write(self.host.claude_file, self.host.c.claude())
+        for _ in range(20):
+            round()
+        fds, rss = len(os.listdir(f"/proc/{v.pid}/fd")), self.rss(v)
+        for _ in range(100):
+            round()
+        self.until(lambda: len(os.listdir(f"/proc/{v.pid}/fd")) <= fds + 1)
+        if not SAN:
+            self.assertLess(self.rss(v) - rss, 1 << 20)
+
+
 class Certificates(Case):
     def bad(self, context, why, v=None, records=0):
         up = self.upstream(context=context)

@@ -167,27 +167,12 @@ def mirror(conn, got):
     conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n" % (len(body), fields) + body)
 
 
-class Upstream:
+class Upstream(w.Listener):
     def __init__(self, context, addr=w.PUBLIC, port=443, answer=mirror, ns=None):
         """@answer(conn, got): bytes to be sent, or None when it sent them; raises Stop to end the connection."""
-        self.context, self.answer, self.ns = context, answer, ns
+        self.context, self.answer = context, answer
         self.requests, self.conns, self.bytes, self.failed = [], [], b"", []
-        with ns or w.S:
-            self.s = socket.socket(w.family(addr), socket.SOCK_STREAM)
-            self.s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.s.bind((addr, port))
-            self.s.listen(256)
-        self.addr, self.port = addr, self.s.getsockname()[1]
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def run(self):
-        try:
-            while True:
-                c, _ = self.s.accept()
-                threading.Thread(target=self.serve, args=(c,), daemon=True).start()
-        except OSError:
-            pass
+        super().__init__(addr, port, ns=ns, serve=self.serve)
 
     def serve(self, raw):
         raw.settimeout(60)
@@ -207,14 +192,6 @@ class Upstream:
         except (OSError, Stop):
             pass
         sock.close()
-
-    def close(self):
-        try:
-            self.s.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.thread.join(5)
-        self.s.close()
 
 
 class Stop(Exception):

@@ -31,6 +31,11 @@ class Agents(Case):
             (bin_ / name).chmod(0o755)
         self.hook("export PATH=$PWD/bin:$PATH")
 
+    def vm(self, *words, **kw):
+        if words[0] == "copilot":  # without a token it does not start
+            kw["env"] = {"COPILOT_GITHUB_TOKEN": "gho_0123456789abcdef0123456789", **(kw.get("env") or {})}
+        return super().vm(*words, **kw)
+
     def hook(self, text):
         (self.project / ".agent-vm.runtime.sh").write_text(text + "\n")
 
@@ -102,7 +107,9 @@ class State(Agents):
             "hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True, "history": []}}})
         self.assertEqual(self.json("opencode-config/opencode.json"), {
             "$schema": "https://opencode.ai/config.json", "autoupdate": False, "model": "openai/gpt-5.5"})
-        self.assertEqual(self.json("copilot/config.json"), {"trusted_folders": ["/"], "trustedFolders": ["/"]})
+        copilot = self.json("copilot/config.json")
+        self.assertRegex(copilot.pop("github_token"), r"^gho_avm_[a-z2-9]{26}$")
+        self.assertEqual(copilot, {"trusted_folders": ["/"], "trustedFolders": ["/"]})
         self.assertEqual((self.state / "codex/config.toml").read_text(), 'approval_policy = "never"\nsandbox_mode = '
                          f'"danger-full-access"\n\n[projects."{project}"]\ntrust_level = "trusted"\n')
         for path, mode in [("claude.json", 0o644), ("claude/settings.json", 0o644), ("copilot/config.json", 0o600), ("claude", 0o700)]:

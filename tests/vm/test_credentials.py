@@ -6,11 +6,13 @@ import os
 import pathlib
 import re
 import shutil
+import signal
+import subprocess
 import time
 import urllib.parse
 
 from upstream import Upstream, certificates
-from vmtest import BOOT_S, STATE, Case, children
+from vmtest import BOOT_S, SLOW, STATE, Case, children, command, environment
 
 ACCESS = "sk-ant-oat01-CANARY-7f3a9c2e5b81d604-QwErTy"
 REFRESH = "sk-ant-ort01-CANARY-19be77aa0c4d2f58-ZxCvB"
@@ -299,3 +301,31 @@ cat {self.top}/new > {self.home}/.claude/.credentials.json
         self.assertEqual(cwd[1:], [""])
         self.assertEqual([n.name for n in (runtime / "agent-vm").iterdir() if n.name.startswith("renew-")], [])
         self.assertIn(ACCESS + "-new", self.upstream.seen[-1][1])
+
+    def test_this_hosts_own_authorities(self):
+        """--trust-host-ca: what the administrator added here is believed in the guest; without it, it is not."""
+        mine = self.top / "authorities"
+        (mine / "company").mkdir(parents=True)
+        (mine / "company/root.crt").write_bytes((self.top / "ca.pem").read_bytes())
+        script = """curl -sS -o /dev/null -w '%{http_code}\\n' https://unbound.test/ 2>/dev/null
+            echo "$NODE_EXTRA_CA_CERTS"; grep -c BEGIN "${NODE_EXTRA_CA_CERTS:-/dev/null}" """
+        out = []
+        for options in ([], ["--trust-host-ca"]):
+            p = subprocess.run(["unshare", "-m" if os.geteuid() == 0 else "-Urm", "sh", "-c",
+                                f"mount --bind {mine} /usr/local/share/ca-certificates && exec \"$@\"", "-",
+                                *command(["shell", *options, "--", "-c", script])], cwd=self.project, env=environment(**self.env),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=4 * BOOT_S)
+            out.append(p.stdout.decode().split("\n"))
+            self.assertIn("    login     none\n", p.stderr.decode())
+        self.assertEqual(out[0][:2], ["000", ""])
+        self.assertEqual(out[1][:3], ["200", "/run/agent-vm/extra-ca.pem", "1"])
+
+    def test_without_a_gate_there_is_no_session(self):
+        self.login()
+        with self.session(env=self.env) as p:
+            gate = next(c for c in children(p.pid) if pathlib.Path(f"/proc/{c}/comm").read_text() == "agent-vm-gate\n")
+            pids = [p.pid, *children(p.pid)]
+            os.kill(gate, signal.SIGKILL)
+            self.assertEqual(p.wait(60 * SLOW), 1)
+            self.assertIn("network process (gate) ended: signal 9", p.stderr.read().decode())
+            self.nothing_left(pids)
