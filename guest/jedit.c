@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/jread.h"
 #include "base/macros.h"
 #include "base/str.h"
 
@@ -118,30 +119,6 @@ static bool string(struct span *s)
 	return r == 0;
 }
 
-static size_t digits(struct span *s)
-{
-	size_t n = 0;
-
-	for (; s->n > 0 && s->p[0] >= '0' && s->p[0] <= '9'; n++)
-		advance(s, 1);
-	return n;
-}
-
-static bool number(struct span *s)
-{
-	(void)take(s, '-');
-	if (!take(s, '0') && digits(s) == 0)
-		return false;
-	if (take(s, '.') && digits(s) == 0)
-		return false;
-	if (take(s, 'e') || take(s, 'E')) {
-		if (!take(s, '+'))
-			(void)take(s, '-');
-		return digits(s) > 0;
-	}
-	return true;
-}
-
 static bool word(struct span *s)
 {
 	static const char *const words[] = { "true", "false", "null" };
@@ -194,7 +171,7 @@ static bool value(struct span *s, bool comments, unsigned depth)
 	case 'n':
 		return word(s);
 	default:
-		return number(s);
+		return jread_take_number(s);
 	}
 }
 

@@ -122,7 +122,7 @@ static size_t digits(struct span *s)
 	return n;
 }
 
-static bool number(struct span *s)
+bool jread_take_number(struct span *s)
 {
 	(void)take(s, '-');
 	if (!take(s, '0') && digits(s) == 0)
@@ -225,7 +225,7 @@ static bool value(struct span *s, unsigned depth)
 	case 'n':
 		return word(s, "null");
 	default:
-		return number(s);
+		return jread_take_number(s);
 	}
 }
 

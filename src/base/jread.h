@@ -42,5 +42,8 @@ bool jread_string_is(struct span value, const char *text);
  * memory of the value: text is never longer than what stood for it. */
 ssize_t jread_string(struct span value, uint8_t *out, size_t size);
 
+/* Takes a number off the front; false when there is none. */
+bool jread_take_number(struct span *s);
+
 /* A number cut towards zero; -EINVAL when it is none, -ERANGE outside of 2^53. */
 int jread_int(struct span value, int64_t *ret);

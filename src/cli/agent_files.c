@@ -5,6 +5,7 @@
 
 #include "base/macros.h"
 #include "cli/netplan.h"
+#include "cli/orders.h"
 #include "cli/state_rules.h"
 #include "proto/rec.h"
 #include "vault/hostfile.h"
@@ -151,17 +152,6 @@ char *agent_instructions(const struct plan *p)
 	return text;
 }
 
-static int put_file(struct buf *out, const char *path, const char *content)
-{
-	ssize_t at = rec_begin(out, GC_FILE);
-
-	if (at < 0 || rec_put_str(out, GC_PATH, path) < 0 || rec_put_u64(out, GC_MODE, 0644) < 0 ||
-	    rec_put_str(out, GC_CONTENT, content) < 0)
-		return -ENOBUFS;
-	rec_end(out, (size_t)at);
-	return 0;
-}
-
 /* @alone: a file that is not wanted goes; another session may need it. */
 static void text_file(struct state_rules *w, const char *path, const char *text, bool alone)
 {
@@ -266,7 +256,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	block(&w, "opencode-config/AGENTS.md", p->settings.opencode, text);
 	block(&w, "copilot/copilot-instructions.md", p->settings.copilot, text);
 	settings(&w, p);
-	if (w.failed || databases(out) < 0 || put_file(out, "/etc/codex/config.toml", codex_defaults) < 0)
+	if (w.failed || databases(out) < 0 || orders_file(out, "/etc/codex/config.toml", 0644, codex_defaults) < 0)
 		return -ENOBUFS;
-	return put_file(out, "/etc/claude-code/CLAUDE.md", text);
+	return orders_file(out, "/etc/claude-code/CLAUDE.md", 0644, text);
 }

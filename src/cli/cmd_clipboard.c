@@ -70,9 +70,6 @@ static int open_state(bool make, struct err *err)
 		r = fd = file_open_beneath(root.fd, project.hash, O_RDONLY | O_DIRECTORY, 0);
 	if (r < 0 && r != -ENOENT && r != -EINVAL)
 		(void)err_set(err, r, "%s/%s: cannot be opened: %s", path ? path : "", project.hash, strerror(-r));
-	/* Programs in a folder that a guest can write are not run. */
-	if (project.path)
-		prog_shun(project.path);
 	state_root_close(&root);
 	project_close(&project);
 	return fd >= 0 ? fd : r;

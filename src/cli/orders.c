@@ -101,7 +101,7 @@ static int put_link(struct buf *out, const char *path, const char *target)
 	return 0;
 }
 
-static int put_file(struct buf *out, const char *path, uint64_t mode, const char *content)
+int orders_file(struct buf *out, const char *path, uint64_t mode, const char *content)
 {
 	ssize_t at = rec_begin(out, GC_FILE);
 
@@ -169,7 +169,7 @@ static int put_net(struct buf *out, const struct network *n)
 	if (n->ipv6)
 		TRY(rec_put(out, GC_NET_V6, v6, sizeof(v6)));
 	rec_end(out, (size_t)at);
-	return put_file(out, "/etc/resolv.conf", 0644, "nameserver 192.0.0.1\noptions edns0 timeout:2 attempts:3\n");
+	return orders_file(out, "/etc/resolv.conf", 0644, "nameserver 192.0.0.1\noptions edns0 timeout:2 attempts:3\n");
 }
 
 /* What the guest has to watch for. */
@@ -208,7 +208,7 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 	for (size_t i = 0; i < p->layout.n_shares; i++)
 		TRY(put_bind(out, &p->layout.shares[i], i, p->namespaces));
 	hosts = xasprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", s->info.name);
-	TRY(put_file(out, "/etc/hosts", 0644, hosts));
+	TRY(orders_file(out, "/etc/hosts", 0644, hosts));
 	if (!p->net.no_network)
 		TRY(put_net(out, net));
 	TRY(put_ports(out, &p->net));
