@@ -115,12 +115,16 @@ int logins_open(struct vault *v, struct err *err)
 		any |= v->cfg.env_fd[k] >= 0;
 	for (int k = 0; k < PH_KINDS; k++)
 		l->pipe[k].fd = v->cfg.env_fd[k];
-	r = any ? secret_arena_open(SECRET_ARENA, err) : 0;
-	if (r < 0)
-		return r;
 	r = secret_hide_process();
 	if (r < 0)
-		return err_set(err, r, "this process cannot be hidden: %s; no login is lent", strerror(-r));
+		return err_set(err, r, "this process cannot be hidden from others of its user: %s", strerror(-r));
+	/* What needs no login goes on. */
+	if (any && secret_arena_open(SECRET_ARENA, err) < 0) {
+		log_warn("%s; requests with a login get 503", err->text);
+		for (int k = 0; k < PH_KINDS; k++)
+			close_p(&l->pipe[k].fd);
+		return 0;
+	}
 	for (size_t i = 0; i < v->cfg.n_sources; i++) {
 		const struct vault_source *cfg = &v->cfg.sources[i];
 		struct login_file *f = &l->file[cfg->kind];

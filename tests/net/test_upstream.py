@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import resource
 import select
 import socket
 import ssl
@@ -711,6 +712,21 @@ class Logins(Case):
                 lo, hi = (int(x, 16) for x in m.split()[0].split("-"))
                 f.seek(lo)
                 self.assertEqual(self.host.c.anthropic.encode() in f.read(hi - lo), m in arena, m.partition("\n")[0])
+
+    def test_memory_that_cannot_be_locked(self):
+        """No login is lent, and the rest goes on. Root locks whatever the limit says."""
+        def locks():
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (8192, 8192))
+        may = subprocess.run(["sh", "-c", "ulimit -l 8 && python3 -c 'import ctypes, mmap; m = mmap.mmap(-1, 1 << 20); "
+                              "exit(ctypes.CDLL(None).mlock(ctypes.byref(ctypes.c_char.from_buffer(m)), 1 << 20) == 0)'"])
+        if may.returncode:
+            self.skipTest("this user may lock all memory")
+        up, v = self.upstream(lambda c, got: ok()), self.vault(before=locks)
+        self.assertIn("cannot be locked", v.log())
+        self.refused(self.ask(v), "credential-unavailable", 503)
+        self.refused(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]), "credential-unavailable", 503)
+        self.assertEqual(up.bytes, b"")
+        self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/x").all()[0].status, 200)
 
     def test_process_is_closed(self):
         """No core, no look into its memory by the same user; secrets are locked and kept out of dumps."""

@@ -307,8 +307,8 @@ def net_addr(a):
 
 
 class Vault:
-    def __init__(self, flags=0, records=b"", publish=(), inspected=(), ready=True, extra=None):
-        """@extra: more descriptors by number, which the records name."""
+    def __init__(self, flags=0, records=b"", publish=(), inspected=(), ready=True, extra=None, before=None):
+        """@extra: more descriptors by number, which the records name; @before: called in its process before it begins."""
         self.dir = tempfile.mkdtemp()
         paths = [os.path.join(self.dir, n) for n in ("audit.jsonl", "audit.jsonl.1", "vault.log")]
         audit, old, log = (os.open(p, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600) for p in paths)
@@ -338,6 +338,8 @@ class Vault:
                 for k, v in high.items():
                     os.dup2(v, k)
                 os.closerange(max(fds) + 1, 4096)
+                if before:
+                    before()
                 os.execv(os.path.join(os.environ["AGENT_VM_BUILD"], "src/vault/agent-vm-vault"), ["agent-vm-vault"])
             finally:
                 os._exit(99)
