@@ -127,7 +127,8 @@ void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_
 		return;
 	}
 	for (int k = 0; k < PH_KINDS; k++) {
-		if (!(l->lent & PH_BIT(k)) || !prov_slots((enum ph_kind)k, host))
+		/* Of GitHub's own login only the frame stands in the table. */
+		if (!(l->lent & PH_BIT(k)) || k == PH_GH || !prov_slots((enum ph_kind)k, host))
 			continue;
 		any = true;
 		if (prov_allows(l, (enum ph_kind)k, host, method, p, false, &class)) {
@@ -142,8 +143,8 @@ void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_
 			best = class;
 	}
 	if (prov_hosts[host].role == HOST_GITHUB) {
-		w->rule = xstrdup("the rules for GitHub decide; no login for GitHub is lent yet: reading goes out "
-				  "without one, the rest is refused");
+		w->rule = xstrdup("the rules for GitHub decide by the repositories on the launch's list, which is not "
+				  "known here: reading others goes out without a login, writing them is refused");
 		w->decision = method == METHOD_GET || method == METHOD_HEAD ? "allow" : "refuse";
 		return;
 	}

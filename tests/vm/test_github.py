@@ -1,0 +1,183 @@
+"""The user's login at GitHub in a guest that never has it: git against a real git HTTP backend behind TLS on the host's loopback,
+and a stand-in of the API. acme/app is the project's remote, acme/lib its submodule; acme/secret is private and not listed, octo/pub
+public and not listed."""
+import base64
+import json
+import os
+import subprocess
+
+from upstream import Upstream, certificates
+from vmtest import BOOT_S, Case
+
+TOKEN = "gho_CANARY5b1d8c3f7a9e2460"
+NAMES = ["github.com", "api.github.com"]
+BASIC = "Basic " + base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+PRIVATE = ("acme/app", "acme/lib", "acme/secret")
+
+
+class GitHub(Upstream):
+    """@seen: (host, method, target, authorization) of each request."""
+
+    def __init__(self, folder, repos):
+        self.repos = repos
+        super().__init__(folder)
+
+    def read(self, f):
+        line = f.readline().decode("latin-1").split()
+        if len(line) != 3:
+            return None
+        fields = {}
+        while (text := f.readline().strip()):
+            name, _, value = text.decode("latin-1").partition(":")
+            fields[name.lower()] = value.strip()
+        if fields.get("transfer-encoding") == "chunked":
+            body = b""
+            while (n := int(f.readline(), 16)):
+                body += f.read(n)
+                f.readline()
+            f.readline()
+        else:
+            body = f.read(int(fields.get("content-length", 0)))
+        return line[0], line[1], fields, body
+
+    def git(self, method, target, fields, body):
+        path, _, query = target.partition("?")
+        slug = "/".join(path.strip("/").split("/")[:2]).removesuffix(".git")
+        may = fields.get("authorization") == BASIC
+        if (slug in PRIVATE or "receive-pack" in target) and not may:
+            return 401, {"WWW-Authenticate": 'Basic realm="GitHub"'}, b"who are you?"
+        env = {"PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(self.repos), "GIT_HTTP_EXPORT_ALL": "1", "REQUEST_METHOD": method,
+               "PATH_INFO": path, "QUERY_STRING": query, "CONTENT_TYPE": fields.get("content-type", ""), "REMOTE_ADDR": "127.0.0.1",
+               "REMOTE_USER": "me" if may else "", "CONTENT_LENGTH": str(len(body)), "GIT_PROTOCOL": fields.get("git-protocol", ""),
+               "HTTP_CONTENT_ENCODING": fields.get("content-encoding", "")}
+        out = subprocess.run(["/usr/lib/git-core/git-http-backend"], input=body, env=env, capture_output=True).stdout
+        head, _, body = out.partition(b"\r\n\r\n")
+        answer = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
+        return int(answer.pop("Status", "200").split()[0]), answer, body
+
+    def api(self, method, target, fields, body):
+        js = {"Content-Type": "application/json; charset=utf-8"}
+        may = fields.get("authorization") == f"Bearer {TOKEN}"
+        if target == "/graphql" and may:
+            repo = lambda n, name: {"id": f"R_{n}", "databaseId": n, "nameWithOwner": name, "owner": {"__typename": "Organization"}}
+            return 200, js, json.dumps({"data": {"r0": repo(1, "acme/app"), "r1": repo(2, "acme/lib"),
+                                                 "repository": {"id": "R_1", "name": "app"}}}).encode()
+        if "secret" in target and not may:
+            return 404, js, b'{"message":"Not Found"}'
+        return 200, js, json.dumps({"path": target, "temp_clone_token": TOKEN[::-1]}).encode()
+
+    def client(self, c):
+        try:
+            with self.context.wrap_socket(c, server_side=True) as s, s.makefile("rb") as f:
+                while (r := self.read(f)):
+                    host = getattr(s, "sni_name", None)
+                    self.seen.append((host, r[0], r[1], r[2].get("authorization")))
+                    status, fields, body = (self.git if host == "github.com" else self.api)(*r)
+                    fields = {**fields, "Content-Length": len(body)}
+                    s.sendall((f"HTTP/1.1 {status} X\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n").encode() +
+                              (b"" if r[0] == "HEAD" else body))
+        except OSError:
+            pass
+
+
+def git(*words, cwd=None):
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    return subprocess.run(["git", "-c", "user.name=me", "-c", "user.email=me@example", *map(str, words)], cwd=cwd, check=True, env=env,
+                          capture_output=True, text=True).stdout
+
+
+class Listed(Case):
+    def setUp(self):
+        super().setUp()
+        self.home, self.repos = self.top / "home", self.top / "repos"
+        self.home.mkdir()
+        certificates(self.top, NAMES)
+        work = self.top / "work"
+        git("init", "-q", "-b", "main", work)
+        (work / "README").write_text("hello\n")
+        git("add", ".", cwd=work)
+        git("commit", "-q", "-m", "first", cwd=work)
+        for name in (*PRIVATE, "octo/pub"):
+            git("clone", "-q", "--bare", work, self.repos / f"{name}.git")
+            git("config", "http.receivepack", "true", cwd=self.repos / f"{name}.git")
+        git("init", "-q", self.project)
+        git("remote", "add", "origin", "git@github.com:acme/app.git", cwd=self.project)
+        (self.project / ".gitmodules").write_text('[submodule "lib"]\n\tpath = lib\n\turl = ../lib.git\n')
+        self.github = GitHub(self.top, self.repos)
+        self.addCleanup(self.github.close)
+        self.env = {"HOME": self.home, "SSL_CERT_FILE": self.top / "ca.pem", "AGENT_VM_IMAGE_TAG": os.environ["AGENT_VM_IMAGE_TAG"],
+                    "AGENT_VM_CONNECT_TO": ",".join(f"{n}:443:127.0.0.1:{self.github.port}" for n in NAMES)}
+
+    def run_(self, script, *options, env=None):
+        p = self.vm("shell", *options, "--", "-c", script, env={**self.env, **(env or {})}, check=0, timeout=4 * BOOT_S)
+        self.stderr = p.stderr.decode()
+        self.assertNotIn(TOKEN.encode(), p.stdout + p.stderr)
+        return p.stdout.decode()
+
+    def main(self, name):
+        return git("log", "--format=%s", "main", cwd=self.repos / f"{name}.git").split("\n")[0]
+
+    def test_git_with_listed_and_unlisted_repositories(self):
+        out = self.run_(r"""
+            cd /tmp; export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+            git clone -q https://github.com/acme/app.git app; echo "clone $?"
+            git clone -q git@github.com:acme/lib lib; echo "ssh form $?"
+            git clone -q https://github.com/octo/pub pub; echo "public $?"
+            git clone -q https://github.com/acme/secret.git secret </dev/null 2>secret.txt; echo "secret $?"
+            cd app; head -c 3000000 /dev/urandom >big; git add big; git commit -q -m second
+            git push -q origin HEAD:main; echo "push $?"
+            git fetch -q origin; echo "fetch $?"
+            git push origin HEAD:refs/pull/1/head >../ref.txt 2>&1; echo "other ref $?"
+            git push https://github.com/acme/secret HEAD:main >../off.txt 2>&1; echo "off list $?"
+            git push https://github.com/acme/lib HEAD:main >../lib.txt 2>&1; echo "read only $?"
+            grep -ho 'refs/pull/1/head.*denied.*\|start with --repo acme/secret\|acme/lib is listed for reading only' ../*.txt
+            grep -r "$(printf gho_CAN%s ARY)" / --include='*' -s -l --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev | head -3
+        """, env={"GH_TOKEN": TOKEN})
+        self.assertEqual([line for line in out.split("\n") if line[:1].islower() and line.split()[-1].isdigit()],
+                         ["clone 0", "ssh form 0", "public 0", "secret 128", "push 0", "fetch 0", "other ref 1", "off list 128",
+                          "read only 128"], (out, self.stderr))
+        self.assertIn("start with --repo acme/secret", out)
+        self.assertIn("refs/pull/1/head", out)
+        self.assertNotIn("/", "".join(line for line in out.split("\n") if line.startswith("/")))
+        self.assertEqual([self.main(n) for n in ("acme/app", "acme/lib", "acme/secret", "octo/pub")], ["second"] + ["first"] * 3)
+        for host, method, target, authorization in self.github.seen:
+            listed = target.startswith(("/acme/app", "/acme/lib"))
+            self.assertEqual(authorization, BASIC if listed else None, (host, method, target))
+        self.assertIn("    github    write acme/app; read acme/lib (.gitmodules); all others without your rights\n", self.stderr)
+        self.assertIn("github: GH_TOKEN", self.stderr)
+
+    def test_the_api_with_the_login_of_gh(self):
+        gh = self.top / "bin/gh"
+        gh.parent.mkdir()
+        gh.write_text(f'#!/bin/sh\n[ "$*" = "auth token --hostname github.com" ] && echo {TOKEN}\n')
+        gh.chmod(0o755)
+        hosts = self.home / ".config/gh/hosts.yml"
+        hosts.parent.mkdir(parents=True)
+        hosts.write_text("github.com:\n    user: me\n")
+        out = self.run_(r"""
+            ph=$(sed -n 's/.*oauth_token: *"*\([a-z0-9-]*\).*/\1/p' ~/.config/gh/hosts.yml 2>/dev/null | head -1)
+            echo "$ph" | cut -c1-7
+            ask() { curl -sS -o /tmp/body -w '%{http_code} ' -H "Authorization: token $ph" "$@"; head -c 300 /tmp/body; echo; }
+            ask https://api.github.com/repos/acme/app
+            ask https://api.github.com/repos/acme/secret
+            ask https://api.github.com/repos/acme/app/issues -d '{"title":"x"}'
+            ask https://api.github.com/repos/acme/lib/issues -d '{"title":"x"}'
+            ask https://api.github.com/graphql -H 'Content-Type: application/json' -d '{"query":"{repository(owner:\"acme\",name:\"app\"){id name}}"}'
+            ask https://api.github.com/graphql -H 'Content-Type: application/json' -d '{"query":"{repository(owner:\"acme\",name:\"secret\"){id}}"}'
+        """, env={"PATH": f"{gh.parent}:{os.environ['PATH']}"}).split("\n")
+        self.assertEqual(out[0], "avm-gh-", (out, self.stderr))
+        self.assertEqual([line[:3] for line in out[1:7]], ["200", "404", "200", "403", "200", "403"], out)
+        self.assertIn('"temp_clone_token": "' + "x" * len(TOKEN) + '"', out[1])
+        self.assertIn("--repo acme/secret", out[2])
+        self.assertIn('"R_1"', out[5])
+        for host, method, target, authorization in self.github.seen:
+            self.assertEqual(authorization, None if "secret" in target else f"Bearer {TOKEN}", (method, target))
+
+    def test_without_a_list_or_without_git_nothing_is_lent(self):
+        out = self.run_(r"""
+            git clone -q https://github.com/octo/pub /tmp/pub </dev/null; echo "public $?"
+            ls ~/.config/gh/hosts.yml 2>/dev/null | wc -l
+        """, "--no-git", env={"GH_TOKEN": TOKEN})
+        self.assertEqual(out.split("\n")[:2], ["public 0", "0"], self.stderr)
+        self.assertEqual({a for *_, a in self.github.seen}, {None})
+        self.assertIn("    github    none; all repositories without your rights\n", self.stderr)
