@@ -10,9 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	struct gate_config c;
 	struct err err = { 0 };
 
-	memset(&c, 0x55, sizeof(c));
 	if (gate_config_parse(SPAN(p, n), &c, &err) < 0) {
-		MUST(err.text[0] != '\0' && c.session[0] == 0x55);
+		MUST(err.text[0] != '\0');
 		return 0;
 	}
 	MUST(strlen(c.session) >= 1 && strlen(c.session) <= GATE_SESSION_MAX);
