@@ -48,14 +48,16 @@ static uint32_t verb_kinds(const struct launch_args *args)
 	return args->no_network ? 0 : prov_verb_kinds(args->verb);
 }
 
-static void known_add(struct creds *c, struct span text)
+/* False: it is no token, and nothing was added. */
+static bool known_add(struct creds *c, struct span text)
 {
 	struct secret s = { 0 };
 
 	if (hostfile_token(text, &s) < 0)
-		return;
+		return false;
 	c->known = xrealloc(c->known, (c->n_known + 1) * sizeof(*c->known));
 	c->known[c->n_known++] = s;
+	return true;
 }
 
 static bool is_known(const struct creds *c, const char *value)
@@ -187,7 +189,7 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 		problem_text(&cli->problems, "--env %s: a secret that would pass in clear: %s; leave it out", g->name,
 			     why);
 	} else {
-		known_add(c, secret_span(&s));
+		(void)known_add(c, secret_span(&s));
 		if (!has_secret(c, g->kind))
 			secret_taken(cli, c, g, &s, warnings);
 		secret_done(&s);
@@ -206,8 +208,7 @@ static void env_variable(struct cli *cli, const struct launch_args *args, const 
 
 	if (!value || *value == '\0')
 		return;
-	known_add(c, span_str(value));
-	if (!c->gh_env && c->n_known > 0 && g->kind == PH_COPILOT && g->name[0] == 'G') {
+	if (known_add(c, span_str(value)) && !c->gh_env && g->kind == PH_COPILOT && g->name[0] == 'G') {
 		c->gh_env = g->name;
 		c->gh_known = c->n_known - 1;
 	}
@@ -342,7 +343,7 @@ static void source_secrets(struct creds *c, const struct source *s, const char *
 		const struct secret *one = i < ARRAY_SIZE(all) ? all[i] : &s->keys.key[i - ARRAY_SIZE(all)];
 
 		if (one->n > 0)
-			known_add(c, secret_span(one));
+			(void)known_add(c, secret_span(one));
 		is_short |= one->n > 0 && one->n < SECRET_MIN;
 	}
 	if (is_short)

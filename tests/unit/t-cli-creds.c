@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/fd.h"
+#include "base/macros.h"
 #include "base/prog.h"
 #include "cli/credcfg.h"
 #include "cli/creds.h"
@@ -501,6 +502,36 @@ TEST(the_login_at_github_is_lent_by_the_list_alone)
 	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
 	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
 	CHECK_INT(t.c.launch.lent, ==, 0);
+	end();
+}
+
+TEST(what_is_no_token_lends_no_other_secret_to_github)
+{
+	static const char *const bad[] = { "GH_TOKEN=not set yet", "GITHUB_TOKEN= \n" };
+	char got[64] = "";
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		begin("claude");
+		put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+		put_env(bad[i]);
+		creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+		creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+		creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+		CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_ANTHROPIC_KEY));
+		CHECK_INT(t.c.n_secrets, ==, 1);
+		end();
+	}
+	/* The second variable counts where the first holds none. */
+	begin("claude");
+	put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+	put_env("GH_TOKEN=not set yet");
+	put_env("GITHUB_TOKEN=gho_CANARY0123456789");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.c.n_secrets, ==, 2);
+	CHECK_INT(t.c.secrets[1].kind, ==, PH_GH);
+	CHECK_INT(read(t.c.secrets[1].fd, got, sizeof(got)), ==, 20);
+	CHECK_STR(got, "gho_CANARY0123456789");
 	end();
 }
 
