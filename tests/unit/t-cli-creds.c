@@ -281,6 +281,65 @@ TEST(env_never_passes_a_secret_in_clear)
 	      "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
 }
 
+/* All of the arena, as on a host that lets nothing be locked. */
+static void arena_fill(void *ret[64])
+{
+	size_t n = 0;
+
+	memset(ret, 0, 64 * sizeof(*ret));
+	for (size_t size = SECRET_ARENA; size >= 64 && n < 64; size /= 2)
+		while (n < 64 && (ret[n] = secret_alloc(size)))
+			n++;
+	CHECK(n < 64 && !secret_alloc(1));
+}
+
+TEST(without_locked_memory_env_passes_nothing_that_could_be_a_login)
+{
+	void *all[64];
+
+	begin("claude");
+	put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+	strv_add(&t.args.env, "MINE=sk-ant-api03-CANARY-key");
+	arena_fill(all);
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK_STR(t.cli.problems.v[0].text, "--env MINE: no memory can be locked for the logins of this host, so whether it is one of them cannot be "
+					    "told; raise the limit (ulimit -l) to 128 or more, or leave it out");
+	end();
+	/* A file that could not be read. */
+	begin("claude");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	strv_add(&t.args.env, "MINE=sk-ant-oat01-CANARY-access");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	end();
+	/* Where there is no login there is none to give away. */
+	begin("claude");
+	strv_add(&t.args.env, "MINE=1");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 0);
+	end();
+	for (size_t i = 0; all[i]; i++)
+		secret_free(all[i]);
+}
+
+TEST(logins_that_are_not_lent_are_known_all_the_same)
+{
+	for (int i = 0; i < 2; i++) {
+		begin(i ? "claude" : "shell");
+		t.args.no_network = !i;
+		put_file(".local/share/opencode", "auth.json", "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"}}");
+		strv_add(&t.args.env, "MINE=zai-CANARY-0123456789");
+		plan();
+		CHECK_INT(t.c.launch.lent, ==, 0);
+		CHECK_INT(t.warnings.n, ==, 0);
+		CHECK_INT(t.cli.problems.n, ==, 1);
+		CHECK_STR(t.cli.problems.v[0].text, "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
+		end();
+	}
+}
+
 static void warns(const char *text)
 {
 	plan();
