@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/jread.h"
 #include "base/macros.h"
 #include "cli/netplan.h"
 #include "cli/orders.h"
@@ -24,6 +25,13 @@ static void set(struct state_rules *w, const char *const *keys, const char *valu
 static void unless_there(struct state_rules *w, const char *const *keys, const char *value)
 {
 	state_rule(w, GC_RULE_DEFAULT, keys, value);
+}
+
+/* One login of a file. What the host does not have goes, but not while another session may use it. */
+static void login(struct state_rules *w, const struct plan *p, const char *const *keys, const char *json)
+{
+	if (json || p->alone)
+		state_rule(w, GC_RULE_LOGIN, keys, json);
 }
 
 static bool chrome_wanted(void)
@@ -59,7 +67,8 @@ static void claude(struct state_rules *w, const struct plan *p, const struct age
 		state_rule_with(w, CHROME_MCP, GC_RULE_SET, STATE_KEYS("mcpServers", "chrome-devtools"), CHROME_MCP_ENTRY);
 	else
 		state_rule(w, GC_RULE_DROP, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
-	state_rule(w, GC_RULE_TAIL, STATE_KEYS("customApiKeyResponses", "approved"), tail);
+	if (tail || p->alone)
+		state_rule(w, GC_RULE_TAIL, STATE_KEYS("customApiKeyResponses", "approved"), tail);
 	state_end(w);
 }
 
@@ -83,7 +92,7 @@ static void opencode(struct state_rules *w, const struct agent_logins *logins)
 	state_end(w);
 }
 
-static void copilot(struct state_rules *w, const struct agent_logins *logins)
+static void copilot(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
 {
 	AUTO_FREE(char, token);
 
@@ -94,7 +103,7 @@ static void copilot(struct state_rules *w, const struct agent_logins *logins)
 	if (token)
 		set(w, STATE_KEYS("github_token"), token);
 	else
-		state_rule(w, GC_RULE_LOGIN, STATE_KEYS("github_token"), NULL);
+		login(w, p, STATE_KEYS("github_token"), NULL);
 	state_end(w);
 }
 
@@ -171,17 +180,22 @@ static void git(struct state_rules *w, const struct plan *p, const struct agent_
 
 	config = gitid_config(&p->gitid, strcmp(p->args->git_config, "ro") == 0, logins->github);
 	hosts = logins->github ? gitid_hosts(login, logins->github) : NULL;
-	text_file(w, "gitconfig", config, p->alone);
+	/* It would take the helper away from another session that has one. */
+	if (logins->github || p->alone)
+		text_file(w, "gitconfig", config, p->alone);
 	text_file(w, "gh-config/hosts.yml", hosts, p->alone);
 	/* Without its version gh moves the old layout to the new one, for which it asks GitHub who the user is. */
 	text_file(w, "gh-config/config.yml", hosts ? "version: \"1\"\n" : NULL, p->alone);
 }
 
-/* One login of a file. What the host does not have goes, but not while another session may use it. */
-static void login(struct state_rules *w, const struct plan *p, const char *const *keys, const char *json)
+/* Of the ids of OpenCode's file only those that it has are asked for: a session with fewer logins leaves the others. */
+static void opencode_login(struct state_rules *w, const struct plan *p, const char *id, const char *file)
 {
-	if (json || p->alone)
-		state_rule(w, GC_RULE_LOGIN, keys, json);
+	struct span all, v;
+	bool there = file && jread_check(span_str(file), 8, &all) == 0 && jread_member(all, id, &v);
+
+	if (there || p->alone)
+		state_rule(w, GC_RULE_LOGIN, STATE_KEYS(id), file);
 }
 
 static void login_files(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
@@ -193,10 +207,10 @@ static void login_files(struct state_rules *w, const struct plan *p, const struc
 	login(w, p, STATE_KEYS("auth_mode", "OPENAI_API_KEY", "tokens", "last_refresh"), logins->codex_file);
 	state_end(w);
 	state_begin(w, "opencode/auth.json", 0600, GC_FORM_JSON);
-	login(w, p, STATE_KEYS("openai"), logins->opencode_file);
+	opencode_login(w, p, "openai", logins->opencode_file);
 	for (int k = 0; k < PH_KINDS; k++)
 		if (hostfile_opencode_id((enum ph_kind)k))
-			login(w, p, STATE_KEYS(hostfile_opencode_id((enum ph_kind)k)), logins->opencode_file);
+			opencode_login(w, p, hostfile_opencode_id((enum ph_kind)k), logins->opencode_file);
 	state_end(w);
 }
 
@@ -250,7 +264,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	opencode(&w, logins);
 	login_files(&w, p, logins);
 	if (strcmp(verb, "copilot") == 0 || strcmp(verb, "shell") == 0)
-		copilot(&w, logins);
+		copilot(&w, p, logins);
 	git(&w, p, logins);
 	block(&w, "codex/AGENTS.md", p->settings.codex, text);
 	block(&w, "opencode-config/AGENTS.md", p->settings.opencode, text);

@@ -48,14 +48,19 @@ static uint32_t verb_kinds(const struct launch_args *args)
 	return args->no_network ? 0 : prov_verb_kinds(args->verb);
 }
 
-static void known_add(struct creds *c, struct span text)
+/* False: it is no token, and nothing was added. */
+static bool known_add(struct creds *c, struct span text)
 {
 	struct secret s = { 0 };
 
-	if (hostfile_token(text, &s) < 0)
-		return;
+	int r = hostfile_token(text, &s);
+
+	c->blind |= r == -ENOMEM;
+	if (r < 0)
+		return false;
 	c->known = xrealloc(c->known, (c->n_known + 1) * sizeof(*c->known));
 	c->known[c->n_known++] = s;
+	return true;
 }
 
 static bool is_known(const struct creds *c, const char *value)
@@ -63,8 +68,10 @@ static bool is_known(const struct creds *c, const char *value)
 	struct secret s = { 0 };
 	bool found = false;
 
-	if (hostfile_token(span_str(value), &s) < 0)
-		return false;
+	int r = c->n_known > 0 ? hostfile_token(span_str(value), &s) : -ENOENT;
+
+	if (r < 0)
+		return r == -ENOMEM;
 	for (size_t i = 0; i < c->n_known && !found; i++)
 		found = c->known[i].n == s.n && memcmp(c->known[i].p, s.p, s.n) == 0;
 	secret_done(&s);
@@ -187,7 +194,7 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 		problem_text(&cli->problems, "--env %s: a secret that would pass in clear: %s; leave it out", g->name,
 			     why);
 	} else {
-		known_add(c, secret_span(&s));
+		(void)known_add(c, secret_span(&s));
 		if (!has_secret(c, g->kind))
 			secret_taken(cli, c, g, &s, warnings);
 		secret_done(&s);
@@ -206,8 +213,7 @@ static void env_variable(struct cli *cli, const struct launch_args *args, const 
 
 	if (!value || *value == '\0')
 		return;
-	known_add(c, span_str(value));
-	if (!c->gh_env && c->n_known > 0 && g->kind == PH_COPILOT && g->name[0] == 'G') {
+	if (known_add(c, span_str(value)) && !c->gh_env && g->kind == PH_COPILOT && g->name[0] == 'G') {
 		c->gh_env = g->name;
 		c->gh_known = c->n_known - 1;
 	}
@@ -332,8 +338,8 @@ static uint32_t source_kinds(const struct source *s)
 	}
 }
 
-/* Each secret of it, so that --env does not pass it on; short ones are told of. */
-static void source_secrets(struct creds *c, const struct source *s, const char *path, struct strv *warnings)
+/* Each secret of it, so that --env does not pass it on. Whether one is short. */
+static bool source_secrets(struct creds *c, const struct source *s)
 {
 	const struct secret *const all[] = { &s->login.access, &s->login.refresh, &s->login.id, &s->login.key };
 	bool is_short = false;
@@ -342,13 +348,25 @@ static void source_secrets(struct creds *c, const struct source *s, const char *
 		const struct secret *one = i < ARRAY_SIZE(all) ? all[i] : &s->keys.key[i - ARRAY_SIZE(all)];
 
 		if (one->n > 0)
-			known_add(c, secret_span(one));
+			(void)known_add(c, secret_span(one));
 		is_short |= one->n > 0 && one->n < SECRET_MIN;
 	}
-	if (is_short)
-		strv_addf(warnings,
-			  "%s: a key in it is shorter than %d bytes, so it is not looked for in what comes back", path,
-			  SECRET_MIN);
+	return is_short;
+}
+
+/* Of a login that is not lent: the guest must not get it by --env either. */
+static void place_known(const struct place *p, int dir, struct creds *c)
+{
+	struct source s;
+	int r;
+
+	source_init(&s, p->kind, dir, p->name, geteuid());
+	s.may = lies_outside;
+	r = look(&s);
+	c->blind |= r == -ENOMEM;
+	if (r == 0)
+		(void)source_secrets(c, &s);
+	source_done(&s);
 }
 
 static void source_shown(struct creds *c, const struct place *p, const struct source *s)
@@ -442,10 +460,13 @@ static void place_look(const struct launch_args *args, const struct place *p, ch
 	int r;
 
 	folder = place_folder(p, env, home);
-	if (!(verb_kinds(args) & p->kinds))
-		return;
 	if (folder)
 		dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (!(verb_kinds(args) & p->kinds)) {
+		if (dir >= 0 && args->env.n > 0)
+			place_known(p, dir, c);
+		return;
+	}
 	if (dir < 0) {
 		place_missing(c, p, args->verb, "not signed in on the host");
 		return;
@@ -464,10 +485,15 @@ static void place_look(const struct launch_args *args, const struct place *p, ch
 	source_init(&s, p->kind, dir, p->name, geteuid());
 	s.may = lies_outside;
 	r = strcmp(store, "keyring") == 0 ? -ENOENT : look(&s);
+	c->blind |= r == -ENOMEM;
 	if (r == 0) {
 		if (fstatat(dir, p->name, &st, 0) == 0 && st.st_mode & 022)
 			strv_addf(warnings, "%s: others may write it; correct that with chmod 600", path);
-		source_secrets(c, &s, path, warnings);
+		if (source_secrets(c, &s))
+			strv_addf(warnings,
+				  "%s: a key in it is shorter than %d bytes, so it is not looked for in what comes "
+				  "back",
+				  path, SECRET_MIN);
 		if (s.why)
 			strv_addf(warnings, "%s: an entry is not lent: %s", path, s.why);
 		source_take(c, p, &dir, folder, &s, warnings);
@@ -491,12 +517,16 @@ static void env_values(struct cli *cli, struct launch_args *args, const struct c
 	for (size_t i = 0; i < args->env.n; i++) {
 		char *word = args->env.v[i], *value = strchr(word, '=');
 
-		if (!value || guarded_find(word, (size_t)(value - word)) || !is_known(c, value + 1))
+		if (!value || guarded_find(word, (size_t)(value - word)) || !(c->blind || is_known(c, value + 1)))
 			continue;
 		overwrite(value + 1);
 		problems_at(&cli->problems, opt_at(&cli->parsed, "env", i));
 		problem_text(&cli->problems,
-			     "--env %.*s: its value is one of the logins that are kept from the guest; leave it out",
+			     c->blind ? "--env %.*s: no memory can be locked for the logins of this host, so whether "
+					"it is one of them cannot be told; raise the limit (ulimit -l) to 128 or more, "
+					"or leave it out"
+				      : "--env %.*s: its value is one of the logins that are kept from the guest; "
+					"leave it out",
 			     (int)(value - word), word);
 	}
 	problems_at(&cli->problems, PROBLEMS_AT_END);

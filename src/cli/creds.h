@@ -53,6 +53,7 @@ struct creds {
 	size_t n_guards;
 	struct secret *known; /* what must not pass in clear; gone after creds_files() */
 	size_t n_known;
+	bool blind;	    /* a login is there that could not be noted: no memory can be locked */
 	const char *gh_env; /* variable that holds the user's GitHub token; NULL: none */
 	size_t gh_known;    /* which of @known that is */
 	char *gh;	    /* program that is asked for it; NULL: none is */

@@ -185,22 +185,78 @@ static void take_source(struct taking *t, const struct source *s, const char *ho
 
 /* --- Claude's settings.json --- */
 
-/* Of the host, or the name of a program that the guest does not have. */
-static bool stays_here(struct span name, struct span v)
+/* Taste. What is not named here may hold a login today or in the agent's next version, or name a program of the host. */
+static bool is_taste(struct span name)
 {
-	static const char *const names[] = { "env", "hooks", "permissions", "apiKeyHelper", "hasCompletedOnboarding",
-					     "skipDangerousModePermissionPrompt" };
-	static const char *const ends[] = { "Helper\"", "Refresh\"", "Export\"", "Command\"", "Token\"", "Key\"" };
-	struct span member;
+	static const char *const names[] = {
+		"$schema", "alwaysThinkingEnabled", "attribution", "autoCompactEnabled", "cleanupPeriodDays", "editorMode", "effortLevel",
+		"enabledPlugins", "fastMode", "includeCoAuthoredBy", "language", "model", "outputStyle", "prefersReducedMotion",
+		"respectGitignore", "showThinkingSummaries", "showTurnDuration", "spinnerTipsEnabled", "spinnerVerbs",
+		"terminalProgressBarEnabled", "theme", "verbose",
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (jread_string_is(name, names[i]))
 			return true;
-	for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
-		if (name.n > strlen(ends[i]) && memcmp(name.p + name.n - strlen(ends[i]), ends[i], strlen(ends[i])) == 0)
+	return false;
+}
+
+/* The text of a string value; "" for one that is none. */
+static char *plain_text(struct span v)
+{
+	char *s = xmalloc(v.n + 1);
+	ssize_t n = jread_string(v, (uint8_t *)s, v.n);
+
+	s[n > 0 ? n : 0] = '\0';
+	return s;
+}
+
+/* A URL with a login in front of its host. */
+static bool has_userinfo(struct span v)
+{
+	AUTO_FREE(char, s);
+	const char *at;
+
+	s = plain_text(v);
+	for (at = s; (at = strstr(at, "://")); at += strlen("://"))
+		if (at[3 + strcspn(at + 3, "/@")] == '@')
 			return true;
-	/* {"type": "command", "command": ...}, as it stands for a status line. */
-	return memmem(v.p, v.n, "\"command\"", 9) || jread_member(v, "command", &member);
+	return false;
+}
+
+static bool names_login(struct span name)
+{
+	static const char *const within[] = { "token", "key", "secret", "password", "headers", "helper", "auth", "credential", "command" };
+	AUTO_FREE(char, s);
+
+	s = plain_text(name);
+	for (size_t i = 0; i < ARRAY_SIZE(within); i++)
+		if (strcasestr(s, within[i]))
+			return true;
+	return strcasecmp(s, "env") == 0;
+}
+
+/* As deep as jread_check() has let it be. */
+static bool holds_login(struct span v)
+{
+	struct span name, below;
+
+	switch (jread_type(v)) {
+	case JREAD_STRING:
+		return has_userinfo(v);
+	case JREAD_ARRAY:
+		while (jread_next_element(&v, &below))
+			if (holds_login(below))
+				return true;
+		return false;
+	case JREAD_OBJECT:
+		while (jread_next_member(&v, &name, &below))
+			if ((jread_type(below) >= JREAD_STRING && names_login(name)) || has_userinfo(name) || holds_login(below))
+				return true;
+		return false;
+	default:
+		return false;
+	}
 }
 
 static void take_members(struct taking *t, const char *home)
@@ -224,8 +280,15 @@ static void take_members(struct taking *t, const char *home)
 		uint8_t plain[128];
 		ssize_t len = jread_string(name, plain, sizeof(plain));
 
-		if (len <= 0 || stays_here(name, v))
+		if (len <= 0 || !is_taste(name))
 			continue;
+		if (holds_login(v)) {
+			AUTO_FREE(char, where);
+
+			where = xasprintf("%s/settings.json: %.*s", path, (int)len, plain);
+			left_out(t, where, "may hold a login");
+			continue;
+		}
 		strv_take(&t->h->members, xstrndup((const char *)plain, (size_t)len));
 		strv_take(&t->h->members, xstrndup((const char *)v.p, v.n));
 	}

@@ -23,9 +23,10 @@ static const char *const links[] = {
 	"/root/.copilot",  "/root/.gitconfig",	 "/root/.config/gh",		"/root/.bash_history",
 };
 
-/* Section 8.3: no mount at or under these. */
+/* Section 8.3: no mount at or under these. The last ones are where the guest puts certificates and agents' settings. */
 static const char *const no_mount[] = {
 	"/proc", "/sys", "/dev", "/boot", GUEST_STATE, "/.msb", "/run/agent-vm", "/var/run/agent-vm",
+	"/etc/ssl/certs", "/etc/pki", "/etc/chromium", "/etc/codex", "/etc/claude-code", "/usr/local/share/ca-certificates",
 };
 
 static const char *find_under(const char *const *v, size_t n, const char *path)
@@ -33,6 +34,18 @@ static const char *find_under(const char *const *v, size_t n, const char *path)
 	for (size_t i = 0; i < n; i++)
 		if (path_within(v[i], path))
 			return v[i];
+	return NULL;
+}
+
+/* A folder above one of these: what the guest makes there, or takes out of its way, would be the host's. */
+static const char *find_above(const char *path)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
+		if (path_within(path, links[i]))
+			return links[i];
+	for (size_t i = 0; i < ARRAY_SIZE(no_mount); i++)
+		if (path_within(path, no_mount[i]))
+			return no_mount[i];
 	return NULL;
 }
 
@@ -65,11 +78,14 @@ bool guest_path_mirrored(const char *path, char **ret_why)
 	else if (strcmp(path, "/") == 0)
 		why = xstrdup("is the root of the guest's own files");
 	else if ((where = find_under(under, ARRAY_SIZE(under), path)) ||
-		 (where = find_under(links, ARRAY_SIZE(links), path)))
+		 (where = find_under(links, ARRAY_SIZE(links), path)) ||
+		 (where = find_under(no_mount, ARRAY_SIZE(no_mount), path)))
 		why = xasprintf("%s %s, which the guest has for itself", strcmp(where, path) == 0 ? "is" : "lies under",
 				where);
 	else if ((where = find_exact(exactly, ARRAY_SIZE(exactly), path)))
 		why = xasprintf("is %s, which the guest has for itself", where);
+	else if ((where = find_above(path)))
+		why = xasprintf("holds %s, which the guest has for itself", where);
 	else
 		return true;
 	if (ret_why)
@@ -102,5 +118,7 @@ char *guest_path_forbidden(const char *path)
 	if ((where = find_exact(under, ARRAY_SIZE(under), path)) ||
 	    (where = find_exact(exactly, ARRAY_SIZE(exactly), path)))
 		return xasprintf("the guest has %s for itself; a folder below it can be used", where);
+	if ((where = find_above(path)))
+		return xasprintf("it holds %s, which the guest has for itself", where);
 	return NULL;
 }

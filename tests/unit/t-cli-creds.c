@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/fd.h"
+#include "base/macros.h"
 #include "base/prog.h"
 #include "cli/credcfg.h"
 #include "cli/creds.h"
@@ -280,6 +281,65 @@ TEST(env_never_passes_a_secret_in_clear)
 	      "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
 }
 
+/* All of the arena, as on a host that lets nothing be locked. */
+static void arena_fill(void *ret[64])
+{
+	size_t n = 0;
+
+	memset(ret, 0, 64 * sizeof(*ret));
+	for (size_t size = SECRET_ARENA; size >= 64 && n < 64; size /= 2)
+		while (n < 64 && (ret[n] = secret_alloc(size)))
+			n++;
+	CHECK(n < 64 && !secret_alloc(1));
+}
+
+TEST(without_locked_memory_env_passes_nothing_that_could_be_a_login)
+{
+	void *all[64];
+
+	begin("claude");
+	put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+	strv_add(&t.args.env, "MINE=sk-ant-api03-CANARY-key");
+	arena_fill(all);
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK_STR(t.cli.problems.v[0].text, "--env MINE: no memory can be locked for the logins of this host, so whether it is one of them cannot be "
+					    "told; raise the limit (ulimit -l) to 128 or more, or leave it out");
+	end();
+	/* A file that could not be read. */
+	begin("claude");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	strv_add(&t.args.env, "MINE=sk-ant-oat01-CANARY-access");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	end();
+	/* Where there is no login there is none to give away. */
+	begin("claude");
+	strv_add(&t.args.env, "MINE=1");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 0);
+	end();
+	for (size_t i = 0; all[i]; i++)
+		secret_free(all[i]);
+}
+
+TEST(logins_that_are_not_lent_are_known_all_the_same)
+{
+	for (int i = 0; i < 2; i++) {
+		begin(i ? "claude" : "shell");
+		t.args.no_network = !i;
+		put_file(".local/share/opencode", "auth.json", "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"}}");
+		strv_add(&t.args.env, "MINE=zai-CANARY-0123456789");
+		plan();
+		CHECK_INT(t.c.launch.lent, ==, 0);
+		CHECK_INT(t.warnings.n, ==, 0);
+		CHECK_INT(t.cli.problems.n, ==, 1);
+		CHECK_STR(t.cli.problems.v[0].text, "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
+		end();
+	}
+}
+
 static void warns(const char *text)
 {
 	plan();
@@ -501,6 +561,36 @@ TEST(the_login_at_github_is_lent_by_the_list_alone)
 	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
 	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
 	CHECK_INT(t.c.launch.lent, ==, 0);
+	end();
+}
+
+TEST(what_is_no_token_lends_no_other_secret_to_github)
+{
+	static const char *const bad[] = { "GH_TOKEN=not set yet", "GITHUB_TOKEN= \n" };
+	char got[64] = "";
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		begin("claude");
+		put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+		put_env(bad[i]);
+		creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+		creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+		creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+		CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_ANTHROPIC_KEY));
+		CHECK_INT(t.c.n_secrets, ==, 1);
+		end();
+	}
+	/* The second variable counts where the first holds none. */
+	begin("claude");
+	put_env("ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key");
+	put_env("GH_TOKEN=not set yet");
+	put_env("GITHUB_TOKEN=gho_CANARY0123456789");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.c.n_secrets, ==, 2);
+	CHECK_INT(t.c.secrets[1].kind, ==, PH_GH);
+	CHECK_INT(read(t.c.secrets[1].fd, got, sizeof(got)), ==, 20);
+	CHECK_STR(got, "gho_CANARY0123456789");
 	end();
 }
 

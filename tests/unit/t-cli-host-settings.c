@@ -114,3 +114,48 @@ TEST(claudes_settings_without_what_belongs_to_the_host)
 	strv_done(&notes);
 	files_rm(top);
 }
+
+TEST(secrets_within_claudes_settings_stay_on_the_host)
+{
+	static const struct {
+		const char *member; /* with its value; the guest gets it or not */
+		bool taken;
+	} rows[] = {
+		{ "\"extraKnownMarketplaces\":{\"m\":{\"source\":{\"source\":\"url\",\"url\":\"https://h/m.json\",\"headers\":{\"Authorization\":\"CANARY\"}}}}", false },
+		{ "\"pluginConfigs\":{\"p\":{\"options\":{\"apiKey\":\"CANARY\"}}}", false },
+		{ "\"mcpServers\":{\"s\":{\"url\":\"https://h\",\"headers\":{\"X\":\"CANARY\"}}}", false },
+		{ "\"notYetKnown\":\"CANARY\"", false },
+		{ "\"statusLine\":{\"type\":\"command\",\"\\u0063ommand\":\"CANARY\"}", false },
+		{ "\"attribution\":{\"commit\":\"\",\"pr\":\"mine\"}", true },
+		{ "\"attribution\":{\"x\":[{\"API_TOKENS\":\"CANARY\"}]}", false },
+		{ "\"attribution\":{\"x\":{\"ap\\u0069k\\u0065y\":[\"CANARY\"]}}", false },
+		{ "\"attribution\":{\"myPassword\":\"CANARY\"}", false },
+		{ "\"attribution\":{\"clientSecret\":\"CANARY\"}", false },
+		{ "\"attribution\":{\"Headers\":{}}", false },
+		{ "\"attribution\":{\"ENV\":{}}", false },
+		{ "\"attribution\":{\"xHelper\":\"CANARY\"}", false },
+		{ "\"attribution\":{\"pr\":\"see https://user:CANARY@h/x\"}", false },
+		{ "\"attribution\":{\"pr\":\"https:\\/\\/CANARY@h\"}", false },
+		{ "\"attribution\":{\"pr\":\"https://h/ and ssh://CANARY@h/\"}", false },
+		{ "\"attribution\":{\"pr\":\"https://h/@me\"}", true },
+		{ "\"enabledPlugins\":{\"monkey@market\":true}", true },
+		{ "\"outputStyle\":\"Explanatory\"", true },
+		{ "\"cleanupPeriodDays\":7", true },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		char *top = files_tmp("/tmp"), *setup;
+		struct strv notes = { 0 };
+		struct host_settings h;
+
+		setup = xasprintf("mkdir .claude && printf '{%%s}' '%s' > .claude/settings.json", rows[i].member);
+		take(top, setup, &h, &notes);
+		if (h.members.n != (rows[i].taken ? 2 : 0))
+			fail_msg("%s: %zu", rows[i].member, h.members.n);
+		CHECK(!has(&notes, "CANARY"));
+		host_settings_done(&h);
+		strv_done(&notes);
+		free(setup);
+		files_rm(top);
+	}
+}

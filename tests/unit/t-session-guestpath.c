@@ -20,6 +20,7 @@ TEST(rows_of_the_page)
 		"/lib/x", "/lib32", "/lib64/x", "/libx32", "/usr/bin/x", "/usr/sbin", "/usr/lib/x", "/usr/local/bin/x",
 		"/opt/agent-vm/x", "/agent-vm-state", "/.msb/x", "/usr", "/usr/local", "/usr/share", "/opt", "/root", "/home",
 		"/var", "/var/lib", "/root/.claude", "/root/.claude/x", "/root/.config/gh/x", "/root/.local/share/opencode", "/",
+		"/root/.config", "/root/.local", "/root/.local/share", "/usr/local/share", "/usr/local/share/ca-certificates/x",
 		"/srv/a\nb", "/srv/a\x7f", "/srv/\xc2\x80", "/srv/\xff", "/srv/\xc2",
 	};
 	static const char *const yes[] = {
@@ -32,6 +33,32 @@ TEST(rows_of_the_page)
 		check(no[i], false);
 	for (size_t i = 0; i < sizeof(yes) / sizeof(*yes); i++)
 		check(yes[i], true);
+}
+
+TEST(no_mount_where_the_guest_writes)
+{
+	/* At, below and above: what is made in the guest there would be made, or taken away, on the host. */
+	static const char *const no[] = {
+		"/etc/ssl/certs", "/etc/ssl/certs/x", "/etc/ssl", "/etc/pki", "/etc/pki/tls/certs", "/etc/chromium/policies", "/etc/codex",
+		"/etc/claude-code", "/usr/local/share/ca-certificates", "/usr/local/share", "/root/.config", "/root/.local",
+		"/root/.local/share", "/root/.config/gh", "/run/agent-vm", "/run",
+	};
+	static const char *const yes[] = { "/etc/sslx", "/etc/ssl/private", "/etc/x", "/usr/local/share/x", "/root/.config/x", "/root/.local/bin",
+					   "/run/x", "/srv" };
+
+	for (size_t i = 0; i < sizeof(no) / sizeof(*no); i++) {
+		char *why = guest_path_forbidden(no[i]);
+
+		if (!why)
+			fail_msg("%s can be used", no[i]);
+		free(why);
+	}
+	for (size_t i = 0; i < sizeof(yes) / sizeof(*yes); i++) {
+		char *why = guest_path_forbidden(yes[i]);
+
+		if (why)
+			fail_msg("%s: %s", yes[i], why);
+	}
 }
 
 static void check_of(const char *base, const char *path, bool mirrored, const char *want)
