@@ -190,30 +190,21 @@ class Both(unittest.TestCase):
             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(s.close)
         s.connect(("192.0.0.1", 53))
-        s.setblocking(False)
-        before, n, begin, codes = len(self.resolver.asked), 20000, time.monotonic(), {}
-        for i in range(n):
-            s.send(struct.pack("!6H", i, 0x100, 1, 0, 0, 0) + w.wire_name(f"r{i}.x{i}.example{i}") + struct.pack("!HH", 1, 1))
-            while (a := self.answer(s)) is not None:
-                codes[a[3] & 15] = codes.get(a[3] & 15, 0) + 1
-        s.settimeout(1)
-        while (a := self.answer(s)) is not None:
-            codes[a[3] & 15] = codes.get(a[3] & 15, 0) + 1
+        s.settimeout(5)
+        before, n, block, begin, codes = len(self.resolver.asked), 3000, 100, time.monotonic(), {}
+        for first in range(0, n, block):  # fewer than the 256 questions that wire has under way
+            for i in range(first, first + block):
+                s.send(struct.pack("!6H", i, 0x100, 1, 0, 0, 0) + w.wire_name(f"r{i}.x{i}.example{i}") + struct.pack("!HH", 1, 1))
+            for _ in range(block):
+                code = s.recv(4096)[3] & 15
+                codes[code] = codes.get(code, 0) + 1
         seconds = time.monotonic() - begin
-        self.assertLessEqual(len(self.resolver.asked) - before, 500 + 50 * (seconds + 1))
-        # The rest is refused, or fails in wire, which has 256 questions under way.
-        self.assertGreater(codes.get(5, 0) + codes.get(2, 0), 1000, codes)
-        self.assertIn(5, codes)
+        asked = len(self.resolver.asked) - before
+        self.assertLessEqual(asked, 500 + 50 * (seconds + 1))
+        self.assertGreaterEqual(codes.get(5, 0), n - asked, codes)
         end = time.monotonic() + 5
         while self.dns("www.example.org").addrs != [w.PUBLIC]:  # and it goes on
             self.assertLess(time.monotonic(), end)
-
-    @staticmethod
-    def answer(s):
-        try:
-            return s.recv(4096)
-        except OSError:
-            return None
 
 
 class Ends(unittest.TestCase):
