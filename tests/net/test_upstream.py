@@ -1402,6 +1402,27 @@ class Renewals(Case):
         self.assertIn("it said: tried with xxxx", v.log())
         self.assertNotIn("\x1b", v.log())
 
+    def said(self, v, errors):
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        self.ask(v)
+        self.run_one(v, errors=errors)
+        self.assertEqual(self.renewed(v)[0], "none")
+
+    def test_part_of_a_secret_in_what_the_program_said(self):
+        """A secret where a line of the log ends, and the rest of one where the launcher cut what the program said."""
+        token = self.host.c.anthropic.encode()
+        v = self.vault()
+        self.said(v, b"a" * 1950 + b" " + token + b" end")
+        self.assertNotIn(token[:12].decode(), v.log())
+        token, v = self.host.c.anthropic.encode(), self.vault()
+        self.said(v, (token[5:] + b" the rest" + b" word" * 500)[:2047])
+        self.assertNotIn(token[5:25].decode(), v.log())
+        self.assertIn("it said:  the rest word word", v.log())
+        # As long, without a word that is whole.
+        token, v = self.host.c.anthropic.encode(), self.vault()
+        self.said(v, (token[5:] + b"-" * 2048)[:2047])
+        self.assertNotIn(token[5:25].decode(), v.log())
+
     def test_lock_of_another_session(self):
         u.write(self.host.claude_file, self.host.c.claude(200))
         v = self.vault()
