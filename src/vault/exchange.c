@@ -28,7 +28,8 @@
 #define SILENT_NS (900 * NS) /* long thinking, long polls */
 #define UPGRADED_NS (3600 * NS)
 #define OVER_NS (60 * NS) /* for gate to read it */
-#define OUT_ROOM (XCH_WINDOW - UP_READ - ECHO_HOLD_MAX - 4096)
+/* What may still come when it is full: what was asked for, what the search held back, trailers, heads of frames. */
+#define OUT_ROOM (XCH_WINDOW - ECHO_HOLD_MAX - XCH_TRAILERS_MAX - 4096)
 #define TOLD_NS (60 * NS)
 
 struct exchanges {
@@ -50,7 +51,7 @@ int exchanges_init(struct vault *v)
 
 bool exchange_has_room(const struct exchange *x)
 {
-	return x->out.n < OUT_ROOM;
+	return x->out.n < (size_t)OUT_ROOM - (x->conn && x->conn->h2 ? UP_STREAM_WINDOW : UP_READ);
 }
 
 /* --- ends --- */

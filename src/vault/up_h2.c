@@ -15,7 +15,6 @@
 #include "vault/secret.h"
 #include "vault/upstream.h"
 
-#define STREAM_WINDOW (128 << 10)
 #define CONN_WINDOW (1 << 20)
 #define STREAMS_MAX 64
 #define CHEAP_MAX 1000 /* pings, settings, resets, frames without a byte, within CHEAP_NS */
@@ -276,7 +275,7 @@ int h2_begin(struct vault *v, struct conn *c)
 {
 	static const nghttp2_settings_entry settings[] = {
 		{ NGHTTP2_SETTINGS_ENABLE_PUSH, 0 },
-		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW },
+		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, UP_STREAM_WINDOW },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HTTP_HEAD_MAX },
 	};
 	nghttp2_mem mem = { NULL, take_mem, give_back, take_zeroed, take_more };

@@ -21,6 +21,7 @@
 #define UP_READ (16 << 10) /* a record of TLS */
 #define UP_OUT_MAX (512 << 10)
 #define UP_OUT_FULL (192 << 10) /* no more is taken from gate until it went out */
+#define UP_STREAM_WINDOW (128 << 10) /* of an answer, over HTTP/2 */
 #define UP_BODY_MAX (XCH_WINDOW - 1)
 #define UP_BODY_FULL (UP_BODY_MAX - XCH_DATA_MAX) /* the same for a stream */
 
@@ -146,7 +147,7 @@ int exchange_head(struct vault *v, struct exchange *x); /* x->answer has it; -1:
 void exchange_data(struct vault *v, struct exchange *x, struct span bytes);
 void exchange_trailers(struct vault *v, struct exchange *x);
 void exchange_end(struct vault *v, struct exchange *x);
-/* May it be given UP_READ more bytes? */
+/* May it be given UP_READ more bytes, or over HTTP/2 a window more? */
 bool exchange_has_room(const struct exchange *x);
 
 /* upstream.c */

@@ -1040,16 +1040,20 @@ class H2Server(Upstream):
                     conn.resets.append((stream, int.from_bytes(body, "big")))
                 elif kind == 0:
                     conn.data[stream] = conn.data.get(stream, b"") + body
-                    if n:
-                        conn.send(frame2(8, 0, 0, n.to_bytes(4, "big")))
-                        if not flags & 1:
-                            conn.send(frame2(8, 0, stream, n.to_bytes(4, "big")))
+                    self.data(conn, stream, n, flags & 1)
                 elif kind == 1:
                     self.requests.append(body)
                     self.answer(conn, stream, body)
         except (OSError, Stop, TypeError):
             pass
         c.close()
+
+    def data(self, conn, stream, n, end):
+        """Each DATA makes room for as many bytes."""
+        if n:
+            conn.send(frame2(8, 0, 0, n.to_bytes(4, "big")))
+            if not end:
+                conn.send(frame2(8, 0, stream, n.to_bytes(4, "big")))
 
 
 def frame2(kind, flags, stream, data=b""):
@@ -1090,17 +1094,20 @@ class Http2(Case):
         kw = {"body": b"{}", "creds": CLAUDE, "flags": xch.H2, **kw}
         return Exchange(v, *MESSAGES, **kw)
 
+    def nghttpd(self, d):
+        """Gives out what lies in @d, and back what is posted."""
+        with w.S, open(d + "/log", "wb") as log:
+            p = subprocess.Popen(["nghttpd", "-v", "-a", w.PUBLIC, "-d", d, "--echo-upload", "443", self.certs.dir / "good.key",
+                                  self.certs.dir / "good.pem"], stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        self.until(lambda: self.listens(p) or p.poll() is not None)
+        self.assertIsNone(p.poll(), open_read(d + "/log"))
+
     def test_real_service(self):
         """nghttpd, which gives back what is posted."""
         with tempfile.TemporaryDirectory() as d:
-            (log := open(d + "/log", "wb")).close()
-            with w.S, open(d + "/log", "wb") as log:
-                p = subprocess.Popen(["nghttpd", "-v", "-a", w.PUBLIC, "-d", d, "--echo-upload", "443", self.certs.dir / "good.key",
-                                      self.certs.dir / "good.pem"], stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
-            self.addCleanup(p.wait)
-            self.addCleanup(p.kill)
-            self.until(lambda: self.listens(p) or p.poll() is not None)
-            self.assertIsNone(p.poll(), open_read(d + "/log"))
+            self.nghttpd(d)
             v = self.vault()
             data = os.urandom(1 << 20)
             for body, length in ((b"small", None), (data, None), (data, False)):
@@ -1124,8 +1131,28 @@ class Http2(Case):
         with w.S, socket.socket() as s:
             return s.connect_ex((w.PUBLIC, 443)) == 0
 
+    def test_slow_reader_of_much(self):
+        """What the service sent within its window fits while gate does not read; plain and searched."""
+        data = os.urandom(3 << 20)
+        with tempfile.TemporaryDirectory() as d:
+            with open(d + "/big", "wb") as f:
+                f.write(data)
+            self.nghttpd(d)
+            v = self.vault()
+            for post in (False, True):
+                x = self.ask(v, body=data) if post else Exchange(v, "api.anthropic.com", "GET", "/big", flags=xch.H2)
+                self.assertEqual(x.answer().status, 200)
+                time.sleep(1.5)
+                self.assertTrue(x.frames.body() == data, v.log())
+                x.close()
+
     def test_head_that_goes_out(self):
-        up = self.server(lambda c, s, b: c.send(headers2(s, (":status", "204"), end=True)))
+        class Later(H2Server):  # when it has the body: else the rest of that is reset
+            def data(self, conn, stream, n, end):
+                if end:
+                    conn.send(headers2(stream, (":status", "204"), end=True))
+        up = Later(self.h2, answer=lambda c, s, b: None)
+        self.addCleanup(up.close)
         v = self.vault()
         self.assertEqual(self.ask(v).all()[0].status, 204)
         block, = up.requests
