@@ -496,13 +496,13 @@ void h2_leave(struct conn *c, struct exchange *x, bool answered)
 	c->h2->v->again = true;
 }
 
-void h2_send(struct conn *c)
+bool h2_send(struct conn *c)
 {
 	const uint8_t *p;
 	ssize_t n;
 
 	if (c->h2->inside)
-		return;
+		return false;
 	c->h2->inside = true;
 	while (c->out.n < UP_OUT_FULL && !c->broken && (n = nghttp2_session_mem_send(c->h2->s, &p)) != 0) {
 		if (n < 0 || tls_write(c, SPAN(p, (size_t)n)) < 0) {
@@ -516,6 +516,7 @@ void h2_send(struct conn *c)
 		c->h2->begun = true;
 	}
 	c->h2->inside = false;
+	return c->out.n >= UP_OUT_FULL && !c->broken;
 }
 
 void h2_readable(struct vault *v, struct conn *c)

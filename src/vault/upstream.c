@@ -91,22 +91,26 @@ static void fail(struct vault *v, struct conn *c, const char *why)
 
 void conn_update(struct vault *v, struct conn *c)
 {
+	bool full = c->watched & EPOLLOUT, more;
 	uint32_t want;
 
 	if (c->state != CONN_TLS && c->state != CONN_OPEN)
 		return;
-	if (c->h2)
-		h2_send(c);
-	(void)tls_flush(c);
+	do {
+		more = c->h2 && h2_send(c);
+		full |= more;
+		(void)tls_flush(c);
+	} while (more && c->out.n == 0);
 	want = (c->paused ? 0u : EPOLLIN) | (c->out.n > 0 ? EPOLLOUT : 0u);
-	if (want == c->watched)
-		return;
-	c->watched = want;
 	/* Without interest an error would be told again and again. */
-	if (want == 0)
+	if (want != c->watched && want == 0)
 		ev_unwatch(&v->ev, c->fd);
-	else
+	else if (want != c->watched)
 		(void)ev_watch(&v->ev, c->fd, want, EV_UP, conn_at(v, c), c->gen);
+	c->watched = want;
+	/* No event will tell them. */
+	if (full && c->out.n == 0)
+		exchanges_writable(v, c);
 }
 
 void conn_resume(struct vault *v, struct conn *c)

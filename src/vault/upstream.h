@@ -197,8 +197,8 @@ void h2_body_end(struct conn *c, struct exchange *x);
 void h2_read(struct conn *c, struct exchange *x);
 /* @x needs its stream no more. */
 void h2_leave(struct conn *c, struct exchange *x, bool answered);
-/* What is to go out, into c->out. */
-void h2_send(struct conn *c);
+/* What is to go out, into c->out. True: that is full, and there may be more. */
+bool h2_send(struct conn *c);
 void h2_readable(struct vault *v, struct conn *c);
 unsigned h2_streams(const struct conn *c);
 /* One more stream? */

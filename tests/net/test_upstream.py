@@ -1146,6 +1146,38 @@ class Http2(Case):
                 self.assertTrue(x.frames.body() == data, v.log())
                 x.close()
 
+    def test_uploads_at_once(self):
+        """Much is ready to go when the service opens its windows: all of it goes, without another word of the service."""
+        size, opened = 150000, threading.Event()
+
+        def answer(c, s, b):
+            if s == 1:
+                c.send(headers2(s, (":status", "200"), end=True))
+
+        class Wide(H2Server):
+            def data(self, conn, stream, n, end):
+                if not opened.is_set() and sum(map(len, conn.data.values())) >= 65535:
+                    opened.set()
+                    time.sleep(0.5)  # the vault has taken what it takes
+                    conn.send(frame2(4, 0, 0, struct.pack(">HI", 4, 1 << 20)) + frame2(8, 0, 0, struct.pack(">I", 1 << 24)))
+                if end and stream > 1:
+                    conn.send(headers2(stream, (":status", "200"), end=True))
+        up = Wide(self.h2, answer=answer)
+        self.addCleanup(up.close)
+        v = self.vault()
+        self.assertEqual(self.ask(v, body=None).all()[0].status, 200)
+        xs = [self.ask(v, body=bytes([65 + i]) * size, hold=True, slot=i) for i in range(8)]
+        threads = [threading.Thread(target=lambda x=x, i=i: (x.send(bytes([65 + i]) * size), x.end())) for i, x in enumerate(xs)]
+        for t in threads:
+            t.start()
+        for x in xs:
+            x.sock.settimeout(20)
+            self.assertEqual(x.all()[0].status, 200)
+        for t in threads:
+            t.join()
+        self.assertEqual(len(up.conns), 1)
+        self.assertEqual([up.conns[0].data[3 + 2 * i] for i in range(8)], [bytes([65 + i]) * size for i in range(8)])
+
     def test_head_that_goes_out(self):
         class Later(H2Server):  # when it has the body: else the rest of that is reset
             def data(self, conn, stream, n, end):
