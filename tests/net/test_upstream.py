@@ -399,6 +399,20 @@ class Connections(Case):
         self.assertLess(time.monotonic() - t, 4)
         self.assertEqual(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]).all()[1], b"6")
 
+    def test_address_that_comes_late(self):
+        """IPv6 leads nowhere, and the answer with IPv4 comes when it is being tried already, or has failed."""
+        def late(name, qtype):
+            if qtype == 1:
+                time.sleep(0.5)
+            return self.answer(name, qtype)
+        self.r.zone = late
+        self.zone.update({"api.anthropic.com": ["2001:db8::5", w.PUBLIC], "api.openai.com": ["fd12::5", w.PUBLIC]})
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        for host, creds in (("api.openai.com", [("openai-key", "bearer")]), ("api.anthropic.com", CLAUDE)):
+            t = time.monotonic()
+            self.assertEqual(Exchange(v, host, "GET", "/v1/models", creds=creds).all()[0].status, 200, v.log())
+            self.assertLess(time.monotonic() - t, 6)
+
     def test_addresses_are_judged(self):
         """attack-8: the vault's own look-up, and each address by the rules; nothing inside is connected to."""
         inside = [self.upstream(addr=a) for a in (w.LAN, w.METADATA, w.LINK_LOCAL, "fd12::5", "100.64.0.1")]
