@@ -62,10 +62,26 @@ static void forget_request(struct exchange *x)
 	free(TAKE_PTR(x->m));
 }
 
-static void line(struct vault *v, struct exchange *x, bool session_ends)
+/* Its hits are told, and its set is not held any longer. */
+static void search_over(struct vault *v, struct exchange *x)
 {
 	size_t hits = 0;
 
+	for (int f = 0; x->echo && f < ECHO_FORMS; f++) {
+		size_t n = echo_hits(x->echo, (enum echo_form)f);
+
+		hits += n;
+		if (n > 0)
+			audit_echo(&v->audit, prov_hosts[x->w.host].name, x->path, echo_form_str[f], n);
+	}
+	if (hits > 0)
+		log_warn("upstream %s: an answer held the credential that was sent, %zu times; overwritten",
+			 prov_hosts[x->w.host].name, hits);
+	echo_free(TAKE_PTR(x->echo));
+}
+
+static void line(struct vault *v, struct exchange *x, bool session_ends)
+{
 	audit_request(&v->audit,
 		      &(struct audit_request){ .host = prov_hosts[x->w.host].name,
 					       .method = prov_method_str[x->w.method],
@@ -81,16 +97,7 @@ static void line(struct vault *v, struct exchange *x, bool session_ends)
 						      : x->cut	   ? "cut"
 								   : NULL,
 					       .probe = v->audit.probing });
-	for (int f = 0; x->echo && f < ECHO_FORMS; f++) {
-		size_t n = echo_hits(x->echo, (enum echo_form)f);
-
-		hits += n;
-		if (n > 0)
-			audit_echo(&v->audit, prov_hosts[x->w.host].name, x->path, echo_form_str[f], n);
-	}
-	if (hits > 0)
-		log_warn("upstream %s: an answer held the credential that was sent, %zu times; overwritten",
-			 prov_hosts[x->w.host].name, hits);
+	search_over(v, x);
 }
 
 static void release(struct vault *v, struct exchange *x)
@@ -101,7 +108,6 @@ static void release(struct vault *v, struct exchange *x)
 	ev_unwatch(&v->ev, x->fd);
 	(void)close(x->fd);
 	forget_request(x);
-	echo_free(x->echo);
 	answer_done(&x->answer);
 	buf_done(&x->out);
 	buf_done(&x->body);
@@ -625,6 +631,8 @@ int exchange_head(struct vault *v, struct exchange *x)
 		x->state = a->status == 101 ? EX_UPGRADED : EX_ANSWER;
 		x->until = v->now + (a->status == 101 ? UPGRADED_NS : SILENT_NS);
 		put(v, x, XCH_ANSWER, buf_span(&msg));
+		if (a->status == 101)
+			search_over(v, x);
 	}
 	buf_done(&msg);
 	if (n < 0) {
@@ -638,7 +646,7 @@ int exchange_head(struct vault *v, struct exchange *x)
 void exchange_data(struct vault *v, struct exchange *x, struct span bytes)
 {
 	static uint8_t out[ECHO_HOLD_MAX + ECHO_WINDOW];
-	bool search = x->echo && x->scan_body && x->state != EX_UPGRADED;
+	bool search = x->echo && x->scan_body;
 	struct span piece;
 
 	x->down += bytes.n;

@@ -302,6 +302,65 @@ class Requests(Case):
         self.assertEqual((got.get("upgrade"), got.get("connection")), ([b"websocket"], [b"Upgrade"]))
         x.close()
 
+    def rotated(self, n):
+        old, self.host.c = self.host.c, u.Canaries(n)
+        self.host.c.all += old.all
+        u.write(self.host.codex_file, self.host.c.codex())
+
+    def test_open_upgrades_need_no_search(self):
+        """However often the login changed since they began."""
+        def ws(c, got):
+            c.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-You: " +
+                   got.get("authorization")[0] + b"\r\n\r\nfirst")
+            c.sock.recv(1)
+            raise Stop
+        up, v = self.upstream(ws), self.vault()
+        xs = []
+        for i in range(60):
+            self.rotated(100 + i)
+            x = Exchange(v, "chatgpt.com", "GET", "/backend-api/codex/responses", creds=CODEX, flags=xch.UPGRADE, slot=i)
+            self.assertEqual(x.answer().status, 101, (i, v.log()))
+            self.clean(x.a, b"")
+            xs.append(x)
+        for x in xs:
+            self.assertEqual(x.frames.next(), (xch.DATA, b"first"))
+            x.close()
+        self.assertEqual(len([l for l in self.records(v, 60, "echo") if l["k"] == "echo"]), 60)
+
+    def long_answers(self, v, count, write):
+        """@count answers that do not end, each begun after write(i). The first refused, or None."""
+        xs = []
+        for i in range(count):
+            write(i)
+            xs.append(Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", body=b"x", creds=CODEX, slot=i))
+            self.addCleanup(xs[-1].close)
+            if xs[-1].answer().status != 200:
+                return xs[-1]
+
+    def endless(self, c, got):
+        c.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        c.sock.recv(1)
+        raise Stop
+
+    def test_same_login_written_again_needs_no_new_search(self):
+        up, v = self.upstream(self.endless), self.vault()
+        self.assertIsNone(self.long_answers(v, 60, lambda i: u.write(self.host.codex_file, self.host.c.codex())))
+
+    def test_log_says_nothing_when_it_cannot_be_searched(self):
+        """The arena is full: neither an answer nor a line goes on that would not be looked through."""
+        up, v = self.upstream(self.endless), self.vault()
+        x = self.long_answers(v, 100, lambda i: self.rotated(200 + i))
+        self.assertEqual((x.a.status, x.a.code), (503, "credential-unavailable"))
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        xch.send(v.gate, xch.RENEW, 1, 9, bytes([xch.KINDS.index("claude-r")]) + bytes(7))
+        for act in (0, 1):
+            self.assertTrue(select.select([v.control], [], [], 20)[0])
+            self.assertEqual(v.control.recv(64)[:3], bytes([xch.CTL_RENEW, 0, act]))
+            said = b"said %s and %s" % (self.host.c.openai.encode(), self.host.c.anthropic.encode())
+            v.control.send(struct.pack("<BBBBiq2048s", xch.CTL_RENEWED, 0, act, 0, 0, -1, said if act else b""))
+        self.until(lambda: re.search(r"info x{200,}\n", v.log()))
+        self.assertIn("no locked memory", v.log())
+
     def test_upgrade_that_is_not_taken(self):
         up, v = self.upstream(lambda c, got: ok(b"no", "404 Not Found")), self.vault()
         for _ in range(2):
