@@ -313,9 +313,11 @@ void exchange_renewed(struct vault *v, uint16_t at, uint32_t gen, bool pending)
 {
 	struct exchange *x = at < EXCHANGES_MAX ? v->exchanges->v[at] : NULL;
 
-	if (!x || x->gen != gen || x->state != EX_LOGIN)
+	if (!x || x->gen != gen)
 		return;
-	x->waiter = 0;
+	x->waiter = 0; /* its place is free for others, whatever became of it */
+	if (x->state != EX_LOGIN)
+		return;
 	if (pending)
 		refuse(v, x, REFUSAL_REFRESH_PENDING);
 	else
