@@ -16,7 +16,7 @@
 #include "vault/answer.h"
 #include "vault/vault.h"
 
-#define EXCHANGES_MAX 128
+#define EXCHANGES_MAX (128 + 16) /* gate's, and beside them its own questions and some that just ended */
 #define UP_CONNS 192
 #define UP_READ (16 << 10) /* a record of TLS */
 #define UP_OUT_MAX (512 << 10)
