@@ -323,6 +323,11 @@ unsigned h2_streams(const struct conn *c)
 	return c->h2->n;
 }
 
+bool h2_is_inside(const struct conn *c)
+{
+	return c->h2->inside;
+}
+
 bool h2_takes(const struct conn *c)
 {
 	uint32_t limit = nghttp2_session_get_remote_settings(c->h2->s, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);

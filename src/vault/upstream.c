@@ -298,7 +298,7 @@ static const char *why_none(const struct conn *c)
 /* Nobody uses it. */
 static bool is_kept(const struct conn *c)
 {
-	return c->state == CONN_OPEN && (c->h2 ? h2_streams(c) == 0 : !c->x);
+	return c->state == CONN_OPEN && (c->h2 ? h2_streams(c) == 0 && !h2_is_inside(c) : !c->x);
 }
 
 /* One thing after the other until there is nothing to do but to wait. */

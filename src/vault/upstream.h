@@ -201,6 +201,8 @@ void h2_leave(struct conn *c, struct exchange *x, bool answered);
 bool h2_send(struct conn *c);
 void h2_readable(struct vault *v, struct conn *c);
 unsigned h2_streams(const struct conn *c);
+/* One of its callbacks runs: it must not be closed. */
+bool h2_is_inside(const struct conn *c);
 /* One more stream? */
 bool h2_takes(const struct conn *c);
 void h2_drain(struct conn *c);
