@@ -385,6 +385,16 @@ class Connections(Case):
         self.assertEqual(ask(flags=xch.FOREIGN, pairs=[("X-Api-Key", "other")]), 4)
         self.assertEqual(ask(), 1)
 
+    def test_keepalive(self):
+        """60 s: what lies between must not forget a connection on which nothing is said."""
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()
+        # Timer 2 is that of keepalive; when it is due, in ticks.
+        timers = lambda: [l.split()[5].split(":") for l in open_read(f"/proc/{v.pid}/net/tcp").splitlines()[1:]
+                          if l.split()[2].endswith(":01BB") and l.split()[3] == "01"]
+        self.until(lambda: [t for t, _ in timers()] == ["02"])
+        self.assertTrue(50 < int(timers()[0][1], 16) / os.sysconf("SC_CLK_TCK") <= 60, timers())
+
     def test_token_rotates_between_two_requests(self):
         up, v = self.upstream(), self.vault()
         Exchange(v, *MESSAGES, body=b"1", creds=CLAUDE).all()
