@@ -8,8 +8,10 @@
 #include <time.h>
 
 #include "base/fd.h"
+#include "base/macros.h"
 
 #define LINE_MAX_BYTES 2048
+#define SEEN_BYTES (32 << 10) /* by the filter: what begins within the line ends here, in whatever form it finds it */
 
 static const char *const level_str[] = {
 	[LOG_LV_ERROR] = "error",
@@ -54,7 +56,7 @@ void log_stderr(int max)
 
 void log_at(enum log_level level, const char *fmt, ...)
 {
-	char line[LINE_MAX_BYTES];
+	char line[LINE_MAX_BYTES + SEEN_BYTES];
 	struct timespec ts;
 	struct tm tm;
 	size_t head, text;
@@ -76,6 +78,8 @@ void log_at(enum log_level level, const char *fmt, ...)
 	text = strlen(line);
 	if (the_log.filter)
 		the_log.filter(line + head, text - head);
+	/* Not before: of what was cut the filter would not know the rest. */
+	text = MIN(text, (size_t)LINE_MAX_BYTES - 2);
 	line[text++] = '\n';
 	if (the_log.fd >= 0 && (int)level <= the_log.max)
 		(void)fd_write_all(the_log.fd, line, text);

@@ -251,7 +251,8 @@ static void read_errors(struct renew_run *r, struct running *p)
 	}
 	gone = p->err_n + (size_t)n > RENEW_ERRORS_MAX ? p->err_n + (size_t)n - RENEW_ERRORS_MAX : 0;
 	memmove(r->errors, r->errors + gone, p->err_n - gone);
-	memcpy(r->errors + p->err_n - gone, mem, (size_t)n);
+	for (ssize_t i = 0; i < n; i++) /* it is a string for those who get it, and has to be as long as it is */
+		r->errors[p->err_n - gone + (size_t)i] = mem[i] ? mem[i] : ' ';
 	p->err_n = p->err_n - gone + (size_t)n;
 	r->errors[p->err_n] = '\0';
 }

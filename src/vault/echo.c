@@ -90,9 +90,10 @@ static void add(struct echo_set *s, const uint8_t *p, size_t n)
 		s->inside[p[i]] = 1;
 }
 
-static bool is_known(const struct echo_set *s, const uint8_t *p, size_t n)
+/* Among the first @most. */
+static bool is_known(const struct echo_set *s, size_t most, const uint8_t *p, size_t n)
 {
-	for (size_t i = 0; i < s->n_fixed; i++)
+	for (size_t i = 0; i < most; i++)
 		if (s->fixed[i].n == n && memcmp(s->fixed[i].p, p, n) == 0)
 			return true;
 	return false;
@@ -111,7 +112,7 @@ static uint8_t *add_base64(struct echo_set *s, struct span needle, size_t before
 	(void)base64_encode(form, SPAN(tmp, before + needle.n), (char *)tmp + before + needle.n);
 	memcpy(at, tmp + before + needle.n + skip[before], n);
 	secret_free(tmp);
-	if (is_known(s, at, n))
+	if (is_known(s, s->n_fixed, at, n))
 		return at;
 	add(s, at, n);
 	return at + n;
@@ -137,7 +138,7 @@ struct echo_set *echo_set_new(const struct span *needles, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		size_t len = MIN(needles[i].n, (size_t)ECHO_NEEDLE_MAX);
 
-		if (len < ECHO_NEEDLE_MIN || is_known(s, needles[i].p, len))
+		if (len < ECHO_NEEDLE_MIN || is_known(s, s->n_fixed, needles[i].p, len))
 			continue;
 		memcpy(at, needles[i].p, len);
 		add(s, at, len);
@@ -160,6 +161,22 @@ struct echo_set *echo_set_new(const struct span *needles, size_t n)
 	for (size_t i = 0; i < s->n_raw; i++)
 		s->longest = MAX(s->longest, 6 * s->fixed[i].n);
 	return s;
+}
+
+bool echo_set_is(const struct echo_set *s, const struct span *needles, size_t n)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t len = MIN(needles[i].n, (size_t)ECHO_NEEDLE_MAX);
+
+		if (len < ECHO_NEEDLE_MIN || is_known(s, k, needles[i].p, len))
+			continue;
+		if (k == s->n_raw || s->fixed[k].n != len || memcmp(s->fixed[k].p, needles[i].p, len) != 0)
+			return false;
+		k++;
+	}
+	return k == s->n_raw;
 }
 
 struct echo_set *echo_set_get(struct echo_set *s)

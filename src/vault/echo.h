@@ -33,6 +33,8 @@ struct echo_set;
  * Return: the set, with one reference; NULL when the arena is full or there are more than ECHO_NEEDLES_MAX
  */
 struct echo_set *echo_set_new(const struct span *needles, size_t n);
+/* Whether a set of these @needles would be the same. */
+bool echo_set_is(const struct echo_set *s, const struct span *needles, size_t n);
 struct echo_set *echo_set_get(struct echo_set *s);
 void echo_set_put(struct echo_set *s);
 

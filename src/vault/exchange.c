@@ -28,7 +28,8 @@
 #define SILENT_NS (900 * NS) /* long thinking, long polls */
 #define UPGRADED_NS (3600 * NS)
 #define OVER_NS (60 * NS) /* for gate to read it */
-#define OUT_ROOM (XCH_WINDOW - UP_READ - ECHO_HOLD_MAX - 4096)
+/* What may still come when it is full: what was asked for, what the search held back, trailers, heads of frames. */
+#define OUT_ROOM (XCH_WINDOW - ECHO_HOLD_MAX - XCH_TRAILERS_MAX - 4096)
 #define TOLD_NS (60 * NS)
 
 struct exchanges {
@@ -50,7 +51,7 @@ int exchanges_init(struct vault *v)
 
 bool exchange_has_room(const struct exchange *x)
 {
-	return x->out.n < OUT_ROOM;
+	return x->out.n < (size_t)OUT_ROOM - (x->conn && x->conn->h2 ? UP_STREAM_WINDOW : UP_READ);
 }
 
 /* --- ends --- */
@@ -61,10 +62,26 @@ static void forget_request(struct exchange *x)
 	free(TAKE_PTR(x->m));
 }
 
-static void line(struct vault *v, struct exchange *x, bool session_ends)
+/* Its hits are told, and its set is not held any longer. */
+static void search_over(struct vault *v, struct exchange *x)
 {
 	size_t hits = 0;
 
+	for (int f = 0; x->echo && f < ECHO_FORMS; f++) {
+		size_t n = echo_hits(x->echo, (enum echo_form)f);
+
+		hits += n;
+		if (n > 0)
+			audit_echo(&v->audit, prov_hosts[x->w.host].name, x->path, echo_form_str[f], n);
+	}
+	if (hits > 0)
+		log_warn("upstream %s: an answer held the credential that was sent, %zu times; overwritten",
+			 prov_hosts[x->w.host].name, hits);
+	echo_free(TAKE_PTR(x->echo));
+}
+
+static void line(struct vault *v, struct exchange *x, bool session_ends)
+{
 	audit_request(&v->audit,
 		      &(struct audit_request){ .host = prov_hosts[x->w.host].name,
 					       .method = prov_method_str[x->w.method],
@@ -80,16 +97,7 @@ static void line(struct vault *v, struct exchange *x, bool session_ends)
 						      : x->cut	   ? "cut"
 								   : NULL,
 					       .probe = v->audit.probing });
-	for (int f = 0; x->echo && f < ECHO_FORMS; f++) {
-		size_t n = echo_hits(x->echo, (enum echo_form)f);
-
-		hits += n;
-		if (n > 0)
-			audit_echo(&v->audit, prov_hosts[x->w.host].name, x->path, echo_form_str[f], n);
-	}
-	if (hits > 0)
-		log_warn("upstream %s: an answer held the credential that was sent, %zu times; overwritten",
-			 prov_hosts[x->w.host].name, hits);
+	search_over(v, x);
 }
 
 static void release(struct vault *v, struct exchange *x)
@@ -100,7 +108,6 @@ static void release(struct vault *v, struct exchange *x)
 	ev_unwatch(&v->ev, x->fd);
 	(void)close(x->fd);
 	forget_request(x);
-	echo_free(x->echo);
 	answer_done(&x->answer);
 	buf_done(&x->out);
 	buf_done(&x->body);
@@ -306,9 +313,11 @@ void exchange_renewed(struct vault *v, uint16_t at, uint32_t gen, bool pending)
 {
 	struct exchange *x = at < EXCHANGES_MAX ? v->exchanges->v[at] : NULL;
 
-	if (!x || x->gen != gen || x->state != EX_LOGIN)
+	if (!x || x->gen != gen)
 		return;
-	x->waiter = 0;
+	x->waiter = 0; /* its place is free for others, whatever became of it */
+	if (x->state != EX_LOGIN)
+		return;
 	if (pending)
 		refuse(v, x, REFUSAL_REFRESH_PENDING);
 	else
@@ -624,6 +633,8 @@ int exchange_head(struct vault *v, struct exchange *x)
 		x->state = a->status == 101 ? EX_UPGRADED : EX_ANSWER;
 		x->until = v->now + (a->status == 101 ? UPGRADED_NS : SILENT_NS);
 		put(v, x, XCH_ANSWER, buf_span(&msg));
+		if (a->status == 101)
+			search_over(v, x);
 	}
 	buf_done(&msg);
 	if (n < 0) {
@@ -637,7 +648,7 @@ int exchange_head(struct vault *v, struct exchange *x)
 void exchange_data(struct vault *v, struct exchange *x, struct span bytes)
 {
 	static uint8_t out[ECHO_HOLD_MAX + ECHO_WINDOW];
-	bool search = x->echo && x->scan_body && x->state != EX_UPGRADED;
+	bool search = x->echo && x->scan_body;
 	struct span piece;
 
 	x->down += bytes.n;

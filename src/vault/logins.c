@@ -14,7 +14,6 @@
 
 #define SOURCES (SOURCE_OPENCODE + 1)
 #define ENV_LOOK_NS (20 * MS)
-#define SET_NS (300 * NS) /* a set is made anew so often, for what it need not look for any more */
 
 struct login_file {
 	struct source s;
@@ -28,7 +27,7 @@ struct needles {
 	struct echo_set *set;
 	struct echo *log; /* over the same set */
 	uint64_t generation;
-	int64_t made;
+	bool blind; /* there is no room for them: the log says nothing meanwhile */
 };
 
 struct logins {
@@ -159,7 +158,7 @@ static void forget_needles(struct needles *n)
 {
 	echo_set_put(n->set);
 	echo_free(n->log);
-	*n = (struct needles){ 0 };
+	*n = (struct needles){ .blind = n->blind };
 }
 
 static struct login_file *file_of(struct logins *l, enum prov prov)
@@ -170,8 +169,8 @@ static struct login_file *file_of(struct logins *l, enum prov prov)
 	return NULL;
 }
 
-/* The set as of now. False: no memory. */
-static bool make_needles(struct vault *v, enum prov prov)
+/* The set as of now, made anew if its secrets are not the same. False: no memory. */
+static bool remake_needles(struct vault *v, enum prov prov)
 {
 	struct logins *l = v->logins;
 	struct needles *n = &l->needles[prov];
@@ -181,22 +180,35 @@ static bool make_needles(struct vault *v, enum prov prov)
 
 	static_assert(SOURCE_NEEDLES_MAX + 3 <= ECHO_NEEDLES_MAX,
 		      "three secrets of the environment at most are of one provider");
-	if (n->set && n->generation == (f ? f->s.generation : 0) && v->now - n->made < SET_NS)
-		return true;
-	forget_needles(n);
 	for (int k = 0; k < PH_KINDS; k++)
 		if (kinds[k].prov == prov && l->env[k].n > 0)
 			s[count++] = secret_span(&l->env[k]);
 	if (f)
 		count += source_needles(&f->s, v->now / MS, s + count, ECHO_NEEDLES_MAX - count);
-	n->set = echo_set_new(s, count);
-	n->log = n->set ? echo_new(n->set) : NULL;
+	if (!n->set || !echo_set_is(n->set, s, count)) {
+		/* First, for on a host that locks little there is no room for two. */
+		forget_needles(n);
+		n->set = echo_set_new(s, count);
+		n->log = n->set ? echo_new(n->set) : NULL;
+	}
 	n->generation = f ? f->s.generation : 0;
-	n->made = v->now;
-	if (n->log)
-		return true;
-	forget_needles(n);
-	return false;
+	if (!n->log) {
+		forget_needles(n);
+		if (!n->blind)
+			log_warn("login %s: no locked memory to search for its secrets; requests with it get 503, "
+				 "and lines of this log are blotted out; raise the limit (ulimit -l)",
+				 prov_str[prov]);
+	}
+	n->blind = !n->log;
+	return n->log;
+}
+
+static bool make_needles(struct vault *v, enum prov prov)
+{
+	struct needles *n = &v->logins->needles[prov];
+	struct login_file *f = file_of(v->logins, prov);
+
+	return (n->set && n->generation == (f ? f->s.generation : 0)) || remake_needles(v, prov);
 }
 
 void logins_event(struct vault *v, uint16_t kind)
@@ -221,8 +233,7 @@ void logins_event(struct vault *v, uint16_t kind)
 		log_warn("login %s: what came from the environment is no token; requests with it get 503",
 			 ph_kind_str[kind]);
 	secret_free(TAKE_PTR(l->pipe[kind].p));
-	forget_needles(&l->needles[kinds[kind].prov]);
-	(void)make_needles(v, kinds[kind].prov);
+	(void)remake_needles(v, kinds[kind].prov);
 }
 
 /* Says so when it changed. */
@@ -318,7 +329,6 @@ int64_t logins_tick(struct vault *v)
 
 	for (int i = 0; i < SOURCES; i++) {
 		struct source *s = &l->file[i].s;
-		struct span needles[SOURCE_NEEDLES_MAX];
 		int64_t until = -1;
 
 		for (size_t k = 0; k < SOURCE_OLD_MAX; k++)
@@ -328,8 +338,7 @@ int64_t logins_tick(struct vault *v)
 			next = sooner(next, until < 0 ? -1 : until * MS);
 			continue;
 		}
-		(void)source_needles(s, v->now / MS, needles, ARRAY_SIZE(needles)); /* wipes */
-		forget_needles(&l->needles[source_prov[i]]);
+		(void)remake_needles(v, source_prov[i]); /* source_needles() wipes */
 		next = sooner(next, v->now + NS);
 	}
 	return next;
@@ -338,6 +347,8 @@ int64_t logins_tick(struct vault *v)
 void logins_redact(char *line, size_t n)
 {
 	for (int p = 0; the_logins && p < PROVS; p++)
-		if (the_logins->needles[p].log)
+		if (the_logins->needles[p].blind)
+			memset(line, 'x', n);
+		else if (the_logins->needles[p].log)
 			echo_whole(the_logins->needles[p].log, (uint8_t *)line, n);
 }

@@ -444,7 +444,7 @@ static void inspect(struct vault *v, struct open *p)
 
 static void set_options(int fd, enum policy_proto proto, sa_family_t family)
 {
-	static const int on = 1, idle_s = 120, again_s = 30, tries = 4, want4 = IP_PMTUDISC_WANT, want6 = IPV6_PMTUDISC_WANT;
+	static const int on = 1, idle_s = 60, again_s = 30, tries = 4, want4 = IP_PMTUDISC_WANT, want6 = IPV6_PMTUDISC_WANT;
 
 	if (proto == POLICY_TCP) {
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

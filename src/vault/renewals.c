@@ -222,13 +222,16 @@ static void ask_launcher(struct vault *v, enum prov prov, enum vault_renew_act a
 static void log_errors(enum prov prov, const struct vault_renewed *m)
 {
 	char text[VAULT_RENEW_ERRORS];
-	size_t n = strnlen(m->errors, sizeof(m->errors) - 1);
+	size_t n = strnlen(m->errors, sizeof(m->errors) - 1), from = 0;
 
 	for (size_t i = 0; i < n; i++)
 		text[i] = m->errors[i] >= ' ' && m->errors[i] < 0x7f ? m->errors[i] : ' ';
 	text[n] = '\0';
-	if (n > 0)
-		log_info("renewal %s: it said: %s", prov_str[prov], text);
+	/* The launcher keeps the end. What it cut may be a secret, and its rest is none that the filter knows. */
+	while (n == sizeof(m->errors) - 1 && from < n && text[from] != ' ')
+		from++;
+	if (from < n)
+		log_info("renewal %s: it said: %s", prov_str[prov], text + from);
 }
 
 static void ran(struct vault *v, enum prov prov, const struct vault_renewed *m)

@@ -15,7 +15,6 @@
 #include "vault/secret.h"
 #include "vault/upstream.h"
 
-#define STREAM_WINDOW (128 << 10)
 #define CONN_WINDOW (1 << 20)
 #define STREAMS_MAX 64
 #define CHEAP_MAX 1000 /* pings, settings, resets, frames without a byte, within CHEAP_NS */
@@ -276,7 +275,7 @@ int h2_begin(struct vault *v, struct conn *c)
 {
 	static const nghttp2_settings_entry settings[] = {
 		{ NGHTTP2_SETTINGS_ENABLE_PUSH, 0 },
-		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW },
+		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, UP_STREAM_WINDOW },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HTTP_HEAD_MAX },
 	};
 	nghttp2_mem mem = { NULL, take_mem, give_back, take_zeroed, take_more };
@@ -322,6 +321,11 @@ void h2_free(struct conn *c)
 unsigned h2_streams(const struct conn *c)
 {
 	return c->h2->n;
+}
+
+bool h2_is_inside(const struct conn *c)
+{
+	return c->h2->inside;
 }
 
 bool h2_takes(const struct conn *c)
@@ -497,13 +501,13 @@ void h2_leave(struct conn *c, struct exchange *x, bool answered)
 	c->h2->v->again = true;
 }
 
-void h2_send(struct conn *c)
+bool h2_send(struct conn *c)
 {
 	const uint8_t *p;
 	ssize_t n;
 
 	if (c->h2->inside)
-		return;
+		return false;
 	c->h2->inside = true;
 	while (c->out.n < UP_OUT_FULL && !c->broken && (n = nghttp2_session_mem_send(c->h2->s, &p)) != 0) {
 		if (n < 0 || tls_write(c, SPAN(p, (size_t)n)) < 0) {
@@ -517,6 +521,7 @@ void h2_send(struct conn *c)
 		c->h2->begun = true;
 	}
 	c->h2->inside = false;
+	return c->out.n >= UP_OUT_FULL && !c->broken;
 }
 
 void h2_readable(struct vault *v, struct conn *c)

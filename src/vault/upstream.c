@@ -91,22 +91,26 @@ static void fail(struct vault *v, struct conn *c, const char *why)
 
 void conn_update(struct vault *v, struct conn *c)
 {
+	bool full = c->watched & EPOLLOUT, more;
 	uint32_t want;
 
 	if (c->state != CONN_TLS && c->state != CONN_OPEN)
 		return;
-	if (c->h2)
-		h2_send(c);
-	(void)tls_flush(c);
+	do {
+		more = c->h2 && h2_send(c);
+		full |= more;
+		(void)tls_flush(c);
+	} while (more && c->out.n == 0);
 	want = (c->paused ? 0u : EPOLLIN) | (c->out.n > 0 ? EPOLLOUT : 0u);
-	if (want == c->watched)
-		return;
-	c->watched = want;
 	/* Without interest an error would be told again and again. */
-	if (want == 0)
+	if (want != c->watched && want == 0)
 		ev_unwatch(&v->ev, c->fd);
-	else
+	else if (want != c->watched)
 		(void)ev_watch(&v->ev, c->fd, want, EV_UP, conn_at(v, c), c->gen);
+	c->watched = want;
+	/* No event will tell them. */
+	if (full && c->out.n == 0)
+		exchanges_writable(v, c);
 }
 
 void conn_resume(struct vault *v, struct conn *c)
@@ -131,13 +135,13 @@ static bool by_proxy(const struct vault *v, const char *name)
 	return v->policy.proxied && !no_proxy_matches(&v->cfg.proxy, &none, names, PORT);
 }
 
-/* IPv6 first, then in turns (RFC 8305 section 4). */
+/* Those that were not tried yet: IPv6 first, then in turns (RFC 8305 section 4). */
 static void order(struct conn *c)
 {
-	struct addr was[UP_ADDRS];
-	size_t n = c->n_addrs, at[2] = { 0, 0 };
+	struct addr was[UP_ADDRS], *to = c->addrs + c->next_addr;
+	size_t n = (size_t)(c->n_addrs - c->next_addr), at[2] = { 0, 0 };
 
-	memcpy(was, c->addrs, sizeof(was));
+	memcpy(was, to, n * sizeof(*was));
 	for (size_t i = 0; i < n; i++) {
 		size_t f = i % 2;
 
@@ -147,7 +151,7 @@ static void order(struct conn *c)
 			if (at[f] < n)
 				break;
 		}
-		c->addrs[i] = was[at[f]++];
+		to[i] = was[at[f]++];
 	}
 }
 
@@ -155,13 +159,15 @@ void up_resolved(struct vault *v, uint16_t slot, uint32_t gen, const struct addr
 {
 	struct conn *c = &v->upstream->v[slot];
 
-	if (slot >= UP_CONNS || c->gen != gen || c->state != CONN_NAMES)
+	if (slot >= UP_CONNS || c->gen != gen || (c->state != CONN_NAMES && c->state != CONN_DIAL))
 		return;
 	c->asked--;
 	for (size_t i = 0; i < n && c->n_addrs < UP_ADDRS; i++)
 		c->addrs[c->n_addrs++] = a[i];
 	if (c->n_addrs > 0 && c->names_until < 0)
 		c->names_until = v->now + NAMES_NS;
+	if (c->state == CONN_DIAL)
+		order(c);
 	v->again = true;
 }
 
@@ -292,7 +298,7 @@ static const char *why_none(const struct conn *c)
 /* Nobody uses it. */
 static bool is_kept(const struct conn *c)
 {
-	return c->state == CONN_OPEN && (c->h2 ? h2_streams(c) == 0 : !c->x);
+	return c->state == CONN_OPEN && (c->h2 ? h2_streams(c) == 0 && !h2_is_inside(c) : !c->x);
 }
 
 /* One thing after the other until there is nothing to do but to wait. */
@@ -309,7 +315,7 @@ static void step(struct vault *v, struct conn *c)
 		dial_next(v, c);
 	if (c->state == CONN_DIAL && c->fd >= 0)
 		connected(v, c);
-	else if (c->state == CONN_DIAL && c->dialling == 0 && c->next_addr == c->n_addrs)
+	else if (c->state == CONN_DIAL && c->asked == 0 && c->dialling == 0 && c->next_addr == c->n_addrs)
 		fail(v, c, why_none(c));
 	if (c->gen == gen && c->h2 && h2_is_over(c))
 		conn_close(v, c);

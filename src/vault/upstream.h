@@ -16,11 +16,12 @@
 #include "vault/answer.h"
 #include "vault/vault.h"
 
-#define EXCHANGES_MAX 128
+#define EXCHANGES_MAX (128 + 16) /* gate's, and beside them its own questions and some that just ended */
 #define UP_CONNS 192
 #define UP_READ (16 << 10) /* a record of TLS */
 #define UP_OUT_MAX (512 << 10)
 #define UP_OUT_FULL (192 << 10) /* no more is taken from gate until it went out */
+#define UP_STREAM_WINDOW (128 << 10) /* of an answer, over HTTP/2 */
 #define UP_BODY_MAX (XCH_WINDOW - 1)
 #define UP_BODY_FULL (UP_BODY_MAX - XCH_DATA_MAX) /* the same for a stream */
 
@@ -146,7 +147,7 @@ int exchange_head(struct vault *v, struct exchange *x); /* x->answer has it; -1:
 void exchange_data(struct vault *v, struct exchange *x, struct span bytes);
 void exchange_trailers(struct vault *v, struct exchange *x);
 void exchange_end(struct vault *v, struct exchange *x);
-/* May it be given UP_READ more bytes? */
+/* May it be given UP_READ more bytes, or over HTTP/2 a window more? */
 bool exchange_has_room(const struct exchange *x);
 
 /* upstream.c */
@@ -196,10 +197,12 @@ void h2_body_end(struct conn *c, struct exchange *x);
 void h2_read(struct conn *c, struct exchange *x);
 /* @x needs its stream no more. */
 void h2_leave(struct conn *c, struct exchange *x, bool answered);
-/* What is to go out, into c->out. */
-void h2_send(struct conn *c);
+/* What is to go out, into c->out. True: that is full, and there may be more. */
+bool h2_send(struct conn *c);
 void h2_readable(struct vault *v, struct conn *c);
 unsigned h2_streams(const struct conn *c);
+/* One of its callbacks runs: it must not be closed. */
+bool h2_is_inside(const struct conn *c);
 /* One more stream? */
 bool h2_takes(const struct conn *c);
 void h2_drain(struct conn *c);

@@ -302,6 +302,65 @@ class Requests(Case):
         self.assertEqual((got.get("upgrade"), got.get("connection")), ([b"websocket"], [b"Upgrade"]))
         x.close()
 
+    def rotated(self, n):
+        old, self.host.c = self.host.c, u.Canaries(n)
+        self.host.c.all += old.all
+        u.write(self.host.codex_file, self.host.c.codex())
+
+    def test_open_upgrades_need_no_search(self):
+        """However often the login changed since they began."""
+        def ws(c, got):
+            c.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-You: " +
+                   got.get("authorization")[0] + b"\r\n\r\nfirst")
+            c.sock.recv(1)
+            raise Stop
+        up, v = self.upstream(ws), self.vault()
+        xs = []
+        for i in range(60):
+            self.rotated(100 + i)
+            x = Exchange(v, "chatgpt.com", "GET", "/backend-api/codex/responses", creds=CODEX, flags=xch.UPGRADE, slot=i)
+            self.assertEqual(x.answer().status, 101, (i, v.log()))
+            self.clean(x.a, b"")
+            xs.append(x)
+        for x in xs:
+            self.assertEqual(x.frames.next(), (xch.DATA, b"first"))
+            x.close()
+        self.assertEqual(len([l for l in self.records(v, 60, "echo") if l["k"] == "echo"]), 60)
+
+    def long_answers(self, v, count, write):
+        """@count answers that do not end, each begun after write(i). The first refused, or None."""
+        xs = []
+        for i in range(count):
+            write(i)
+            xs.append(Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", body=b"x", creds=CODEX, slot=i))
+            self.addCleanup(xs[-1].close)
+            if xs[-1].answer().status != 200:
+                return xs[-1]
+
+    def endless(self, c, got):
+        c.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        c.sock.recv(1)
+        raise Stop
+
+    def test_same_login_written_again_needs_no_new_search(self):
+        up, v = self.upstream(self.endless), self.vault()
+        self.assertIsNone(self.long_answers(v, 60, lambda i: u.write(self.host.codex_file, self.host.c.codex())))
+
+    def test_log_says_nothing_when_it_cannot_be_searched(self):
+        """The arena is full: neither an answer nor a line goes on that would not be looked through."""
+        up, v = self.upstream(self.endless), self.vault()
+        x = self.long_answers(v, 100, lambda i: self.rotated(200 + i))
+        self.assertEqual((x.a.status, x.a.code), (503, "credential-unavailable"))
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        xch.send(v.gate, xch.RENEW, 1, 9, bytes([xch.KINDS.index("claude-r")]) + bytes(7))
+        for act in (0, 1):
+            self.assertTrue(select.select([v.control], [], [], 20)[0])
+            self.assertEqual(v.control.recv(64)[:3], bytes([xch.CTL_RENEW, 0, act]))
+            said = b"said %s and %s" % (self.host.c.openai.encode(), self.host.c.anthropic.encode())
+            v.control.send(struct.pack("<BBBBiq2048s", xch.CTL_RENEWED, 0, act, 0, 0, -1, said if act else b""))
+        self.until(lambda: re.search(r"info x{200,}\n", v.log()))
+        self.assertIn("no locked memory", v.log())
+
     def test_upgrade_that_is_not_taken(self):
         up, v = self.upstream(lambda c, got: ok(b"no", "404 Not Found")), self.vault()
         for _ in range(2):
@@ -325,6 +384,16 @@ class Connections(Case):
         self.assertEqual([ask([("anthropic-key", "key")]), ask(CLAUDE + [("anthropic-key", "key")]), ask(CLAUDE)], [2, 3, 0])
         self.assertEqual(ask(flags=xch.FOREIGN, pairs=[("X-Api-Key", "other")]), 4)
         self.assertEqual(ask(), 1)
+
+    def test_keepalive(self):
+        """60 s: what lies between must not forget a connection on which nothing is said."""
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()
+        # Timer 2 is that of keepalive; when it is due, in ticks.
+        timers = lambda: [l.split()[5].split(":") for l in open_read(f"/proc/{v.pid}/net/tcp").splitlines()[1:]
+                          if l.split()[2].endswith(":01BB") and l.split()[3] == "01"]
+        self.until(lambda: [t for t, _ in timers()] == ["02"])
+        self.assertTrue(50 < int(timers()[0][1], 16) / os.sysconf("SC_CLK_TCK") <= 60, timers())
 
     def test_token_rotates_between_two_requests(self):
         up, v = self.upstream(), self.vault()
@@ -398,6 +467,20 @@ class Connections(Case):
         self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[1], b"ok")
         self.assertLess(time.monotonic() - t, 4)
         self.assertEqual(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]).all()[1], b"6")
+
+    def test_address_that_comes_late(self):
+        """IPv6 leads nowhere, and the answer with IPv4 comes when it is being tried already, or has failed."""
+        def late(name, qtype):
+            if qtype == 1:
+                time.sleep(0.5)
+            return self.answer(name, qtype)
+        self.r.zone = late
+        self.zone.update({"api.anthropic.com": ["2001:db8::5", w.PUBLIC], "api.openai.com": ["fd12::5", w.PUBLIC]})
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        for host, creds in (("api.openai.com", [("openai-key", "bearer")]), ("api.anthropic.com", CLAUDE)):
+            t = time.monotonic()
+            self.assertEqual(Exchange(v, host, "GET", "/v1/models", creds=creds).all()[0].status, 200, v.log())
+            self.assertLess(time.monotonic() - t, 6)
 
     def test_addresses_are_judged(self):
         """attack-8: the vault's own look-up, and each address by the rules; nothing inside is connected to."""
@@ -865,10 +948,11 @@ class Gate(Case):
         self.assertTrue(gone.wait(10))
 
     def test_more_than_may_be_in_flight(self):
+        """Gate has 128 at once, and asks of its own; those that just ended still have a place here."""
         bar = threading.Event()
         up, v = self.upstream(lambda c, got: (bar.wait(60), ok())[1]), self.vault()
-        xs = [Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=i) for i in range(128)]
-        x = Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=128)
+        xs = [Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=i) for i in range(144)]
+        x = Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=144)
         with self.assertRaises((EOFError, ConnectionError)):
             x.all()
         bar.set()
@@ -1040,16 +1124,20 @@ class H2Server(Upstream):
                     conn.resets.append((stream, int.from_bytes(body, "big")))
                 elif kind == 0:
                     conn.data[stream] = conn.data.get(stream, b"") + body
-                    if n:
-                        conn.send(frame2(8, 0, 0, n.to_bytes(4, "big")))
-                        if not flags & 1:
-                            conn.send(frame2(8, 0, stream, n.to_bytes(4, "big")))
+                    self.data(conn, stream, n, flags & 1)
                 elif kind == 1:
                     self.requests.append(body)
                     self.answer(conn, stream, body)
         except (OSError, Stop, TypeError):
             pass
         c.close()
+
+    def data(self, conn, stream, n, end):
+        """Each DATA makes room for as many bytes."""
+        if n:
+            conn.send(frame2(8, 0, 0, n.to_bytes(4, "big")))
+            if not end:
+                conn.send(frame2(8, 0, stream, n.to_bytes(4, "big")))
 
 
 def frame2(kind, flags, stream, data=b""):
@@ -1090,17 +1178,20 @@ class Http2(Case):
         kw = {"body": b"{}", "creds": CLAUDE, "flags": xch.H2, **kw}
         return Exchange(v, *MESSAGES, **kw)
 
+    def nghttpd(self, d):
+        """Gives out what lies in @d, and back what is posted."""
+        with w.S, open(d + "/log", "wb") as log:
+            p = subprocess.Popen(["nghttpd", "-v", "-a", w.PUBLIC, "-d", d, "--echo-upload", "443", self.certs.dir / "good.key",
+                                  self.certs.dir / "good.pem"], stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        self.until(lambda: self.listens(p) or p.poll() is not None)
+        self.assertIsNone(p.poll(), open_read(d + "/log"))
+
     def test_real_service(self):
         """nghttpd, which gives back what is posted."""
         with tempfile.TemporaryDirectory() as d:
-            (log := open(d + "/log", "wb")).close()
-            with w.S, open(d + "/log", "wb") as log:
-                p = subprocess.Popen(["nghttpd", "-v", "-a", w.PUBLIC, "-d", d, "--echo-upload", "443", self.certs.dir / "good.key",
-                                      self.certs.dir / "good.pem"], stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
-            self.addCleanup(p.wait)
-            self.addCleanup(p.kill)
-            self.until(lambda: self.listens(p) or p.poll() is not None)
-            self.assertIsNone(p.poll(), open_read(d + "/log"))
+            self.nghttpd(d)
             v = self.vault()
             data = os.urandom(1 << 20)
             for body, length in ((b"small", None), (data, None), (data, False)):
@@ -1124,8 +1215,60 @@ class Http2(Case):
         with w.S, socket.socket() as s:
             return s.connect_ex((w.PUBLIC, 443)) == 0
 
+    def test_slow_reader_of_much(self):
+        """What the service sent within its window fits while gate does not read; plain and searched."""
+        data = os.urandom(3 << 20)
+        with tempfile.TemporaryDirectory() as d:
+            with open(d + "/big", "wb") as f:
+                f.write(data)
+            self.nghttpd(d)
+            v = self.vault()
+            for post in (False, True):
+                x = self.ask(v, body=data) if post else Exchange(v, "api.anthropic.com", "GET", "/big", flags=xch.H2)
+                self.assertEqual(x.answer().status, 200)
+                time.sleep(1.5)
+                self.assertTrue(x.frames.body() == data, v.log())
+                x.close()
+
+    def test_uploads_at_once(self):
+        """Much is ready to go when the service opens its windows: all of it goes, without another word of the service."""
+        size, opened = 150000, threading.Event()
+
+        def answer(c, s, b):
+            if s == 1:
+                c.send(headers2(s, (":status", "200"), end=True))
+
+        class Wide(H2Server):
+            def data(self, conn, stream, n, end):
+                if not opened.is_set() and sum(map(len, conn.data.values())) >= 65535:
+                    opened.set()
+                    time.sleep(0.5)  # the vault has taken what it takes
+                    conn.send(frame2(4, 0, 0, struct.pack(">HI", 4, 1 << 20)) + frame2(8, 0, 0, struct.pack(">I", 1 << 24)))
+                if end and stream > 1:
+                    conn.send(headers2(stream, (":status", "200"), end=True))
+        up = Wide(self.h2, answer=answer)
+        self.addCleanup(up.close)
+        v = self.vault()
+        self.assertEqual(self.ask(v, body=None).all()[0].status, 200)
+        xs = [self.ask(v, body=bytes([65 + i]) * size, hold=True, slot=i) for i in range(8)]
+        threads = [threading.Thread(target=lambda x=x, i=i: (x.send(bytes([65 + i]) * size), x.end())) for i, x in enumerate(xs)]
+        for t in threads:
+            t.start()
+        for x in xs:
+            x.sock.settimeout(20)
+            self.assertEqual(x.all()[0].status, 200)
+        for t in threads:
+            t.join()
+        self.assertEqual(len(up.conns), 1)
+        self.assertEqual([up.conns[0].data[3 + 2 * i] for i in range(8)], [bytes([65 + i]) * size for i in range(8)])
+
     def test_head_that_goes_out(self):
-        up = self.server(lambda c, s, b: c.send(headers2(s, (":status", "204"), end=True)))
+        class Later(H2Server):  # when it has the body: else the rest of that is reset
+            def data(self, conn, stream, n, end):
+                if end:
+                    conn.send(headers2(stream, (":status", "204"), end=True))
+        up = Later(self.h2, answer=lambda c, s, b: None)
+        self.addCleanup(up.close)
         v = self.vault()
         self.assertEqual(self.ask(v).all()[0].status, 204)
         block, = up.requests
@@ -1401,6 +1544,27 @@ class Renewals(Case):
         self.assertEqual(self.renewed(v)[0], "soon")
         self.assertIn("it said: tried with xxxx", v.log())
         self.assertNotIn("\x1b", v.log())
+
+    def said(self, v, errors):
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        self.ask(v)
+        self.run_one(v, errors=errors)
+        self.assertEqual(self.renewed(v)[0], "none")
+
+    def test_part_of_a_secret_in_what_the_program_said(self):
+        """A secret where a line of the log ends, and the rest of one where the launcher cut what the program said."""
+        token = self.host.c.anthropic.encode()
+        v = self.vault()
+        self.said(v, b"a" * 1950 + b" " + token + b" end")
+        self.assertNotIn(token[:12].decode(), v.log())
+        token, v = self.host.c.anthropic.encode(), self.vault()
+        self.said(v, (token[5:] + b" the rest" + b" word" * 500)[:2047])
+        self.assertNotIn(token[5:25].decode(), v.log())
+        self.assertIn("it said:  the rest word word", v.log())
+        # As long, without a word that is whole.
+        token, v = self.host.c.anthropic.encode(), self.vault()
+        self.said(v, (token[5:] + b"-" * 2048)[:2047])
+        self.assertNotIn(token[5:25].decode(), v.log())
 
     def test_lock_of_another_session(self):
         u.write(self.host.claude_file, self.host.c.claude(200))
