@@ -538,6 +538,8 @@ static int session_new(struct h2conn *h)
 		nghttp2_option_set_max_settings(opt, 32);
 		nghttp2_option_set_max_outbound_ack(opt, CONTROL_MAX);
 		nghttp2_option_set_max_deflate_dynamic_table_size(opt, 4096);
+		/* Its own limit is just below the longest head, which it would drop without a word. */
+		nghttp2_option_set_max_send_header_block_length(opt, HTTPMSG_MAX);
 		r = nghttp2_session_server_new2(&h->s, cb, h, opt);
 		nghttp2_option_del(opt);
 	}
