@@ -627,7 +627,8 @@ struct ask *ask_begin(struct conn *c, void *stream, struct request *r, struct bu
 
 	busy.close = r->fault.close || c->crowd;
 	if (v == JUDGE_REVOKE && !c->crowd) {
-		log_info("%s: a sign-out inside the guest; the host's login stays", prov_hosts[c->host].name);
+		guest_line(c->g, LINE_SIGN_OUT, "%s: a sign-out inside the guest; the host's login stays",
+			   prov_hosts[c->host].name);
 		*ret = (struct reply){ .status = 200, .type = "application/json" };
 		buf_init(&ret->body, sizeof(revoked));
 		(void)buf_put(&ret->body, revoked, strlen(revoked));

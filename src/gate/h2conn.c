@@ -16,7 +16,6 @@
 
 #include <nghttp2/nghttp2.h>
 
-#include "base/log.h"
 #include "base/macros.h"
 #include "gate/gate.h"
 
@@ -286,7 +285,8 @@ static bool spend(struct h2conn *h, unsigned *count, unsigned max)
 	if (++*count <= max)
 		return true;
 	if (!h->ending)
-		log_info("%s: an HTTP/2 connection of the guest floods; closed", prov_hosts[h->c->host].name);
+		guest_line(h->c->g, LINE_FLOOD, "%s: an HTTP/2 connection of the guest floods; closed",
+			   prov_hosts[h->c->host].name);
 	h->ending = true;
 	(void)nghttp2_session_terminate_session(h->s, NGHTTP2_ENHANCE_YOUR_CALM);
 	return false;

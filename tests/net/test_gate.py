@@ -1718,6 +1718,39 @@ class Limits(Case):
         self.assertTrue(25 < time.monotonic() - began < 50)
         self.assertTrue(k.ended())
 
+    def test_a_guest_does_not_fill_the_log(self):
+        """What it can bring about again and again is one line, a count at the end, and not a line each."""
+        g = self.gate()
+        for _ in range(100):
+            flow, s = g.stream()
+            s.sendall(b"\x16\3\1\x40\1" + b"\1" * 100)
+            self.reset(g, flow)
+            s.close()
+            flow, s = g.stream()
+            s.sendall(b"SSH-2.0-x\r\n")
+            self.reset(g, flow)
+            s.close()
+            flow, s = g.stream(tied=1)
+            s.sendall(b"nothing known")
+            self.reset(g, flow)
+            s.close()
+        log = g.log()
+        for said in ("ClientHello that is malformed", "SSH on port 443", "neither TLS nor HTTP"):
+            self.assertEqual(log.count(said), 1, log[-600:])
+        self.assertLess(len(log), 2000)
+        g.control.close()
+        g.wait()
+        for what in ("malformed ClientHellos", "streams of SSH", "streams of no name"):
+            self.assertIn(f"99 {what}", g.log())
+
+    def test_sign_outs_do_not_fill_the_log(self):
+        g = self.gate()
+        k = self.client(g, "platform.claude.com")
+        for _ in range(100):
+            k.sock.sendall(b"POST /v1/oauth/token/revoke HTTP/1.1\r\nHost: platform.claude.com\r\nContent-Length: 0\r\n\r\n")
+            self.assertEqual(k.response().status, 200)
+        self.assertEqual(g.log().count("a sign-out inside"), 1)
+
     def test_pipelined_refusals_of_one_who_does_not_read(self):
         g = self.gate()
         k = self.client(g)
