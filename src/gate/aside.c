@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/log.h"
 #include "base/macros.h"
 #include "gate/gate.h"
 #include "gate/hello.h"
@@ -38,7 +37,7 @@ static void nameless(struct conn *c, const char *what)
 		step_aside(c);
 		return;
 	}
-	log_info("port %u of an inspected host: %s; reset", c->port, what);
+	guest_line(c->g, LINE_NAMELESS, "port %u of an inspected host: %s; reset", c->port, what);
 	conn_reset(c);
 }
 
@@ -86,7 +85,7 @@ static void not_tls(struct conn *c, bool over)
 	enum prov_host_id host;
 
 	if (c->port == 443 && !c->named && is_ssh(s, over)) {
-		log_info("SSH on port 443, which no rule opens; reset");
+		guest_line(c->g, LINE_SSH, "SSH on port 443, which no rule opens; reset");
 		conn_reset(c);
 		return;
 	}
@@ -118,7 +117,7 @@ static void judge(struct conn *c, bool over)
 			conn_reset(c);
 		break;
 	case HELLO_BAD:
-		log_info("port %u: a ClientHello that is malformed or too long; reset", c->port);
+		guest_line(c->g, LINE_HELLO, "port %u: a ClientHello that is malformed or too long; reset", c->port);
 		conn_reset(c);
 		break;
 	case HELLO_NOT_TLS:

@@ -148,11 +148,18 @@ void ask_renewed(struct ask *a, const struct net_renewed *m)
 
 /* ---- to vault ---- */
 
+/* The head of an answer is handed out whole, and its frame may be longer than what is kept of a body. */
+static bool reads_on(const struct ask *a)
+{
+	size_t high = a->reader.last == 0 ? sizeof(struct xch_head) + HTTPMSG_MAX : OUT_HIGH;
+
+	return !a->eof && a->in.n - a->eaten < high;
+}
+
 static void watch(struct ask *a)
 {
 	struct ev *ev = &a->c->g->ev;
-	size_t n = a->in.n - a->eaten;
-	uint32_t want = (!a->eof && n < OUT_HIGH ? EPOLLIN : 0) | (a->out.n > 0 ? EPOLLOUT : 0);
+	uint32_t want = (reads_on(a) ? EPOLLIN : 0) | (a->out.n > 0 ? EPOLLOUT : 0);
 
 	if (a->fd < 0 || want == a->watching)
 		return;
@@ -485,7 +492,7 @@ void ask_event(struct gate *g, const struct ev_event *e)
 		return;
 	if (e->events & EPOLLOUT)
 		flush(a);
-	if (a->fd >= 0 && !a->eof && e->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && a->in.n - a->eaten < OUT_HIGH) {
+	if (a->fd >= 0 && e->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && reads_on(a)) {
 		buf_consume(&a->in, a->eaten);
 		a->eaten = 0;
 		room = buf_room(&a->in, AT_ONCE);
@@ -620,7 +627,8 @@ struct ask *ask_begin(struct conn *c, void *stream, struct request *r, struct bu
 
 	busy.close = r->fault.close || c->crowd;
 	if (v == JUDGE_REVOKE && !c->crowd) {
-		log_info("%s: a sign-out inside the guest; the host's login stays", prov_hosts[c->host].name);
+		guest_line(c->g, LINE_SIGN_OUT, "%s: a sign-out inside the guest; the host's login stays",
+			   prov_hosts[c->host].name);
 		*ret = (struct reply){ .status = 200, .type = "application/json" };
 		buf_init(&ret->body, sizeof(revoked));
 		(void)buf_put(&ret->body, revoked, strlen(revoked));

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/log.h"
 #include "base/macros.h"
 #include "gate/gate.h"
 #include "gate/hello.h"
@@ -71,7 +70,7 @@ void conn_new(struct gate *g, const struct net_peek *m, int fd)
 	if (!c) {
 		const struct conn full = { .wire_slot = m->head.slot, .wire_gen = m->head.generation };
 
-		log_warn("too many streams are open; one more is reset");
+		guest_line(g, LINE_STREAMS, "too many streams are open; one more is reset");
 		wire_tell(g, NET_RESET, &full, -1);
 		(void)close(fd);
 		return;
@@ -159,7 +158,7 @@ void conn_inspect(struct conn *c, enum prov_host_id host, bool tls)
 	struct gate *g = c->g;
 
 	if (g->n_inspected >= INSPECTED_MAX + CROWD_MAX) {
-		log_warn("too many connections to inspected hosts; one more is reset");
+		guest_line(g, LINE_INSPECTED, "too many connections to inspected hosts; one more is reset");
 		conn_reset(c);
 		return;
 	}

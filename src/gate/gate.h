@@ -177,6 +177,24 @@ struct lookup {
 	unsigned n;	/* in that minute */
 };
 
+/* What a guest can bring about as often as it likes, and what the log tells of it. */
+enum line_kind {
+	LINE_NAMELESS,
+	LINE_SSH,
+	LINE_HELLO,
+	LINE_SIGN_OUT,
+	LINE_STREAMS,
+	LINE_INSPECTED,
+	LINE_FLOOD,
+	LINE_LOOKUP,
+	LINE_KINDS,
+};
+
+struct line {
+	int64_t at;    /* of the last one that was written; 0: none was */
+	uint64_t held; /* so many since */
+};
+
 struct gate {
 	struct ev ev;
 	struct judge judge;
@@ -197,6 +215,7 @@ struct gate {
 	struct lookup lookup;
 	int64_t due; /* when the earliest deadline may be over */
 	uint64_t notes_lost;
+	struct line line[LINE_KINDS];
 	const char *ended; /* why the session ends; NULL: it does not */
 	bool failed;
 };
@@ -206,6 +225,10 @@ void gate_end(struct gate *g, const char *why, bool failed);
 
 /* A deadline was set: look at it in time. */
 void gate_due(struct gate *g, int64_t when);
+
+/* lines.c: a warning that a guest causes; one a minute of each kind, the rest is counted. */
+void guest_line(struct gate *g, enum line_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void guest_lines_end(struct gate *g);
 
 /* link.c: messages. */
 void vault_send(struct gate *g, const void *msg, size_t n, int fd); /* @fd: taken */

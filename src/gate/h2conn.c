@@ -16,7 +16,6 @@
 
 #include <nghttp2/nghttp2.h>
 
-#include "base/log.h"
 #include "base/macros.h"
 #include "gate/gate.h"
 
@@ -286,7 +285,8 @@ static bool spend(struct h2conn *h, unsigned *count, unsigned max)
 	if (++*count <= max)
 		return true;
 	if (!h->ending)
-		log_info("%s: an HTTP/2 connection of the guest floods; closed", prov_hosts[h->c->host].name);
+		guest_line(h->c->g, LINE_FLOOD, "%s: an HTTP/2 connection of the guest floods; closed",
+			   prov_hosts[h->c->host].name);
 	h->ending = true;
 	(void)nghttp2_session_terminate_session(h->s, NGHTTP2_ENHANCE_YOUR_CALM);
 	return false;
@@ -538,6 +538,8 @@ static int session_new(struct h2conn *h)
 		nghttp2_option_set_max_settings(opt, 32);
 		nghttp2_option_set_max_outbound_ack(opt, CONTROL_MAX);
 		nghttp2_option_set_max_deflate_dynamic_table_size(opt, 4096);
+		/* Its own limit is just below the longest head, which it would drop without a word. */
+		nghttp2_option_set_max_send_header_block_length(opt, HTTPMSG_MAX);
 		r = nghttp2_session_server_new2(&h->s, cb, h, opt);
 		nghttp2_option_del(opt);
 	}

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/log.h"
 #include "base/macros.h"
 #include "gate/gate.h"
 #include "gate/policy/github/lookup.h"
@@ -52,8 +51,8 @@ static void over(struct gate *g, bool told)
 		l->facts_known = l->facts_known || told;
 	}
 	if (!told)
-		log_warn("GitHub did not answer %s; what needs it is refused",
-			 facts ? "which repositories the list names" : "whose an object is");
+		guest_line(g, LINE_LOOKUP, "GitHub did not answer %s; what needs it is refused",
+			   facts ? "which repositories the list names" : "whose an object is");
 	for (size_t i = 0; i < ASKS; i++)
 		if (g->ask[i].used && g->ask[i].state == ASK_LOOKUP)
 			ask_looked_up(&g->ask[i], told);

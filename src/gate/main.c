@@ -277,6 +277,7 @@ int main(int argc, char **argv)
 	}
 	if (r == 0)
 		r = loop(g, &err);
+	guest_lines_end(g);
 	if (r == 0 && g->notes_lost > 0)
 		log_warn("%llu refused requests were not recorded", (unsigned long long)g->notes_lost);
 	if (r == 0 && g->failed)

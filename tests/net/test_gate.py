@@ -846,6 +846,30 @@ class Vault(Case):
             self.assertIn(r.get("x-sandbox-policy"), ("upstream", "upstream-framing"))
             self.assertEqual(g.note().status, 502)
 
+    def test_a_head_as_long_as_it_may_be(self):
+        """It is handed out whole, so gate reads on past what it else keeps of an answer: the frame of 128 fields that make 64 KiB
+        of lines is longer. One byte a field more is refused, too, not waited for."""
+        g = self.gate()
+        for h2_ in (False, True):
+            for value, status in ((490, 200), (503, 200), (504, 502)):
+                fields = [(f"x-{i:03}", "v" * value) for i in range(128)]
+                if h2_:
+                    c = H2(g)
+                    c.k.decoder.max_header_list_size = 1 << 20
+                    c.send(1)
+                else:
+                    k = self.client(g)
+                    k.sock.sendall(MODELS)
+                x = g.exchange()
+                # The pair may hold less than that.
+                t = threading.Thread(target=x.answer, args=(200, fields, b"fine"))
+                t.start()
+                got = c.answer(1)[0] if h2_ else k.response().status
+                t.join(20)
+                x.close()
+                (c if h2_ else k).sock.close()
+                self.assertEqual(got, status, (h2_, value))
+
     def test_an_answer_that_is_cut_is_a_reset(self):
         g = self.gate()
         head = lambda *a, **kw: xch.frame(xch.ANSWER, xch.answer(*a, **kw))
@@ -1693,6 +1717,39 @@ class Limits(Case):
         self.assertEqual(q.response().status, 408)
         self.assertTrue(25 < time.monotonic() - began < 50)
         self.assertTrue(k.ended())
+
+    def test_a_guest_does_not_fill_the_log(self):
+        """What it can bring about again and again is one line, a count at the end, and not a line each."""
+        g = self.gate()
+        for _ in range(100):
+            flow, s = g.stream()
+            s.sendall(b"\x16\3\1\x40\1" + b"\1" * 100)
+            self.reset(g, flow)
+            s.close()
+            flow, s = g.stream()
+            s.sendall(b"SSH-2.0-x\r\n")
+            self.reset(g, flow)
+            s.close()
+            flow, s = g.stream(tied=1)
+            s.sendall(b"nothing known")
+            self.reset(g, flow)
+            s.close()
+        log = g.log()
+        for said in ("ClientHello that is malformed", "SSH on port 443", "neither TLS nor HTTP"):
+            self.assertEqual(log.count(said), 1, log[-600:])
+        self.assertLess(len(log), 2000)
+        g.control.close()
+        g.wait()
+        for what in ("malformed ClientHellos", "streams of SSH", "streams of no name"):
+            self.assertIn(f"99 {what}", g.log())
+
+    def test_sign_outs_do_not_fill_the_log(self):
+        g = self.gate()
+        k = self.client(g, "platform.claude.com")
+        for _ in range(100):
+            k.sock.sendall(b"POST /v1/oauth/token/revoke HTTP/1.1\r\nHost: platform.claude.com\r\nContent-Length: 0\r\n\r\n")
+            self.assertEqual(k.response().status, 200)
+        self.assertEqual(g.log().count("a sign-out inside"), 1)
 
     def test_pipelined_refusals_of_one_who_does_not_read(self):
         g = self.gate()
