@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/macros.h"
 #include "base/prog.h"
+#include "cli/gh.h"
 #include "vault/guestfile.h"
 
 /* Variables whose value vault guards. */
@@ -594,24 +595,19 @@ void creds_done(struct creds *c)
 	if (c->gh)
 		close_p(&c->gh_out);
 	free(c->gh);
+	free(c->gh_folder);
 	*c = (struct creds){ .n_sources = 0 };
 }
 
 /* --- GitHub --- */
 
 /* gh writes the host there whether the token stands beside it or in a keyring. */
-static bool gh_is_signed_in(char *(*env)(const char *), const char *home, struct strv *warnings)
+static bool gh_is_signed_in(const char *folder, struct strv *warnings)
 {
-	const char *dir = env("GH_CONFIG_DIR"), *xdg = env("XDG_CONFIG_HOME");
-	AUTO_FREE(char, folder);
 	AUTO_FREE(char, text);
 	AUTO_FD(at);
 	AUTO_FD(fd);
 
-	folder = dir && dir[0] == '/'	? xstrdup(dir)
-		 : xdg && xdg[0] == '/' ? xasprintf("%s/gh", xdg)
-		 : home			? xasprintf("%s/.config/gh", home)
-					: NULL;
 	at = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (at < 0)
 		return false;
@@ -641,7 +637,8 @@ void creds_github(const struct launch_args *args, char *(*env)(const char *), co
 		overwrite(env(c->gh_env));
 		return;
 	}
-	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(env, home, warnings))
+	c->gh_folder = gh_folder(env, home);
+	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(c->gh_folder, warnings))
 		return;
 	r = prog_find("gh", &c->gh);
 	if (r == -EPERM)
@@ -660,7 +657,7 @@ void creds_github(const struct launch_args *args, char *(*env)(const char *), co
 #define GH_LOOK_MS 20
 
 /* Its output is a pipe that nobody of ours reads but vault. */
-static void ask_gh(const char *path, int out)
+static void ask_gh(const char *path, const char *folder, int out)
 {
 	char gh[] = "gh", auth[] = "auth", token[] = "token", option[] = "--hostname", host[] = "github.com";
 	char *const argv[] = { gh, auth, token, option, host, NULL };
@@ -670,9 +667,7 @@ static void ask_gh(const char *path, int out)
 	p.path = path;
 	p.argv = argv;
 	p.out = out;
-	prog_user_env(&p.env);
-	strv_add(&p.env, "GH_NO_UPDATE_NOTIFIER=1");
-	strv_add(&p.env, "GH_PROMPT_DISABLED=1");
+	gh_env(folder, &p.env);
 	if (prog_start(&p, &pid, NULL) < 0)
 		return;
 	/* Its end must be vault's end of the pipe. */
@@ -698,7 +693,7 @@ void creds_ask_gh(struct creds *c)
 				(void)dup2(null, i);
 			(void)close(null);
 			(void)setsid();
-			ask_gh(c->gh, 3);
+			ask_gh(c->gh, c->gh_folder, 3);
 		}
 		_exit(0);
 	}

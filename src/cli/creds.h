@@ -57,6 +57,7 @@ struct creds {
 	const char *gh_env; /* variable that holds the user's GitHub token; NULL: none */
 	size_t gh_known;    /* which of @known that is */
 	char *gh;	    /* program that is asked for it; NULL: none is */
+	char *gh_folder;    /* whose login it is to tell */
 	int gh_out;	    /* the pipe that it writes to; only with @gh */
 };
 

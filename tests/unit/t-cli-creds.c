@@ -2,6 +2,7 @@
 #include "files.h"
 
 #include <errno.h>
+#include <sys/wait.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -591,6 +592,44 @@ TEST(what_is_no_token_lends_no_other_secret_to_github)
 	CHECK_INT(t.c.secrets[1].kind, ==, PH_GH);
 	CHECK_INT(read(t.c.secrets[1].fd, got, sizeof(got)), ==, 20);
 	CHECK_STR(got, "gho_CANARY0123456789");
+	end();
+}
+
+TEST(gh_answers_from_the_folder_that_was_looked_at)
+{
+	char got[64] = "", *old;
+	AUTO_FREE(char, word);
+	AUTO_FREE(char, lines);
+	ssize_t n;
+
+	begin("claude");
+	put_file("of-gh", "hosts.yml", "github.com:\n    oauth_token: gho_CANARY0123456789\n");
+	word = xasprintf("GH_CONFIG_DIR=%s/of-gh", t.dir);
+	lines = xasprintf("test \"$*\" = \"auth token --hostname github.com\" && test \"$GH_CONFIG_DIR\" = %s/of-gh && "
+			  "test \"$DBUS_SESSION_BUS_ADDRESS\" = unix:x && test -z \"$MINE$GH_TOKEN\" && echo gho_CANARYasked",
+			  t.dir);
+	put_env(word);
+	old = files_program(t.dir, "gh", lines);
+	setenv("GH_CONFIG_DIR", "relative", 1);
+	setenv("GH_TOKEN", "gho_CANARYofanother", 1);
+	setenv("DBUS_SESSION_BUS_ADDRESS", "unix:x", 1);
+	setenv("MINE", "1", 1);
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_GH));
+	ROW("claude: not signed in on the host, github: gh; the guest has placeholders");
+	creds_ask_gh(&t.c);
+	n = read(t.c.secrets[0].fd, got, sizeof(got) - 1);
+	CHECK_INT(n, ==, strlen("gho_CANARYasked\n"));
+	CHECK_STR(got, "gho_CANARYasked\n");
+	(void)wait(NULL);
+	unsetenv("GH_CONFIG_DIR");
+	unsetenv("GH_TOKEN");
+	unsetenv("DBUS_SESSION_BUS_ADDRESS");
+	unsetenv("MINE");
+	setenv("PATH", old, 1);
+	free(old);
 	end();
 }
 
