@@ -92,14 +92,6 @@ static void var_add(struct creds *c, const char *name, size_t n, enum ph_kind ki
 		c->vars[c->n_vars++] = (struct creds_var){ xstrndup(name, n), kind, typed };
 }
 
-static bool is_typed(const struct creds *c, const char *name)
-{
-	for (size_t i = 0; i < c->n_vars; i++)
-		if (c->vars[i].typed && strcmp(c->vars[i].name, name) == 0)
-			return true;
-	return false;
-}
-
 static bool has_secret(const struct creds *c, enum ph_kind kind)
 {
 	for (size_t i = 0; i < c->n_secrets; i++)
@@ -205,22 +197,16 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 }
 
-static void env_variable(struct cli *cli, const struct launch_args *args, const struct guarded *g,
-			 char *(*env)(const char *), struct creds *c, struct strv *warnings)
+static void env_value(struct cli *cli, const struct launch_args *args, const struct guarded *g, const char *value,
+		      char *(*env)(const char *), struct creds *c, struct strv *warnings)
 {
-	char *value = env(g->name);
 	struct secret s = { 0 };
 	const char *why;
 
-	if (!value || *value == '\0')
-		return;
 	if (known_add(c, span_str(value)) && !c->gh_env && g->kind == PH_COPILOT && g->name[0] == 'G') {
 		c->gh_env = g->name;
 		c->gh_known = c->n_known - 1;
 	}
-	/* Taken by --env already, from here. */
-	if (is_typed(c, g->name))
-		overwrite(value);
 	if (g->asked || !(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
 		return;
 	why = secret_read(g, value, env, &s);
@@ -229,10 +215,21 @@ static void env_variable(struct cli *cli, const struct launch_args *args, const 
 		return;
 	}
 	secret_taken(cli, c, g, &s, warnings);
-	overwrite(value);
 	if (g->kind == PH_COPILOT)
 		g = guarded_find("COPILOT_GITHUB_TOKEN", strlen("COPILOT_GITHUB_TOKEN"));
 	var_add(c, g->name, strlen(g->name), g->kind, false);
+}
+
+/* Lent or not, afterwards it does not stand there any more. */
+static void env_variable(struct cli *cli, const struct launch_args *args, const struct guarded *g,
+			 char *(*env)(const char *), struct creds *c, struct strv *warnings)
+{
+	char *value = env(g->name);
+
+	if (!value || *value == '\0')
+		return;
+	env_value(cli, args, g, value, env, c, warnings);
+	overwrite(value);
 }
 
 void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const char *), struct creds *ret,
@@ -634,7 +631,6 @@ void creds_github(const struct launch_args *args, char *(*env)(const char *), co
 			strv_addf(warnings, "%s: it is not lent: %s", c->gh_env, strerror(-r));
 		else
 			strv_addf(&c->shown, "github: %s", c->gh_env);
-		overwrite(env(c->gh_env));
 		return;
 	}
 	c->gh_folder = gh_folder(env, home);

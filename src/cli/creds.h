@@ -63,7 +63,7 @@ struct creds {
 
 /**
  * creds_begin() - Take the secrets of the environment
- * @env:	How to look up a variable; what is taken is overwritten in place, so it is getenv() outside of tests
+ * @env:	How to look up a variable; those that hold a secret are overwritten in place, lent or not, so it is getenv() outside of tests
  *
  * Before any child starts; secret_arena_open() was called. Values of --env that are secrets are replaced in @args too.
  * Problems go to @cli.

@@ -66,6 +66,18 @@ static void begin(const char *verb)
 	problems_init(&t.cli.problems);
 }
 
+/* All of the arena, as on a host that lets nothing be locked. */
+static void arena_fill(void *ret[64])
+{
+	size_t n = 0;
+
+	memset(ret, 0, 64 * sizeof(*ret));
+	for (size_t size = SECRET_ARENA; size >= 64 && n < 64; size /= 2)
+		while (n < 64 && (ret[n] = secret_alloc(size)))
+			n++;
+	CHECK(n < 64 && !secret_alloc(1));
+}
+
 static void put_env(const char *word)
 {
 	(void)snprintf(t.env[t.n_env++], sizeof(t.env[0]), "%s", word);
@@ -167,7 +179,6 @@ TEST(a_verb_gets_its_own_alone)
 	plan();
 	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_CODEX_KEY));
 	ROW("claude: not signed in on the host, codex: API key; the guest has placeholders");
-	CHECK_STR(fake_getenv("COPILOT_GITHUB_TOKEN"), "gho_CANARY0123456789");
 	end();
 	begin("shell");
 	put_file(".claude", ".credentials.json", CLAUDE);
@@ -204,6 +215,32 @@ TEST(secrets_of_the_environment_go_into_pipes_and_are_overwritten)
 	CHECK(str_starts(vars.v[1], "COPILOT_GITHUB_TOKEN=gho_avm_"));
 	strv_done(&vars);
 	end();
+}
+
+TEST(no_secret_stays_in_the_environment_whether_lent_or_not)
+{
+	static const char *const words[] = { "ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key", "ANTHROPIC_AUTH_TOKEN=CANARY-of-a-gateway",
+					     "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-CANARY", "COPILOT_GITHUB_TOKEN=gho_CANARY0123456789",
+					     "GH_TOKEN=gho_CANARYother456789", "GITHUB_TOKEN=CANARY is no token" };
+	void *all[64];
+
+	for (int i = 0; i < 3; i++) {
+		begin("claude");
+		t.args.no_network = i == 1;
+		for (size_t k = 0; k < ARRAY_SIZE(words); k++)
+			put_env(words[k]);
+		put_env("ANTHROPIC_BASE_URL=https://gateway.example/v1");
+		put_env("HOME=/home/ann");
+		if (i == 2)
+			arena_fill(all);
+		plan();
+		CHECK_INT(t.c.launch.lent, ==, 0);
+		CHECK(!memmem(t.env, sizeof(t.env), "CANARY", 6));
+		CHECK_STR(fake_getenv("HOME"), "/home/ann");
+		end();
+	}
+	for (size_t i = 0; all[i]; i++)
+		secret_free(all[i]);
 }
 
 TEST(a_key_of_another_host_is_not_lent)
@@ -280,18 +317,6 @@ TEST(env_never_passes_a_secret_in_clear)
 	      "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
 	stops("shell", "MINE= sk-ant-oat01-CANARY-access",
 	      "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
-}
-
-/* All of the arena, as on a host that lets nothing be locked. */
-static void arena_fill(void *ret[64])
-{
-	size_t n = 0;
-
-	memset(ret, 0, 64 * sizeof(*ret));
-	for (size_t size = SECRET_ARENA; size >= 64 && n < 64; size /= 2)
-		while (n < 64 && (ret[n] = secret_alloc(size)))
-			n++;
-	CHECK(n < 64 && !secret_alloc(1));
 }
 
 TEST(without_locked_memory_env_passes_nothing_that_could_be_a_login)
