@@ -44,6 +44,12 @@ static const struct guarded *guarded_find(const char *name, size_t n)
 	return NULL;
 }
 
+/* The two that hold the login at GitHub, too. */
+static bool is_github(const struct guarded *g)
+{
+	return strcmp(g->name, "GH_TOKEN") == 0 || strcmp(g->name, "GITHUB_TOKEN") == 0;
+}
+
 static uint32_t verb_kinds(const struct launch_args *args)
 {
 	return args->no_network ? 0 : prov_verb_kinds(args->verb);
@@ -164,6 +170,15 @@ static void overwrite(char *value)
 	explicit_bzero(value, strlen(value));
 }
 
+/* The last of the known secrets may be lent by creds_github(); the first so noted is. */
+static void github_noted(struct creds *c, const char *name)
+{
+	if (c->gh_env)
+		return;
+	c->gh_env = name;
+	c->gh_known = c->n_known - 1;
+}
+
 /* --env of a guarded name: the guest gets the placeholder; where none can be made the launch stops. */
 static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *(*env)(const char *), struct creds *c,
 		     struct strv *warnings)
@@ -171,15 +186,19 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 	char *word = args->env.v[i], *value = strchr(word, '=');
 	size_t n = (size_t)(strchrnul(word, '=') - word);
 	const struct guarded *g = guarded_find(word, n);
+	struct guarded as_github;
 	struct secret s = { 0 };
 	const char *why = NULL;
 
 	if (!g || !value)
 		return;
+	if (is_github(g)) {
+		as_github = *g;
+		as_github.kind = PH_GH;
+		g = &as_github;
+	}
 	problems_at(&cli->problems, opt_at(&cli->parsed, "env", i));
-	if (g->kind == PH_COPILOT && g->name[0] != 'C')
-		why = "the login at GitHub is lent by the GitHub list, not as a variable";
-	else if (!(verb_kinds(args) & PH_BIT(g->kind)))
+	if (!(verb_kinds(args) & PH_BIT(g->kind)))
 		why = args->no_network ? "nothing is lent with --no-network" : "this verb lends it not";
 	else
 		why = secret_read(g, value + 1, env, &s);
@@ -187,8 +206,9 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 		problem_text(&cli->problems, "--env %s: a secret that would pass in clear: %s; leave it out", g->name,
 			     why);
 	} else {
-		(void)known_add(c, secret_span(&s));
-		if (!has_secret(c, g->kind))
+		if (known_add(c, secret_span(&s)) && g->kind == PH_GH)
+			github_noted(c, g->name);
+		if (g->kind != PH_GH && !has_secret(c, g->kind))
 			secret_taken(cli, c, g, &s, warnings);
 		secret_done(&s);
 		var_add(c, g->name, n, g->kind, true);
@@ -203,10 +223,8 @@ static void env_value(struct cli *cli, const struct launch_args *args, const str
 	struct secret s = { 0 };
 	const char *why;
 
-	if (known_add(c, span_str(value)) && !c->gh_env && g->kind == PH_COPILOT && g->name[0] == 'G') {
-		c->gh_env = g->name;
-		c->gh_known = c->n_known - 1;
-	}
+	if (known_add(c, span_str(value)) && is_github(g))
+		github_noted(c, g->name);
 	if (g->asked || !(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
 		return;
 	why = secret_read(g, value, env, &s);
@@ -530,6 +548,17 @@ static void env_values(struct cli *cli, struct launch_args *args, const struct c
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 }
 
+/* Whether the login at GitHub is lent was not known when --env was read. */
+static void env_github(struct cli *cli, const struct creds *c)
+{
+	for (size_t i = 0; i < c->n_vars; i++)
+		if (c->vars[i].kind == PH_GH && !(c->launch.lent & PH_BIT(PH_GH)))
+			problem_text(&cli->problems,
+				     "--env %s: a secret that would pass in clear: the GitHub list names no repository, so "
+				     "the login at GitHub is not lent; leave it out, or add --repo OWNER/NAME",
+				     c->vars[i].name);
+}
+
 /* Those of guarded names are no values for the guest any more. */
 static void env_drop(struct launch_args *args)
 {
@@ -551,6 +580,7 @@ void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const c
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		place_look(args, &places[i], env, home, c, warnings);
 	env_values(cli, args, c);
+	env_github(cli, c);
 	env_drop(args);
 	for (size_t i = 0; i < c->n_known; i++)
 		secret_done(&c->known[i]);

@@ -307,7 +307,8 @@ static void stops(const char *verb, const char *word, const char *problem)
 TEST(env_never_passes_a_secret_in_clear)
 {
 	stops("claude", "GH_TOKEN=gho_CANARY0123456789",
-	      "--env GH_TOKEN: a secret that would pass in clear: the login at GitHub is lent by the GitHub list, not as a variable; leave it out");
+	      "--env GH_TOKEN: a secret that would pass in clear: the GitHub list names no repository, so the login at GitHub is not lent; leave it "
+	      "out, or add --repo OWNER/NAME");
 	stops("claude", "COPILOT_GITHUB_TOKEN=gho_CANARY0123456789",
 	      "--env COPILOT_GITHUB_TOKEN: a secret that would pass in clear: this verb lends it not; leave it out");
 	stops("claude", "ANTHROPIC_AUTH_TOKEN=CANARY-of-a-gateway",
@@ -587,6 +588,45 @@ TEST(the_login_at_github_is_lent_by_the_list_alone)
 	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
 	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
 	CHECK_INT(t.c.launch.lent, ==, 0);
+	end();
+}
+
+TEST(env_of_githubs_variables_is_its_placeholder)
+{
+	struct strv vars = { 0 };
+	uint8_t seed[PH_SEED] = { 4 };
+	char got[64] = "";
+	AUTO_FREE(char, want);
+
+	begin("claude");
+	put_env("GITHUB_TOKEN=gho_CANARYofthehost");
+	/* Copilot's service would not take this kind, GitHub does. */
+	strv_add(&t.args.env, "GH_TOKEN=ghp_CANARYtyped");
+	strv_add(&t.args.env, "GITHUB_TOKEN=gho_CANARYofthehost");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.cli.problems.n, ==, 0);
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_GH));
+	CHECK_INT(t.c.n_secrets, ==, 1);
+	CHECK_INT(read(t.c.secrets[0].fd, got, sizeof(got)), ==, 15);
+	CHECK_STR(got, "ghp_CANARYtyped");
+	CHECK_INT(t.args.env.n, ==, 0);
+	creds_draw(&t.c, seed);
+	creds_env(&t.c, true, &vars);
+	CHECK_INT(vars.n, ==, 2);
+	want = xasprintf("GH_TOKEN=%s", t.c.set.v[PH_GH]);
+	CHECK_STR(vars.v[0], want);
+	CHECK(str_starts(vars.v[1], "GITHUB_TOKEN=") && strcmp(vars.v[1] + 13, vars.v[0] + 9) == 0);
+	strv_done(&vars);
+	end();
+
+	begin("claude");
+	t.args.no_network = true;
+	strv_add(&t.args.env, "GH_TOKEN=gho_CANARYtyped");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK_STR(t.cli.problems.v[0].text, "--env GH_TOKEN: a secret that would pass in clear: nothing is lent with --no-network; leave it out");
 	end();
 }
 
