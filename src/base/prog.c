@@ -27,7 +27,7 @@
 static const char *const env_kept[] = {
 	"HOME",	      "USER",	     "LOGNAME",	    "TMPDIR",	 "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
 	"http_proxy", "https_proxy", "ftp_proxy",   "all_proxy", "no_proxy",	    "HTTP_PROXY",    "HTTPS_PROXY",
-	"ALL_PROXY",  "NO_PROXY",
+	"ALL_PROXY",  "NO_PROXY",    NULL,
 };
 
 static bool is_program(const char *path)
@@ -133,16 +133,34 @@ int prog_find(const char *name, char **ret)
 	return in_system == -ENOENT ? r : in_system;
 }
 
+/* A file or a list of folders, all of them outside of what a guest can write. */
+static bool certs_are_outside(const char *paths)
+{
+	AUTO_FREE(char, copy);
+	char *at, *path;
+
+	at = copy = xstrdup(paths);
+	while ((path = strsep(&at, ":")))
+		if (*path && access(path, F_OK) == 0 && prog_is_shunned(path))
+			return false;
+	return true;
+}
+
+void prog_env_keep(struct strv *ret, const char *const *names)
+{
+	for (; *names; names++) {
+		const char *v = getenv(*names);
+
+		if (v && *v && (!str_starts(*names, "SSL_CERT_") || certs_are_outside(v)))
+			strv_addf(ret, "%s=%s", *names, v);
+	}
+}
+
 void prog_env(struct strv *ret)
 {
 	strv_add(ret, "PATH=" PROG_PATH);
 	strv_add(ret, "LANG=C.UTF-8");
-	for (size_t i = 0; i < ARRAY_SIZE(env_kept); i++) {
-		const char *v = getenv(env_kept[i]);
-
-		if (v && *v)
-			strv_addf(ret, "%s=%s", env_kept[i], v);
-	}
+	prog_env_keep(ret, env_kept);
 }
 
 static bool is_for_users_programs(const char *v)

@@ -32,12 +32,14 @@ void prog_shun_from_env(void);
 #define PROG_SHUNNED "is only in a folder that a guest can write, whose programs are not run on the host"
 
 /* The environment that they get: HOME, USER, LOGNAME, LANG=C.UTF-8, a fixed PATH, TMPDIR, XDG_RUNTIME_DIR, the proxy and
- * the SSL_CERT_ variables; nothing else. */
+ * the SSL_CERT_ variables, those not where they lead into a shunned folder; nothing else. */
 void prog_env(struct strv *ret);
+/* Those of our variables that are set and have one of @names, NULL behind the last: what one program needs beside that. */
+void prog_env_keep(struct strv *ret, const char *const *names);
 
 /* For programs that the user has set up for himself, such as credential helpers: all of his environment but GIT_*, LD_*,
  * BASH_ENV, ENV and NODE_OPTIONS (command line page, section 4), with a PATH of the absolute folders that are not shunned. It
- * reaches a role that starts such a program under names of its own, so that it does not work on the role. */
+ * is for a role that starts such a program, and under names of its own, so that it does not work on the role. */
 #define PROG_USER_ENV "AGENT_VM_HELPER:"
 void prog_user_env(struct strv *ret);
 /* In the role: what came, for struct prog; and wipe it, before the role reads anything hostile. */

@@ -48,6 +48,9 @@ static const struct desktop {
 	{ NULL, { "pbcopy" }, { "pbpaste" } },
 };
 
+/* Where the display is, and what opens it. */
+static const char *const display[] = { "WAYLAND_DISPLAY", "DISPLAY", "XAUTHORITY", NULL };
+
 #define DESKTOP_NONE "no program for the desktop's clipboard here (wl-copy, xclip, xsel or pbcopy, with its display)"
 
 /* The project's state folder; -ENOENT: there is none and @make was not asked for. */
@@ -108,7 +111,7 @@ static bool copy_with(const struct desktop *d, const char *path, int in)
 	p.path = path;
 	p.argv = words.v;
 	p.in = in;
-	prog_user_env(&p.env);
+	prog_env_keep(&p.env, display);
 	if (prog_start(&p, &pid, &err) == 0) {
 		for (; waitpid(pid, &status, WNOHANG) == 0 && left > 0; left -= TICK_MS)
 			(void)nanosleep(&tick, NULL);
@@ -153,7 +156,7 @@ static int from_desktop(char **ret, size_t *ret_n, struct err *err)
 		desktop_words(d->paste, &words);
 		p.path = path;
 		p.argv = words.v;
-		prog_user_env(&p.env);
+		prog_env_keep(&p.env, display);
 		r = prog_output(&p, CLIP_MAX, DESKTOP_MS, ret, err);
 		strv_done(&p.env);
 		strv_done(&words);

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/macros.h"
 #include "base/prog.h"
+#include "cli/gh.h"
 #include "vault/guestfile.h"
 
 /* Variables whose value vault guards. */
@@ -41,6 +42,12 @@ static const struct guarded *guarded_find(const char *name, size_t n)
 		if (strlen(guarded[i].name) == n && memcmp(guarded[i].name, name, n) == 0)
 			return &guarded[i];
 	return NULL;
+}
+
+/* The two that hold the login at GitHub, too. */
+static bool is_github(const struct guarded *g)
+{
+	return strcmp(g->name, "GH_TOKEN") == 0 || strcmp(g->name, "GITHUB_TOKEN") == 0;
 }
 
 static uint32_t verb_kinds(const struct launch_args *args)
@@ -89,14 +96,6 @@ static void var_add(struct creds *c, const char *name, size_t n, enum ph_kind ki
 		}
 	if (c->n_vars < CREDS_VARS_MAX)
 		c->vars[c->n_vars++] = (struct creds_var){ xstrndup(name, n), kind, typed };
-}
-
-static bool is_typed(const struct creds *c, const char *name)
-{
-	for (size_t i = 0; i < c->n_vars; i++)
-		if (c->vars[i].typed && strcmp(c->vars[i].name, name) == 0)
-			return true;
-	return false;
 }
 
 static bool has_secret(const struct creds *c, enum ph_kind kind)
@@ -171,6 +170,15 @@ static void overwrite(char *value)
 	explicit_bzero(value, strlen(value));
 }
 
+/* The last of the known secrets may be lent by creds_github(); the first so noted is. */
+static void github_noted(struct creds *c, const char *name)
+{
+	if (c->gh_env)
+		return;
+	c->gh_env = name;
+	c->gh_known = c->n_known - 1;
+}
+
 /* --env of a guarded name: the guest gets the placeholder; where none can be made the launch stops. */
 static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *(*env)(const char *), struct creds *c,
 		     struct strv *warnings)
@@ -178,15 +186,19 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 	char *word = args->env.v[i], *value = strchr(word, '=');
 	size_t n = (size_t)(strchrnul(word, '=') - word);
 	const struct guarded *g = guarded_find(word, n);
+	struct guarded as_github;
 	struct secret s = { 0 };
 	const char *why = NULL;
 
 	if (!g || !value)
 		return;
+	if (is_github(g)) {
+		as_github = *g;
+		as_github.kind = PH_GH;
+		g = &as_github;
+	}
 	problems_at(&cli->problems, opt_at(&cli->parsed, "env", i));
-	if (g->kind == PH_COPILOT && g->name[0] != 'C')
-		why = "the login at GitHub is lent by the GitHub list, not as a variable";
-	else if (!(verb_kinds(args) & PH_BIT(g->kind)))
+	if (!(verb_kinds(args) & PH_BIT(g->kind)))
 		why = args->no_network ? "nothing is lent with --no-network" : "this verb lends it not";
 	else
 		why = secret_read(g, value + 1, env, &s);
@@ -194,8 +206,9 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 		problem_text(&cli->problems, "--env %s: a secret that would pass in clear: %s; leave it out", g->name,
 			     why);
 	} else {
-		(void)known_add(c, secret_span(&s));
-		if (!has_secret(c, g->kind))
+		if (known_add(c, secret_span(&s)) && g->kind == PH_GH)
+			github_noted(c, g->name);
+		if (g->kind != PH_GH && !has_secret(c, g->kind))
 			secret_taken(cli, c, g, &s, warnings);
 		secret_done(&s);
 		var_add(c, g->name, n, g->kind, true);
@@ -204,22 +217,14 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 }
 
-static void env_variable(struct cli *cli, const struct launch_args *args, const struct guarded *g,
-			 char *(*env)(const char *), struct creds *c, struct strv *warnings)
+static void env_value(struct cli *cli, const struct launch_args *args, const struct guarded *g, const char *value,
+		      char *(*env)(const char *), struct creds *c, struct strv *warnings)
 {
-	char *value = env(g->name);
 	struct secret s = { 0 };
 	const char *why;
 
-	if (!value || *value == '\0')
-		return;
-	if (known_add(c, span_str(value)) && !c->gh_env && g->kind == PH_COPILOT && g->name[0] == 'G') {
-		c->gh_env = g->name;
-		c->gh_known = c->n_known - 1;
-	}
-	/* Taken by --env already, from here. */
-	if (is_typed(c, g->name))
-		overwrite(value);
+	if (known_add(c, span_str(value)) && is_github(g))
+		github_noted(c, g->name);
 	if (g->asked || !(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
 		return;
 	why = secret_read(g, value, env, &s);
@@ -228,10 +233,21 @@ static void env_variable(struct cli *cli, const struct launch_args *args, const 
 		return;
 	}
 	secret_taken(cli, c, g, &s, warnings);
-	overwrite(value);
 	if (g->kind == PH_COPILOT)
 		g = guarded_find("COPILOT_GITHUB_TOKEN", strlen("COPILOT_GITHUB_TOKEN"));
 	var_add(c, g->name, strlen(g->name), g->kind, false);
+}
+
+/* Lent or not, afterwards it does not stand there any more. */
+static void env_variable(struct cli *cli, const struct launch_args *args, const struct guarded *g,
+			 char *(*env)(const char *), struct creds *c, struct strv *warnings)
+{
+	char *value = env(g->name);
+
+	if (!value || *value == '\0')
+		return;
+	env_value(cli, args, g, value, env, c, warnings);
+	overwrite(value);
 }
 
 void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const char *), struct creds *ret,
@@ -532,6 +548,17 @@ static void env_values(struct cli *cli, struct launch_args *args, const struct c
 	problems_at(&cli->problems, PROBLEMS_AT_END);
 }
 
+/* Whether the login at GitHub is lent was not known when --env was read. */
+static void env_github(struct cli *cli, const struct creds *c)
+{
+	for (size_t i = 0; i < c->n_vars; i++)
+		if (c->vars[i].kind == PH_GH && !(c->launch.lent & PH_BIT(PH_GH)))
+			problem_text(&cli->problems,
+				     "--env %s: a secret that would pass in clear: the GitHub list names no repository, so "
+				     "the login at GitHub is not lent; leave it out, or add --repo OWNER/NAME",
+				     c->vars[i].name);
+}
+
 /* Those of guarded names are no values for the guest any more. */
 static void env_drop(struct launch_args *args)
 {
@@ -553,6 +580,7 @@ void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const c
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		place_look(args, &places[i], env, home, c, warnings);
 	env_values(cli, args, c);
+	env_github(cli, c);
 	env_drop(args);
 	for (size_t i = 0; i < c->n_known; i++)
 		secret_done(&c->known[i]);
@@ -594,24 +622,19 @@ void creds_done(struct creds *c)
 	if (c->gh)
 		close_p(&c->gh_out);
 	free(c->gh);
+	free(c->gh_folder);
 	*c = (struct creds){ .n_sources = 0 };
 }
 
 /* --- GitHub --- */
 
 /* gh writes the host there whether the token stands beside it or in a keyring. */
-static bool gh_is_signed_in(char *(*env)(const char *), const char *home, struct strv *warnings)
+static bool gh_is_signed_in(const char *folder, struct strv *warnings)
 {
-	const char *dir = env("GH_CONFIG_DIR"), *xdg = env("XDG_CONFIG_HOME");
-	AUTO_FREE(char, folder);
 	AUTO_FREE(char, text);
 	AUTO_FD(at);
 	AUTO_FD(fd);
 
-	folder = dir && dir[0] == '/'	? xstrdup(dir)
-		 : xdg && xdg[0] == '/' ? xasprintf("%s/gh", xdg)
-		 : home			? xasprintf("%s/.config/gh", home)
-					: NULL;
 	at = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (at < 0)
 		return false;
@@ -638,10 +661,10 @@ void creds_github(const struct launch_args *args, char *(*env)(const char *), co
 			strv_addf(warnings, "%s: it is not lent: %s", c->gh_env, strerror(-r));
 		else
 			strv_addf(&c->shown, "github: %s", c->gh_env);
-		overwrite(env(c->gh_env));
 		return;
 	}
-	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(env, home, warnings))
+	c->gh_folder = gh_folder(env, home);
+	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(c->gh_folder, warnings))
 		return;
 	r = prog_find("gh", &c->gh);
 	if (r == -EPERM)
@@ -660,7 +683,7 @@ void creds_github(const struct launch_args *args, char *(*env)(const char *), co
 #define GH_LOOK_MS 20
 
 /* Its output is a pipe that nobody of ours reads but vault. */
-static void ask_gh(const char *path, int out)
+static void ask_gh(const char *path, const char *folder, int out)
 {
 	char gh[] = "gh", auth[] = "auth", token[] = "token", option[] = "--hostname", host[] = "github.com";
 	char *const argv[] = { gh, auth, token, option, host, NULL };
@@ -670,9 +693,7 @@ static void ask_gh(const char *path, int out)
 	p.path = path;
 	p.argv = argv;
 	p.out = out;
-	prog_user_env(&p.env);
-	strv_add(&p.env, "GH_NO_UPDATE_NOTIFIER=1");
-	strv_add(&p.env, "GH_PROMPT_DISABLED=1");
+	gh_env(folder, &p.env);
 	if (prog_start(&p, &pid, NULL) < 0)
 		return;
 	/* Its end must be vault's end of the pipe. */
@@ -698,7 +719,7 @@ void creds_ask_gh(struct creds *c)
 				(void)dup2(null, i);
 			(void)close(null);
 			(void)setsid();
-			ask_gh(c->gh, 3);
+			ask_gh(c->gh, c->gh_folder, 3);
 		}
 		_exit(0);
 	}

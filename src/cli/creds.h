@@ -57,12 +57,13 @@ struct creds {
 	const char *gh_env; /* variable that holds the user's GitHub token; NULL: none */
 	size_t gh_known;    /* which of @known that is */
 	char *gh;	    /* program that is asked for it; NULL: none is */
+	char *gh_folder;    /* whose login it is to tell */
 	int gh_out;	    /* the pipe that it writes to; only with @gh */
 };
 
 /**
  * creds_begin() - Take the secrets of the environment
- * @env:	How to look up a variable; what is taken is overwritten in place, so it is getenv() outside of tests
+ * @env:	How to look up a variable; those that hold a secret are overwritten in place, lent or not, so it is getenv() outside of tests
  *
  * Before any child starts; secret_arena_open() was called. Values of --env that are secrets are replaced in @args too.
  * Problems go to @cli.

@@ -10,9 +10,11 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/prog.h"
+#include "cli/gh.h"
 #include "session/gitconfig.h"
 
 #define CACHE_S (24 * 3600)
+#define AGAIN_S 3600
 #define CACHE_MAX 4096
 #define ASK_MS 3000
 #define ANSWER_MAX (256 << 10)
@@ -46,10 +48,15 @@ static void read_cache(int cache_fd, int64_t now_s, struct gitid *id)
 	AUTO_FREE(char, text);
 	char *line[3] = { NULL }, *at;
 	struct stat st;
+	bool is_fresh;
 
 	id->ask = true;
 	if (cache_fd < 0 || file_read_beneath(cache_fd, GITID_CACHE, CACHE_MAX, &text, NULL) < 0)
 		return;
+	is_fresh = fstatat(cache_fd, GITID_CACHE, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime <= now_s && now_s - st.st_mtime < CACHE_S;
+	/* gh had no answer: no_answer(). */
+	if (!*text)
+		id->ask = !is_fresh;
 	at = text;
 	for (size_t i = 0; i < 3 && at; i++)
 		line[i] = strsep(&at, "\n");
@@ -58,8 +65,7 @@ static void read_cache(int cache_fd, int64_t now_s, struct gitid *id)
 	id->name = xstrdup(line[0]);
 	id->email = xstrdup(line[1]);
 	id->login = line[2][0] ? xstrdup(line[2]) : NULL;
-	if (fstatat(cache_fd, GITID_CACHE, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime <= now_s && now_s - st.st_mtime < CACHE_S)
-		id->ask = false;
+	id->ask = !is_fresh;
 }
 
 /* --- the user's own settings; read here, because git would be a process that a launch waits for --- */
@@ -184,30 +190,44 @@ char *gitid_parse(const char *json, size_t n)
 	return text;
 }
 
-static void ask(int cache_fd)
+/* The cache is used as it is, and looked upon as too old in an hour. */
+static void no_answer(int cache_fd)
 {
-	char gh[] = "gh", api[] = "api", user[] = "user", *const argv[] = { gh, api, user, NULL };
+	const struct timespec to[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = time(NULL) - CACHE_S + AGAIN_S } };
+
+	if (utimensat(cache_fd, GITID_CACHE, to, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT &&
+	    file_replace_unsynced_at(cache_fd, GITID_CACHE, "", 0, 0600) == 0)
+		(void)utimensat(cache_fd, GITID_CACHE, to, AT_SYMLINK_NOFOLLOW);
+}
+
+static void ask(int cache_fd, const char *home)
+{
+	char gh[] = "gh", api[] = "api", option[] = "--hostname", host[] = "github.com", user[] = "user";
+	char *const argv[] = { gh, api, option, host, user, NULL };
+	AUTO_FREE(char, folder);
 	struct prog p = PROG_INIT;
 	AUTO_FREE(char, path);
 	AUTO_FREE(char, out);
 	AUTO_FREE(char, text);
 	struct err err;
 
-	if (prog_find("gh", &path) < 0)
+	folder = gh_folder(getenv, home);
+	/* Not there: no login. And what a guest can write could send gh elsewhere with the login. */
+	if (!folder || prog_is_shunned(folder) || prog_find("gh", &path) < 0)
 		return;
 	p.path = path;
 	p.argv = argv;
-	prog_user_env(&p.env);
-	strv_add(&p.env, "GH_NO_UPDATE_NOTIFIER=1");
-	strv_add(&p.env, "GH_PROMPT_DISABLED=1");
+	gh_env(folder, &p.env);
 	if (prog_output(&p, ANSWER_MAX, ASK_MS, &out, &err) == 0)
 		text = gitid_parse(out, strlen(out));
 	if (text)
 		(void)file_replace_unsynced_at(cache_fd, GITID_CACHE, text, strlen(text), 0600);
+	else
+		no_answer(cache_fd);
 	strv_done(&p.env);
 }
 
-void gitid_ask(int cache_fd)
+void gitid_ask(int cache_fd, const char *home)
 {
 	pid_t pid = fork();
 
@@ -220,7 +240,7 @@ void gitid_ask(int cache_fd)
 		for (int i = 0; i <= 2; i++)
 			(void)dup2(null, i);
 		(void)setsid();
-		ask(3);
+		ask(3, home);
 	}
 	_exit(0);
 }

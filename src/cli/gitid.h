@@ -7,7 +7,7 @@
 #include "base/str.h"
 #include "session/root.h"
 
-#define GITID_CACHE "host-git-identity" /* three lines: name, e-mail, login; the last may be empty */
+#define GITID_CACHE "host-git-identity" /* three lines: name, e-mail, login; the last may be empty. Empty: gh had no answer */
 
 struct gitid {
 	char *name, *email;	/* both or none: without them git refuses to commit */
@@ -25,8 +25,9 @@ struct gitid {
 void gitid_read(int cache_fd, const char *home, int64_t now_s, struct gitid *ret);
 void gitid_done(struct gitid *id);
 
-/* Asks `gh api user` in a process of its own and keeps the answer in the cache. Returns at once. */
-void gitid_ask(int cache_fd);
+/* Asks `gh api user` in a process of its own, for the login that gh keeps, and keeps the answer in the cache; that there is
+ * none for an hour. Returns at once. */
+void gitid_ask(int cache_fd, const char *home);
 
 /* The cache's three lines from what `gh api user` has printed; NULL when there is no name in it. For tests. */
 char *gitid_parse(const char *json, size_t n);

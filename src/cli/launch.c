@@ -610,8 +610,8 @@ static void launch_run_guest(struct launch *l)
 	}
 	l->profile.spawned = now_ns();
 	image_beside(l);
-	if (l->plan.gitid.ask && !l->args->no_git)
-		gitid_ask(l->root.cache_fd);
+	if (l->plan.gitid.ask && !l->args->no_git && !l->args->no_network)
+		gitid_ask(l->root.cache_fd, l->plan.home);
 	end = run_boot(l->run, &l->err);
 	if (end == RUN_OPEN) {
 		walls_tell(l);

@@ -50,6 +50,19 @@ static inline char *files_at(const char *dir, const char *name)
 	return xasprintf("%s/%s", dir, name);
 }
 
+/* A program BIN/@name of @dir, whose lines /bin/sh runs, and BIN in front of PATH; the former PATH, caller frees and sets it. */
+static inline char *files_program(const char *dir, const char *name, const char *lines)
+{
+	char *old = xstrdup(getenv("PATH")), *all = xasprintf("mkdir -p bin && printf '#!/bin/sh\\n%%s\\n' '%s' > bin/%s && chmod 755 bin/%s", lines, name, name);
+	char *path = xasprintf("%s/bin:%s", dir, old);
+
+	files_sh(dir, all);
+	(void)setenv("PATH", path, 1);
+	free(path);
+	free(all);
+	return old;
+}
+
 static inline void files_write(const char *dir, const char *name, const char *text)
 {
 	char *path = files_at(dir, name);

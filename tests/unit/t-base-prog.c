@@ -158,6 +158,39 @@ TEST(a_program_of_the_users_gets_his_environment)
 	(void)rmdir(dir);
 }
 
+/* In the environment that programs get. */
+static bool has_head(const char *head)
+{
+	struct strv env = { 0 };
+	bool found = false;
+
+	prog_env(&env);
+	for (size_t i = 0; i < env.n; i++)
+		found |= str_starts(env.v[i], head);
+	strv_done(&env);
+	return found;
+}
+
+TEST(certificates_where_a_guest_writes_are_not_named_to_programs)
+{
+	char dir[] = "/tmp/t-base-prog-XXXXXX";
+	AUTO_FREE(char, list);
+
+	CHECK(mkdtemp(dir));
+	list = xasprintf("/etc/ssl/certs:%s", dir);
+	setenv("SSL_CERT_FILE", "/etc/passwd", 1);
+	setenv("SSL_CERT_DIR", list, 1);
+	CHECK(has_head("SSL_CERT_FILE=/etc/passwd") && has_head("SSL_CERT_DIR="));
+	prog_shun(dir);
+	CHECK(has_head("SSL_CERT_FILE=/etc/passwd") && !has_head("SSL_CERT_DIR="));
+	setenv("SSL_CERT_FILE", dir, 1);
+	setenv("SSL_CERT_DIR", "/etc/ssl/certs", 1);
+	CHECK(!has_head("SSL_CERT_FILE=") && has_head("SSL_CERT_DIR="));
+	unsetenv("SSL_CERT_FILE");
+	unsetenv("SSL_CERT_DIR");
+	(void)rmdir(dir);
+}
+
 TEST(a_program_gets_only_the_descriptors_named)
 {
 	int low = dup2(1, 7), high = dup2(1, 70);

@@ -2,6 +2,7 @@
 #include "files.h"
 
 #include <errno.h>
+#include <sys/wait.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -63,6 +64,18 @@ static void begin(const char *verb)
 	t.dir = files_tmp("/tmp");
 	t.args.verb = verb;
 	problems_init(&t.cli.problems);
+}
+
+/* All of the arena, as on a host that lets nothing be locked. */
+static void arena_fill(void *ret[64])
+{
+	size_t n = 0;
+
+	memset(ret, 0, 64 * sizeof(*ret));
+	for (size_t size = SECRET_ARENA; size >= 64 && n < 64; size /= 2)
+		while (n < 64 && (ret[n] = secret_alloc(size)))
+			n++;
+	CHECK(n < 64 && !secret_alloc(1));
 }
 
 static void put_env(const char *word)
@@ -166,7 +179,6 @@ TEST(a_verb_gets_its_own_alone)
 	plan();
 	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_CODEX_KEY));
 	ROW("claude: not signed in on the host, codex: API key; the guest has placeholders");
-	CHECK_STR(fake_getenv("COPILOT_GITHUB_TOKEN"), "gho_CANARY0123456789");
 	end();
 	begin("shell");
 	put_file(".claude", ".credentials.json", CLAUDE);
@@ -203,6 +215,32 @@ TEST(secrets_of_the_environment_go_into_pipes_and_are_overwritten)
 	CHECK(str_starts(vars.v[1], "COPILOT_GITHUB_TOKEN=gho_avm_"));
 	strv_done(&vars);
 	end();
+}
+
+TEST(no_secret_stays_in_the_environment_whether_lent_or_not)
+{
+	static const char *const words[] = { "ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key", "ANTHROPIC_AUTH_TOKEN=CANARY-of-a-gateway",
+					     "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-CANARY", "COPILOT_GITHUB_TOKEN=gho_CANARY0123456789",
+					     "GH_TOKEN=gho_CANARYother456789", "GITHUB_TOKEN=CANARY is no token" };
+	void *all[64];
+
+	for (int i = 0; i < 3; i++) {
+		begin("claude");
+		t.args.no_network = i == 1;
+		for (size_t k = 0; k < ARRAY_SIZE(words); k++)
+			put_env(words[k]);
+		put_env("ANTHROPIC_BASE_URL=https://gateway.example/v1");
+		put_env("HOME=/home/ann");
+		if (i == 2)
+			arena_fill(all);
+		plan();
+		CHECK_INT(t.c.launch.lent, ==, 0);
+		CHECK(!memmem(t.env, sizeof(t.env), "CANARY", 6));
+		CHECK_STR(fake_getenv("HOME"), "/home/ann");
+		end();
+	}
+	for (size_t i = 0; all[i]; i++)
+		secret_free(all[i]);
 }
 
 TEST(a_key_of_another_host_is_not_lent)
@@ -269,7 +307,8 @@ static void stops(const char *verb, const char *word, const char *problem)
 TEST(env_never_passes_a_secret_in_clear)
 {
 	stops("claude", "GH_TOKEN=gho_CANARY0123456789",
-	      "--env GH_TOKEN: a secret that would pass in clear: the login at GitHub is lent by the GitHub list, not as a variable; leave it out");
+	      "--env GH_TOKEN: a secret that would pass in clear: the GitHub list names no repository, so the login at GitHub is not lent; leave it "
+	      "out, or add --repo OWNER/NAME");
 	stops("claude", "COPILOT_GITHUB_TOKEN=gho_CANARY0123456789",
 	      "--env COPILOT_GITHUB_TOKEN: a secret that would pass in clear: this verb lends it not; leave it out");
 	stops("claude", "ANTHROPIC_AUTH_TOKEN=CANARY-of-a-gateway",
@@ -279,18 +318,6 @@ TEST(env_never_passes_a_secret_in_clear)
 	      "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
 	stops("shell", "MINE= sk-ant-oat01-CANARY-access",
 	      "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
-}
-
-/* All of the arena, as on a host that lets nothing be locked. */
-static void arena_fill(void *ret[64])
-{
-	size_t n = 0;
-
-	memset(ret, 0, 64 * sizeof(*ret));
-	for (size_t size = SECRET_ARENA; size >= 64 && n < 64; size /= 2)
-		while (n < 64 && (ret[n] = secret_alloc(size)))
-			n++;
-	CHECK(n < 64 && !secret_alloc(1));
 }
 
 TEST(without_locked_memory_env_passes_nothing_that_could_be_a_login)
@@ -564,6 +591,45 @@ TEST(the_login_at_github_is_lent_by_the_list_alone)
 	end();
 }
 
+TEST(env_of_githubs_variables_is_its_placeholder)
+{
+	struct strv vars = { 0 };
+	uint8_t seed[PH_SEED] = { 4 };
+	char got[64] = "";
+	AUTO_FREE(char, want);
+
+	begin("claude");
+	put_env("GITHUB_TOKEN=gho_CANARYofthehost");
+	/* Copilot's service would not take this kind, GitHub does. */
+	strv_add(&t.args.env, "GH_TOKEN=ghp_CANARYtyped");
+	strv_add(&t.args.env, "GITHUB_TOKEN=gho_CANARYofthehost");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.cli.problems.n, ==, 0);
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_GH));
+	CHECK_INT(t.c.n_secrets, ==, 1);
+	CHECK_INT(read(t.c.secrets[0].fd, got, sizeof(got)), ==, 15);
+	CHECK_STR(got, "ghp_CANARYtyped");
+	CHECK_INT(t.args.env.n, ==, 0);
+	creds_draw(&t.c, seed);
+	creds_env(&t.c, true, &vars);
+	CHECK_INT(vars.n, ==, 2);
+	want = xasprintf("GH_TOKEN=%s", t.c.set.v[PH_GH]);
+	CHECK_STR(vars.v[0], want);
+	CHECK(str_starts(vars.v[1], "GITHUB_TOKEN=") && strcmp(vars.v[1] + 13, vars.v[0] + 9) == 0);
+	strv_done(&vars);
+	end();
+
+	begin("claude");
+	t.args.no_network = true;
+	strv_add(&t.args.env, "GH_TOKEN=gho_CANARYtyped");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK_STR(t.cli.problems.v[0].text, "--env GH_TOKEN: a secret that would pass in clear: nothing is lent with --no-network; leave it out");
+	end();
+}
+
 TEST(what_is_no_token_lends_no_other_secret_to_github)
 {
 	static const char *const bad[] = { "GH_TOKEN=not set yet", "GITHUB_TOKEN= \n" };
@@ -591,6 +657,44 @@ TEST(what_is_no_token_lends_no_other_secret_to_github)
 	CHECK_INT(t.c.secrets[1].kind, ==, PH_GH);
 	CHECK_INT(read(t.c.secrets[1].fd, got, sizeof(got)), ==, 20);
 	CHECK_STR(got, "gho_CANARY0123456789");
+	end();
+}
+
+TEST(gh_answers_from_the_folder_that_was_looked_at)
+{
+	char got[64] = "", *old;
+	AUTO_FREE(char, word);
+	AUTO_FREE(char, lines);
+	ssize_t n;
+
+	begin("claude");
+	put_file("of-gh", "hosts.yml", "github.com:\n    oauth_token: gho_CANARY0123456789\n");
+	word = xasprintf("GH_CONFIG_DIR=%s/of-gh", t.dir);
+	lines = xasprintf("test \"$*\" = \"auth token --hostname github.com\" && test \"$GH_CONFIG_DIR\" = %s/of-gh && "
+			  "test \"$DBUS_SESSION_BUS_ADDRESS\" = unix:x && test -z \"$MINE$GH_TOKEN\" && echo gho_CANARYasked",
+			  t.dir);
+	put_env(word);
+	old = files_program(t.dir, "gh", lines);
+	setenv("GH_CONFIG_DIR", "relative", 1);
+	setenv("GH_TOKEN", "gho_CANARYofanother", 1);
+	setenv("DBUS_SESSION_BUS_ADDRESS", "unix:x", 1);
+	setenv("MINE", "1", 1);
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_GH));
+	ROW("claude: not signed in on the host, github: gh; the guest has placeholders");
+	creds_ask_gh(&t.c);
+	n = read(t.c.secrets[0].fd, got, sizeof(got) - 1);
+	CHECK_INT(n, ==, strlen("gho_CANARYasked\n"));
+	CHECK_STR(got, "gho_CANARYasked\n");
+	(void)wait(NULL);
+	unsetenv("GH_CONFIG_DIR");
+	unsetenv("GH_TOKEN");
+	unsetenv("DBUS_SESSION_BUS_ADDRESS");
+	unsetenv("MINE");
+	setenv("PATH", old, 1);
+	free(old);
 	end();
 }
 

@@ -2,6 +2,7 @@
 
 #include "files.h"
 
+#include <sys/wait.h>
 #include <time.h>
 
 static char *lines(const char *json)
@@ -116,4 +117,56 @@ TEST(hosts_of_gh)
 	CHECK_STR(text, "github.com:\n    users:\n        ann:\n            oauth_token: avm-gh-x\n    oauth_token: avm-gh-x\n    user: ann\n"
 			"    git_protocol: https\n");
 	free(text);
+}
+
+/* One who asks; waited for. */
+static void asked(int fd, const char *home)
+{
+	gitid_ask(fd, home);
+	CHECK(wait(NULL) > 0);
+}
+
+TEST(gh_is_asked_for_the_login_that_it_keeps)
+{
+	char *home = files_tmp("/tmp"), *old, *lines;
+	int fd = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct gitid id;
+
+	unsetenv("XDG_CONFIG_HOME");
+	unsetenv("GH_CONFIG_DIR");
+	lines = xasprintf("echo x >> %s/asked; test \"$*\" = \"api --hostname github.com user\" && test \"$GH_CONFIG_DIR\" = %s/.config/gh && "
+			  "test -z \"$GH_TOKEN\" && test -e %s/online && echo \"{\\\"login\\\":\\\"ann\\\",\\\"id\\\":7}\"", home, home, home);
+	old = files_program(home, "gh", lines);
+	setenv("GH_TOKEN", "gho_another", 1);
+	/* No login, no question. */
+	asked(fd, home);
+	files_sh(home, "test ! -e asked && mkdir -p .config/gh");
+	/* No answer is remembered for an hour. */
+	asked(fd, home);
+	files_sh(home, "test $(wc -l < asked) = 1");
+	gitid_read(fd, home, time(NULL) + 3000, &id);
+	CHECK(!id.ask && !id.name);
+	gitid_done(&id);
+	gitid_read(fd, home, time(NULL) + 4000, &id);
+	CHECK(id.ask && !id.name);
+	gitid_done(&id);
+	files_sh(home, "touch online");
+	asked(fd, home);
+	gitid_read(fd, home, time(NULL) + 4000, &id);
+	CHECK(!id.ask);
+	CHECK_STR(id.name, "ann");
+	gitid_done(&id);
+	/* A failure later on leaves what is known. */
+	files_sh(home, "rm online");
+	asked(fd, home);
+	gitid_read(fd, home, time(NULL) + 4000, &id);
+	CHECK(id.ask);
+	CHECK_STR(id.name, "ann");
+	gitid_done(&id);
+	unsetenv("GH_TOKEN");
+	setenv("PATH", old, 1);
+	free(old);
+	free(lines);
+	(void)close(fd);
+	files_rm(home);
 }

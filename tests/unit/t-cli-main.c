@@ -1,5 +1,5 @@
 /* The program behind main(): what is printed where, and the exit status. */
-#include "test.h"
+#include "files.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -299,4 +299,43 @@ TEST(every_table_is_whole)
 				CHECK(strcmp(o->name, other->name) != 0);
 		}
 	}
+}
+
+TEST(programs_of_the_desktop_know_the_display)
+{
+	char *dir = files_tmp("/tmp"), *state = files_at(dir, "state"), *old, *home = xstrdup(getenv("HOME") ? getenv("HOME") : "/");
+	static const char test[] = "test \"$WAYLAND_DISPLAY $DISPLAY $XAUTHORITY $XDG_RUNTIME_DIR\" = \"way-1 :7 /x/auth /run/x\" && "
+				   "test -z \"$MINE$AGENT_VM_STATE_DIR\" || exit 1\n";
+	AUTO_FREE(char, paste);
+	AUTO_FREE(char, copy);
+
+	paste = xasprintf("%sprintf pasted", test);
+	copy = xasprintf("%scat > %s/copied", test, dir);
+	old = files_program(dir, "wl-paste", paste);
+	free(files_program(dir, "wl-copy", copy));
+	setenv("AGENT_VM_STATE_DIR", state, 1);
+	setenv("HOME", dir, 1);
+	setenv("MINE", "1", 1);
+	setenv("WAYLAND_DISPLAY", "way-1", 1);
+	setenv("DISPLAY", ":7", 1);
+	setenv("XAUTHORITY", "/x/auth", 1);
+	setenv("XDG_RUNTIME_DIR", "/run/x", 1);
+	CHECK_INT(run(WORDS(W "clipboard", W "put", W "-s")), ==, 0);
+	CHECK_STR(errs, "");
+	CHECK_INT(run(WORDS(W "clipboard", W "get", W "-s")), ==, 0);
+	CHECK_STR(errs, "");
+	CHECK_STR(out, "pasted");
+	files_sh(dir, "test \"$(cat copied)\" = pasted");
+	unsetenv("AGENT_VM_STATE_DIR");
+	unsetenv("MINE");
+	unsetenv("WAYLAND_DISPLAY");
+	unsetenv("DISPLAY");
+	unsetenv("XAUTHORITY");
+	unsetenv("XDG_RUNTIME_DIR");
+	setenv("HOME", home, 1);
+	setenv("PATH", old, 1);
+	free(home);
+	free(old);
+	free(state);
+	files_rm(dir);
 }
