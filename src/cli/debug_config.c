@@ -1,5 +1,6 @@
 #include "cli/debug_config.h"
 
+#include <assert.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,8 @@ static json_t *texts(const struct strv *v)
 static json_t *shares(const struct layout *l)
 {
 	static const char *const kinds[] = { [LAYOUT_PROJECT] = "project", [LAYOUT_GIT] = "git", [LAYOUT_MOUNT] = "mount",
-					     [LAYOUT_STATE] = "state" };
+					     [LAYOUT_STATE] = "state", [LAYOUT_SETTINGS] = "settings" };
+	static_assert(ARRAY_SIZE(kinds) == LAYOUT_KINDS, "kinds[] is incomplete");
 	json_t *all = json_array();
 
 	for (size_t i = 0; i < l->n_shares; i++) {
@@ -68,13 +70,29 @@ static json_t *env(const struct strv *v)
 	return all;
 }
 
+static json_t *github(const struct ghlist *l)
+{
+	json_t *all = json_array();
+
+	for (size_t i = 0; i < l->n; i++) {
+		const struct repo *r = &l->v[i].repo;
+		AUTO_FREE(char, one);
+
+		one = xasprintf("%s/%s=%s", r->owner, r->name, gh_level_str[r->level]);
+		(void)json_array_append_new(all, text(one));
+	}
+	return all;
+}
+
 static json_t *policy(const struct plan *p)
 {
 	AUTO_FREE(char, network);
+	AUTO_FREE(char, login);
 
 	network = netplan_text(p->args, &p->net);
-	return json_pack("{s:o, s:s, s:[], s:b, s:s}", "network", text(network), "login", "none", "github", "namespaces", p->namespaces,
-			 "git_config", p->args->git_config);
+	login = creds_text(&p->creds);
+	return json_pack("{s:o, s:o, s:o, s:b, s:s}", "network", text(network), "login", text(login), "github", github(&p->github),
+			 "namespaces", p->namespaces, "git_config", p->args->git_config);
 }
 
 static json_t *ports(const struct network_plan *net)

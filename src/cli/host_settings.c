@@ -316,27 +316,47 @@ static char *take_text(struct taking *t, const struct source *s, const char *hom
 	return NULL;
 }
 
-void host_settings_take(const char *home, int dir_fd, const char *dir_path, struct host_settings *ret, struct strv *notes)
+static bool has_any(const struct source *s, const char *home)
+{
+	AUTO_FREE(char, path);
+	AUTO_FD(from);
+	struct stat st;
+
+	path = source_path(s, home);
+	from = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (const char *const *name = s->names; from >= 0 && *name; name++)
+		if (fstatat(from, *name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	return false;
+}
+
+bool host_settings_folder(const char *home, int dir_fd, const char *dir_path, struct host_settings *ret)
+{
+	*ret = (struct host_settings){ 0 };
+	for (size_t i = 0; home && !ret->dir && i < ARRAY_SIZE(sources); i++)
+		if (has_any(&sources[i], home) && dir_make_at(dir_fd, COPIES, 0700) == 0)
+			ret->dir = xasprintf("%s/" COPIES, dir_path);
+	return ret->dir;
+}
+
+void host_settings_take(const char *home, int dir_fd, struct host_settings *h, struct strv *notes)
 {
 	static const struct source copilot = { "COPILOT_HOME", ".copilot", "", NULL, { NULL } };
-	struct taking t = { .h = ret, .notes = notes, .left = BYTES_MAX };
+	struct taking t = { .h = h, .notes = notes, .left = BYTES_MAX };
 	AUTO_FD(all);
 
-	*ret = (struct host_settings){ 0 };
-	if (!home || dir_make_at(dir_fd, COPIES, 0700) < 0)
+	if (!home)
 		return;
-	all = file_open_beneath(dir_fd, COPIES, O_RDONLY | O_DIRECTORY, 0);
+	all = h->dir ? file_open_beneath(dir_fd, COPIES, O_RDONLY | O_DIRECTORY, 0) : -1;
 	for (size_t i = 0; all >= 0 && i < ARRAY_SIZE(sources); i++)
 		take_source(&t, &sources[i], home, all);
 	if (t.full)
 		strv_addf(notes, "your own settings of the agents: more than 32 MiB, %d files or %d folders deep; the guest does not get all of "
 			  "them", ENTRIES_MAX, DEPTH_MAX);
 	take_members(&t, home);
-	ret->codex = take_text(&t, &sources[1], home, "AGENTS.md");
-	ret->opencode = take_text(&t, &sources[2], home, "AGENTS.md");
-	ret->copilot = take_text(&t, &copilot, home, "copilot-instructions.md");
-	if (ret->links.n > 0)
-		ret->dir = xasprintf("%s/" COPIES, dir_path);
+	h->codex = take_text(&t, &sources[1], home, "AGENTS.md");
+	h->opencode = take_text(&t, &sources[2], home, "AGENTS.md");
+	h->copilot = take_text(&t, &copilot, home, "copilot-instructions.md");
 }
 
 void host_settings_done(struct host_settings *h)

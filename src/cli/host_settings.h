@@ -8,19 +8,25 @@
 #include "base/str.h"
 
 struct host_settings {
-	char *dir;	     /* of the copies, on the host; NULL: there are none */
+	char *dir;	     /* of the copies, on the host; NULL: there are none, and no links */
 	struct strv links;   /* below the copies, and the same below the state */
 	struct strv members; /* of Claude's settings.json: NAME, JSON text, NAME, ... */
 	char *codex, *opencode, *copilot; /* texts for the agents' own instruction files; NULL: none */
 };
 
 /**
- * host_settings_take() - Read and copy
- * @home:	NULL: nothing is taken
+ * host_settings_folder() - The folder of the copies, empty, when there is something to copy
+ * @home:	NULL: there is nothing
  * @dir_fd, @dir_path:	The session's folder
+ * @ret:	Set in any case
+ */
+bool host_settings_folder(const char *home, int dir_fd, const char *dir_path, struct host_settings *ret);
+
+/**
+ * host_settings_take() - Read, and copy where host_settings_folder() has made a folder
  * @notes:	Gets what was left out and why
  */
-void host_settings_take(const char *home, int dir_fd, const char *dir_path, struct host_settings *ret, struct strv *notes);
+void host_settings_take(const char *home, int dir_fd, struct host_settings *h, struct strv *notes);
 void host_settings_done(struct host_settings *h);
 
 /* Folders of the state in which links may be. */

@@ -234,7 +234,7 @@ static void list_ports(void *arg)
 	strv_done(&list);
 }
 
-/* While the VM boots. Then what the guest is told, which depends on the families that the host has. */
+/* While the VM boots. */
 static int start_network(struct launch *l)
 {
 	int r, log[NETWORK_ROLES], audit[2];
@@ -270,20 +270,13 @@ static int start_network(struct launch *l)
 		l->autopub = autopub_new(l->network.vault.fd, &l->plan.net.ports);
 	if (l->plan.net.ports.n_what > 0)
 		list_ports(l);
-	r = orders_guest(&l->plan, &l->session, &l->network, &l->probe, &l->config);
-	if (r < 0)
-		(void)err_set(&l->err, r, "guest: its configuration is longer than %d MiB; mount fewer folders", ORDERS_MAX >> 20);
-	return r;
+	return 0;
 }
 
-static int files_lock(void *arg, struct err *err)
+/* @ret: a line for each other session of the project. One that cannot be looked for may be there. */
+static void find_others(struct launch *l, struct strv *ret)
 {
-	struct launch *l = arg;
-	AUTO_FREE(char, holder);
-
-	holder = xasprintf("%s, pid %ld", l->session.info.name, (long)getpid());
-	l->files_lock = project_lock_try(&l->root, l->plan.project.hash, holder, err);
-	return l->files_lock;
+	l->plan.alone = session_others_note(&l->session, ret) == 0;
 }
 
 static void files_unlock(void *arg)
@@ -292,6 +285,29 @@ static void files_unlock(void *arg)
 
 	close_p(&l->files_lock);
 	l->files_lock = -1;
+}
+
+/* Then what the guest is told. Not before: another session may have begun, and put its logins into the files, while this one
+ * waited for its image. */
+static int files_lock(void *arg, struct err *err)
+{
+	struct launch *l = arg;
+	struct strv others = { 0 };
+	AUTO_FREE(char, holder);
+	int r;
+
+	holder = xasprintf("%s, pid %ld", l->session.info.name, (long)getpid());
+	l->files_lock = project_lock_try(&l->root, l->plan.project.hash, holder, err);
+	if (l->files_lock < 0)
+		return l->files_lock;
+	find_others(l, &others);
+	strv_done(&others);
+	r = orders_guest(&l->plan, &l->session, &l->network, &l->probe, &l->config);
+	if (r < 0) {
+		files_unlock(l);
+		return err_set(err, r, "guest: its configuration is longer than %d MiB; mount fewer folders", ORDERS_MAX >> 20);
+	}
+	return l->files_lock;
 }
 
 static int start_run(struct launch *l)
@@ -311,7 +327,7 @@ static int start_run(struct launch *l)
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet && isatty(STDERR_FILENO),
-		.config = buf_span(&l->config),
+		.config = &l->config,
 		.lock = files_lock,
 		.unlock = files_unlock,
 		.lock_arg = l,
@@ -442,22 +458,26 @@ static void image_beside(struct launch *l)
 	store_close(&store);
 }
 
-/* The user's own settings of the agents. */
-static void take_settings(struct launch *l)
+/* A share for copies of the user's own settings of the agents; they come into it while the VM boots. */
+static void share_settings(struct launch *l)
 {
 	struct plan *p = &l->plan;
-	struct host_settings *h = &p->settings;
 
-	host_settings_take(p->home, l->session.dir_fd, l->session.dir_path, h, &p->notes);
-	if (!h->dir)
-		return;
 	/* Without namespaces each share is a device of QEMU's; they are copies, so it does not matter who may write them. */
-	if (!p->namespaces && p->layout.n_shares >= VMM_QEMU_SHARES_MAX) {
+	if (!p->namespaces && p->layout.n_shares >= VMM_QEMU_SHARES_MAX)
 		strv_add(&p->notes, "your own settings of the agents: no room for one more share without namespaces; the guest does not get them");
-		h->links.n = 0;
-		return;
-	}
-	layout_add_settings(&p->layout, h->dir, GC_HOST_AT, p->namespaces);
+	else if (host_settings_folder(p->home, l->session.dir_fd, l->session.dir_path, &p->settings))
+		layout_add_settings(&p->layout, p->settings.dir, GC_HOST_AT, p->namespaces);
+}
+
+static void take_settings(struct launch *l)
+{
+	struct strv notes = { 0 };
+
+	host_settings_take(l->plan.home, l->session.dir_fd, &l->plan.settings, &notes);
+	if (!l->quiet)
+		print_all(&notes, "note");
+	strv_done(&notes);
 }
 
 static void launch_greet(struct launch *l)
@@ -467,11 +487,10 @@ static void launch_greet(struct launch *l)
 	struct strv others = { 0 };
 
 	if (!l->args->no_host_settings)
-		take_settings(l);
+		share_settings(l);
 	if (!l->quiet)
 		table_banner(&l->plan, &l->session);
-	(void)session_others_note(&l->session, &others);
-	l->plan.alone = others.n == 0;
+	find_others(l, &others);
 	for (size_t i = 0; i < others.n; i++)
 		say(l, "%s", others.v[i]);
 	strv_done(&others);
@@ -598,6 +617,8 @@ static void launch_run_guest(struct launch *l)
 	}
 	/* While the VM boots; it gets no files before run_boot() has sent it its configuration. */
 	l->before = take_sinks(l);
+	if (!l->args->no_host_settings)
+		take_settings(l);
 	if (start_network(l) < 0) {
 		take_end(l, RUN_FAILED);
 		return;

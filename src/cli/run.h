@@ -64,7 +64,7 @@ struct run_spec {
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;
 	bool progress; /* show what is going on when the boot takes long */
-	struct span config;  /* CONFIG payload, borrowed */
+	const struct buf *config; /* CONFIG payload; read when lock() has been called */
 	/* The lock of the project's files (session/lock.h) is held while the guest applies CONFIG; NULL: there is none.
 	 * lock() never waits: 0 or more when it is held, -EWOULDBLOCK, or a negative errno with @err set. */
 	int (*lock)(void *arg, struct err *err);

@@ -131,7 +131,7 @@ void run_send_config(struct run *r)
 	r->config_sent = true;
 	if (r->spec.lock)
 		r->deadline = now + (r->spec.emulated ? 3 : 1) * PROJECT_LOCK_HELD_MAX_MS * MS;
-	if (ctl_put(&r->port.out, CTL_CONFIG, 0, 0, r->spec.config.p, r->spec.config.n) < 0)
+	if (ctl_put(&r->port.out, CTL_CONFIG, 0, 0, buf_span(r->spec.config).p, r->spec.config->n) < 0)
 		run_fail(r, RUN_FAILED, "guest: its configuration cannot be sent");
 }
 

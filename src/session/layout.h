@@ -35,7 +35,7 @@ struct layout_args {
 	void *env_arg;
 };
 
-enum layout_kind { LAYOUT_PROJECT, LAYOUT_GIT, LAYOUT_MOUNT, LAYOUT_STATE, LAYOUT_SETTINGS };
+enum layout_kind { LAYOUT_PROJECT, LAYOUT_GIT, LAYOUT_MOUNT, LAYOUT_STATE, LAYOUT_SETTINGS, LAYOUT_KINDS };
 
 struct layout_share {
 	enum layout_kind kind;

@@ -14,7 +14,10 @@ static void take(const char *top, const char *setup, struct host_settings *h, st
 	files_sh(top, "mkdir home session");
 	files_sh(home, setup);
 	fd = open(session, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	host_settings_take(home, fd, session, h, notes);
+	/* The guest is given the folder before there is anything in it. */
+	if (host_settings_folder(home, fd, session, h))
+		files_sh(h->dir, "! ls -A | grep .");
+	host_settings_take(home, fd, h, notes);
 	close(fd);
 	free(home);
 	free(session);

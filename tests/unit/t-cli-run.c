@@ -125,7 +125,8 @@ static void on_ports(void *arg)
 /* @fast: a limit for the boot in seconds, 0: the ordinary one. */
 static struct run *start(enum script script, int fast, pid_t *ret_pid)
 {
-	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .argv = &argv,
+	static const struct buf config;
+	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .config = &config, .argv = &argv,
 				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .on_ports = on_ports,
 				 .on_ports_arg = &ports_changes };
 	int pair[2], file;
