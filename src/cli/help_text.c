@@ -20,7 +20,7 @@ const char help_about[] = "The project is the current folder. The guest sees it 
 
 const char help_examples[] =
 	"agent-vm shell\ta shell in the current folder\n"
-	"agent-vm claude --memory 8 -p 'say hi'\toptions first, then the agent's words (not in this version)\n"
+	"agent-vm claude --memory 8 -p 'say hi'\toptions first, then the agent's words\n"
 	"agent-vm shell --mount ../lib:ro make\tone command, one more folder\n"
 	"agent-vm ps\tsee what runs\n";
 
@@ -39,7 +39,8 @@ const struct help_direction help_directions[] = {
 	  "places." },
 	{ "guest", "internet",
 	  "All of it but SSH, mail (25), foreign DNS and git in clear text, which --allow-ssh and --allow-egress open. "
-	  "--no-network closes it. No login of this host goes there in this version." },
+	  "--no-network closes it. A login of this host goes to its own service alone, exchanged for a placeholder "
+	  "outside of the guest, and with requests that agent-vm why allows." },
 	{ 0 },
 };
 
