@@ -367,13 +367,15 @@ static void answer_end(struct conn *c)
 		return;
 	}
 	if (h->body == HTTP_BODY_STREAM && !h->bare) {
+		/* Without memory it resets the connection, and @h is gone. */
 		conn_put(c, SPAN("0\r\n", 3));
-		conn_put(c, buf_span(&h->trailer));
+		if (c->state == CONN_OPEN)
+			conn_put(c, buf_span(&h->trailer));
 		conn_put(c, SPAN("\r\n", 2));
 	}
-	buf_consume(&h->trailer, h->trailer.n);
 	if (c->state != CONN_OPEN)
 		return;
+	buf_consume(&h->trailer, h->trailer.n);
 	ask_end(h->ask);
 	h->ask = NULL;
 	answered(c);

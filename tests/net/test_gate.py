@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 
 import h2.config
 import h2.connection
@@ -869,6 +870,29 @@ class Vault(Case):
                 x.close()
                 (c if h2_ else k).sock.close()
                 self.assertEqual(got, status, (h2_, value))
+
+    def test_no_memory_at_the_end_of_an_answer_is_a_reset(self):
+        """What waits for the guest grows from 4 KiB to 8, for which there is no memory (nomem.c), at one byte of the answer after
+        the other: within its body, at the chunk that ends it, at the trailers, and not at all."""
+        add = {"LD_PRELOAD": os.path.join(os.environ["AGENT_VM_BUILD"], "tests/net/libnomem.so"), "MALLOC_PERTURB_": "90",
+               "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+        with unittest.mock.patch.dict(os.environ, add):
+            g = self.gate()
+        seen = set()
+        for n in range(4096 - 80, 4096 - 40):
+            k = self.client(g)
+            k.sock.sendall(MODELS)
+            x = g.exchange()
+            x.answer(200, [], b"x" * n, stream=True, trailers=[("x-t", "1")])
+            try:
+                r = k.response()
+                seen.add("whole" if (len(r.body), r.trailers) == (n, [("x-t", "1")]) else "other")
+            except (EOFError, OSError):
+                seen.add("reset")
+            k.sock.close()
+            x.close()
+        self.assertEqual(seen, {"whole", "reset"})
+        self.assertTrue(g.alive())
 
     def test_an_answer_that_is_cut_is_a_reset(self):
         g = self.gate()
