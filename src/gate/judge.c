@@ -247,7 +247,7 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		.body = (uint8_t)r->body,
 		.body_len = r->body == HTTP_BODY_LENGTH ? r->body_len : 0,
 		.flags = (uint8_t)((r->has_query ? HTTPMSG_HAS_QUERY : 0) | (r->websocket ? HTTPMSG_UPGRADE : 0) |
-				   (d->use.foreign ? HTTPMSG_FOREIGN : 0)),
+				   (d->use.foreign ? HTTPMSG_FOREIGN : 0) | (r->h2 ? HTTPMSG_H2 : 0)),
 	};
 	bool coded = false, cookies_put = false;
 	uint16_t n = 0;
