@@ -20,7 +20,7 @@
 #define UP_CONNS 192
 #define UP_READ (16 << 10) /* a record of TLS */
 #define UP_OUT_MAX (512 << 10)
-#define UP_OUT_FULL (192 << 10) /* no more is taken from gate until it went out */
+#define UP_OUT_FULL (192 << 10)	     /* no more is taken from gate until it went out */
 #define UP_STREAM_WINDOW (128 << 10) /* of an answer, over HTTP/2 */
 #define UP_BODY_MAX (XCH_WINDOW - 1)
 #define UP_BODY_FULL (UP_BODY_MAX - XCH_DATA_MAX) /* the same for a stream */
