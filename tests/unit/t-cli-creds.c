@@ -507,7 +507,7 @@ TEST(connect_to)
 
 static void upstream(struct upstream *u)
 {
-	upstream_plan(&t.cli, &t.args, fake_getenv, u, &t.warnings);
+	upstream_plan(&t.cli, &t.args, fake_getenv, true, u, &t.warnings);
 }
 
 static void trust_is(int fd, const char *text)
@@ -539,6 +539,15 @@ TEST(certificates_of_the_variables_but_not_from_where_a_guest_writes)
 	CHECK_INT(u.n_trust, ==, 2);
 	trust_is(u.trust[1], pem);
 	upstream_done(&u);
+	/* Nothing lent: nobody is to be believed, and nothing is read or warned of. */
+	upstream_plan(&t.cli, &t.args, fake_getenv, false, &u, &t.warnings);
+	CHECK_INT(u.n_trust, ==, 0);
+	upstream_done(&u);
+	put_env("SSL_CERT_FILE=/nonexistent");
+	upstream_plan(&t.cli, &t.args, fake_getenv, false, &u, &t.warnings);
+	CHECK_INT(t.warnings.n, ==, 0);
+	upstream_done(&u);
+	t.n_env--;
 	shared = files_at(t.dir, "certs");
 	prog_shun(shared);
 	upstream(&u);
