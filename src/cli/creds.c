@@ -434,23 +434,28 @@ static void place_missing(struct creds *c, const struct place *p, const char *ve
 		c->missing = xasprintf("%s: %s", p->agent, why);
 }
 
+/* Of a file of settings, which may hold secrets as well; NULL: none that can be read. For secret_free(). */
+static char *text_read(int dir, const char *name)
+{
+	AUTO_FD(fd);
+	uint8_t *text;
+	size_t n;
+
+	fd = openat(dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return fd >= 0 && secret_read_file(fd, HOSTFILE_MAX, &text, &n) == 0 ? (char *)text : NULL;
+}
+
 /* cli_auth_credentials_store of Codex's config.toml, in front of its first table: "file" without one. */
 static void codex_store(int dir, char ret[16])
 {
-	AUTO_FREE(char, text);
-	AUTO_FD(fd);
-	char *save = NULL;
+	static const char key[] = "cli_auth_credentials_store";
+	char *text = text_read(dir, "config.toml"), *save = NULL;
 
 	(void)snprintf(ret, 16, "file");
-	fd = openat(dir, "config.toml", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fd_read_file(fd, HOSTFILE_MAX, &text, NULL) < 0)
-		return;
-	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		static const char key[] = "cli_auth_credentials_store";
-
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line; line = strtok_r(NULL, "\n", &save)) {
 		line += strspn(line, " \t");
 		if (*line == '[')
-			return;
+			break;
 		if (!str_starts(line, key))
 			continue;
 		line += strlen(key);
@@ -459,8 +464,9 @@ static void codex_store(int dir, char ret[16])
 			continue;
 		line += 1 + strspn(line + 1, " \t\"'");
 		(void)snprintf(ret, 16, "%.*s", (int)strcspn(line, "\"' \t\r#"), line);
-		return;
+		break;
 	}
+	secret_free(text);
 }
 
 static void place_look(const struct launch_args *args, const struct place *p, char *(*env)(const char *),
@@ -631,9 +637,9 @@ void creds_done(struct creds *c)
 /* gh writes the host there whether the token stands beside it or in a keyring. */
 static bool gh_is_signed_in(const char *folder, struct strv *warnings)
 {
-	AUTO_FREE(char, text);
 	AUTO_FD(at);
-	AUTO_FD(fd);
+	bool found;
+	char *text;
 
 	at = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (at < 0)
@@ -642,10 +648,10 @@ static bool gh_is_signed_in(const char *folder, struct strv *warnings)
 		strv_addf(warnings, "%s: lies in the project or in what is shared with the guest, so that login is not lent", folder);
 		return false;
 	}
-	fd = openat(at, "hosts.yml", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fd_read_file(fd, HOSTFILE_MAX, &text, NULL) < 0)
-		return false;
-	return str_starts(text, "github.com:") || strstr(text, "\ngithub.com:");
+	text = text_read(at, "hosts.yml");
+	found = text && (str_starts(text, "github.com:") || strstr(text, "\ngithub.com:"));
+	secret_free(text);
+	return found;
 }
 
 void creds_github(const struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,

@@ -439,7 +439,7 @@ static void plan_logins(struct cli *cli, struct launch_args *args, struct plan *
 	if (p->github.n > 0)
 		creds_github(args, getenv, p->home, &p->creds, &p->warnings);
 	creds_files(cli, args, getenv, p->home, &p->creds, &p->warnings);
-	upstream_plan(cli, args, getenv, &p->upstream, &p->warnings);
+	upstream_plan(cli, args, getenv, creds_lent(&p->creds), &p->upstream, &p->warnings);
 	p->net.creds = &p->creds;
 	p->net.github = &p->github;
 	p->net.upstream = &p->upstream;

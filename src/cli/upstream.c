@@ -305,11 +305,21 @@ static void host_ca(struct upstream *u, struct strv *warnings)
 	buf_done(&pem);
 }
 
-void upstream_plan(struct cli *cli, const struct launch_args *args, char *(*env)(const char *), struct upstream *ret,
-		   struct strv *warnings)
+/* Of services that vault dials itself. */
+static void service_certs(struct upstream *u, char *(*env)(const char *), struct strv *warnings)
+{
+	bool file = cert_file(u, env("SSL_CERT_FILE"), warnings), dir = cert_dir(u, env("SSL_CERT_DIR"), warnings);
+
+	if (!file && !dir && !system_bundle(u))
+		strv_add(warnings, "no CA certificates on this machine, so no service is believed; install "
+				   "ca-certificates, or set "
+				   "SSL_CERT_FILE");
+}
+
+void upstream_plan(struct cli *cli, const struct launch_args *args, char *(*env)(const char *), bool lent,
+		   struct upstream *ret, struct strv *warnings)
 {
 	const char *to = env(VARIABLE);
-	bool any = false;
 	struct err err;
 
 	*ret = (struct upstream){ .n_to = 0 };
@@ -317,14 +327,8 @@ void upstream_plan(struct cli *cli, const struct launch_args *args, char *(*env)
 		problem_text(&cli->problems, VARIABLE ": %s", err.text);
 	if (args->no_network)
 		return;
-	any |= cert_file(ret, env("SSL_CERT_FILE"), warnings);
-	any |= cert_dir(ret, env("SSL_CERT_DIR"), warnings);
-	if (!any)
-		any = system_bundle(ret);
-	if (!any)
-		strv_add(warnings, "no CA certificates on this machine, so no service is believed; install "
-				   "ca-certificates, or set "
-				   "SSL_CERT_FILE");
+	if (lent)
+		service_certs(ret, env, warnings);
 	if (args->trust_host_ca)
 		host_ca(ret, warnings);
 }

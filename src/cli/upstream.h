@@ -36,11 +36,13 @@ int connect_to_parse(const char *s, struct connect_to *ret, size_t *ret_n, struc
 
 /**
  * upstream_plan() - Read the variables and open what they name
+ * @lent:	A login is lent: else the session dials no service itself, and no certificates are looked at but those of
+ *		--trust-host-ca
  *
  * After prog_shun() knows the project and the mounts: what lies there is not believed.
  */
-void upstream_plan(struct cli *cli, const struct launch_args *args, char *(*env)(const char *), struct upstream *ret,
-		   struct strv *warnings);
+void upstream_plan(struct cli *cli, const struct launch_args *args, char *(*env)(const char *), bool lent,
+		   struct upstream *ret, struct strv *warnings);
 void upstream_done(struct upstream *u);
 
 /* The row `testing`: NULL when there is none. Caller owns. */

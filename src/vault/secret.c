@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define GRAIN 64
 #define GRAINS (SECRET_ARENA / GRAIN)
@@ -106,6 +108,41 @@ int secret_set(struct secret *s, struct span from)
 	}
 	secret_done(s);
 	*s = (struct secret){ p, from.n };
+	return 0;
+}
+
+int secret_read_file(int fd, size_t max, uint8_t **ret, size_t *ret_n)
+{
+	size_t n = 0, size;
+	struct stat st;
+	ssize_t k = 1;
+	uint8_t *p;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	if ((uint64_t)st.st_size > max)
+		return -EFBIG;
+	size = (size_t)st.st_size;
+	p = secret_alloc(size + 1);
+	if (!p)
+		return -ENOMEM;
+	while (k > 0 && n <= size) {
+		k = read(fd, p + n, size + 1 - n);
+		if (k < 0 && errno == EINTR)
+			k = 1;
+		else if (k > 0)
+			n += (size_t)k;
+	}
+	if (k < 0 || n > size) {
+		int r = k < 0 ? -errno : -EAGAIN;
+
+		secret_free(p);
+		return r;
+	}
+	*ret = p;
+	*ret_n = n;
 	return 0;
 }
 

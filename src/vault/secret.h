@@ -29,6 +29,14 @@ void *secret_alloc(size_t n);
 /* Wipes; NULL is fine. */
 void secret_free(void *p);
 
+/**
+ * secret_read_file() - Read a regular file whole into the arena, and nowhere else
+ * @ret:	With a NUL behind it, for secret_free()
+ *
+ * Return: 0; -EINVAL: no regular file; -EFBIG above @max; -EAGAIN: it is just being written; -ENOMEM; -errno
+ */
+int secret_read_file(int fd, size_t max, uint8_t **ret, size_t *ret_n);
+
 struct secret {
 	uint8_t *p; /* in the arena; NULL: none */
 	size_t n;

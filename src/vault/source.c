@@ -108,29 +108,23 @@ static int refuse(struct source *s, const char *why)
 /* Whole into the arena; -EAGAIN when it changed meanwhile. */
 static int read_all(int fd, struct source_id *id, uint8_t **ret)
 {
-	size_t n = 0, size = (size_t)id->size;
-	uint8_t *p = secret_alloc(size + 1);
 	struct source_id after;
 	struct stat st;
-	ssize_t k = 1;
+	uint8_t *p;
+	size_t n;
+	int r;
 
-	if (!p)
-		return -ENOMEM;
-	while (k > 0 && n <= size) {
-		k = read(fd, p + n, size + 1 - n);
-		if (k < 0 && errno == EINTR)
-			k = 1;
-		else if (k > 0)
-			n += (size_t)k;
-	}
-	if (k < 0 || fstat(fd, &st) < 0) {
+	r = secret_read_file(fd, HOSTFILE_MAX, &p, &n);
+	if (r < 0)
+		return r;
+	if (fstat(fd, &st) < 0) {
 		int e = errno;
 
 		secret_free(p);
 		return -e;
 	}
 	after = id_of(&st);
-	if (n != size || !same(&after, id)) {
+	if (n != (size_t)id->size || !same(&after, id)) {
 		secret_free(p);
 		return -EAGAIN;
 	}

@@ -507,7 +507,7 @@ TEST(connect_to)
 
 static void upstream(struct upstream *u)
 {
-	upstream_plan(&t.cli, &t.args, fake_getenv, u, &t.warnings);
+	upstream_plan(&t.cli, &t.args, fake_getenv, true, u, &t.warnings);
 }
 
 static void trust_is(int fd, const char *text)
@@ -539,6 +539,15 @@ TEST(certificates_of_the_variables_but_not_from_where_a_guest_writes)
 	CHECK_INT(u.n_trust, ==, 2);
 	trust_is(u.trust[1], pem);
 	upstream_done(&u);
+	/* Nothing lent: nobody is to be believed, and nothing is read or warned of. */
+	upstream_plan(&t.cli, &t.args, fake_getenv, false, &u, &t.warnings);
+	CHECK_INT(u.n_trust, ==, 0);
+	upstream_done(&u);
+	put_env("SSL_CERT_FILE=/nonexistent");
+	upstream_plan(&t.cli, &t.args, fake_getenv, false, &u, &t.warnings);
+	CHECK_INT(t.warnings.n, ==, 0);
+	upstream_done(&u);
+	t.n_env--;
 	shared = files_at(t.dir, "certs");
 	prog_shun(shared);
 	upstream(&u);
@@ -696,6 +705,39 @@ TEST(gh_answers_from_the_folder_that_was_looked_at)
 	setenv("PATH", old, 1);
 	free(old);
 	end();
+}
+
+TEST(files_that_may_hold_secrets_are_read_into_the_arena_alone)
+{
+	void *all[64];
+	char *old;
+
+	for (int full = 0; full < 2; full++) {
+		begin("codex");
+		put_file(".config/gh", "hosts.yml", "x: 1\ngithub.com:\n    oauth_token: gho_CANARY0123456789\n");
+		put_file(".codex", "config.toml", "key = \"CANARY\"\n cli_auth_credentials_store = \"keyring\"\n");
+		old = files_program(t.dir, "gh", "");
+		memset(all, 0, sizeof(all));
+		if (full)
+			arena_fill(all);
+		creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+		creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+		creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+		CHECK_INT(t.c.launch.lent, ==, full ? 0 : PH_BIT(PH_GH));
+		if (full)
+			CHECK_INT(t.warnings.n, ==, 0);
+		else
+			CHECK(strstr(t.warnings.v[0], "the login is in the keyring"));
+		for (size_t i = 0; all[i]; i++)
+			secret_free(all[i]);
+		setenv("PATH", old, 1);
+		free(old);
+		end();
+	}
+	/* All of it was given back. */
+	arena_fill(all);
+	CHECK(all[0] && !all[1]);
+	secret_free(all[0]);
 }
 
 TEST(vault_and_gate_understand_what_they_are_told)
