@@ -152,8 +152,8 @@ void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_
 		return;
 	}
 	if (prov_hosts[host].role == HOST_GITHUB) {
-		w->rule = xstrdup("the rules for GitHub decide by the repositories on the launch's list, which is not "
-				  "known here: reading others goes out without a login, writing them is refused");
+		w->rule = xstrdup("the rules for GitHub decide by the launch's list: reading what is not on it goes out without a "
+				  "login, writing it is refused");
 		w->decision = method == METHOD_GET || method == METHOD_HEAD ? "allow" : "refuse";
 		return;
 	}
