@@ -7,6 +7,7 @@
 #include "base/macros.h"
 #include "base/prog.h"
 #include "cli/creds.h"
+#include "cli/ghlist.h"
 #include "cli/launch_args.h"
 #include "cli/netplan.h"
 #include "cli/sessions.h"
@@ -40,6 +41,7 @@ struct state {
 	struct why_url url;
 	enum prov_method method;
 	struct creds creds;
+	struct ghlist github;
 	struct network_plan net;
 	struct lookup lookup;
 	struct strv warnings;
@@ -109,10 +111,15 @@ static void print_one(struct state *s, const char *what, const struct why *w)
 static void decide_request(struct state *s, enum prov_host_id host)
 {
 	AUTO_FREE(char, what);
+	AUTO_FREE(char, list);
 	struct why w;
 
 	what = xasprintf("%s https://%s%s", prov_method_str[s->method], s->url.host, s->url.path);
 	why_request(&s->creds.launch, host, s->method, s->url.path, &w);
+	if (prov_hosts[host].role == HOST_GITHUB && !w.note) {
+		list = ghlist_text(&s->github, s->creds.launch.lent & PH_BIT(PH_GH));
+		w.note = xasprintf("the list: %s", list);
+	}
 	print_one(s, what, &w);
 	why_done(&w);
 }
@@ -155,6 +162,35 @@ static int decide_network(struct state *s)
 	return 0;
 }
 
+/* The list of a launch here, and with a repository on it the login: then GitHub's hosts are inspected. */
+static void take_github(struct why_args *a, struct state *s, const char *project)
+{
+	struct exposure_args ea = { .home = getenv("HOME") };
+	struct gitdir_args ga = { .project = project, .home = ea.home, .uid = geteuid() };
+	struct gitbind binds[GITBINDS_MAX];
+	struct findings found = { 0 };
+	struct layout l = { .n_shares = 0 };
+	AUTO_FREE(char, root);
+	AUTO_FREE(char, warning);
+	struct err err;
+	size_t n = 0;
+
+	if (state_root_path(&root, &warning, &err) < 0)
+		return;
+	ea.state_root = root;
+	ga.exposure = exposure_new(&ea);
+	if (gitdir_find(&ga, &l.git, binds, &n, NULL, &found) == 0) {
+		ghlist_take(&a->launch, &l, &s->github, &s->warnings);
+		gitdir_done(&l.git);
+	}
+	while (n > 0)
+		gitbind_done(&binds[--n]);
+	findings_done(&found);
+	exposure_free(ga.exposure);
+	if (s->github.n > 0)
+		creds_github(&a->launch, getenv, ea.home, &s->creds, &s->warnings);
+}
+
 /* As preflight() does it, and no further. */
 static void plan(struct cli *cli, struct why_args *a, struct state *s)
 {
@@ -173,6 +209,8 @@ static void plan(struct cli *cli, struct why_args *a, struct state *s)
 	netplan_begin(cli, &a->launch, variable, &s->net, &s->warnings);
 	if (project_open_cwd(&project, &err) == 0)
 		prog_shun(project.path);
+	if (project.path)
+		take_github(a, s, project.path);
 	project_close(&project);
 	creds_files(cli, &a->launch, getenv, getenv("HOME"), &s->creds, &s->warnings);
 	netplan_end(cli, &a->launch, &s->net, &s->warnings);

@@ -49,27 +49,32 @@ static char *placeholder(const struct creds *c, enum ph_kind kind)
 	return text;
 }
 
-/* At a service: a placeholder where none belongs, and where it belongs on a path that is not named. */
+/* At a service: a placeholder where none belongs, and where it belongs on a path that is not named. GitHub has none of those: there
+ * it goes with a write to a repository that no list has. */
 static int put_service(const struct creds *c, enum ph_kind kind, enum prov_host_id host, struct buf *out)
 {
 	bool bearer = prov_slots(kind, host) & SLOT_BIT(SLOT_BEARER);
+	bool github = prov_hosts[host].role == HOST_GITHUB;
 	const char *name = prov_hosts[host].name;
 	AUTO_FREE(char, ph);
 	AUTO_FREE(char, foreign);
-	AUTO_FREE(char, unnamed);
+	AUTO_FREE(char, own);
 	ssize_t at;
 
 	ph = placeholder(c, kind);
 	if (!ph)
 		return -ENOBUFS;
 	foreign = xasprintf("GET " NO_PATH " HTTP/1.1\r\nHost: %s\r\nX-Agent-Vm-Probe: %s\r\n\r\n", name, ph);
-	unnamed = xasprintf("GET " NO_PATH " HTTP/1.1\r\nHost: %s\r\n%s%s\r\n\r\n", name,
-			    bearer ? "Authorization: Bearer " : "x-api-key: ", ph);
+	own = xasprintf("%s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n%s\r\n", github ? "POST /repos" NO_PATH "/none/issues" : "GET " NO_PATH, name,
+			bearer ? "Authorization: Bearer " : "x-api-key: ", ph, github ? "Content-Length: 0\r\n" : "");
 	at = rec_begin(out, PBC_HOST);
 	TRY(at);
 	TRY(rec_put_str(out, PBC_NAME, name));
 	TRY(put_ask(out, foreign, 403, "slot", "a placeholder in a foreign field"));
-	TRY(put_ask(out, unnamed, 403, "path-denied", "a placeholder on an unnamed path"));
+	if (github)
+		TRY(put_ask(out, own, 403, "offlist-write", "a write to a repository that is not listed"));
+	else
+		TRY(put_ask(out, own, 403, "path-denied", "a placeholder on an unnamed path"));
 	rec_end(out, (size_t)at);
 	return 0;
 }
@@ -138,6 +143,10 @@ int credprobe_orders(const struct creds *c, const struct network *n, struct buf 
 			TRY(put_service(c, kind, host, out));
 			hosts++;
 		}
+	if (prov_bound(&c->launch, HOST_GITHUB_API)) {
+		TRY(put_service(c, c->launch.lent & PH_BIT(PH_GH) ? PH_GH : PH_COPILOT, HOST_GITHUB_API, out));
+		hosts++;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(endpoints); i++)
 		/* With --api PROVIDER=foreign the user wants to sign in inside. */
 		if (prov_bound(&c->launch, endpoints[i].host) && !prov_foreign(&c->launch, endpoints[i].host)) {

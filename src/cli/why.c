@@ -91,23 +91,28 @@ int why_url_parse(const char *s, struct why_url *ret, struct err *err)
 
 /* --- inspected hosts --- */
 
-static void at_endpoint(enum prov_host_id host, enum prov_method method, const char *path, struct why *w)
+static void at_endpoint(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path, struct why *w)
 {
-	enum prov prov = prov_hosts[host].prov;
-	bool token =
-		method == METHOD_POST && (strcmp(path, "/v1/oauth/token") == 0 || strcmp(path, "/oauth/token") == 0);
+	bool token = strcmp(path, host == HOST_OPENAI_TOKEN ? "/oauth/token" : "/v1/oauth/token") == 0;
+	bool reads = method == METHOD_GET || method == METHOD_HEAD, foreign = prov_foreign(l, host);
 
-	if (method == METHOD_GET || method == METHOD_HEAD) {
-		w->decision = "allow";
-		w->rule = xstrdup("token endpoint: reading goes out without any login");
+	if (token && method != METHOD_POST) {
+		w->rule = xstrdup("token endpoint: this path takes POST alone (method)");
 		return;
 	}
-	w->decision = token ? "answer" : "refuse";
-	w->rule = xstrdup(
-		token ? "token endpoint: a renewal is answered on this host, and nothing is sent; any other grant is "
-			"refused"
-		      : "token endpoint: signing in inside is off while the host's login is lent (login-inside)");
-	w->opens = xasprintf("--api %s=foreign", prov_str[prov]);
+	if (token) {
+		w->decision = "answer";
+		w->rule = xasprintf("token endpoint: a renewal is answered on this host, and nothing is sent; %s",
+				    foreign ? "signing in inside is on" : "any other grant is refused");
+	} else if (reads || foreign) {
+		w->decision = "allow";
+		w->rule = xasprintf("token endpoint: %s", reads ? "reading goes out without any login" : "signing in inside is on");
+		return;
+	} else {
+		w->rule = xstrdup("token endpoint: signing in inside is off while the host's login is lent (login-inside)");
+	}
+	if (!foreign)
+		w->opens = xasprintf("--api %s=foreign", prov_str[prov_hosts[host].prov]);
 }
 
 void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path,
@@ -123,7 +128,7 @@ void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_
 		return;
 	}
 	if (prov_hosts[host].role == HOST_TOKEN) {
-		at_endpoint(host, method, path, w);
+		at_endpoint(l, host, method, path, w);
 		return;
 	}
 	for (int k = 0; k < PH_KINDS; k++) {
@@ -142,14 +147,14 @@ void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_
 		if (class != CLASS_NEVER)
 			best = class;
 	}
-	if (prov_hosts[host].role == HOST_GITHUB) {
-		w->rule = xstrdup("the rules for GitHub decide by the repositories on the launch's list, which is not "
-				  "known here: reading others goes out without a login, writing them is refused");
-		w->decision = method == METHOD_GET || method == METHOD_HEAD ? "allow" : "refuse";
-		return;
-	}
 	if (prov_closed(host, p)) {
 		w->rule = xstrdup("this part of the service is closed, with a login and without (path-denied)");
+		return;
+	}
+	if (prov_hosts[host].role == HOST_GITHUB) {
+		w->rule = xstrdup("the rules for GitHub decide by the launch's list: reading what is not on it goes out without a "
+				  "login, writing it is refused");
+		w->decision = method == METHOD_GET || method == METHOD_HEAD ? "allow" : "refuse";
 		return;
 	}
 	w->class = best == CLASS_NEVER ? NULL : prov_class_str[best];

@@ -74,6 +74,12 @@ TEST(requests_to_hosts_that_a_login_goes_to)
 		"renewal");
 	request(login, NULL, HOST_CLAUDE_TOKEN, METHOD_POST, "/x", "refuse", "--api anthropic=foreign", "login-inside");
 	request(PH_BIT(PH_COPILOT), NULL, HOST_COPILOT, METHOD_POST, "/mcp/x", "refuse", NULL, "closed");
+	request(login, NULL, HOST_CLAUDE_TOKEN, METHOD_GET, "/v1/oauth/token", "refuse", NULL, "takes POST");
+	request(PH_BIT(PH_CODEX_A), NULL, HOST_OPENAI_TOKEN, METHOD_HEAD, "/oauth/token", "refuse", NULL, "takes POST");
+	request(login, "anthropic=foreign", HOST_CLAUDE_TOKEN, METHOD_POST, "/x", "allow", NULL, "signing in inside is on");
+	request(login, "anthropic=foreign", HOST_CLAUDE_TOKEN, METHOD_POST, "/v1/oauth/token", "answer", NULL, "renewal");
+	request(PH_BIT(PH_COPILOT), NULL, HOST_GITHUB_API, METHOD_GET, "/copilot_internal/user", "allow", NULL, "(copilot)");
+	request(PH_BIT(PH_COPILOT), NULL, HOST_GITHUB_API, METHOD_GET, "/copilot_internal/v2/token", "refuse", NULL, "closed");
 	request(PH_BIT(PH_COPILOT), NULL, HOST_GITHUB_API, METHOD_POST, "/repos/a/b/issues", "refuse", NULL, "GitHub");
 }
 
