@@ -239,13 +239,17 @@ class Gate:
 
     def rss_kib(self):
         """Resident, of that the private part, and the share; nothing in a sanitizer's build, whose allocator keeps what was freed."""
-        with open(os.path.join(os.environ["AGENT_VM_BUILD"], "src/gate/agent-vm-gate"), "rb") as f:
-            if b"__asan_init" in f.read():
-                return 0, 0, 0
+        if sanitized():
+            return 0, 0, 0
         with open(f"/proc/{self.pid}/smaps_rollup") as f:
             lines = dict(l.split(":", 1) for l in f if ":" in l)
         kib = lambda k: int(lines[k].split()[0])
         return kib("Rss"), kib("Private_Clean") + kib("Private_Dirty"), kib("Pss")
+
+
+def sanitized():
+    with open(os.path.join(os.environ["AGENT_VM_BUILD"], "src/gate/agent-vm-gate"), "rb") as f:
+        return b"__asan_init" in f.read()
 
 
 class Response:
