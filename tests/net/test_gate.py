@@ -2,6 +2,7 @@
 """The real agent-vm-gate with its sandbox on, and everything around it played (credentials pages 5 to 7, network page 3.6)."""
 import array
 import base64
+import fcntl
 import os
 import random
 import select
@@ -10,6 +11,7 @@ import ssl
 import struct
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -236,17 +238,24 @@ class Tls(Case):
             cmd = ["openssl", "s_client", "-connect", f"127.0.0.1:{f.port}", "-servername", ANTHROPIC, "-tls1_3"]
             p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
 
+            def line(data):
+                """Read by itself: s_client takes what it reads at once for one command, or for none."""
+                p.stdin.write(data)
+                waiting, end = array.array("i", [1]), time.monotonic() + 20
+                while waiting[0] and p.poll() is None and not f.ended and time.monotonic() < end:
+                    fcntl.ioctl(p.stdin, termios.FIONREAD, waiting)
+                    time.sleep(0.002)
+
             def updates(n):
                 try:
                     for _ in range(n):
-                        p.stdin.write(b"k\n")
-                        time.sleep(0.01)
+                        line(b"k\n")
                 except BrokenPipeError:
                     pass
             try:
                 # A few are nobody's business: the connection still carries a request.
                 updates(20)
-                p.stdin.write(DENIED % 0)
+                line(DENIED % 0)
                 out = b""
                 while b"HTTP/1.1 403" not in out:
                     self.assertTrue(select.select([p.stdout], [], [], 20)[0], out[-300:])
