@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "base/fd.h"
@@ -231,8 +232,13 @@ void gitid_ask(int cache_fd, const char *home)
 {
 	pid_t pid = fork();
 
+	/* The child of a child that is gone: nobody has to wait for it. */
+	if (pid > 0)
+		(void)waitpid(pid, NULL, 0);
 	if (pid != 0)
 		return;
+	if (fork() != 0)
+		_exit(0);
 	/* It may outlive the launch, and must not keep what tells others that the session lives. */
 	if (dup2(cache_fd, 3) == 3 && close_range(4, ~0U, 0) == 0) {
 		int null = open("/dev/null", O_RDWR);

@@ -2,6 +2,7 @@
 
 #include "files.h"
 
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -122,6 +123,7 @@ TEST(hosts_of_gh)
 /* One who asks; waited for. */
 static void asked(int fd, const char *home)
 {
+	CHECK_INT(prctl(PR_SET_CHILD_SUBREAPER, 1), ==, 0); /* what is nobody's child becomes ours */
 	gitid_ask(fd, home);
 	CHECK(wait(NULL) > 0);
 }
