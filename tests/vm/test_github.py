@@ -141,6 +141,8 @@ class Listed(Case):
         self.assertNotIn("/", "".join(line for line in out.split("\n") if line.startswith("/")))
         self.assertEqual([self.main(n) for n in ("acme/app", "acme/lib", "acme/secret", "octo/pub")], ["second"] + ["first"] * 3)
         for host, method, target, authorization in self.github.seen:
+            if (host, method, target) == ("api.github.com", "POST", "/graphql"):  # gate's own question about the list; git asks none
+                continue
             listed = target.startswith(("/acme/app", "/acme/lib"))
             self.assertEqual(authorization, BASIC if listed else None, (host, method, target))
         self.assertIn("    github    write acme/app; read acme/lib (.gitmodules); all others without your rights\n", self.stderr)
