@@ -43,6 +43,22 @@ static_assert((int)NS_USER == (int)CAGE_USER_NS && (int)NS_MOUNT == (int)CAGE_MO
 
 static int life = -1; /* see ns_tie() */
 
+/* Above the fixed descriptors: one of these that is free already would be closed again, and then be another file. */
+static int pipe_above(int ret[2])
+{
+	int p[2], r = 0;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		ret[i] = fcntl(p[i], F_DUPFD_CLOEXEC, VMM_FDS_END);
+		if (ret[i] < 0)
+			r = -errno;
+		(void)close(p[i]);
+	}
+	return r;
+}
+
 /* The keeper holds the one open end of the pipe by which the supervisor hears of its death. */
 static int keeper_start(const struct vmm_config *cfg, const int pipe[2], struct err *err)
 {
@@ -67,8 +83,9 @@ int cage_enter(struct vmm_config *cfg, uint32_t *ret_walls, struct err *err)
 	pid_t pid;
 	int r;
 
-	if (inside && cage_keeper_needed(cfg) && pipe2(keeper, O_CLOEXEC) < 0)
-		return err_set(err, -errno, "cage: pipe: %s", strerror(errno));
+	r = inside && cage_keeper_needed(cfg) ? pipe_above(keeper) : 0;
+	if (r < 0)
+		return err_set(err, r, "cage: pipe: %s", strerror(-r));
 	pid = ns_fork(inside, &kinds, &life, err);
 	if (pid < 0)
 		return pid;
