@@ -430,7 +430,7 @@ static void inspect(struct vault *v, struct open *p)
 			      .tied = is_tied(v, p), .named = p->answer.step == STEP_FLAG };
 	int pair[2];
 
-	if (v->gate.n >= PEEKS_MAX) {
+	if (v->gate.q.n >= PEEKS_MAX) {
 		fail(v, p, EAGAIN);
 	} else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
 		fail(v, p, errno);

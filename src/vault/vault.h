@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "ev/ev.h"
+#include "ev/seqlink.h"
 #include "proto/netmsg.h"
 #include "vault/audit.h"
 #include "vault/config.h"
@@ -17,22 +18,11 @@
 /* Kinds of events; slot and generation as each part says. */
 enum vault_ev { EV_CONTROL, EV_WIRE, EV_GATE, EV_NETLINK, EV_OPEN, EV_DNS, EV_LISTEN, EV_SIGNAL, EV_XCH, EV_UP, EV_LOGIN };
 
-/* A message that the socket of wire or gate did not take. */
-struct out_msg {
-	struct out_msg *next;
-	int fd; /* -1: none; owned */
-	size_t n;
-	uint8_t bytes[];
-};
-
+/* To wire or gate. */
 struct link {
-	int fd;
+	struct seqlink q;
 	enum vault_ev ev;
 	const char *gone; /* why the session ends when the other end is */
-	struct out_msg *first, **last;
-	size_t n;
-	unsigned int in_flight; /* descriptors sent since the other end's queue was last seen empty */
-	int64_t look_ns;	/* when to look again whether it is; 0: nothing waits for that */
 };
 
 struct routes {
