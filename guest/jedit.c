@@ -239,30 +239,6 @@ bool jedit_next_element(bool comments, struct span *at, struct span *ret)
 	return true;
 }
 
-static size_t utf8(unsigned c, uint8_t out[4])
-{
-	if (c < 0x80) {
-		out[0] = (uint8_t)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (uint8_t)(0xc0 | c >> 6);
-		out[1] = (uint8_t)(0x80 | (c & 0x3f));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (uint8_t)(0xe0 | c >> 12);
-		out[1] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-		out[2] = (uint8_t)(0x80 | (c & 0x3f));
-		return 3;
-	}
-	out[0] = (uint8_t)(0xf0 | c >> 18);
-	out[1] = (uint8_t)(0x80 | (c >> 12 & 0x3f));
-	out[2] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-	out[3] = (uint8_t)(0x80 | (c & 0x3f));
-	return 4;
-}
-
 /* The second half of a pair, if it is next. */
 static unsigned low_half(struct span *s)
 {
@@ -289,7 +265,7 @@ bool jedit_string_is(struct span s, struct span text)
 			return text.n == 0;
 		if (!raw) {
 			low = c >= 0xd800 && c <= 0xdbff ? low_half(&s) : 0;
-			n = utf8(low ? 0x10000 + ((c & 0x3ff) << 10) + (low & 0x3ff) : c, bytes);
+			n = str_put_utf8(low ? 0x10000 + ((c & 0x3ff) << 10) + (low & 0x3ff) : c, bytes);
 		}
 		if (text.n < n || memcmp(text.p, bytes, n) != 0)
 			return false;

@@ -78,25 +78,8 @@ static int character(struct span *s, uint8_t out[4])
 		if (!take(s, '\\') || !take(s, 'u') || !hex4(s, &low) || low < 0xdc00 || low > 0xdfff)
 			return -1;
 		v = 0x10000 + ((v & 0x3ff) << 10) + (low & 0x3ff);
-		out[0] = (uint8_t)(0xf0 | v >> 18);
-		out[1] = (uint8_t)(0x80 | (v >> 12 & 0x3f));
-		out[2] = (uint8_t)(0x80 | (v >> 6 & 0x3f));
-		out[3] = (uint8_t)(0x80 | (v & 0x3f));
-		return 4;
 	}
-	if (v < 0x80) {
-		out[0] = (uint8_t)v;
-		return 1;
-	}
-	if (v < 0x800) {
-		out[0] = (uint8_t)(0xc0 | v >> 6);
-		out[1] = (uint8_t)(0x80 | (v & 0x3f));
-		return 2;
-	}
-	out[0] = (uint8_t)(0xe0 | v >> 12);
-	out[1] = (uint8_t)(0x80 | (v >> 6 & 0x3f));
-	out[2] = (uint8_t)(0x80 | (v & 0x3f));
-	return 3;
+	return (int)str_put_utf8(v, out);
 }
 
 static bool string(struct span *s)

@@ -40,6 +40,8 @@ char *str_escape(const void *p, size_t n);
 
 bool str_starts(const char *s, const char *prefix);
 bool str_is_utf8(const char *s, size_t n);
+/* The bytes of the character numbered @c, at most 0x10ffff; how many. RFC 3629 section 3. */
+size_t str_put_utf8(uint32_t c, uint8_t out[4]);
 
 /**
  * str_u64() - Whole decimal number without sign, space or leading garbage

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/base64.h"
 #include "base/macros.h"
 #include "proto/guestcfg.h"
 #include "proto/rec.h"
@@ -26,20 +27,15 @@ const char *guest_creds_ca(const struct network *n, const struct upstream *u)
 /* RFC 7468: lines of 64 characters. */
 static int put_pem(const uint8_t *der, size_t n, struct buf *out)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	static const char begin[] = "-----BEGIN CERTIFICATE-----\n", end[] = "-----END CERTIFICATE-----\n";
-	unsigned column = 0;
+	char line[65];
+	size_t k;
 
 	TRY(buf_put(out, begin, strlen(begin)));
-	for (size_t i = 0; i < n; i += 3) {
-		uint32_t three = (uint32_t)der[i] << 16 | (i + 1 < n ? (uint32_t)der[i + 1] << 8 : 0) |
-				 (i + 2 < n ? der[i + 2] : 0);
-		char four[5] = { digits[three >> 18], digits[three >> 12 & 63],
-				 i + 1 < n ? digits[three >> 6 & 63] : '=', i + 2 < n ? digits[three & 63] : '=',
-				 '\n' };
-
-		column += 4;
-		TRY(buf_put(out, four, column % 64 == 0 || i + 3 >= n ? 5 : 4));
+	for (size_t i = 0; i < n; i += 48) {
+		k = base64_encode(BASE64_STD, SPAN(der + i, MIN(n - i, 48)), line);
+		line[k] = '\n';
+		TRY(buf_put(out, line, k + 1));
 	}
 	return buf_put(out, end, strlen(end));
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/base64.h"
 #include "base/str.h"
 #include "proto/rec.h"
 
@@ -151,23 +152,10 @@ static int publish(struct span in, struct vault_config *c)
 /* RFC 7617: "Basic " and the base64 of user:password. */
 static int basic(struct span v, char *to, size_t size)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	size_t n = 0;
-
-	if (v.n == 0 || 6 + (v.n + 2) / 3 * 4 >= size)
+	if (v.n == 0 || 6 + BASE64_LEN(v.n) >= size)
 		return -EBADMSG;
 	memcpy(to, "Basic ", 6);
-	n = 6;
-	for (size_t i = 0; i < v.n; i += 3) {
-		uint32_t three = (uint32_t)v.p[i] << 16 | (i + 1 < v.n ? (uint32_t)v.p[i + 1] << 8 : 0) |
-				 (i + 2 < v.n ? v.p[i + 2] : 0);
-
-		to[n++] = digits[three >> 18];
-		to[n++] = digits[three >> 12 & 63];
-		to[n++] = i + 1 < v.n ? digits[three >> 6 & 63] : '=';
-		to[n++] = i + 2 < v.n ? digits[three & 63] : '=';
-	}
-	to[n] = '\0';
+	to[6 + base64_encode(BASE64_STD, v, to + 6)] = '\0';
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/macros.h"
+#include "base/str.h"
 
 void *gql_alloc(struct gql_arena *a, size_t n)
 {
@@ -125,33 +126,6 @@ static bool code_unit(struct span *s, uint32_t *ret, bool *ret_braced)
 	return true;
 }
 
-/* A character by its number, as UTF-8; 0 when there is none. */
-static size_t utf8(uint32_t v, uint8_t out[4])
-{
-	if (v == 0 || v > 0x10ffff || (v >= 0xd800 && v <= 0xdfff))
-		return 0;
-	if (v < 0x80) {
-		out[0] = (uint8_t)v;
-		return 1;
-	}
-	if (v < 0x800) {
-		out[0] = (uint8_t)(0xc0 | v >> 6);
-		out[1] = (uint8_t)(0x80 | (v & 0x3f));
-		return 2;
-	}
-	if (v < 0x10000) {
-		out[0] = (uint8_t)(0xe0 | v >> 12);
-		out[1] = (uint8_t)(0x80 | (v >> 6 & 0x3f));
-		out[2] = (uint8_t)(0x80 | (v & 0x3f));
-		return 3;
-	}
-	out[0] = (uint8_t)(0xf0 | v >> 18);
-	out[1] = (uint8_t)(0x80 | (v >> 12 & 0x3f));
-	out[2] = (uint8_t)(0x80 | (v >> 6 & 0x3f));
-	out[3] = (uint8_t)(0x80 | (v & 0x3f));
-	return 4;
-}
-
 /* What stands behind a backslash; bytes written, 0 when it is no escape. An escape is never shorter than what it means.
  */
 static size_t escape(struct span *s, uint8_t out[4])
@@ -182,7 +156,7 @@ static size_t escape(struct span *s, uint8_t out[4])
 			return 0;
 		v = 0x10000 + ((v & 0x3ff) << 10) + (low & 0x3ff);
 	}
-	return utf8(v, out);
+	return v == 0 || v > 0x10ffff || (v >= 0xd800 && v <= 0xdfff) ? 0 : str_put_utf8(v, out);
 }
 
 /* Room for what the rest of the text may become; given back but for what is used. */
