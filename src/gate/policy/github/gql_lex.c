@@ -156,7 +156,9 @@ static size_t escape(struct span *s, uint8_t out[4])
 			return 0;
 		v = 0x10000 + ((v & 0x3ff) << 10) + (low & 0x3ff);
 	}
-	return v == 0 || v > 0x10ffff || (v >= 0xd800 && v <= 0xdfff) ? 0 : str_put_utf8(v, out);
+	if (v == 0 || v > 0x10ffff || (v >= 0xd800 && v <= 0xdfff))
+		return 0;
+	return str_put_utf8(v, out);
 }
 
 /* Room for what the rest of the text may become; given back but for what is used. */
