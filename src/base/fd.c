@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/macros.h"
@@ -192,4 +194,37 @@ int64_t now_ns(void)
 
 	(void)clock_gettime(CLOCK_BOOTTIME, &ts);
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+bool fd_is_socket(int fd, int type)
+{
+	int is;
+	socklen_t n = sizeof(is);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &is, &n) == 0 && is == type;
+}
+
+bool fd_is_sealed(int fd)
+{
+	const int want = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && (seals & want) == want;
+}
+
+int fd_map_config(int fd, const char *what, size_t max, struct span *ret, struct err *err)
+{
+	struct stat st;
+	void *p;
+
+	if (fstat(fd, &st) < 0)
+		return err_set(err, -errno, "configuration of %s: %s", what, strerror(errno));
+	if (st.st_size <= 0 || (uint64_t)st.st_size > max)
+		return err_set(err, -EBADMSG, "configuration of %s: %lld bytes", what, (long long)st.st_size);
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (p == MAP_FAILED)
+		return err_set(err, -errno, "configuration of %s: %s", what, strerror(errno));
+	(void)close(fd);
+	*ret = SPAN(p, (size_t)st.st_size);
+	return 0;
 }

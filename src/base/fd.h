@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/err.h"
+#include "base/span.h"
+
 /* All of these repeat on EINTR and return 0 or a negative errno unless said otherwise. */
 int fd_write_all(int fd, const void *p, size_t n);
 /* Reads exactly @n bytes; -EPIPE when the end comes first. */
@@ -40,5 +43,20 @@ ssize_t fd_recv(int sock, void *p, size_t n, int *fds, size_t n_fds);
 
 /* Since 1970, in milliseconds. */
 int64_t wall_ms(void);
+/* Of that SO_TYPE. */
+bool fd_is_socket(int fd, int type);
+/* Memory that nobody can change or cut any more. */
+bool fd_is_sealed(int fd);
+
+/**
+ * fd_map_config() - The configuration that a role was started with
+ * @fd:		fd_is_sealed(); closed on success
+ * @what:	Of whom, for the error: "the vault"
+ * @ret:	To be given back by munmap(2)
+ *
+ * Return: 0; -EBADMSG when it is empty or above @max; another negative errno
+ */
+int fd_map_config(int fd, const char *what, size_t max, struct span *ret, struct err *err);
+
 /* CLOCK_BOOTTIME in nanoseconds: counts while the host sleeps, unlike CLOCK_MONOTONIC. */
 int64_t now_ns(void);

@@ -18,7 +18,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "base/fd.h"
@@ -28,7 +27,6 @@
 #include "gate/gate.h"
 #include "proto/gatecfg.h"
 
-#define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
 #define CA_MAX 2048
 
 static struct gate the_gate;
@@ -60,19 +58,16 @@ void gate_due(struct gate *g, int64_t when)
 static int check_fds(struct err *err)
 {
 	static const int pairs[] = { NET_FD_CONTROL, GATE_FD_WIRE, GATE_FD_VAULT };
-	int seals = fcntl(GATE_FD_CONFIG, F_GET_SEALS), r;
+	int r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
-		int type;
-		socklen_t n = sizeof(type);
-
-		if (getsockopt(pairs[i], SOL_SOCKET, SO_TYPE, &type, &n) < 0 || type != SOCK_SEQPACKET)
+		if (!fd_is_socket(pairs[i], SOCK_SEQPACKET))
 			return err_set(err, -EBADF, "gate: descriptor %d is no sequential packet socket", pairs[i]);
 		r = fd_nonblock(pairs[i], true);
 		if (r < 0)
 			return err_set(err, r, "gate: descriptor %d: %s", pairs[i], strerror(-r));
 	}
-	if (seals < 0 || (seals & SEALS) != SEALS)
+	if (!fd_is_sealed(GATE_FD_CONFIG))
 		return err_set(err, -EBADF, "gate: descriptor %d is no sealed memory", GATE_FD_CONFIG);
 	if (close_range(GATE_FD_CONFIG + 1, ~0u, 0) < 0)
 		return err_set(err, -errno, "gate: close what was inherited: %s", strerror(errno));
@@ -84,20 +79,14 @@ static int check_fds(struct err *err)
 
 static int read_config(struct gate_config *ret, struct err *err)
 {
-	struct stat st;
-	void *p;
+	struct span config;
 	int r;
 
-	if (fstat(GATE_FD_CONFIG, &st) < 0)
-		return err_set(err, -errno, "configuration of the gate: %s", strerror(errno));
-	if (st.st_size <= 0 || st.st_size > GATE_CONFIG_MAX)
-		return err_set(err, -EBADMSG, "configuration of the gate: %lld bytes", (long long)st.st_size);
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, GATE_FD_CONFIG, 0);
-	if (p == MAP_FAILED)
-		return err_set(err, -errno, "configuration of the gate: %s", strerror(errno));
-	r = gate_config_parse(SPAN(p, (size_t)st.st_size), ret, err);
-	(void)munmap(p, (size_t)st.st_size);
-	(void)close(GATE_FD_CONFIG);
+	r = fd_map_config(GATE_FD_CONFIG, "the gate", GATE_CONFIG_MAX, &config, err);
+	if (r < 0)
+		return r;
+	r = gate_config_parse(config, ret, err);
+	(void)munmap((void *)(uintptr_t)config.p, config.n);
 	return r;
 }
 

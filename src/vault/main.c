@@ -15,7 +15,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/signalfd.h>
 #include <time.h>
 
@@ -27,7 +26,6 @@
 #include "vault/renewals.h"
 #include "vault/upstream.h"
 
-#define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
 #define AT_ONCE 64 /* messages of wire an event */
 #define FAMILY_LOOK_NS NS
 
@@ -51,24 +49,16 @@ void vault_end(struct vault *v, const char *why)
 		v->ended = why;
 }
 
-static int fd_is_socket(int fd, int want)
-{
-	int type;
-	socklen_t n = sizeof(type);
-
-	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == want;
-}
-
 /* What a launcher of another build, or a person at a shell, gets wrong. */
 static int check_fds(struct err *err)
 {
 	static const int pairs[] = { NET_FD_CONTROL, NET_FD_WIRE, NET_FD_TO_GATE };
-	int seals = fcntl(VAULT_FD_CONFIG, F_GET_SEALS), r;
+	int r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++)
 		if (!fd_is_socket(pairs[i], SOCK_SEQPACKET))
 			return err_set(err, -EBADF, "descriptor %d is no sequential packet socket", pairs[i]);
-	if (seals < 0 || (seals & SEALS) != SEALS)
+	if (!fd_is_sealed(VAULT_FD_CONFIG))
 		return err_set(err, -EBADF, "descriptor %d is no sealed memory", VAULT_FD_CONFIG);
 	if (close_range(VAULT_FD_EXTRA + VAULT_FDS_MAX, ~0u, 0) < 0)
 		return err_set(err, -errno, "close what was inherited: %s", strerror(errno));
@@ -85,20 +75,14 @@ static int check_fds(struct err *err)
 
 static int read_config(struct vault_config *ret, struct err *err)
 {
-	struct stat st;
-	void *p;
+	struct span config;
 	int r;
 
-	if (fstat(VAULT_FD_CONFIG, &st) < 0)
-		return err_set(err, -errno, "configuration of the vault: %s", strerror(errno));
-	if (st.st_size <= 0 || st.st_size > VAULT_CONFIG_MAX)
-		return err_set(err, -EBADMSG, "configuration of the vault: %lld bytes", (long long)st.st_size);
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, VAULT_FD_CONFIG, 0);
-	if (p == MAP_FAILED)
-		return err_set(err, -errno, "configuration of the vault: %s", strerror(errno));
-	r = vault_config_parse(SPAN(p, (size_t)st.st_size), ret, err);
-	(void)munmap(p, (size_t)st.st_size);
-	(void)close(VAULT_FD_CONFIG);
+	r = fd_map_config(VAULT_FD_CONFIG, "the vault", VAULT_CONFIG_MAX, &config, err);
+	if (r < 0)
+		return r;
+	r = vault_config_parse(config, ret, err);
+	(void)munmap((void *)(uintptr_t)config.p, config.n);
 	return r;
 }
 

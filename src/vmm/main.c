@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -27,7 +26,6 @@
 #include "vmm/vmm.h"
 
 #define CONFIG_MAX (4 << 20)
-#define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
 
 static const struct vmm_monitor_ops *const monitors[] = {
 	[VMM_KRUN] = &vmm_krun_ops,
@@ -49,19 +47,10 @@ static void send_msg(uint32_t type, uint16_t key, const char *text, uint64_t num
 	buf_done(&b);
 }
 
-static int fd_is_socket(int fd, int want)
-{
-	int type;
-	socklen_t n = sizeof(type);
-
-	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == want;
-}
-
 /* What a launcher of another build, or a person at a shell, gets wrong. */
 static int check_fds(struct err *err)
 {
 	static const int streams[] = { VMM_FD_PORT, VMM_FD_NET, VMM_FD_LAST_WORD };
-	int seals = fcntl(VMM_FD_CONFIG, F_GET_SEALS);
 
 	for (int fd = 0; fd < VMM_FDS_END; fd++)
 		if (fcntl(fd, F_GETFD) < 0)
@@ -69,7 +58,7 @@ static int check_fds(struct err *err)
 	for (size_t i = 0; i < ARRAY_SIZE(streams); i++)
 		if (!fd_is_socket(streams[i], SOCK_STREAM))
 			return err_set(err, -EBADF, "descriptor %d is no stream socket", streams[i]);
-	if (seals < 0 || (seals & SEALS) != SEALS)
+	if (!fd_is_sealed(VMM_FD_CONFIG))
 		return err_set(err, -EBADF, "descriptor %d is no sealed memory", VMM_FD_CONFIG);
 	if (close_range(VMM_FDS_END, ~0u, 0) < 0)
 		return err_set(err, -errno, "close what was inherited: %s", strerror(errno));
@@ -84,20 +73,14 @@ static int check_fds(struct err *err)
 
 static int read_config(struct vmm_config *ret, struct err *err)
 {
-	struct stat st;
-	void *p;
+	struct span config;
 	int r;
 
-	if (fstat(VMM_FD_CONFIG, &st) < 0)
-		return err_set(err, -errno, "configuration of the VM: %s", strerror(errno));
-	if (st.st_size <= 0 || st.st_size > CONFIG_MAX)
-		return err_set(err, -EBADMSG, "configuration of the VM: %lld bytes", (long long)st.st_size);
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, VMM_FD_CONFIG, 0);
-	if (p == MAP_FAILED)
-		return err_set(err, -errno, "configuration of the VM: %s", strerror(errno));
-	r = vmm_config_parse(SPAN(p, (size_t)st.st_size), ret, err);
-	(void)munmap(p, (size_t)st.st_size);
-	(void)close(VMM_FD_CONFIG);
+	r = fd_map_config(VMM_FD_CONFIG, "the VM", CONFIG_MAX, &config, err);
+	if (r < 0)
+		return r;
+	r = vmm_config_parse(config, ret, err);
+	(void)munmap((void *)(uintptr_t)config.p, config.n);
 	return r;
 }
 
