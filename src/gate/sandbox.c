@@ -1,18 +1,13 @@
 /* Gate's walls: descriptors that it has or is given, memory, time, a pair of its own. No file, no socket, no program,
  * no process. A call that is not named here kills. */
-#include <errno.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/macros.h"
 #include "gate/gate.h"
-#include "sandbox/caps.h"
-#include "sandbox/landlock.h"
-#include "sandbox/seccomp.h"
+#include "sandbox/bare.h"
 
 #define ALL UINT64_MAX
 #define LOW 0xffffffffu
@@ -86,21 +81,6 @@ static const struct seccomp_row rows[] = {
 int gate_sandbox(struct err *err)
 {
 	static const struct seccomp_table table = { "gate", SECCOMP_KILL, rows, ARRAY_SIZE(rows) };
-	const struct rlimit none = { 0, 0 };
-	AUTO_FD(land);
-	int r;
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return err_set(err, -errno, "gate: no new privileges: %m");
-	r = landlock_new(&land, err);
-	if (r == 0)
-		r = landlock_enforce(land, err);
-	if (r < 0 && r != -EOPNOTSUPP)
-		return r;
-	r = caps_keep(0, err);
-	if (r < 0)
-		return r;
-	if (setrlimit(RLIMIT_NPROC, &none) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
-		return err_set(err, -errno, "gate: limits: %m");
-	return seccomp_apply(&table, NULL, 0, err);
+	return sandbox_bare(&table, err);
 }

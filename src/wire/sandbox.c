@@ -1,16 +1,11 @@
 #include "wire/sandbox.h"
 
-#include <errno.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/macros.h"
-#include "sandbox/caps.h"
-#include "sandbox/landlock.h"
-#include "sandbox/seccomp.h"
+#include "sandbox/bare.h"
 
 #define ALL UINT64_MAX
 #define LOW 0xffffffffu
@@ -75,22 +70,5 @@ static const struct seccomp_table table = { "wire", SECCOMP_KILL, rows, ARRAY_SI
 
 int wire_sandbox(struct err *err)
 {
-	const struct rlimit none = { 0, 0 };
-	AUTO_FD(land);
-	int r;
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return err_set(err, -errno, "wire: no new privileges: %m");
-	r = landlock_new(&land, err);
-	if (r == 0)
-		r = landlock_enforce(land, err);
-	if (r < 0 && r != -EOPNOTSUPP)
-		return r;
-	r = caps_keep(0, err);
-	if (r < 0)
-		return r;
-	/* Nothing is forked, nothing is dumped. (The log may be a file, so files may grow.) */
-	if (setrlimit(RLIMIT_NPROC, &none) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
-		return err_set(err, -errno, "wire: limits: %m");
-	return seccomp_apply(&table, NULL, 0, err);
+	return sandbox_bare(&table, err);
 }
