@@ -122,7 +122,7 @@ unsigned prov_slots(enum ph_kind kind, enum prov_host_id host);
 
 /**
  * prov_allows() - May this credential go out with this request?
- * @path:	Raw and without query; already found well-formed by httppath_check()
+ * @path:	Raw and without query; already found well-formed by http_target_check()
  * @ws:		The request is an upgrade to WebSocket
  * @ret_class:	The class of the rule that matched; CLASS_NEVER when none did. May be NULL
  *

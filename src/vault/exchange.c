@@ -380,7 +380,6 @@ void exchange_open(struct vault *v, struct exchange *x)
 	update(v, x);
 }
 
-/* The message is kept until the answer begins, for another try. */
 static bool is_stream(int fd)
 {
 	int domain = 0, type = 0;
@@ -390,6 +389,7 @@ static bool is_stream(int fd)
 	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &k) == 0 && domain == AF_UNIX && type == SOCK_STREAM;
 }
 
+/* The message is kept until the answer begins, for another try. */
 static bool read_request(struct exchange *x, const void *msg, size_t n)
 {
 	x->msg = malloc(n);
