@@ -209,7 +209,7 @@ static int once_state_path(struct span val, char **ret)
 static int parse_state(struct config *c, struct span in)
 {
 	struct config_state *s = add(&c->states, &c->n_states, sizeof(*s), LIST_MAX);
-	uint64_t mode = 0600, form = GC_FORMS;
+	uint64_t form = GC_FORMS;
 	struct span val;
 	uint16_t key;
 	int r;
@@ -220,9 +220,6 @@ static int parse_state(struct config *c, struct span in)
 		switch (key) {
 		case GC_PATH:
 			r = once_state_path(val, &s->path);
-			break;
-		case GC_MODE:
-			r = rec_u64(val, 0777, &mode);
 			break;
 		case GC_FORM:
 			r = rec_u64(val, GC_FORMS - 1, &form);
@@ -242,7 +239,6 @@ static int parse_state(struct config *c, struct span in)
 		if (r < 0)
 			return r;
 	}
-	s->mode = (uint32_t)mode;
 	s->form = (enum guestcfg_form)form;
 	if (r < 0 || !s->path || form == GC_FORMS || (form == GC_FORM_LINK) != (s->target != NULL))
 		return -EBADMSG;

@@ -40,7 +40,6 @@ struct config_rule {
 /* A file of the state. */
 struct config_state {
 	char *path; /* relative, without "." and ".." */
-	uint32_t mode;
 	enum guestcfg_form form;
 	struct span content; /* borrowed */
 	char *target;	     /* GC_FORM_LINK */

@@ -126,7 +126,7 @@ static void sweep(int in, const char *name)
 		(void)closedir(d);
 }
 
-static int write_file(int dir, const char *name, const struct buf *text, mode_t mode)
+static int write_file(int dir, const char *name, const struct buf *text)
 {
 	AUTO_FREE(char, tmp);
 
@@ -134,7 +134,7 @@ static int write_file(int dir, const char *name, const struct buf *text, mode_t 
 	tmp = xasprintf(".%.200s.new", name);
 	if (!is_of(dir, tmp, S_IFREG))
 		(void)file_remove_tree_at(dir, tmp);
-	return file_replace_at(dir, name, buf_span(text).p, text->n, mode);
+	return file_replace_at(dir, name, buf_span(text).p, text->n, 0600);
 }
 
 static int remove_file(struct guest *g, int dir, const char *name, const char *path)
@@ -174,7 +174,7 @@ static int merge_file(struct guest *g, int dir, const char *name, const struct c
 	if (r == 0 && text.n == 0)
 		r = unlinkat(dir, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 	else if (r == 0 && (why || !content || n != text.n || memcmp(content, buf_span(&text).p, n) != 0))
-		r = write_file(dir, name, &text, s->mode);
+		r = write_file(dir, name, &text);
 	buf_done(&text);
 	return r;
 }

@@ -47,7 +47,7 @@ static void claude(struct state_rules *w, const struct plan *p, const struct age
 	const char *project = p->layout.project_guest;
 	AUTO_FREE(char, tail);
 
-	state_begin(w, "claude/settings.json", 0644, GC_FORM_JSON);
+	state_begin(w, "claude/settings.json", GC_FORM_JSON);
 	for (size_t i = 0; i + 1 < members->n; i += 2)
 		unless_there(w, STATE_KEYS(members->v[i]), members->v[i + 1]);
 	set(w, STATE_KEYS("hasCompletedOnboarding"), "true");
@@ -57,7 +57,7 @@ static void claude(struct state_rules *w, const struct plan *p, const struct age
 	state_end(w);
 
 	tail = logins->api_key_tail ? state_json_string(logins->api_key_tail) : NULL;
-	state_begin(w, "claude.json", 0644, GC_FORM_JSON);
+	state_begin(w, "claude.json", GC_FORM_JSON);
 	set(w, STATE_KEYS("hasCompletedOnboarding"), "true");
 	set(w, STATE_KEYS("bypassPermissionsModeAccepted"), "true");
 	set(w, STATE_KEYS("projects", project, "hasTrustDialogAccepted"), "true");
@@ -74,7 +74,7 @@ static void claude(struct state_rules *w, const struct plan *p, const struct age
 
 static void codex(struct state_rules *w, const char *project)
 {
-	state_begin(w, "codex/config.toml", 0644, GC_FORM_TOML);
+	state_begin(w, "codex/config.toml", GC_FORM_TOML);
 	state_content(w, "approval_policy = \"never\"\nsandbox_mode = \"danger-full-access\"\n");
 	state_rule(w, GC_RULE_TABLE, STATE_KEYS("projects", project), "trust_level = \"trusted\"\n");
 	state_end(w);
@@ -82,7 +82,7 @@ static void codex(struct state_rules *w, const char *project)
 
 static void opencode(struct state_rules *w, const struct agent_logins *logins)
 {
-	state_begin(w, "opencode-config/opencode.json", 0644, GC_FORM_JSONC);
+	state_begin(w, "opencode-config/opencode.json", GC_FORM_JSONC);
 	unless_there(w, STATE_KEYS("$schema"), "\"https://opencode.ai/config.json\"");
 	unless_there(w, STATE_KEYS("autoupdate"), "false");
 	if (logins->opencode_keys_only)
@@ -97,7 +97,7 @@ static void copilot(struct state_rules *w, const struct plan *p, const struct ag
 	AUTO_FREE(char, token);
 
 	token = logins->copilot ? state_json_string(logins->copilot) : NULL;
-	state_begin(w, "copilot/config.json", 0600, GC_FORM_JSONC);
+	state_begin(w, "copilot/config.json", GC_FORM_JSONC);
 	set(w, STATE_KEYS("trusted_folders"), "[\"/\"]");
 	set(w, STATE_KEYS("trustedFolders"), "[\"/\"]");
 	if (token)
@@ -114,7 +114,7 @@ static void block(struct state_rules *w, const char *path, const char *own, cons
 
 	if (own)
 		text = all = xasprintf("%s%s\n%s", own, *own && own[strlen(own) - 1] != '\n' ? "\n" : "", text);
-	state_begin(w, path, 0644, GC_FORM_BLOCK);
+	state_begin(w, path, GC_FORM_BLOCK);
 	state_content(w, text);
 	state_end(w);
 }
@@ -166,7 +166,7 @@ static void text_file(struct state_rules *w, const char *path, const char *text,
 {
 	if (!text && !alone)
 		return;
-	state_begin(w, path, 0600, text ? GC_FORM_TEXT : GC_FORM_NONE);
+	state_begin(w, path, text ? GC_FORM_TEXT : GC_FORM_NONE);
 	if (text)
 		state_content(w, text);
 	state_end(w);
@@ -200,13 +200,13 @@ static void opencode_login(struct state_rules *w, const struct plan *p, const ch
 
 static void login_files(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
 {
-	state_begin(w, "claude/.credentials.json", 0600, GC_FORM_JSON);
+	state_begin(w, "claude/.credentials.json", GC_FORM_JSON);
 	login(w, p, STATE_KEYS("claudeAiOauth"), logins->claude_file);
 	state_end(w);
-	state_begin(w, "codex/auth.json", 0600, GC_FORM_JSON);
+	state_begin(w, "codex/auth.json", GC_FORM_JSON);
 	login(w, p, STATE_KEYS("auth_mode", "OPENAI_API_KEY", "tokens", "last_refresh"), logins->codex_file);
 	state_end(w);
-	state_begin(w, "opencode/auth.json", 0600, GC_FORM_JSON);
+	state_begin(w, "opencode/auth.json", GC_FORM_JSON);
 	opencode_login(w, p, "openai", logins->opencode_file);
 	for (int k = 0; k < PH_KINDS; k++)
 		if (hostfile_opencode_id((enum ph_kind)k))
@@ -218,14 +218,14 @@ static void login_files(struct state_rules *w, const struct plan *p, const struc
 static void settings(struct state_rules *w, const struct plan *p)
 {
 	for (size_t i = 0; p->alone && host_settings_folders[i]; i++) {
-		state_begin(w, host_settings_folders[i], 0, GC_FORM_SWEEP);
+		state_begin(w, host_settings_folders[i], GC_FORM_SWEEP);
 		state_end(w);
 	}
 	for (size_t i = 0; i < p->settings.links.n; i++) {
 		AUTO_FREE(char, target);
 
 		target = xasprintf(GC_HOST_AT "/%s", p->settings.links.v[i]);
-		state_begin(w, p->settings.links.v[i], 0, GC_FORM_LINK);
+		state_begin(w, p->settings.links.v[i], GC_FORM_LINK);
 		state_target(w, target);
 		state_end(w);
 	}

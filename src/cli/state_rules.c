@@ -6,13 +6,12 @@
 #include "base/str.h"
 #include "proto/rec.h"
 
-void state_begin(struct state_rules *w, const char *path, unsigned mode, enum guestcfg_form form)
+void state_begin(struct state_rules *w, const char *path, enum guestcfg_form form)
 {
 	ssize_t at = rec_begin(w->out, GC_STATE);
 
 	w->at = at < 0 ? 0 : (size_t)at;
-	w->failed |= at < 0 || rec_put_str(w->out, GC_PATH, path) < 0 || rec_put_u64(w->out, GC_MODE, mode) < 0 ||
-		     rec_put_u64(w->out, GC_FORM, form) < 0;
+	w->failed |= at < 0 || rec_put_str(w->out, GC_PATH, path) < 0 || rec_put_u64(w->out, GC_FORM, form) < 0;
 }
 
 void state_rule_with(struct state_rules *w, const char *program, enum guestcfg_rule kind, const char *const *keys, const char *value)

@@ -2,7 +2,7 @@
  *
  *    struct state_rules w = { .out = config };
  *
- *    state_begin(&w, "claude/.credentials.json", 0600, GC_FORM_JSON);
+ *    state_begin(&w, "claude/.credentials.json", GC_FORM_JSON);
  *    state_rule(&w, GC_RULE_LOGIN, STATE_KEYS("claudeAiOauth"), "{\"claudeAiOauth\":{...}}");
  *    state_end(&w);
  *    if (w.failed) ...
@@ -23,7 +23,7 @@ struct state_rules {
 #define STATE_KEYS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
 /* @path: relative to the project's state. */
-void state_begin(struct state_rules *w, const char *path, unsigned mode, enum guestcfg_form form);
+void state_begin(struct state_rules *w, const char *path, enum guestcfg_form form);
 /* @value: JSON text or lines of TOML; NULL: none. Kinds and what they need are drawn at enum guestcfg_rule. */
 void state_rule(struct state_rules *w, enum guestcfg_rule kind, const char *const *keys, const char *value);
 /* Only where the guest has that program. */

@@ -38,8 +38,8 @@ enum guestcfg_key {
 	GC_CA_OWN,     /* bytes: the session's root certificate in PEM form */
 	GC_CA_HASH,    /* u64: of its subject, for the link in /etc/ssl/certs */
 	GC_CA_HOST,    /* bytes: certificates of the host's own authorities in PEM form, from --trust-host-ca */
-	GC_STATE,      /* records GC_PATH (below GC_STATE_AT, relative), GC_MODE, GC_FORM, and what the form
-			* needs: a file of the project's state, which this and other guests have written and which is not believed */
+	GC_STATE,      /* records GC_PATH (below GC_STATE_AT, relative), GC_FORM, and what the form needs: a file
+			* of the project's state, its user's alone; this and other guests have written it, it is not believed */
 	GC_DB,	       /* records GC_PATH, GC_SUB and perhaps GC_LINK: guest/dbs.h */
 	GC_FORM,       /* u64 enum guestcfg_form */
 	GC_RULE,       /* records GC_RULE_KIND, GC_KEY*, GC_VALUE, GC_WITH: applied in their order */

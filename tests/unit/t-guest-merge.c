@@ -27,7 +27,7 @@ static void begin(struct file *f, enum guestcfg_form form)
 {
 	buf_init(&f->records, 1 << 20);
 	f->w = (struct state_rules){ .out = &f->records };
-	state_begin(&f->w, "claude/x.json", 0600, form);
+	state_begin(&f->w, "claude/x.json", form);
 }
 
 static const char *end(struct file *f, const char *before)
@@ -305,7 +305,7 @@ TEST(the_guest_takes_only_rules_that_are_whole)
 
 		buf_init(&b, 1 << 16);
 		w = (struct state_rules){ .out = &b };
-		state_begin(&w, bad[i].path, 0600, bad[i].form);
+		state_begin(&w, bad[i].path, bad[i].form);
 		state_rule(&w, bad[i].rule, STATE_KEYS(bad[i].key), bad[i].value);
 		state_end(&w);
 		if (config_parse(buf_span(&b), &c, &err) == 0)

@@ -112,7 +112,7 @@ class State(Agents):
         self.assertEqual(copilot, {"trusted_folders": ["/"], "trustedFolders": ["/"]})
         self.assertEqual((self.state / "codex/config.toml").read_text(), 'approval_policy = "never"\nsandbox_mode = '
                          f'"danger-full-access"\n\n[projects."{project}"]\ntrust_level = "trusted"\n')
-        for path, mode in [("claude.json", 0o644), ("claude/settings.json", 0o644), ("copilot/config.json", 0o600), ("claude", 0o700)]:
+        for path, mode in [("claude.json", 0o600), ("claude/settings.json", 0o600), ("copilot/config.json", 0o600), ("claude", 0o700)]:
             self.assertEqual((self.state / path).stat().st_mode & 0o777, mode, path)
         for path in ("codex/AGENTS.md", "opencode-config/AGENTS.md", "copilot/copilot-instructions.md"):
             text = (self.state / path).read_text()
