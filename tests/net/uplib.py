@@ -267,9 +267,12 @@ class Exchange:
         far.close()
         self.frames = xch.Frames(self.sock, 60)
         if not hold:
-            self.send(body or b"")
-            if not kw.get("flags", 0) & xch.UPGRADE:
-                self.end()
+            try:
+                self.send(body or b"")
+                if not kw.get("flags", 0) & xch.UPGRADE:
+                    self.end()
+            except BrokenPipeError:
+                pass  # it was answered, or cut, before all was sent
 
     def send(self, data):
         self.sock.sendall(xch.data_frames(data))
