@@ -83,6 +83,7 @@ static const char *const tree_files[] = {
 	"b/c/a/c", "b/c/a/b/a", "b/c/a/b/x", "a.b/c",  "a.b/x", "[x]/a",	 "[x]/x",  "a b/c", "a b/a b", "c/#a", "c/!a",
 	"c/a\\b", "c/a*",    "c/a-b",	"c/]",	    "c/-",    "c/x ",	 "c/\\",   "c/a[b", "c/aa",    "c/ca",	"c/b.c", "#x", "!x",
 };
+#define N_PATHS (ARRAY_SIZE(tree_dirs) + ARRAY_SIZE(tree_files))
 static const char *const atoms[] = {
 	"a", "b", "c", "x", "a", "b", "ab", "/", "/", "/", "*", "*", "**", "**/", "/**", "?", "[ab]", "[!a]", "[^b]", "[a-c]",
 	"[[:alpha:]]", "[[:punct:]]", "[]]", "[]-]", "[a-", "[", "]", "\\", "\\*", "\\ ", " ", ".", "-", "#", "!", "[\\]]",
@@ -175,61 +176,85 @@ static bool in_hits(const struct ignore_hits *h, const char *path)
 	return false;
 }
 
+/* How many of the paths are hidden; git and we agree about each of them, by name and in the walk. @ignored: git's list. */
+static size_t compare(const char *repo, unsigned nth, const char *text, const char *ignored, size_t n)
+{
+	char *dir = xasprintf("%s/r%u", repo, nth);
+	int root = open(dir, O_RDONLY | O_DIRECTORY);
+	struct ignore *ig = ignore_new();
+	struct ignore_hits hits;
+	size_t n_hidden = 0;
+	struct err err;
+
+	CHECK_INT(ignore_add_file(ig, text, strlen(text)), ==, 0);
+	CHECK_INT(ignore_walk(ig, root, &hits, &err), ==, 0);
+	for (size_t i = 0; i < N_PATHS; i++) {
+		bool is_dir = i < ARRAY_SIZE(tree_dirs);
+		const char *path = is_dir ? tree_dirs[i] : tree_files[i - ARRAY_SIZE(tree_dirs)];
+		char *below = xasprintf("r%u/%s", nth, path);
+		bool git = in_list(ignored, n, below), ours = ignore_hides(ig, path, is_dir);
+
+		if (git != ours)
+			fail_msg("git %s \"%s\", we do not agree; patterns:\n%s", git ? "ignores" : "keeps", path, text);
+		if (ours != in_hits(&hits, path))
+			fail_msg("the walk differs for \"%s\"; patterns:\n%s", path, text);
+		n_hidden += git;
+		free(below);
+	}
+	ignore_hits_done(&hits);
+	ignore_free(ig);
+	(void)close(root);
+	free(dir);
+	return n_hidden;
+}
+
+/* Each folder of the repository has the same tree and patterns of its own, so that git is started once for all of them. */
 TEST(random_patterns_answer_as_git_does)
 {
-	char *dir = files_tmp("/tmp"), *repo = files_at(dir, "r"), *exclude = files_at(repo, ".git/info");
+	enum { ROUNDS = 20, FOLDERS = 30 };
+	char *dir = files_tmp("/tmp"), *repo = files_at(dir, "r"), *paths = files_at(dir, "paths"), *text[FOLDERS];
+	static char buf[128 << 10];
 	unsigned seed = 20240817;
-	size_t n_hidden = 0, n_asked = 0;
-	char buf[16384];
-	int paths, root;
+	size_t n_hidden = 0;
+	FILE *list;
 
 	files_sh(dir, "git init -q r");
-	make_tree(repo);
-	paths = openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY);
-	root = open(repo, O_RDONLY | O_DIRECTORY);
-	{
-		int fd = openat(paths, "paths", O_WRONLY | O_CREAT, 0644);
+	list = fopen(paths, "w");
+	assert_non_null(list);
+	for (unsigned k = 0; k < FOLDERS; k++) {
+		char *name = xasprintf("r%u", k), *tree = files_at(repo, name);
 
-		for (size_t i = 0; i < ARRAY_SIZE(tree_dirs); i++)
-			CHECK(write(fd, tree_dirs[i], strlen(tree_dirs[i]) + 1) > 0);
-		for (size_t i = 0; i < ARRAY_SIZE(tree_files); i++)
-			CHECK(write(fd, tree_files[i], strlen(tree_files[i]) + 1) > 0);
-		(void)close(fd);
+		CHECK_INT(mkdir(tree, 0755), ==, 0);
+		make_tree(tree);
+		for (size_t i = 0; i < N_PATHS; i++) {
+			size_t n_dirs = ARRAY_SIZE(tree_dirs);
+
+			(void)fprintf(list, "%s/%s%c", name, i < n_dirs ? tree_dirs[i] : tree_files[i - n_dirs], '\0');
+		}
+		free(tree);
+		free(name);
 	}
-	for (int round = 0; round < 600; round++) {
-		char *text = random_patterns(&seed);
-		struct ignore *ig = ignore_new();
-		struct ignore_hits hits;
-		struct err err;
+	CHECK_INT(fclose(list), ==, 0);
+	for (int round = 0; round < ROUNDS; round++) {
 		size_t n;
 
-		files_write(exclude, "exclude", text);
-		CHECK_INT(ignore_add_file(ig, text, strlen(text)), ==, 0);
-		n = ask_git(repo, buf, sizeof(buf));
-		CHECK_INT(ignore_walk(ig, root, &hits, &err), ==, 0);
-		for (size_t i = 0; i < ARRAY_SIZE(tree_dirs) + ARRAY_SIZE(tree_files); i++) {
-			bool is_dir = i < ARRAY_SIZE(tree_dirs);
-			const char *path = is_dir ? tree_dirs[i] : tree_files[i - ARRAY_SIZE(tree_dirs)];
-			bool git = in_list(buf, n, path), ours = ignore_hides(ig, path, is_dir);
+		for (unsigned k = 0; k < FOLDERS; k++) {
+			char *name = xasprintf("r%u/.gitignore", k);
 
-			if (git != ours)
-				fail_msg("round %d: git %s \"%s\", we do not agree; patterns:\n%s", round,
-					 git ? "ignores" : "keeps", path, text);
-			if (ours != in_hits(&hits, path))
-				fail_msg("round %d: the walk differs for \"%s\"; patterns:\n%s", round, path, text);
-			n_asked++;
-			n_hidden += git;
+			text[k] = random_patterns(&seed);
+			files_write(repo, name, text[k]);
+			free(name);
 		}
-		ignore_hits_done(&hits);
-		ignore_free(ig);
-		free(text);
+		n = ask_git(repo, buf, sizeof(buf));
+		for (unsigned k = 0; k < FOLDERS; k++) {
+			n_hidden += compare(repo, k, text[k], buf, n);
+			free(text[k]);
+		}
 	}
 	/* A property that is always or never true would prove nothing. */
-	CHECK_INT(n_hidden, >, n_asked / 50);
-	CHECK_INT(n_hidden, <, n_asked / 2);
-	(void)close(root);
-	(void)close(paths);
-	free(exclude);
+	CHECK_INT(n_hidden, >, ROUNDS * FOLDERS * N_PATHS / 50);
+	CHECK_INT(n_hidden, <, ROUNDS * FOLDERS * N_PATHS / 2);
+	free(paths);
 	free(repo);
 	files_rm(dir);
 }
@@ -272,7 +297,7 @@ TEST(a_hidden_folder_is_one_entry_and_git_is_not_entered)
 
 TEST(anchored_patterns_need_no_walk)
 {
-	char *dir = files_tmp("/tmp");
+	char *dir = files_tmp("/dev/shm"); /* in memory, as there are many */
 	struct ignore_hits h;
 	struct err err;
 
