@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from vmtest import BOOT_S, SLOW, STATE, Case, Terminal, children, command, environment, wait_for
+from vmtest import BOOT_S, MONITOR, SLOW, STATE, Case, Terminal, children, command, environment, wait_for
 
 # Prints its name, each word in brackets, and then the variables that are asked for.
 STAND_IN = r"""#!/bin/bash
@@ -89,10 +89,10 @@ class Verbs(Agents):
                     (self.project / ".agent-vm.runtime.sh").unlink()
                 else:
                     self.hook("true")
-                p = self.vm("codex", "--quiet", check=127)
+                p = self.vm("opencode", "--quiet", check=127)
                 said = p.stderr.decode().splitlines()
                 self.assertEqual(len(said), 1, said)
-                self.assertIn("agent-vm: codex: not in the image localhost/agent-vm:base; ", said[0])
+                self.assertIn(f"agent-vm: opencode: not in the image {os.environ['AGENT_VM_IMAGE_TAG']}; ", said[0])
                 self.assertEqual(p.stdout, b"")
 
 
@@ -220,7 +220,7 @@ class Databases(Agents):
         self.assertEqual(self.sets("opencode") + self.sets("copilot"), [])
         with self.session(script=self.WRITE.format("lost") + "; echo up; exec sleep 600") as p:
             for pid in children(p.pid):
-                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("agent-vm-vmm" if MONITOR == "krun" else "qemu"):
                     os.kill(pid, 9)
             p.wait(60 * SLOW)
         # Nothing was saved, and nothing is damaged.

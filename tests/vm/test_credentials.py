@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+import unittest
 import urllib.parse
 
 from upstream import Upstream, certificates
@@ -116,6 +117,7 @@ class Credentials(Case):
         self.assertIn("    login     claude: subscription; the guest has placeholders\n", self.stderr)
         self.assertIn("    testing   api.anthropic.com:443 -> 127.0.0.1:", self.stderr)
 
+    @unittest.skipUnless(pathlib.Path("/usr/bin/node").exists(), "no node here")
     def test_other_clients_trust_the_session_without_being_told(self):
         """Python and node (this machine's, by its own loader), git, and openssl with bytes of its own."""
         self.login()
