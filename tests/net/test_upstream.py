@@ -438,6 +438,19 @@ class Connections(Case):
         self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[1], b"3")
         self.assertEqual([r.conn for r in up.requests], [0, 0, 1])
 
+    def test_answer_that_was_not_asked_for_is_nobodys(self):
+        """In a TLS record of its own, but in the packet that the answer before it comes in."""
+        def answer(c, got):
+            c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            c.send(ok(b"asked"))
+            if len(up.requests) == 1:
+                c.send(ok(b"not asked"))
+            c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        up, v = self.upstream(answer), self.vault()
+        for i in range(2):
+            self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[1], b"asked")
+        self.assertEqual([r.conn for r in up.requests], [0, 1])
+
     def test_no_second_try_after_the_first_byte_or_with_a_body(self):
         def twice(c, got):
             if len(up.requests) % 2:
