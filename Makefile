@@ -32,7 +32,7 @@ check:
 bench:
 	@tools/deps lab
 	@$(MAKE) --no-print-directory all
-	@s=0; tests/bench/pull || s=1; tests/bench/net $(BUILD) || s=1; tests/bench/run || s=1; exit $$s
+	@s=0; tests/bench/github $(BUILD) || s=1; tests/bench/http $(BUILD) || s=1; tests/bench/pull || s=1; tests/bench/net $(BUILD) || s=1; tests/bench/run || s=1; exit $$s
 
 # The network under connections of every kind for SECONDS, then 10,000 at once; nothing may be left afterwards.
 SECONDS ?= 1800
