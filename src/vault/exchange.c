@@ -567,6 +567,19 @@ void exchanges_lost(struct vault *v, const struct conn *c, enum refusal_code cod
 		}
 }
 
+/* Gate took something: there may be room for more of the answer. */
+static void go_on(struct vault *v, struct exchange *x)
+{
+	if (!x->conn || !exchange_has_room(x))
+		return;
+	if (x->conn->h2 && x->unread > 0) {
+		h2_read(x->conn, x);
+		conn_update(v, x->conn);
+	} else if (!x->conn->h2) {
+		conn_resume(v, x->conn);
+	}
+}
+
 void exchange_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
 {
 	struct exchange *x = slot < EXCHANGES_MAX ? v->exchanges->v[slot] : NULL;
@@ -581,12 +594,7 @@ void exchange_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t event
 		update(v, x);
 	else if (events & EPOLLOUT)
 		(void)flush(v, x);
-	if (x->conn && x->conn->h2) {
-		h2_read(x->conn, x);
-		conn_update(v, x->conn);
-	} else if (x->conn && x->conn->paused && exchange_has_room(x)) {
-		conn_resume(v, x->conn);
-	}
+	go_on(v, x);
 }
 
 /* --- the answer --- */
@@ -742,6 +750,8 @@ int64_t exchanges_tick(struct vault *v)
 			continue;
 		if (x->out.n > 0 && !(x->watched & EPOLLOUT))
 			update(v, x);
+		/* What was written last may have been taken at once: then no event tells of the room. */
+		go_on(v, x);
 		if (x->until <= v->now && x->state != EX_CONNECT)
 			late(v, x);
 		if ((x->state == EX_CUT || x->state == EX_OVER) &&

@@ -17,7 +17,7 @@
 #include "vault/upstream.h"
 
 #define TRUST_MAX (4 << 20) /* a file of it */
-#define READ_AHEAD (64 << 10) /* three records of the largest kind a call; kept only while one of them is not whole */
+#define READ_AHEAD (48 << 10) /* two records of the largest kind a call, and more; kept only while one of them is not whole */
 
 static SSL_CTX *the_ctx;
 static BIO_METHOD *the_bio;
