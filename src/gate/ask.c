@@ -156,11 +156,15 @@ static bool reads_on(const struct ask *a)
 	return !a->eof && a->in.n - a->eaten < high;
 }
 
-static void watch(struct ask *a)
+/* That it is not read for a while is told only when something came meanwhile (@unwanted): within a body that is for
+ * moments. */
+static void watch(struct ask *a, bool unwanted)
 {
 	struct ev *ev = &a->c->g->ev;
 	uint32_t want = (reads_on(a) ? EPOLLIN : 0) | (a->out.n > 0 ? EPOLLOUT : 0);
 
+	if (!unwanted && !a->eof)
+		want |= a->watching & EPOLLIN;
 	if (a->fd < 0 || want == a->watching)
 		return;
 	/* With nothing to wait for it is not watched at all: the other end's close would wake us again and again. */
@@ -189,7 +193,7 @@ static void flush(struct ask *a)
 		buf_consume(&a->out, (size_t)n);
 		a->open_at = a->open_at != NOWHERE && a->open_at >= (size_t)n ? a->open_at - (size_t)n : NOWHERE;
 	}
-	watch(a);
+	watch(a, false);
 }
 
 /* DATA joins the frame before it if nothing of that has gone: many small pieces of a guest must not become many frames.
@@ -232,7 +236,7 @@ static int forward(struct ask *a, const struct request *r, struct span body)
 		vault_send(g, buf_span(&msg).p, msg.n, pair[1]);
 		e = xch_put(&a->out, XCH_DATA, body);
 		touch(a);
-		watch(a);
+		watch(a, false);
 	}
 	buf_done(&msg);
 	return e;
@@ -396,7 +400,10 @@ void ask_body(struct ask *a, struct span s)
 			a->eof = true; /* more than was let in: no honest window leads here */
 			return;
 		}
-		flush(a);
+		if (ask_is_full(a))
+			flush(a);
+		else
+			a->c->g->bodies_wait = true;
 		touch(a);
 	}
 }
@@ -415,6 +422,16 @@ void ask_body_end(struct ask *a)
 	a->body_ended = true;
 	if (a->state == ASK_FORWARD && a->fd >= 0)
 		end_body(a);
+}
+
+void asks_flush(struct gate *g)
+{
+	if (!g->bodies_wait)
+		return;
+	g->bodies_wait = false;
+	for (size_t i = 0; i < ASKS; i++)
+		if (g->ask[i].used && g->ask[i].fd >= 0 && g->ask[i].out.n > 0 && !(g->ask[i].watching & EPOLLOUT))
+			flush(&g->ask[i]);
 }
 
 bool ask_is_full(const struct ask *a)
@@ -444,7 +461,7 @@ static enum xch_got take(struct ask *a, size_t max, struct span *ret)
 		a->down += ret->n;
 	if (got == XCH_GOT_MORE && a->eof)
 		got = XCH_GOT_BAD;
-	watch(a);
+	watch(a, false);
 	return got;
 }
 
@@ -485,11 +502,13 @@ bool ask_answer(struct ask *a, struct span msg, struct httpmsg_answer *ret)
 void ask_event(struct gate *g, const struct ev_event *e)
 {
 	struct ask *a = ask_at(g, e->slot, e->gen);
+	bool unwanted;
 	uint8_t *room;
 	ssize_t n;
 
 	if (!a)
 		return;
+	unwanted = !reads_on(a);
 	if (e->events & EPOLLOUT)
 		flush(a);
 	if (a->fd >= 0 && e->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && reads_on(a)) {
@@ -511,7 +530,7 @@ void ask_event(struct gate *g, const struct ev_event *e)
 		buf_done(&a->out);
 	}
 	touch(a);
-	watch(a);
+	watch(a, unwanted && !reads_on(a));
 	if (a->stream)
 		h2_news(a);
 	else

@@ -17,6 +17,7 @@
 #include "gate/hello.h"
 
 #define RECORDS_A_TURN 16 /* so that one stream does not starve the others */
+#define RECORD (16 << 10) /* the largest of TLS */
 #define OUT_MAX (1 << 20) /* far above what any answer puts there at once */
 
 static uint8_t plain[32 << 10];
@@ -149,6 +150,16 @@ void conn_finish(struct conn *c)
 
 void conn_put(struct conn *c, struct span s)
 {
+	ssize_t n = 1;
+
+	/* Whole records of a body go out as they are; it is the ends that are gathered. */
+	while (c->state == CONN_OPEN && c->ssl && c->out.n == 0 && s.n >= RECORD && n > 0) {
+		n = tls_write(c, s.p, RECORD);
+		if (n > 0)
+			s = SPAN(s.p + n, s.n - (size_t)n);
+		else if (n != -EAGAIN)
+			conn_close(c);
+	}
 	if (c->state != CONN_DEAD && buf_put(&c->out, s.p, s.n) < 0)
 		conn_reset(c);
 }
@@ -314,6 +325,10 @@ static void watch(struct conn *c)
 	default:
 		break;
 	}
+	/* As in ask.c. */
+	if (c->state == CONN_OPEN && !c->unwanted && !c->in_eof)
+		want |= c->watching & EPOLLIN;
+	c->unwanted = false;
 	if (c->watching != (want | 1u << 31)) {
 		if (ev_watch(&c->g->ev, c->fd, want, EV_CONN, c->slot, c->gen) < 0)
 			conn_close(c);
@@ -349,6 +364,7 @@ void conn_event(struct gate *g, const struct ev_event *e)
 		conn_close(c);
 		return;
 	}
+	c->unwanted = c->state == CONN_OPEN && e->kind == EV_CONN && e->events & EPOLLIN && !wants_input(c);
 	conn_kick(c);
 }
 

@@ -87,6 +87,7 @@ struct conn {
 	uint64_t discarded;   /* in CONN_FINISH */
 	struct buf out;	      /* plaintext for the guest */
 	uint32_t watching;
+	bool unwanted; /* input came that is not read now */
 	struct h1conn *h1; /* one of the two in CONN_OPEN */
 	struct h2conn *h2;
 	struct conn *next; /* kicked, or dead */
@@ -209,6 +210,7 @@ struct gate {
 	struct conn *kicked, *dead;
 	struct ask ask[ASKS];
 	unsigned n_asks;
+	bool bodies_wait; /* for asks_flush() */
 	unsigned n_bodies; /* of these: with a body that was, or is to be, read for GitHub's rules */
 	struct gh_scope scope;
 	struct github github;
@@ -290,6 +292,8 @@ ssize_t tls_write(struct conn *c, const uint8_t *p, size_t n);
 struct ask *ask_begin(struct conn *c, void *stream, struct request *r, struct buf *head, struct reply *ret);
 void ask_body(struct ask *a, struct span s);
 void ask_body_end(struct ask *a);
+/* What came of bodies in this batch goes to vault, in few pieces. */
+void asks_flush(struct gate *g);
 /* Vault does not keep up: read no more of the body. */
 bool ask_is_full(const struct ask *a);
 /* Next frame of the answer, of DATA at most @max bytes. XCH_GOT_BAD also when it was cut. */

@@ -240,6 +240,7 @@ static int loop(struct gate *g, struct err *err)
 			conns_tick(g);
 		}
 		conns_turn(g);
+		asks_flush(g);
 	}
 	return 0;
 }

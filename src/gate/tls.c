@@ -9,7 +9,7 @@
 #include "base/macros.h"
 #include "gate/gate.h"
 
-#define READ_AHEAD (32 << 10)
+#define READ_AHEAD (48 << 10) /* two records of the largest kind a call, and more; kept only while one of them is not whole */
 #define AFTER_HELLO_MAX \
 	64 /* handshake messages of the guest when it is over: key updates, cheap for it and not for us */
 

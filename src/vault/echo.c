@@ -25,6 +25,7 @@
 
 #define HASH_BITS 14
 #define BLOCK 3
+#define SHIFT_MAX (ECHO_NEEDLE_MIN - BLOCK + 1)
 #define FIXED_MAX (ECHO_NEEDLES_MAX * 7)
 #define NONE UINT16_MAX
 #define WINDOW_MAX (ECHO_HOLD_MAX + ECHO_WINDOW)
@@ -132,7 +133,7 @@ struct echo_set *echo_set_new(const struct span *needles, size_t n)
 	if (!s)
 		return NULL;
 	s->refs = 1;
-	memset(s->shift, ECHO_NEEDLE_MIN - BLOCK + 1, sizeof(s->shift));
+	memset(s->shift, SHIFT_MAX, sizeof(s->shift));
 	memset(s->bucket, 0xff, sizeof(s->bucket));
 	at = s->bytes;
 	for (size_t i = 0; i < n; i++) {
@@ -337,6 +338,10 @@ static void find_fixed(struct echo *e, const uint8_t *w, size_t n, size_t tail)
 	for (size_t at = 0; at < tail && n - at >= ECHO_NEEDLE_MIN;) {
 		unsigned h = hash(w + at + last);
 
+		/* Nearly always. The processor guesses this branch and goes on; for the sum below it waits for the
+		 * table. */
+		while (s->shift[h] == SHIFT_MAX && (at += SHIFT_MAX) < tail && n - at >= ECHO_NEEDLE_MIN)
+			h = hash(w + at + last);
 		if (s->shift[h] > 0) {
 			at += s->shift[h];
 			continue;

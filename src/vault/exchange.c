@@ -6,8 +6,8 @@
  *
  *   broken frames, a cut on either side: CUT on the other one, never an end
  *
- * Nothing waits in line: what comes of the answer is written to gate in the same batch. Memory: XCH_WINDOW of frames to
- * gate, UP_OUT_FULL and a piece towards the service; who cannot go on stops reading. An exchange is freed in
+ * What comes of the answer is written to gate in the same batch, at its end or in pieces of AT_ONCE. Memory: XCH_WINDOW of
+ * frames to gate, UP_OUT_FULL and a piece towards the service; who cannot go on stops reading. An exchange is freed in
  * exchanges_tick() alone, so that whoever tells it something may still look at it. */
 #include <errno.h>
 #include <string.h>
@@ -31,6 +31,7 @@
 /* What may still come when it is full: what was asked for, what the search held back, trailers, heads of frames. */
 #define OUT_ROOM (XCH_WINDOW - ECHO_HOLD_MAX - XCH_TRAILERS_MAX - 4096)
 #define TOLD_NS (60 * NS)
+#define AT_ONCE (64 << 10) /* bytes to gate that do not wait for the batch's end */
 
 struct exchanges {
 	struct exchange *v[EXCHANGES_MAX];
@@ -266,6 +267,15 @@ static void update(struct vault *v, struct exchange *x)
 		v->again = true;
 }
 
+/* Something was: a system call for each record or line of a service would cost more than the bytes. */
+static void written(struct vault *v, struct exchange *x)
+{
+	if (x->out.n >= AT_ONCE)
+		update(v, x);
+	else
+		v->again = true; /* exchanges_tick(), should it be over in this batch */
+}
+
 /* --- the way to a connection --- */
 
 static void wait_login(struct vault *v, struct exchange *x, int64_t until)
@@ -282,8 +292,9 @@ static void login(struct vault *v, struct exchange *x)
 	int64_t at = 0;
 	int r;
 
+	x->looked = v->now;
 	for (int i = 0; i < HTTPMSG_CREDS && x->w.kind[i] != HTTPMSG_NO_CRED; i++) {
-		r = logins_get(v, (enum ph_kind)x->w.kind[i], &c, &at);
+		r = logins_get(v, (enum ph_kind)x->w.kind[i], true, &c, &at);
 		if (r == -EAGAIN && v->now - x->start < LOGIN_NS) {
 			wait_login(v, x, at);
 			return;
@@ -346,9 +357,9 @@ void exchange_open(struct vault *v, struct exchange *x)
 	int64_t at = 0;
 	int r;
 
-	/* It may be long since the connection was asked for. */
+	/* It may be long since the connection was asked for, unless one was there. */
 	for (int i = 0; i < HTTPMSG_CREDS && x->w.kind[i] != HTTPMSG_NO_CRED; i++) {
-		r = logins_get(v, (enum ph_kind)x->w.kind[i], &c, &at);
+		r = logins_get(v, (enum ph_kind)x->w.kind[i], x->looked != v->now, &c, &at);
 		if (r < 0 || c.generation != x->key.generation[i]) {
 			up_put(v, x, true);
 			wait_login(v, x, v->now);
@@ -478,10 +489,8 @@ static bool body(struct vault *v, struct exchange *x, struct span bytes)
 	if (x->state != EX_UPGRADED &&
 	    (x->w.body == HTTP_BODY_NONE || (x->w.body == HTTP_BODY_LENGTH && x->up > x->w.body_len)))
 		return broken(v, x);
-	if (x->conn) {
+	if (x->conn)
 		(x->conn->h2 ? h2_body : h1_body)(x->conn, x, bytes);
-		conn_update(v, x->conn);
-	}
 	x->until = v->now + (x->state == EX_UPGRADED ? UPGRADED_NS : SILENT_NS);
 	return true;
 }
@@ -493,10 +502,8 @@ static bool body_end(struct vault *v, struct exchange *x)
 		return true;
 	if (x->state != EX_UPGRADED && x->w.body == HTTP_BODY_LENGTH && x->up != x->w.body_len)
 		return broken(v, x);
-	if (x->conn) {
+	if (x->conn)
 		(x->conn->h2 ? h2_body_end : h1_body_end)(x->conn, x);
-		conn_update(v, x->conn);
-	}
 	return true;
 }
 
@@ -538,6 +545,8 @@ static void read_gate(struct vault *v, struct exchange *x)
 		}
 		x->n_rest = MIN(in.n, sizeof(x->rest));
 		memcpy(x->rest, in.p, x->n_rest);
+		if (x->conn)
+			conn_update(v, x->conn);
 	}
 	update(v, x);
 }
@@ -558,6 +567,19 @@ void exchanges_lost(struct vault *v, const struct conn *c, enum refusal_code cod
 		}
 }
 
+/* Gate took something: there may be room for more of the answer. */
+static void go_on(struct vault *v, struct exchange *x)
+{
+	if (!x->conn || !exchange_has_room(x))
+		return;
+	if (x->conn->h2 && x->unread > 0) {
+		h2_read(x->conn, x);
+		conn_update(v, x->conn);
+	} else if (!x->conn->h2) {
+		conn_resume(v, x->conn);
+	}
+}
+
 void exchange_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
 {
 	struct exchange *x = slot < EXCHANGES_MAX ? v->exchanges->v[slot] : NULL;
@@ -572,12 +594,7 @@ void exchange_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t event
 		update(v, x);
 	else if (events & EPOLLOUT)
 		(void)flush(v, x);
-	if (x->conn && x->conn->h2) {
-		h2_read(x->conn, x);
-		conn_update(v, x->conn);
-	} else if (x->conn && x->conn->paused && exchange_has_room(x)) {
-		conn_resume(v, x->conn);
-	}
+	go_on(v, x);
 }
 
 /* --- the answer --- */
@@ -641,7 +658,7 @@ int exchange_head(struct vault *v, struct exchange *x)
 		refuse(v, x, REFUSAL_UPSTREAM_FRAMING);
 		return -1;
 	}
-	update(v, x);
+	written(v, x);
 	return x->state == EX_CUT ? -1 : 0;
 }
 
@@ -657,7 +674,7 @@ void exchange_data(struct vault *v, struct exchange *x, struct span bytes)
 		(void)span_take(&bytes, MIN(bytes.n, (size_t)ECHO_WINDOW), &piece);
 		put(v, x, XCH_DATA, search ? SPAN(out, echo_feed(x->echo, piece, out)) : piece);
 	}
-	update(v, x);
+	written(v, x);
 }
 
 /* What the search held back. */
@@ -731,6 +748,10 @@ int64_t exchanges_tick(struct vault *v)
 
 		if (!x)
 			continue;
+		if (x->out.n > 0 && !(x->watched & EPOLLOUT))
+			update(v, x);
+		/* What was written last may have been taken at once: then no event tells of the room. */
+		go_on(v, x);
 		if (x->until <= v->now && x->state != EX_CONNECT)
 			late(v, x);
 		if ((x->state == EX_CUT || x->state == EX_OVER) &&

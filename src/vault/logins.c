@@ -237,7 +237,7 @@ void logins_event(struct vault *v, uint16_t kind)
 }
 
 /* Says so when it changed. */
-static int look(struct vault *v, struct login_file *f)
+static int look_at(struct vault *v, struct login_file *f)
 {
 	const char *prov = prov_str[source_prov[f->s.kind]];
 	int r;
@@ -261,7 +261,7 @@ static int look(struct vault *v, struct login_file *f)
 	return r;
 }
 
-int logins_get(struct vault *v, enum ph_kind kind, struct cred *ret, int64_t *ret_at)
+int logins_get(struct vault *v, enum ph_kind kind, bool look, struct cred *ret, int64_t *ret_at)
 {
 	struct logins *l = v->logins;
 	struct login_file *f = kinds[kind].source < 0 ? NULL : &l->file[kinds[kind].source];
@@ -276,7 +276,7 @@ int logins_get(struct vault *v, enum ph_kind kind, struct cred *ret, int64_t *re
 	if (c.secret.n == 0 && f && f->cfg) {
 		const struct login *login = &f->s.login;
 
-		r = look(v, f);
+		r = look ? look_at(v, f) : f->last;
 		if (r < 0) {
 			*ret_at = f->s.retry_at * MS;
 			return r;
@@ -304,7 +304,7 @@ const struct source *logins_source(struct vault *v, enum prov prov, int *ret_loo
 
 	if (!f->cfg)
 		return NULL;
-	*ret_look = look(v, f);
+	*ret_look = look_at(v, f);
 	return &f->s;
 }
 

@@ -26,11 +26,12 @@ int64_t logins_tick(struct vault *v);
 
 /**
  * logins_get() - The secret of a kind as it is now
+ * @look:	At the host's file; false: it was looked at in this batch, for this request
  *
  * Return: 0; -EAGAIN: ask again at @ret_at (in ns), for a file is being written or a secret has not come yet; -ENOENT
  * and other errors: there is none
  */
-int logins_get(struct vault *v, enum ph_kind kind, struct cred *ret, int64_t *ret_at);
+int logins_get(struct vault *v, enum ph_kind kind, bool look, struct cred *ret, int64_t *ret_at);
 
 /* A login whose expiry matters, looked at anew: PROV_ANTHROPIC or PROV_OPENAI. @ret_look as of source_look(). NULL:
  * that login is not lent. */

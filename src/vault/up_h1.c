@@ -83,7 +83,8 @@ static bool take(struct vault *v, struct conn *c, struct exchange *x, struct spa
 			break;
 		case ANSWER_END:
 			/* Bytes beyond the end belong to no answer. */
-			keep = !a->closes && in.n == 0 && (exchange_all_sent(x) || a->upgrade) && !c->broken;
+			keep = !a->closes && in.n == 0 && (exchange_all_sent(x) || a->upgrade) && !c->broken &&
+			       tls_is_drained(c);
 			up_put(v, x, keep);
 			exchange_end(v, x);
 			return false;

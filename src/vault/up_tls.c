@@ -17,6 +17,7 @@
 #include "vault/upstream.h"
 
 #define TRUST_MAX (4 << 20) /* a file of it */
+#define READ_AHEAD (48 << 10) /* two records of the largest kind a call, and more; kept only while one of them is not whole */
 
 static SSL_CTX *the_ctx;
 static BIO_METHOD *the_bio;
@@ -120,6 +121,8 @@ static int ctx_make(struct vault *v)
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	(void)SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	(void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_set_read_ahead(ctx, 1);
+	SSL_CTX_set_default_read_buffer_len(ctx, READ_AHEAD);
 	if (n == 0 || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1) {
 		SSL_CTX_free(ctx);
 		return n == 0 ? -ENOENT : -ENOMEM;
@@ -204,6 +207,19 @@ ssize_t tls_read(struct conn *c, void *p, size_t n)
 	if (e == SSL_ERROR_ZERO_RETURN)
 		return 0;
 	return ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? -EPIPE : -EIO;
+}
+
+bool tls_holds(const struct conn *c)
+{
+	return SSL_has_pending(c->ssl);
+}
+
+bool tls_is_drained(struct conn *c)
+{
+	uint8_t one;
+
+	/* It may be a record of the protocol's own, such as a ticket. */
+	return !tls_holds(c) || tls_read(c, &one, 1) == -EAGAIN;
 }
 
 int tls_write(struct conn *c, struct span s)

@@ -247,8 +247,22 @@ static void serve(struct vault *v, struct conn *c, struct exchange *x)
 	exchange_open(v, x);
 }
 
+/* @c may be gone afterwards, and another in its place. */
+static void readable(struct vault *v, struct conn *c)
+{
+	uint32_t gen = c->gen;
+
+	if (c->h2)
+		h2_readable(v, c);
+	else if (!c->paused)
+		h1_readable(v, c);
+	if (c->gen == gen)
+		conn_update(v, c);
+}
+
 static void handshake(struct vault *v, struct conn *c)
 {
+	uint32_t gen = c->gen;
 	const char *why;
 	bool h2 = false;
 	int r = tls_handshake(c, &h2, &why);
@@ -269,6 +283,8 @@ static void handshake(struct vault *v, struct conn *c)
 	conn_update(v, c);
 	if (r > 0)
 		serve(v, c, c->x);
+	if (r > 0 && c->gen == gen && tls_holds(c))
+		readable(v, c);
 }
 
 static void connected(struct vault *v, struct conn *c)
@@ -366,14 +382,11 @@ void up_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
 		return;
 	if (events & (EPOLLOUT | EPOLLERR))
 		(void)tls_flush(c);
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && c->h2)
-		h2_readable(v, c);
-	else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->paused)
-		h1_readable(v, c);
-	if (c->gen != gen)
-		return;
-	conn_update(v, c);
-	if (c->out.n < UP_OUT_FULL)
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		readable(v, c);
+	else
+		conn_update(v, c);
+	if (c->gen == gen && c->out.n < UP_OUT_FULL)
 		exchanges_writable(v, c);
 }
 

@@ -84,6 +84,7 @@ struct exchange {
 	bool malformed;
 
 	int64_t start, until;
+	int64_t looked; /* after its credentials */
 	uint64_t up, down;
 	uint16_t status;
 	enum refusal_code code;
@@ -174,6 +175,10 @@ int tls_begin(struct vault *v, struct conn *c, const char **ret_why);
 int tls_handshake(struct conn *c, bool *ret_h2, const char **ret_why);
 /* > 0: bytes; 0: the peer said that it ends; -EAGAIN; -EPIPE: it ends without that; -EIO: it broke */
 ssize_t tls_read(struct conn *c, void *p, size_t n);
+/* Something was read off the socket that tls_read() has not looked at: no event will tell of it. */
+bool tls_holds(const struct conn *c);
+/* No byte beyond those that tls_read() gave was read off the socket. */
+bool tls_is_drained(struct conn *c);
 /* All or nothing; it goes into c->out. 0 or -EPIPE. */
 int tls_write(struct conn *c, struct span s);
 /* c->out to the socket: 0, also when it does not take all; -EPIPE */

@@ -2,6 +2,7 @@
 """What the vault sends to the services and what it lets back (credentials page 4, 6, 8, 10, 11), with real TLS servers, its
 sandbox on, and the test as wire, gate and launcher."""
 import base64
+import contextlib
 import errno
 import gzip
 import json
@@ -213,6 +214,27 @@ class Requests(Case):
         if not SAN:  # which keeps what was freed
             self.assertLess(before, 16 << 20)
             self.assertLess(self.rss(v), before + (2 << 20))
+
+    @unittest.skipIf(SAN, "the sanitizer's library wants to be the first")
+    def test_reader_that_takes_all_at_the_wrong_moment(self):
+        """When vault has stopped reading from the service and is about to look once more whether gate takes something."""
+        def big(c, got):
+            c.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20))
+            for _ in range(8):
+                c.send(b"a" * (1 << 20))
+        up = self.upstream(big)
+        slow = {"LD_PRELOAD": os.path.join(os.environ["AGENT_VM_BUILD"], "tests/net/libslowepoll.so")}
+        with unittest.mock.patch.dict(os.environ, slow):
+            v = self.vault()
+        x = Exchange(v, *MESSAGES, creds=CLAUDE, body=b"x")
+        x.sock.setblocking(False)
+        got, end = 0, time.monotonic() + 60
+        while got < 8 << 20 and time.monotonic() < end:
+            time.sleep(0.02)
+            with contextlib.suppress(BlockingIOError):
+                while n := len(x.sock.recv(1 << 20)):
+                    got += n
+        self.assertGreater(got, 8 << 20)
 
     def test_head_204_304(self):
         said = {b"/v1/models": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"/a": b"HTTP/1.1 204 No Content\r\n\r\n",
@@ -437,6 +459,19 @@ class Connections(Case):
         self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[1], b"1")
         self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[1], b"3")
         self.assertEqual([r.conn for r in up.requests], [0, 0, 1])
+
+    def test_answer_that_was_not_asked_for_is_nobodys(self):
+        """In a TLS record of its own, but in the packet that the answer before it comes in."""
+        def answer(c, got):
+            c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            c.send(ok(b"asked"))
+            if len(up.requests) == 1:
+                c.send(ok(b"not asked"))
+            c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        up, v = self.upstream(answer), self.vault()
+        for i in range(2):
+            self.assertEqual(Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE).all()[1], b"asked")
+        self.assertEqual([r.conn for r in up.requests], [0, 1])
 
     def test_no_second_try_after_the_first_byte_or_with_a_body(self):
         def twice(c, got):
