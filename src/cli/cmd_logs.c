@@ -190,6 +190,7 @@ static const struct rule_words {
 	{ "rate", "too many new names", true },
 	{ "type", "type that is not asked", true },
 	{ "no-network", "no network", true },
+	{ "foreign-name", "address of an inspected host under another name", false },
 };
 
 static const struct rule_words *words_of(const char *rule)

@@ -185,6 +185,7 @@ static const char *const step_words[] = {
 	[STEP_RESERVED] = "reserved",
 	[STEP_PUBLIC] = "public internet",
 	[STEP_REBIND] = "left out of answers for this name",
+	[STEP_FOREIGN_NAME] = "an address of an inspected host, under a name that is not its own",
 };
 static_assert(ARRAY_SIZE(step_words) == STEPS, "step_words[] is incomplete");
 

@@ -4,7 +4,10 @@
  * (HANDOVER). A byte lost or doubled here breaks the guest's connection, so everything is counted.
  *
  * A guest that says nothing waits for the server to speak: after a second the stream steps aside as well. At an address
- * that vault gave out for an inspected name nothing steps aside that has no name of its own: it is reset. */
+ * that vault gave out for an inspected name nothing steps aside that has no name of its own: it is reset. What has one
+ * takes it along, and vault refuses one that it did not give that address out for: a server that answers for an
+ * inspected host under a name of the guest's choice would be asked past the rules. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,9 +19,13 @@
 
 #define METHOD_LONGEST 16
 
-static void step_aside(struct conn *c)
+/* @name: what the stream says where it wants to go; vault knows whether it belongs to the address. */
+static void step_aside(struct conn *c, const char *name)
 {
-	struct net_head m = { NET_VERSION, NET_DIAL, sizeof(m), c->wire_slot, c->wire_gen };
+	struct net_dial m = { .head = { NET_VERSION, NET_DIAL, sizeof(m), c->wire_slot, c->wire_gen } };
+
+	static_assert(sizeof(m.name) >= sizeof(((struct hello *)NULL)->sni), "a name of a ClientHello fits");
+	memcpy(m.name, name, strnlen(name, sizeof(m.name) - 1));
 
 	c->state = CONN_DIAL;
 	conn_deadline(c, DIAL_NS);
@@ -34,7 +41,7 @@ static bool is_bound(const struct conn *c, enum prov_host_id host)
 static void nameless(struct conn *c, const char *what)
 {
 	if (!c->tied || (c->port != 443 && c->port != 80 && c->taken > 0)) {
-		step_aside(c);
+		step_aside(c, "");
 		return;
 	}
 	guest_line(c->g, LINE_NAMELESS, "port %u of an inspected host: %s; reset", c->port, what);
@@ -65,16 +72,30 @@ static bool has_whole_head(struct span s)
 	return memmem(s.p, s.n, "\n\r\n", 3) || memmem(s.p, s.n, "\n\n", 2);
 }
 
-/* The host that a whole head names; HOSTS: none that we know, or the head is broken. */
-static enum prov_host_id clear_host(struct span s)
+/* The host that a whole head names; HOSTS: none that we know. @name: lower case and without a port; empty when the head
+ * is broken or names none. */
+static enum prov_host_id clear_host(struct span s, char name[NET_DIAL_NAME])
 {
 	enum prov_host_id host = HOSTS;
 	struct http1 h;
-	struct span body;
+	struct span body, v;
+	size_t n = 0;
 
 	http1_init(&h, SPAN("", 0));
-	if (http1_feed(&h, &s, &body) == HTTP1_HEAD)
-		host = prov_host_find(request_host(&h.req));
+	if (http1_feed(&h, &s, &body) == HTTP1_HEAD) {
+		v = request_host(&h.req);
+		host = prov_host_find(v);
+		for (; n < v.n && v.p[n] != ':'; n++) {
+			if (n == NET_DIAL_NAME - 1 || v.p[n] <= ' ' || v.p[n] > '~') {
+				n = 0;
+				break;
+			}
+			name[n] = (char)(v.p[n] >= 'A' && v.p[n] <= 'Z' ? v.p[n] | 0x20 : v.p[n]);
+		}
+		if (n > 0 && name[n - 1] == '.')
+			n--;
+	}
+	name[n] = '\0';
 	http1_done(&h);
 	return host;
 }
@@ -82,6 +103,7 @@ static enum prov_host_id clear_host(struct span s)
 static void not_tls(struct conn *c, bool over)
 {
 	struct span s = buf_span(&c->raw);
+	char name[NET_DIAL_NAME];
 	enum prov_host_id host;
 
 	if (c->port == 443 && !c->named && is_ssh(s, over)) {
@@ -98,11 +120,13 @@ static void not_tls(struct conn *c, bool over)
 			nameless(c, "no whole head of HTTP");
 		return;
 	}
-	host = clear_host(s);
+	host = clear_host(s, name);
 	if (is_bound(c, host))
 		conn_inspect(c, host, false);
+	else if (name[0] == '\0')
+		nameless(c, "HTTP without a host");
 	else
-		step_aside(c);
+		step_aside(c, name);
 }
 
 /* @over: no more bytes come, or there was time enough for them. */
@@ -133,7 +157,7 @@ static void judge(struct conn *c, bool over)
 		} else if (hello.sni[0] == '\0') {
 			nameless(c, "TLS without a name");
 		} else {
-			step_aside(c);
+			step_aside(c, hello.sni);
 		}
 	}
 }

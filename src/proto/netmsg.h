@@ -62,7 +62,7 @@ enum net_type {
 	NET_FAMILY = 0x2a,  /* struct net_family */
 	/* vault to gate, gate to vault, gate to wire. Slot and generation are those of wire's flow, but for RENEW and NOTE. */
 	NET_PEEK = 0x40,     /* struct net_peek; descriptor: the far end of what wire got with INSPECT; no answer */
-	NET_DIAL = 0x42,     /* head alone: gate steps aside, connect to what the guest dialled */
+	NET_DIAL = 0x42,     /* struct net_dial: gate steps aside, connect to what the guest dialled */
 	NET_DIALLED = 0x43,  /* struct net_dialled; descriptor with CONNECTED */
 	NET_RENEW = 0x44,    /* struct net_renew: a token endpoint was asked; slot and generation of gate's exchange */
 	NET_RENEWED = 0x45,  /* struct net_renewed */
@@ -179,6 +179,14 @@ struct net_peek {
 	uint8_t zero[4];
 };
 
+#define NET_DIAL_NAME 256
+
+/* The name in the first bytes, lower case, zeros behind it; empty: none. vault compares it with names, no more. */
+struct net_dial {
+	struct net_head head;
+	char name[NET_DIAL_NAME];
+};
+
 struct net_dialled {
 	struct net_head head;
 	uint32_t outcome; /* NET_CONNECTED, NET_REFUSED or NET_FAILED */
@@ -232,5 +240,6 @@ static_assert(sizeof(struct net_head) == 16 && sizeof(struct net_addr) == 20 && 
 		      sizeof(struct net_inbound) == 20 && sizeof(struct net_datagram) == 24 &&
 		      sizeof(struct net_config) == 72 && sizeof(struct net_family) == 20 &&
 		      sizeof(struct net_held) == 24 && sizeof(struct net_peek) == 24 && sizeof(struct net_dialled) == 24 &&
+		      sizeof(struct net_dial) == 272 &&
 		      sizeof(struct net_renew) == 24 && sizeof(struct net_renewed) == 1184 && sizeof(struct net_note) == 168,
 	      "messages have no holes");

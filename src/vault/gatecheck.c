@@ -18,6 +18,20 @@ static bool renew_ok(const void *msg)
 	       memcmp(m.zero, none.zero, sizeof(m.zero)) == 0;
 }
 
+/* Shown in the log, so of printable characters; it ends within its field, with zeros behind it. */
+static bool dial_ok(const void *msg)
+{
+	struct net_dial m;
+	size_t n;
+
+	memcpy(&m, msg, sizeof(m));
+	n = strnlen(m.name, sizeof(m.name));
+	for (size_t i = 0; i < sizeof(m.name); i++)
+		if (i < n ? m.name[i] <= ' ' || m.name[i] > '~' || (m.name[i] >= 'A' && m.name[i] <= 'Z') : m.name[i] != '\0')
+			return false;
+	return n < sizeof(m.name);
+}
+
 static bool note_ok(const void *msg)
 {
 	static const struct net_note none;
@@ -41,7 +55,7 @@ int gate_check(const void *msg, size_t n, bool has_fd)
 		return -EPROTO;
 	switch (h.type) {
 	case NET_DIAL:
-		ok = n == sizeof(h);
+		ok = n == sizeof(struct net_dial) && dial_ok(msg);
 		break;
 	case NET_RENEW:
 		ok = n == sizeof(struct net_renew) && renew_ok(msg);

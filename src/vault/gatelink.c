@@ -30,12 +30,12 @@ static void message(struct vault *v, const void *msg, size_t n, int fd)
 {
 	struct net_renew renew;
 	struct net_note noted;
-	struct net_head h;
+	struct net_dial dial;
 
 	switch (gate_check(msg, n, fd >= 0)) {
 	case NET_DIAL:
-		memcpy(&h, msg, sizeof(h));
-		opens_dial(v, &h);
+		memcpy(&dial, msg, sizeof(dial));
+		opens_dial(v, &dial);
 		break;
 	case NET_RENEW:
 		memcpy(&renew, msg, sizeof(renew));

@@ -610,8 +610,27 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 	start(v, p);
 }
 
-void opens_dial(struct vault *v, const struct net_head *h)
+/* An address of an inspected host (@p->dst), under a name that this guest never heard it for (network page 3.2). A tie lives
+ * as long as a flow to its address, so it is not lost between the two questions. */
+static bool is_foreign(struct vault *v, const struct open *p, const char *name)
 {
+	const char *standin = standins_name(&v->standins, &p->dst, v->now);
+	const char *const *names = ties_names(&v->ties, &p->dst, v->now);
+	bool inspected = standin && names_inspected(&v->policy, standin);
+
+	if (standin && strcmp(standin, name) == 0)
+		return false;
+	for (; *names; names++) {
+		if (strcmp(*names, name) == 0)
+			return false;
+		inspected = inspected || names_inspected(&v->policy, *names);
+	}
+	return inspected;
+}
+
+void opens_dial(struct vault *v, const struct net_dial *m)
+{
+	const struct net_head *h = &m->head;
 	struct flow *f = flow_find(v->opens, h->slot, h->generation);
 	struct open *p;
 
@@ -627,6 +646,11 @@ void opens_dial(struct vault *v, const struct net_head *h)
 		p->dst = f->dst;
 		p->port = f->port;
 		p->probe = f->probe;
+		if (m->name[0] != '\0' && is_foreign(v, p, m->name)) {
+			p->answer = (struct policy_answer){ POLICY_REFUSE, STEP_FOREIGN_NAME, GROUP_PUBLIC };
+			refuse(v, p);
+			return;
+		}
 		start(v, p);
 	}
 }

@@ -16,7 +16,7 @@ const char *const policy_step_str[] = {
 	[STEP_GITHUB_SSH] = "github-ssh", [STEP_QUIC] = "quic",		  [STEP_FLAG] = "flag",
 	[STEP_ALLOW_HOST] = "allow-host", [STEP_ALLOW_LAN] = "allow-lan", [STEP_PORT] = "port",
 	[STEP_PRIVATE] = "private",	  [STEP_RESERVED] = "reserved",	  [STEP_PUBLIC] = "public",
-	[STEP_REBIND] = "rebind",
+	[STEP_REBIND] = "rebind",	  [STEP_FOREIGN_NAME] = "foreign-name",
 };
 static_assert(ARRAY_SIZE(policy_step_str) == STEPS, "policy_step_str[] is incomplete");
 

@@ -38,6 +38,7 @@ enum policy_step {
 	STEP_RESERVED,
 	STEP_PUBLIC,
 	STEP_REBIND, /* policy_keeps() only */
+	STEP_FOREIGN_NAME, /* opens_dial() only */
 	STEPS
 };
 

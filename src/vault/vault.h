@@ -127,7 +127,7 @@ void opens_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events);
 int64_t opens_tick(struct vault *v); /* runs what is due; when to call again, or -1 */
 void opens_end(struct vault *v); /* a line for each flow that the end of the session ends */
 /* NET_DIAL of gate: to where the guest wanted to go. */
-void opens_dial(struct vault *v, const struct net_head *h);
+void opens_dial(struct vault *v, const struct net_dial *m);
 
 struct up_dial {
 	const char *name; /* of the host; kept while it is dialled */

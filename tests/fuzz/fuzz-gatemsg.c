@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
 	struct net_renew r;
 	struct net_note m;
+	struct net_dial d;
 	int type = gate_check(p, n, false);
 
 	MUST(type != HTTPMSG_REQUEST);
@@ -26,7 +27,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		MUST(n == sizeof(m) && m.host < HOSTS && m.method <= METHODS && m.code < REFUSAL_CODES && pathtpl_is(m.path));
 		break;
 	case NET_DIAL:
-		MUST(n == sizeof(struct net_head));
+		memcpy(&d, p, sizeof(d));
+		MUST(n == sizeof(d) && memchr(d.name, '\0', sizeof(d.name)));
 		break;
 	default:
 		MUST(type < 0);

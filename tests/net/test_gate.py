@@ -521,7 +521,8 @@ class Aside(Case):
 
     def test_at_an_address_of_an_inspected_name_nothing_nameless_passes(self):
         g = self.gate()
-        for port, data in ((443, hello(None)), (443, b"SSH-2.0-x\r\n"), (80, b"\0\1\2\3"), (80, b"GET\r\n\r\n")):
+        for port, data in ((443, hello(None)), (443, b"SSH-2.0-x\r\n"), (80, b"\0\1\2\3"), (80, b"GET\r\n\r\n"),
+                           (80, b"GET / HTTP/1.1\r\nHost: a\xe4\r\n\r\n"), (80, b"GET / HTTP/1.1\r\nHost: " + b"a" * 256 + b"\r\n\r\n")):
             flow, s = g.stream(port, tied=1)
             s.sendall(data)
             self.reset(g, flow)
@@ -529,6 +530,15 @@ class Aside(Case):
             flow, s = g.stream(port, tied=1)
             s.sendall(data)
             self.aside(g, flow, data, s)
+        # The name goes to vault, which knows the address.
+        for port, data, name in ((443, hello("Front.example"), "front.example"), (2525, b"\0\1\2\3", ""),
+                                 (80, b"GET / HTTP/1.1\r\nHost: Front.example.:8080\r\n\r\n", "front.example")):
+            flow, s = g.stream(port, tied=1)
+            s.sendall(data)
+            m = g.from_vault.get(xch.DIAL)
+            self.assertEqual((m[1:3], m[3]), (flow, xch.net_dial(*flow, name)))
+            xch.raw_send(g.vault, xch.net_dialled(*flow, xch.REFUSED))
+            self.reset(g, flow)
         flow, s = g.stream(443, tied=1)
         began = time.monotonic()
         self.reset(g, flow)

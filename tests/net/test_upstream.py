@@ -934,7 +934,7 @@ class Gate(Case):
                 ("a line in a path", xch.request("api.anthropic.com", "GET", "/x HTTP/1.1\r\nA: b"), [other.fileno()]),
                 ("a path that climbs", xch.request("api.anthropic.com", "GET", "/v1/messages/../x"), [other.fileno()]),
                 ("renewal of an access token", xch.msg(xch.RENEW, 1, 1, b"\0" + bytes(7)), []),
-                ("dial of what is not there, with a descriptor", xch.msg(xch.DIAL, 1, 1), [other.fileno()]),
+                ("dial of what is not there, with a descriptor", xch.net_dial(1, 1), [other.fileno()]),
                 ("a note with a query", xch.msg(xch.NOTE, 1, 1, struct.pack("<QQIHBBBB6x120s", 0, 0, 0, 403, 0, 0, 8, 255,
                                                                             b"/v1?key=1")), [])):
             with self.subTest(why):
@@ -1705,7 +1705,7 @@ class Inspected(Case):
         o.sock.sendall(b"ClientHello")
         self.assertEqual(far.recv(64), b"ClientHello")
         self.assertEqual(l.seen, 0)
-        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         outcome, error, sock = self.dialled(v, o.slot)
         self.assertEqual((outcome, error), (w.CONNECTED, 0))
         sock.settimeout(5)
@@ -1716,12 +1716,12 @@ class Inspected(Case):
         line, = [x for x in self.records(v) if x["k"] == "tcp"]
         self.assertEqual((line["verdict"], line["port"], line["up"], line["down"]), ("inspect", 443, 11, 5))
         # Asked twice, and for what is not there any more.
-        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         self.assertEqual(self.dialled(v, o.slot)[:2], (w.FAILED, errno.ECANCELED))
         o, far = self.flow(v)
-        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         self.dialled(v, o.slot)
-        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         self.assertEqual(v.wait(), 1)
 
     def test_all_ports_of_an_inspected_address(self):
@@ -1738,10 +1738,44 @@ class Inspected(Case):
         q = v.udp(w.PUBLIC, 443)
         self.assertEqual((q.outcome, q.step), (w.REFUSED, "quic"))
 
+    def test_a_name_that_is_not_the_address_own(self):
+        """At an address of an inspected host: a name that this guest was given the address for, or none, and no other."""
+        l = w.Listener(w.PUBLIC, 443)
+        self.addCleanup(l.close)
+        v = self.vault(inspected=["api.anthropic.com"])
+
+        def dial(name, tied):
+            o, far = self.flow(v, tied=tied)
+            xch.raw_send(v.gate, xch.net_dial(o.slot, 7, name))
+            outcome, _, sock = self.dialled(v, o.slot)
+            self.assertEqual(outcome == w.CONNECTED, sock is not None)
+            v.ended(o.slot)
+            return outcome
+        self.assertEqual(dial("front.example", 0), w.CONNECTED)  # nobody's address yet
+        o, far = self.flow(v)
+        self.assertEqual(v.dns("api.anthropic.com").addrs, [w.PUBLIC])
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7, "front.example"))  # it is at DIAL that it counts
+        self.assertEqual(self.dialled(v, o.slot)[0], w.REFUSED)
+        seen = l.seen
+        for name in ("front.example", "anthropic.com", "api.anthropic.com.", "1.2.3.4"):
+            self.assertEqual(dial(name, 1), w.REFUSED, name)
+        self.assertEqual(l.seen, seen)
+        self.assertEqual(dial("", 1), w.CONNECTED)  # gate passes only what its rules let pass without one
+        self.assertEqual(dial("api.anthropic.com", 1), w.CONNECTED)
+        line = [x for x in self.records(v) if x.get("rule") == "foreign-name"][0]
+        self.assertEqual((line["dst"], line["port"], line.get("open")), (w.PUBLIC, 443, None))
+
+    def test_the_form_of_a_dial(self):
+        for body in (b"", b"a" * 256, b"a\0b".ljust(256, b"\0"), b"A.example".ljust(256, b"\0"), b"a b".ljust(256, b"\0"),
+                     b"a\n".ljust(256, b"\0"), b"\xe4".ljust(256, b"\0"), b"\0" * 257):
+            v = self.vault()
+            xch.raw_send(v.gate, xch.msg(xch.DIAL, 1, 1, body))
+            self.assertEqual(v.wait(), 1, body)
+
     def test_a_dial_is_judged_again(self):
         v = self.vault()
         o, far = self.flow(v, w.DEAD)
-        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         self.assertFalse(v.box.pump(0.3))
         v.ended(o.slot)
         self.assertEqual(self.dialled(v, o.slot)[:2], (w.FAILED, errno.ECANCELED))
@@ -1749,7 +1783,7 @@ class Inspected(Case):
         w.sh("ip addr add 45.77.0.9/32 dev lo")  # became an address of this host
         self.addCleanup(w.sh, "ip addr del 45.77.0.9/32 dev lo")
         time.sleep(0.3)
-        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         self.assertEqual(self.dialled(v, o.slot)[0], w.REFUSED)
 
     def test_not_without_inspected_names(self):
@@ -1765,7 +1799,7 @@ class Inspected(Case):
         v = self.vault()
         o = v.tcp(w.PUBLIC, 80)
         self.assertEqual(o.outcome, w.CONNECTED)
-        xch.raw_send(v.gate, xch.msg(xch.DIAL, o.slot, 7))
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         self.assertEqual(v.wait(), 1)
 
     def test_a_gate_that_does_not_read(self):

@@ -34,7 +34,7 @@ OPEN_TCP, OPEN_UDP, OPEN_ECHO, DNS_ASK, CANCEL, ENDED = 0x10, 0x12, 0x14, 0x16, 
 INBOUND, INBOUND_DONE, UDP_IN, UDP_OUT, CONFIG, CONFIGURED, CLOSE, FAMILY = 0x20, 0x21, 0x22, 0x24, 0x26, 0x27, 0x28, 0x2A
 CONNECTED, INSPECT, REFUSED, FAILED, TAKEN = range(5)
 STEPS = ("no-network gateway never host metadata link-local github-ssh quic flag allow-host allow-lan port private reserved "
-         "public rebind").split()
+         "public rebind foreign-name").split()
 NO_NETWORK, ALLOW_LAN, ALLOW_HOST = 1, 2, 4
 QTYPES = {"A": 1, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33, "HTTPS": 65, "ANY": 255, "AXFR": 252}
 

@@ -104,6 +104,10 @@ def net_peek(slot, gen, port=443, tied=0, named=0):
     return msg(PEEK, slot, gen, struct.pack("<HBB4x", port, tied, named))
 
 
+def net_dial(slot, gen, name=""):
+    return msg(DIAL, slot, gen, struct.pack("256s", name.encode()))
+
+
 def net_dialled(slot, gen, outcome, error=0):
     return msg(DIALLED, slot, gen, struct.pack("<II", outcome, error))
 
