@@ -324,9 +324,9 @@ static void decide_github(const json_t *fixture, enum prov_host_id host, const s
 		gh_decide_body(s, &known, r, body, d);
 	ret->allow = d->verdict != GH_REFUSE;
 	ret->cred = d->verdict == GH_CREDENTIAL;
-	/* Vault checks the shape again: what it holds back is not sent. */
+	/* Vault checks the shape again. What it would hold back is neither allowed nor refused: no case agrees with that. */
 	if (ret->cred && !prov_allows(&lent, PH_GH, host, r->method, r->path, false, NULL))
-		ret->allow = ret->cred = false;
+		ret->allow = false;
 }
 
 static void decide_http(const json_t *v, const json_t *fixture, const struct gh_scope *s, struct span head,
