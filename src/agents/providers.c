@@ -225,6 +225,7 @@ static const struct rule github_api[] = {
 
 static const struct rule github_uploads[] = {
 	{ POST, CLASS_DEFAULT, "/repos/*/*/releases/*/assets" },
+	{ POST, CLASS_DEFAULT, "/repositories/*/releases/*/assets" },
 	{ 0 },
 };
 
@@ -405,8 +406,8 @@ static int hex(uint8_t c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : 0;
 }
 
-/* Whether a wildcard may take these bytes: nobody honest encodes a letter, or encodes twice. */
-static bool wild(struct span s)
+/* Nobody honest encodes a letter, or encodes twice. */
+bool prov_is_plain(struct span s)
 {
 	for (size_t i = 0; i + 2 < s.n; i++)
 		if (s.p[i] == '%') {
@@ -424,12 +425,12 @@ static bool match(const char *pattern, struct span path)
 
 	while (*pattern) {
 		if (pattern[0] == '*' && pattern[1] == '*')
-			return wild(path);
+			return prov_is_plain(path);
 		if (pattern[0] == '*') {
 			const uint8_t *end = path.n > 0 ? memchr(path.p, '/', path.n) : NULL;
 			size_t n = end ? (size_t)(end - path.p) : path.n;
 
-			if (n == 0 || span_take(&path, n, &taken) < 0 || !wild(taken))
+			if (n == 0 || span_take(&path, n, &taken) < 0 || !prov_is_plain(taken))
 				return false;
 		} else if (path.n == 0 || path.p[0] != (uint8_t)*pattern || span_take(&path, 1, &taken) < 0) {
 			return false;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/file.h"
@@ -113,6 +114,20 @@ static void take_switches(const struct strv *words, struct ghlist *l)
 	}
 }
 
+/* A mount may be a worktree or a submodule: then .git is a file, and believed if what it names points back. */
+static void read_mount(struct ghlist *l, const char *top, bool ro, struct strv *warnings)
+{
+	AUTO_FREE(char, common);
+	int r = gitdir_follow(top, geteuid(), &common);
+
+	if (r == 0)
+		read_tree(l, common, "config", top, ro, warnings);
+	else if (r == -ENOENT || r == -EISDIR)
+		read_tree(l, top, ".git/config", top, ro, warnings);
+	else
+		strv_addf(warnings, "%s/.git: leads to no repository that points back to it; its remotes are not on the GitHub list", top);
+}
+
 void ghlist_take(const struct launch_args *args, const struct layout *l, struct ghlist *ret, struct strv *warnings)
 {
 	struct source option = { ret, GH_WRITE, "--repo", true };
@@ -124,7 +139,7 @@ void ghlist_take(const struct launch_args *args, const struct layout *l, struct 
 		read_tree(ret, l->git.common, "config", l->git.top, false, warnings);
 	for (size_t i = 0; !args->no_git && i < l->n_shares; i++)
 		if (i != l->project && l->shares[i].kind == LAYOUT_MOUNT)
-			read_tree(ret, l->shares[i].host, ".git/config", l->shares[i].host, l->shares[i].ro, warnings);
+			read_mount(ret, l->shares[i].host, l->shares[i].ro, warnings);
 	for (size_t i = 0; i < args->repos.n; i++)
 		if (repo_parse(args->repos.v[i], &one, NULL) == 0) {
 			option.level = one.level;

@@ -4,7 +4,7 @@
  *        -> HOLD          it is read whole, to REPLY_MAX -> GIVE
  *        -> GIVE          a hint takes the place of a failure
  *
- * A longer answer than is held goes on as it came, but for the one that may not: that one is refused. */
+ * A longer answer than is held goes on as it came: nothing would be taken out of it. One that may not is refused. */
 #include <string.h>
 
 #include "base/macros.h"
@@ -91,6 +91,12 @@ static bool give_refusal(struct filter *f)
 	return true;
 }
 
+/* It is not for the guest as it came. */
+static bool must_be_read(const struct ask *a)
+{
+	return a->judged.github.reply == GH_REPLY_USER || a->judged.github.completes;
+}
+
 /* ---- the head of an answer ---- */
 
 /* False: it cannot be done. What is not given by us from now on is @msg itself. */
@@ -132,7 +138,7 @@ static bool hold(struct ask *a, struct span s)
 		return false;
 	if (f->body.n <= REPLY_MAX)
 		return true;
-	if (a->judged.github.reply == GH_REPLY_USER)
+	if (must_be_read(a))
 		return give_refusal(f);
 	f->state = FILTER_GIVE_HEAD;
 	f->ends = false;
@@ -151,7 +157,7 @@ static bool whole(struct ask *a)
 	buf_init(&out, REPLY_MAX + (64 << 10));
 	g->github.now_ms = (uint64_t)(g->now / MS);
 	r = github_reply(&g->github, &a->judged.github, buf_span(&a->body), buf_span(&f->body), &out);
-	if (r < 0 && a->judged.github.reply == GH_REPLY_USER) {
+	if (r < 0 && must_be_read(a)) {
 		buf_done(&out);
 		return give_refusal(f);
 	}

@@ -22,6 +22,9 @@ void github_done(struct github *g)
 	*g = (struct github){ 0 };
 }
 
+/* Nothing is listed, and no switch is on. */
+static const struct gh_scope nothing;
+
 static void note(struct request *r, const struct gh_decision *d)
 {
 	if (d->verdict == GH_REFUSE)
@@ -31,10 +34,13 @@ static void note(struct request *r, const struct gh_decision *d)
 
 void github_judge(const struct gh_scope *s, enum prov_host_id host, struct request *r, struct gh_decision *ret)
 {
-	static const struct gh_scope nothing;
-
 	gh_decide(s ? s : &nothing, host, r, ret);
 	note(r, ret);
+}
+
+void github_judge_mcp(struct gh_decision *ret)
+{
+	*ret = (struct gh_decision){ .scope = &nothing, .verdict = GH_BODY, .body = GH_BODY_MCP, .form = GH_FORM_MCP };
 }
 
 enum github_need github_need(struct request *r, struct gh_decision *d, struct span body, bool ended)

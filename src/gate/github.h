@@ -28,6 +28,9 @@ void github_done(struct github *g);
  */
 void github_judge(const struct gh_scope *s, enum prov_host_id host, struct request *r, struct gh_decision *ret);
 
+/* A call of GitHub's MCP server at Copilot's hosts, which is closed: GH_BODY, and then a refusal in JSON-RPC. */
+void github_judge_mcp(struct gh_decision *ret);
+
 /* How far the body must be read before github_judge_body(). */
 enum github_need {
 	GITHUB_MORE,

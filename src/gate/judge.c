@@ -107,6 +107,16 @@ enum verdict judge_body(const struct judge *j, struct request *r, struct span bo
 	return by_github(j, judged);
 }
 
+/* A call of GitHub's MCP server, which Copilot's hosts have. It is read for its id, which the refusal bears. */
+static bool is_mcp_call(enum prov_host_id host, const struct request *r)
+{
+	static const char mcp[] = "/mcp";
+	size_t n = strlen(mcp);
+
+	return prov_hosts[host].prov == PROV_COPILOT && r->method == METHOD_POST && r->path.n >= n &&
+	       memcmp(r->path.p, mcp, n) == 0 && (r->path.n == n || r->path.p[n] == '/');
+}
+
 static bool api_host(const struct judge *j, enum prov_host_id host, struct request *r, const struct slot_use *use)
 {
 	for (size_t i = 0; i < use->n; i++) {
@@ -150,6 +160,10 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 		return token_host(j, host, r);
 	if (prov_hosts[host].role == HOST_GITHUB)
 		return github_host(j, host, r, ret);
+	if (is_mcp_call(host, r)) {
+		github_judge_mcp(&ret->github);
+		return JUDGE_BODY;
+	}
 	if (!api_host(j, host, r, &use))
 		return JUDGE_REFUSE;
 	ret->identity = use.n > 0;

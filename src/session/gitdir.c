@@ -411,6 +411,34 @@ static void decide(struct search *s, const char *top, int top_fd, mode_t mode)
 	}
 }
 
+int gitdir_follow(const char *top, uid_t uid, char **ret)
+{
+	const struct gitdir_args args = { .project = top, .uid = uid };
+	struct findings quiet = { 0 };
+	struct search s = { .args = &args, .found = &quiet };
+	struct stat entry;
+	AUTO_FD(fd);
+	int r;
+
+	fd = open_folder(top);
+	if (fd < 0)
+		return fd;
+	if (fstatat(fd, ".git", &entry, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!S_ISREG(entry.st_mode))
+		return S_ISDIR(entry.st_mode) ? -EISDIR : -EINVAL;
+	s.g.top = xstrdup(top);
+	s.g.entry = path_join(top, ".git");
+	r = follow_pointer(&s, fd);
+	if (r == 0)
+		*ret = TAKE_PTR(s.g.common);
+	else if (r == -ENOENT)
+		r = -EINVAL; /* the file is there */
+	gitdir_done(&s.g);
+	findings_done(&quiet);
+	return r;
+}
+
 int gitdir_find(const struct gitdir_args *args, struct gitdir *ret, struct gitbind *binds, size_t *ret_n_binds,
 		struct strv *rows, struct findings *found)
 {

@@ -64,6 +64,17 @@ struct gitdir_args {
 int gitdir_find(const struct gitdir_args *args, struct gitdir *ret, struct gitbind *binds, size_t *ret_n_binds,
 		struct strv *rows, struct findings *found);
 void gitdir_done(struct gitdir *g);
+
+/**
+ * gitdir_follow() - The git directory that the file .git of a folder leads to
+ * @top:	Canonical
+ * @uid:	To whom the target must belong
+ * @ret:	That of hooks, config and objects; caller owns
+ *
+ * Return: 0; -EISDIR: .git is a folder; -ENOENT: there is none; another one: it is not believed, as in gitdir_find()
+ */
+int gitdir_follow(const char *top, uid_t uid, char **ret);
+
 void gitbind_done(struct gitbind *b);
 
 /* Could git take the folder for a git directory? It wants a HEAD, and objects and refs in the folder or in that which

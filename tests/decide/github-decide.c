@@ -309,6 +309,7 @@ static void decide_copilot(const struct prov_launch *launch, enum prov_host_id h
 static void decide_github(const json_t *fixture, enum prov_host_id host, const struct gh_scope *s, struct request *r,
 			  struct span body, struct result *ret)
 {
+	static const struct prov_launch lent = { .lent = PH_BIT(PH_GH) };
 	static struct gh_issues known;
 	struct gh_decision *d = &ret->d;
 	struct github_case c = { fixture, s, r, body };
@@ -323,6 +324,9 @@ static void decide_github(const json_t *fixture, enum prov_host_id host, const s
 		gh_decide_body(s, &known, r, body, d);
 	ret->allow = d->verdict != GH_REFUSE;
 	ret->cred = d->verdict == GH_CREDENTIAL;
+	/* Vault checks the shape again. What it would hold back is neither allowed nor refused: no case agrees with that. */
+	if (ret->cred && !prov_allows(&lent, PH_GH, host, r->method, r->path, false, NULL))
+		ret->allow = false;
 }
 
 static void decide_http(const json_t *v, const json_t *fixture, const struct gh_scope *s, struct span head,

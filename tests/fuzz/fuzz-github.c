@@ -51,9 +51,12 @@ static void credential(enum prov_host_id host, const struct request *r)
 	static const char *const roots[] = { "/repos/acme/app", "/repositories/700000001" };
 	static const char *const bad[] = { "/hooks", "/actions/runners", "/codespaces", "/secret-scanning",
 					   "/compare/victim:" };
+	static const struct prov_launch gh = { .lent = PH_BIT(PH_GH) };
 	static uint8_t room[HTTP_TARGET_MAX];
 	struct span s = SPAN(room, plain(r->path, room));
 
+	/* What gate lends here, vault lets out. */
+	MUST(prov_allows(&gh, PH_GH, host, r->method, r->path, false, NULL));
 	MUST(is_listed_place(host, s));
 	if (host != HOST_GITHUB_API)
 		return;

@@ -12,7 +12,7 @@ from gatetest import Client, Gate, bits, config, placeholder
 
 REPOS = ["acme/app=write", "acme/lib=read"]
 APP, SECRET = 101, 999
-NODES = {"PR_mine": ("PullRequest", APP), "PR_theirs": ("PullRequest", SECRET), "R_app": ("Repository", APP), "I_mine": ("Issue", APP)}
+NODES = {"PR_mine": ("PullRequest", APP), "PR_theirs": ("PullRequest", SECRET), "PR_evil": ("PullRequest", SECRET), "R_app": ("Repository", APP), "I_mine": ("Issue", APP)}
 COMMENT = 'mutation C($id:ID!,$b:String!){addComment(input:{subjectId:$id,body:$b}){commentEdge{node{url}}}}'
 
 
@@ -66,7 +66,7 @@ class Case(unittest.TestCase):
             client = Client(c)
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{n}: {v}" for n, v in fields)]
         if auth:
-            lines.append("Authorization: " + auth % placeholder("gh"))
+            lines.append("Authorization: " + (auth % placeholder("gh") if "%s" in auth else auth))
         if chunked:
             lines.append("Transfer-Encoding: chunked")
             body = b"".join(b"%x\r\n%s\r\n" % (len(body[i:i + 999]), body[i:i + 999]) for i in range(0, len(body), 999)) + b"0\r\n\r\n"
@@ -189,19 +189,23 @@ class Questions(Case):
         self.assertEqual(self.api("GET", "/repos/acme/app").status, 200)
 
     def test_whoever_asks_and_leaves(self):
+        # What was asked for one is not taken for the answer about another's, who came while it was under way.
         self.start()
         self.assertEqual(self.graphql(COMMENT, {"id": "I_mine", "b": "1"}).status, 200)
-        self.world.delay = 1.5
+        self.world.delay = 3
         c = self.g.tls("api.github.com")
         body = json.dumps({"query": COMMENT, "variables": {"id": "PR_mine", "b": "x"}})
         c.sendall((f"POST /graphql HTTP/1.1\r\nHost: api.github.com\r\nAuthorization: token {placeholder('gh')}\r\n"
                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode())
         time.sleep(0.5)
         c.close()
-        time.sleep(2.5)
+        r = self.graphql(COMMENT, {"id": "PR_evil", "b": "1"})
+        self.assertEqual((r.status, r.get("x-sandbox-policy")), (403, "gql-id"))
         self.world.delay = 0
+        asked = len(self.world.asks("PR_mine"))
         self.assertEqual(self.graphql(COMMENT, {"id": "PR_mine", "b": "1"}).status, 200)
-        self.assertTrue(self.g.alive())
+        self.assertEqual((asked, len(self.world.asks("PR_mine"))), (1, 1), "the answer is kept though nobody waited")
+        self.assertFalse([r for r in self.world.guests() if b"PR_evil" in r[3]])
 
     def test_many_at_once(self):
         self.start()
@@ -252,6 +256,18 @@ class Answers(Case):
         self.world.reply["/graphql"] = (200, [("content-type", "application/json")], big)
         self.assertEqual(self.graphql('{repository(owner:"acme",name:"app"){id}}').body, big)
 
+    def test_an_answer_that_must_be_completed_and_cannot_be_read_is_refused(self):
+        # gh asks for the repositories behind several remotes at once; the one that is not listed is answered with null from here.
+        self.start()
+        query = 'query RepositoryNetwork{repo_000:repository(owner:"acme",name:"app"){id} repo_001:repository(owner:"acme",name:"secret"){id}}'
+        js = [("content-type", "application/json")]
+        self.world.reply["/graphql"] = (200, js, b'{"data":{"repo_000":{"id":"R_app"}}}')
+        self.assertEqual(json.loads(self.graphql(query).body)["data"], {"repo_000": {"id": "R_app"}, "repo_001": None})
+        for reply in (b'{"data":{"repo_000":"' + b"x" * (3 << 20) + b'"}}', b'{"data":{"repo_000":{"id":"R_app"}', b"[]"):
+            self.world.reply["/graphql"] = (200, js, reply)
+            r = self.graphql(query)
+            self.assertEqual((r.status, r.get("x-sandbox-policy")), (502, "upstream-framing"), reply[:60])
+
     def test_issues_of_a_listed_repository_are_learned(self):
         self.start()
         link = ("POST", "/repos/acme/app/issues/1/sub_issues", b'{"sub_issue_id":77}')
@@ -259,6 +275,27 @@ class Answers(Case):
         self.world.reply["/repos/acme/app/issues/2"] = (200, [("content-type", "application/json")], b'{"id":77,"number":2}')
         self.assertEqual(self.api("GET", "/repos/acme/app/issues/2").status, 200)
         self.assertEqual(self.api(*link).status, 200)
+
+
+class Mcp(Case):
+    def test_closed_with_an_error_that_clients_of_mcp_read(self):
+        self.start()
+        head = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]
+        for host in ("api.githubcopilot.com", "api.individual.githubcopilot.com"):
+            for target in ("/mcp", "/mcp/", "/mcp/x/issues"):
+                for id_, body in ((7, {"method": "initialize"}), ("a", {"method": "tools/call", "params": {
+                        "name": "get_file_contents", "arguments": {"owner": "acme", "repo": "app"}}}), (None, [])):
+                    if id_ is not None:
+                        body |= {"jsonrpc": "2.0", "id": id_}
+                    r = self.send(host, "POST", target, json.dumps(body).encode(), head, auth="Bearer " + placeholder("copilot"))
+                    self.assertEqual((r.status, r.get("content-type"), r.get("x-sandbox-policy")), (200, "application/json", "mcp-tool"), target)
+                    answer = json.loads(r.body)
+                    self.assertEqual((answer["jsonrpc"], answer["id"], answer["error"]["code"]), ("2.0", id_, -32602))
+                    self.assertIn("GitHub's MCP server is closed in this sandbox", answer["error"]["message"])
+                    self.assertIn("use gh or git", answer["error"]["message"])
+            for method in ("GET", "DELETE"):
+                self.assertEqual(self.send(host, method, "/mcp/", auth=None).status, 403)
+        self.assertEqual(self.world.requests, [])
 
 
 class Push(Case):

@@ -25,6 +25,16 @@ static void put(const char *name, const char *text)
 	(void)close(fd);
 }
 
+static const char *const folders[] = { ".git/objects", ".git/refs", ".git/worktrees", ".git/worktrees/w" };
+
+static void folder(const char *name)
+{
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+	CHECK_INT(mkdir(path, 0700), ==, 0);
+}
+
 static void begin(void)
 {
 	char git[80];
@@ -40,7 +50,20 @@ static void begin(void)
 
 static void end(void)
 {
-	static const char *const names[] = { ".git/config", ".gitmodules", "real", ".git", "" };
+	static const char *const names[] = { "tree/.git",
+					     "tree",
+					     ".git/worktrees/w/commondir",
+					     ".git/worktrees/w/gitdir",
+					     ".git/worktrees/w",
+					     ".git/worktrees",
+					     ".git/objects",
+					     ".git/refs",
+					     ".git/HEAD",
+					     ".git/config",
+					     ".gitmodules",
+					     "real",
+					     ".git",
+					     "" };
 	char path[128];
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -106,6 +129,42 @@ TEST(files_of_the_guest_cannot_lead_elsewhere)
 	CHECK_INT(mkfifo(path, 0600), ==, 0);
 	ghlist_take(&args, &layout, &list, &warnings);
 	CHECK_INT(list.n, ==, 0);
+	end();
+}
+
+TEST(a_mount_that_is_a_worktree_gives_the_repository_that_points_back_to_it)
+{
+	char tree[80], back[128], text[256];
+	struct layout_share share = { .kind = LAYOUT_MOUNT, .host = tree };
+
+	begin();
+	(void)snprintf(tree, sizeof(tree), "%s/tree", dir);
+	folder("tree");
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++)
+		folder(folders[i]);
+	put(".git/config", CONFIG);
+	put(".git/HEAD", "ref: refs/heads/main\n");
+	put(".git/worktrees/w/commondir", "../..\n");
+	(void)snprintf(back, sizeof(back), "%s/.git\n", tree);
+	put(".git/worktrees/w/gitdir", back);
+	(void)snprintf(text, sizeof(text), "gitdir: %s/.git/worktrees/w\n", dir);
+	put("tree/.git", text);
+	free(layout.git.common);
+	layout.git.common = NULL;
+	layout.shares = &share;
+	layout.n_shares = 1;
+	layout.project = 1;
+	ghlist_take(&args, &layout, &list, &warnings);
+	CHECK_INT(warnings.n, ==, 0);
+	ROW(true, "write acme/app, me/app; all others without your rights");
+	share.ro = true;
+	ghlist_take(&args, &layout, &list, &warnings);
+	ROW(true, "read acme/app, me/app; all others without your rights");
+	/* A guest can write such a file: it does not choose whose remotes are listed. */
+	put(".git/worktrees/w/gitdir", "/elsewhere/.git\n");
+	ghlist_take(&args, &layout, &list, &warnings);
+	CHECK_INT(list.n, ==, 0);
+	CHECK_INT(warnings.n, ==, 1);
 	end();
 }
 

@@ -176,6 +176,10 @@ void gh_decide(const struct gh_scope *s, enum prov_host_id host, const struct re
 		gh_decide_rest(s, host, r, ret);
 	else
 		gh_decide_git(s, host, r, ret);
+	/* Vault lets no such path out with a login: said here, in the client's form. */
+	if ((ret->verdict == GH_CREDENTIAL || ret->verdict == GH_BODY) && !prov_is_plain(r->path))
+		gh_refuse(ret, REFUSAL_PATH, "write letters as they are, and a percent sign not twice",
+			  "the path has a letter or a percent sign in percent coding");
 	if (ret->verdict == GH_REFUSE && ret->code == REFUSAL_NONE)
 		gh_refuse(ret, REFUSAL_PATH, NULL, "no rule of the sandbox names this request");
 }

@@ -56,6 +56,7 @@ struct gh_decision {
 	const struct gh_repo *repo; /* listed; NULL */
 	size_t bad_ref;		    /* of a refused push: which of its commands; all if there is none such */
 	bool learns;		    /* the numbers of the answer's own issues belong to repo */
+	bool completes;		    /* the answer is to get what was not asked of GitHub: it is read, or refused */
 	const char *rule;	    /* which rule decided, for records: "write pulls/N/merge" */
 	/* Of a refusal. Texts are ASCII without quotes, backslashes and control bytes. */
 	enum refusal_code code;

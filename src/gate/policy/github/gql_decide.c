@@ -78,6 +78,7 @@ enum gql_verdict gql_decide(const struct gql_known *known, struct span body, str
 
 	d->seen = body;
 	d->repo = j->repo;
+	d->completes = v == GQL_SEND && j->absent;
 	if (j->mutation)
 		d->rule = j->mutation;
 	if (v == GQL_SEND)

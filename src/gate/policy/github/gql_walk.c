@@ -112,6 +112,7 @@ static bool leaf_ok(struct gql_state s, struct span name)
 	static const char *const archives[] = { "tarballUrl", "zipballUrl", "archiveUrl" };
 	static const char *const project[] = { "id", "title", "name", "optionId", "status" };
 	static const char *const counts[] = { "totalCount", "cursor" };
+	static const char *const which[] = { "id", "name", "nameWithOwner" };
 
 	if (is_secret(name) || (IN(name, archives) && (s.reach != GQL_LISTED || s.away)))
 		return false;
@@ -131,7 +132,7 @@ static bool leaf_ok(struct gql_state s, struct span name)
 	case GQL_REACH_OWNER:
 		return IN(name, account);
 	case GQL_NAME:
-		return s.type == GQL_T_Repository ? span_is(name, "nameWithOwner")
+		return s.type == GQL_T_Repository ? IN(name, which)
 						  : span_is(name, "id") || span_is(name, "login");
 	case GQL_PROJECT:
 		return IN(name, project);
@@ -251,6 +252,9 @@ static bool enter_other(struct gql_state s, struct span name, struct gql_state *
 		}
 		to->type = GQL_T_Repository;
 		return (s.type == GQL_T_Issue || s.type == GQL_T_PullRequest) && span_is(name, "repository");
+	case GQL_NAME:
+		to->type = GQL_T_RepositoryOwner;
+		return s.type == GQL_T_Repository && span_is(name, "owner");
 	case GQL_REACH_OWNER:
 	case GQL_ACCOUNT:
 		to->type = GQL_T_Organization;
