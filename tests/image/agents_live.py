@@ -17,8 +17,9 @@ from models import ACCOUNT, BESIDES, HI, HOSTS, TEXT, Models, jwt
 from upstream import certificates
 from vmtest import Terminal
 
-# The agent as its own verb starts it; then files, environments and command lines of the guest are searched for the word that is
-# in every token, in three forms of base64 as well. PLANTED shows that the search finds.
+# The agent as its own verb starts it; then all files that have changed on the disk, the guest's other file systems, environments
+# and command lines are searched for the word that is in every token, in three forms of base64 as well. PLANTED shows that the
+# search finds.
 HOOK = r"""
 mkdir -p /opt/wrapped
 cat > /opt/wrapped/AGENT <<'EOF'
@@ -27,11 +28,14 @@ PATH=${PATH#/opt/wrapped:}
 AGENT "$@"
 status=$?
 echo PLANTED > /root/planted
+export LC_ALL=C
+word='CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]|PLANTE[D]'
 {
-	grep -rlaE 'CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]|PLANTE[D]' /root /home /tmp /run /var /etc /agent-vm-state /dev/shm 2>/dev/null
+	find / -xdev -type f -cmin -60 -exec grep -laE "$word" {} +
+	grep -rlaE "$word" /tmp /run /agent-vm-state /dev/shm
 	for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
 	echo searched
-} | grep -v "^$AGENT_VM_PROJECT" > "$AGENT_VM_PROJECT/found"
+} 2>/dev/null | grep -v "^$AGENT_VM_PROJECT" > "$AGENT_VM_PROJECT/found"
 exit $status
 EOF
 chmod 755 /opt/wrapped/AGENT
