@@ -27,7 +27,7 @@ cat > /opt/wrapped/AGENT <<'EOF'
 PATH=${PATH#/opt/wrapped:}
 AGENT "$@"
 status=$?
-echo PLANTED > /root/planted
+echo PLANT''ED > /root/planted
 export LC_ALL=C
 word='CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]|PLANTE[D]'
 {
