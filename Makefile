@@ -45,7 +45,8 @@ lab:
 	@$(MAKE) --no-print-directory all
 	@tests/lab/suite
 
-# The image with the agents, built twice and booted: each prints its version. AGENTS=default or full for more.
+# The image with the agents, built twice and booted: each prints its version and answers a prompt of a fake service.
+# AGENTS=default or full for more.
 AGENTS = minimal
 agents:
 	@tools/deps run

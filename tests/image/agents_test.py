@@ -3,8 +3,10 @@
 
 Builds it (--minimal unless SET says default or full), twice: the second time nothing may be loaded and the disk must be the
 same. Then boots it, and each agent prints its version, with the pinned one in it. Then Claude Code and Codex start by their
-own verbs on a terminal, twice: they show their prompt, ask nothing first, and leave what they should. A few minutes and half a gigabyte of
-download; therefore not among the tests of each run."""
+own verbs on a terminal, twice: they show their prompt, ask nothing first, and leave what they should. Then each answers one prompt
+with a tool call, against services of the test's own (agents_live.py). Many minutes and half a gigabyte of download; therefore not
+among the tests of each run. AGENTS_ONLY=codex,claude:tty,browser runs no more than these, with an image
+that is there."""
 import hashlib
 import json
 import os
@@ -20,6 +22,8 @@ sys.path.insert(0, str(TOP / "tests/vm"))
 os.environ.setdefault("AGENT_VM", str(pathlib.Path(sys.argv[1]).resolve() / "agent-vm"))
 os.environ.setdefault("AGENT_VM_STATE_DIR", "")
 from vmtest import Terminal  # noqa: E402
+
+import agents_live  # noqa: E402
 AGENTS = {"minimal": ["claude", "codex", "opencode"], "default": ["claude", "codex", "opencode", "copilot"],
           "full": ["claude", "codex", "opencode", "copilot"]}
 # A proxy that refuses: nothing is reached.
@@ -120,6 +124,13 @@ def main():
     state = os.environ.get("AGENT_VM_STATE_DIR") or str(build / "agents-state")
     pathlib.Path(state).mkdir(mode=0o700, exist_ok=True)
     image = Image(str(build / "agent-vm"), kind, state)
+    only = os.environ.get("AGENTS_ONLY")
+    if only:
+        for agent in only.split(","):
+            name, _, how = agent.partition(":")
+            print(agents_live.browser(image) if name == "browser" else agents_live.interactive(image, name) if how else
+                  agents_live.run(image, name), flush=True)
+        return
     first, disk = image.build()
     again, disk_again = image.build(**NO_NETWORK)
     assert disk == disk_again, "two builds, two disks"
@@ -133,10 +144,15 @@ def main():
         assert pinned(agent) in said.get(agent, ""), f"{agent}: pinned {pinned(agent)}, says {said.get(agent)!r}"
     screen(image, "claude", {"claude.json": {"customApiKeyResponses": {"approved": [KEY[-20:]]}}})
     screen(image, "codex", {"codex/auth.json": {"auth_mode": "apikey", "OPENAI_API_KEY": "sk-nobody"}})
+    rows = [agents_live.run(image, a) for a in AGENTS[kind]]
+    print("| agent | version | one prompt with a tool call, s | requests | renewals | hosts asked |\n|---|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['agent']} | {pinned(row['agent'])} | {row['seconds']} | {row['requests']} | {row['renewed']} | {', '.join(row['hosts'])} |")
     if kind == "full":
         run = image.run(BROWSER, 600)
         print(run.stdout, end="", flush=True)
         assert run.returncode == 0 and "rendered" in run.stdout and "new_page" in run.stdout, "browser or DevTools server"
+        print(agents_live.browser(image), flush=True)
     print("passed")
 
 

@@ -61,14 +61,40 @@ class Upstream:
                         data += more
                     head, data = data.split(b"\r\n\r\n", 1)
                     fields = {k.strip().lower(): v.strip() for k, _, v in (line.partition(b":") for line in head.split(b"\r\n")[1:])}
-                    need = int(fields.get(b"content-length", 0))
-                    while len(data) < need:
-                        data += s.recv(65536)
-                    body, data = data[:need], data[need:]
-                    self.seen.append((getattr(s, "sni_name", None), head.decode("latin-1"), body))
-                    out = b'{"echo":"' + head.replace(b"\r\n", b" ").replace(b'"', b"'") + b'"}'
-                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Echo: " +
-                              fields.get(b"authorization", b"none") + b"\r\nContent-Length: %d\r\n\r\n" % len(out) +
-                              (b"" if head.startswith(b"HEAD") else out))
+                    body, data = self.body(s, fields, data)
+                    name = getattr(s, "sni_name", None)
+                    self.seen.append((name, head.decode("latin-1"), body))
+                    self.answer(s, name, head, fields, body)
         except (OSError, ssl.SSLError):
             pass
+
+    @staticmethod
+    def body(s, fields, data):
+        """The body of a request, and what was read behind it."""
+        def more(data):
+            got = s.recv(65536)
+            if not got:
+                raise OSError("cut off")
+            return data + got
+        if fields.get(b"transfer-encoding", b"").lower() != b"chunked":
+            need = int(fields.get(b"content-length", 0))
+            while len(data) < need:
+                data = more(data)
+            return data[:need], data[need:]
+        body = b""
+        while True:
+            while b"\r\n" not in data:
+                data = more(data)
+            size, data = data.split(b"\r\n", 1)
+            size = int(size, 16)
+            while len(data) < size + 2:
+                data = more(data)
+            body, data = body + data[:size], data[size + 2:]
+            if size == 0:
+                return body, data
+
+    def answer(self, s, name, head, fields, body):
+        """Gives back what came."""
+        out = b'{"echo":"' + head.replace(b"\r\n", b" ").replace(b'"', b"'") + b'"}'
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Echo: " + fields.get(b"authorization", b"none") +
+                  b"\r\nContent-Length: %d\r\n\r\n" % len(out) + (b"" if head.startswith(b"HEAD") else out))

@@ -1,0 +1,276 @@
+"""The real agents of an image against services of the test's own: one prompt each, with a tool call that makes a file.
+
+The fake believes only the login's token, which the guest never has; behind each agent the guest is searched for it. The
+Claude and Codex logins are over when the session begins, so the host's own program renews them, and they change once more
+in mid-session, when the tool is called."""
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+from models import ACCOUNT, BESIDES, HI, HOSTS, TEXT, Models, jwt
+from upstream import certificates
+from vmtest import Terminal
+
+# The agent as its own verb starts it; then all files that have changed on the disk, the guest's other file systems, environments
+# and command lines are searched for the word that is in every token, in three forms of base64 as well. PLANTED shows that the
+# search finds.
+HOOK = r"""
+mkdir -p /opt/wrapped
+cat > /opt/wrapped/AGENT <<'EOF'
+#!/bin/bash
+PATH=${PATH#/opt/wrapped:}
+AGENT "$@"
+status=$?
+echo PLANT''ED > /root/planted
+export LC_ALL=C
+word='CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]|PLANTE[D]'
+{
+	find / -xdev -type f -cmin -60 -exec grep -laE "$word" {} +
+	grep -rlaE "$word" /tmp /run /agent-vm-state /dev/shm
+	for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
+	echo searched
+} 2>/dev/null | grep -v "^$AGENT_VM_PROJECT" > "$AGENT_VM_PROJECT/found"
+exit $status
+EOF
+chmod 755 /opt/wrapped/AGENT
+PATH=/opt/wrapped:$PATH
+"""
+WORDS = {
+    "claude": ["-p", "say hi"],
+    "codex": ["exec", "--skip-git-repo-check", "say hi"],
+    "opencode": ["run", "say hi"],
+    "copilot": ["-p", "say hi", "-s"],
+}
+PATHS = {"claude": ("api.anthropic.com", "/v1/messages"), "codex": ("chatgpt.com", "/backend-api/codex/responses"),
+         "opencode": ("chatgpt.com", "/backend-api/codex/responses"), "copilot": ("api.githubcopilot.com", "/chat/completions")}
+
+
+class Login:
+    """A login of the host: its file, the token in it, and the program that renews it."""
+
+    def __init__(self, agent, home, fake):
+        self.agent, self.home, self.fake, self.n = agent, pathlib.Path(home), fake, 0
+        self.env = {}
+        if agent == "copilot":
+            fake.token = "gho_CANARY0123456789abcdefghijklmnop"
+            self.env["COPILOT_GITHUB_TOKEN"] = fake.token
+            return
+        self.over = agent != "opencode"
+        self.write(self.path(), -600 if self.over else 10 ** 6)
+        if self.over:
+            new = self.home / "renewed.json"
+            fake.token = self.write(new, 10 ** 6)
+            program = self.home / "bin" / agent
+            program.parent.mkdir()
+            # A host program writes anew and renames.
+            program.write_text(f"#!/bin/sh\necho \"$*\" >> {self.home}/ran\ncp -p {new} {self.path()}.new && mv {self.path()}.new {self.path()}\n")
+            program.chmod(0o755)
+            self.env["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+
+    def path(self):
+        return self.home / (".claude/.credentials.json" if self.agent == "claude" else ".codex/auth.json")
+
+    def write(self, path, left_s):
+        """The next token, into @path."""
+        self.n += 1
+        end = int(time.time()) + left_s
+        if self.agent == "claude":
+            token = f"sk-ant-oat01-CANARY-{self.n}-7f3a9c2e5b81d604"
+            text = {"claudeAiOauth": {"accessToken": token, "refreshToken": f"sk-ant-ort01-CANARY-{self.n}-19be77aa0c4d", "expiresAt": end * 1000,
+                                      "scopes": ["user:inference", "user:profile"], "subscriptionType": "max"}}
+        else:
+            token = jwt(f"CANARY-access-{self.n}-5581aa7c", left_s)
+            text = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "last_refresh": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "tokens": {
+                "id_token": jwt(f"CANARY-id-{self.n}-90ab", left_s), "access_token": token, "refresh_token": f"rt_CANARY_{self.n}_77aacc",
+                "account_id": ACCOUNT}}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".tmp").write_text(json.dumps(text))
+        path.with_suffix(".tmp").chmod(0o600)
+        path.with_suffix(".tmp").rename(path)
+        self.fake.token = token
+        return token
+
+    def change(self):
+        """In mid-session: another program of the host has renewed, and the old token is worth nothing."""
+        if self.agent != "copilot":
+            self.write(self.path(), 10 ** 6)
+
+
+def environment(image, top, home, fake, login):
+    """As on a host with that login and no other."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("AGENT_VM_", "ANTHROPIC_", "OPENAI_", "GH_", "GITHUB_", "XDG_"))}
+    to = ",".join(f"{n}:443:127.0.0.1:{fake.port}" for n in HOSTS + BESIDES)
+    return {**env, "HOME": str(home), "SSL_CERT_FILE": str(top / "ca.pem"), "AGENT_VM_STATE_DIR": str(image.state), "AGENT_VM_CONNECT_TO": to,
+            **login.env}
+
+
+def run(image, agent):
+    """One prompt with a tool call; a row of the table."""
+    top = pathlib.Path(tempfile.mkdtemp(prefix=f"agent-vm-live-{agent}-", dir="/var/tmp"))
+    try:
+        project, home = top / "project", top / "home"
+        project.mkdir()
+        home.mkdir()
+        (project / ".agent-vm.runtime.sh").write_text(HOOK.replace("AGENT \"", f"{agent} \"").replace("/AGENT", f"/{agent}"))
+        certificates(top, HOSTS)
+        fake = Models(top)
+        login = Login(agent, home, fake)
+        fake.make, fake.made = str(project / "made.txt"), login.change
+        start = time.monotonic()
+        p = subprocess.run([image.agent_vm, agent, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}",
+                            "--no-git", *WORDS[agent]], cwd=project, env=environment(image, top, home, fake, login),
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200)
+        seconds = time.monotonic() - start
+        said = f"exit status {p.returncode}\n{p.stdout.decode(errors='replace')[-3000:]}\n{p.stderr.decode(errors='replace')[-6000:]}\n" + "\n".join(
+            f"{n} {h.splitlines()[0]}" for n, h, _ in fake.seen) + f"\nrefused {fake.refused}"
+        assert p.returncode == 0 and HI in p.stdout.decode(), f"{agent}: {said}"
+        made = project / "made.txt"
+        assert made.exists() and made.read_text() == TEXT, f"{agent}: no file made, {said}"
+        st = made.stat()
+        assert (st.st_uid, st.st_gid, st.st_mode & 0o777) == (os.geteuid(), os.getegid(), 0o644), f"{agent}: {st}"
+        assert fake.models.count(PATHS[agent]) >= 2, f"{agent}: {fake.models}"
+        assert not [c for _, _, c in fake.refused if "avm" in c], f"{agent}: a placeholder went out: {fake.refused}"
+        for name, head, _ in fake.seen:
+            assert "avm-" not in head and "gho_avm_" not in head, f"{agent}: a placeholder went out to {name}: {head}"
+        assert (project / "found").read_text() == "/root/planted\nsearched\n", f"{agent}: in the guest: {(project / 'found').read_text()}"
+        state = image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12]
+        for f in state.rglob("*"):
+            if f.is_file() and not f.is_symlink():
+                assert not re.search(rb"CANARY|Q0FOQVJZ|NBTkFSW|DQU5BUl", f.read_bytes()), f"{agent}: {f}"
+        shutil.rmtree(state)
+        renewed = (home / "ran").read_text().splitlines() if (home / "ran").exists() else []
+        if agent in ("claude", "codex"):
+            assert len(renewed) == 1, f"{agent}: its host program ran {len(renewed)} times: {said}"
+        fake.close()
+        return {"agent": agent, "seconds": round(seconds), "requests": len(fake.seen), "renewed": len(renewed), "hosts": sorted({n for n, _, _ in fake.seen})}
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
+
+
+# What is shown when the agent waits for words, and words of first-run questions, without blanks.
+SCREENS = {
+    "claude": (rb"bypass\s*permissions\s*on", rb"trustthisfolder|textstyle|loginmethod|customAPIkey|Yes,Iaccept"),
+    "codex": (rb"permissions:\s*YOLO", rb"trustthecontents|Signinwith|Updateavailable"),
+    "opencode": (rb"Ask\s*anything", rb"Connectaprovider|Selectprovider|Updateavailable"),
+    "copilot": (rb"for\s*commands|to\s*mention|[Tt]ype\s*@", rb"trustthefiles|trustthisfolder|/login|Updateavailable"),
+}
+
+
+class Screen:
+    """What an agent draws, without the sequences of a terminal; what a terminal is asked, it answers."""
+
+    def __init__(self, terminal):
+        self.terminal, self.drawn = terminal, b""
+
+    def until(self, pattern, seconds, agent):
+        end = time.monotonic() + seconds
+        while not re.search(pattern, self.drawn):
+            assert time.monotonic() < end and self.terminal.p.poll() is None, f"{agent}: no {pattern!r} in {self.drawn[-3000:]!r}"
+            self.terminal.drain()
+            new, self.terminal.out = self.terminal.out, b""
+            for question, answer in ((b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[c", b"\x1b[?62c")):
+                if question in new:
+                    self.terminal.type(answer)
+            self.drawn += re.sub(rb"\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b\[[0-9;?<>=:$]*[a-zA-Z]", b" ", new)
+            time.sleep(0.2)
+
+
+def interactive(image, agent):
+    """On a terminal: it waits for words and asks nothing first; words get their answer."""
+    top = pathlib.Path(tempfile.mkdtemp(prefix=f"agent-vm-live-{agent}-", dir="/var/tmp"))
+    try:
+        project, home = top / "project", top / "home"
+        project.mkdir()
+        home.mkdir()
+        certificates(top, HOSTS)
+        fake = Models(top)
+        login = Login(agent, home, fake)
+        login.change()
+        prompt, questions = SCREENS[agent]
+        start = time.monotonic()
+        t = Terminal(agent, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}", "--no-git", cwd=project,
+                     env=environment(image, top, home, fake, login))
+        screen = Screen(t)
+        try:
+            screen.until(prompt, 900, agent)
+            waits = time.monotonic() - start
+            time.sleep(10)  # it may draw a question over it
+            t.type(b"say hi")
+            time.sleep(3)
+            t.type(b"\r")
+            screen.until(rb"hi\s+from\s+fake", 300, agent)
+            asked = re.findall(questions, re.sub(rb"\s", b"", screen.drawn))
+            assert not asked, f"{agent}: asks first: {asked}: {screen.drawn[-3000:]!r}"
+            assert PATHS[agent] in fake.models and not [c for _, _, c in fake.refused if "avm" in c], (fake.models, fake.refused)
+        finally:
+            t.close()
+        shutil.rmtree(image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12])
+        fake.close()
+        return f"{agent}: on a terminal waits for words after {waits:.0f} s, asks nothing, answers"
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
+
+
+# Chromium under the MCP server of the agents' settings: a page of a host that the session looks into, then one of a host whose
+# certificate nobody believes. Then how its renderer is confined.
+BROWSER = r"""
+ask() { printf '{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":"%s","arguments":%s}}\n' "$@"; }
+waiting() { for i in $(seq 300); do grep -q "\"id\":$1[,}]" /root/answers && return; sleep 1; done; echo "no answer $1" >&2; exit 1; }
+: > /root/answers
+{
+	printf '%s\n' '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}' \
+		'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+	waiting 1
+	ask 2 new_page '{"url":"https://api.anthropic.com/page","timeout":200000}'; waiting 2
+	ask 3 evaluate_script '{"function":"() => location.protocol + document.body.innerText"}'; waiting 3
+	ask 4 new_page '{"url":"https://raw.githubusercontent.com/page","timeout":200000}'; waiting 4
+	for p in /proc/[0-9]*; do
+		tr '\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'chromium.*--type=renderer' || continue
+		echo "renderer $(grep -E '^(Seccomp|Uid):' $p/status | tr -s '\t\n' ' ') $(tr '\0' ' ' < $p/cmdline | grep -c -- --no-sandbox)"
+	done | sort -u > /root/renderers
+} | timeout 900 sh -c "$(node -e '
+const s = JSON.parse(require("fs").readFileSync("/root/.claude.json")).mcpServers["chrome-devtools"];
+console.log("exec env", ...Object.entries(s.env).map(e => e.join("=")), s.command, ...s.args)')" > /root/answers 2> /root/mcp.log
+cat /root/answers /root/renderers
+tail -n 20 /root/mcp.log >&2
+"""
+
+
+def browser(image):
+    """The agents' browser believes the session's authority and no other, and is confined; without the entry it is not offered."""
+    top = pathlib.Path(tempfile.mkdtemp(prefix="agent-vm-live-browser-", dir="/var/tmp"))
+    try:
+        project, home = top / "project", top / "home"
+        project.mkdir()
+        home.mkdir()
+        certificates(top, HOSTS)
+        fake = Models(top)
+        login = Login("claude", home, fake)
+        login.change()
+        env = environment(image, top, home, fake, login)
+
+        def shell(script, **more):
+            p = subprocess.run([image.agent_vm, "shell", "--quiet", "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}",
+                                "--no-git", "--", "-c", script], cwd=project, env={**env, **more}, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1500, text=True)
+            return p.stdout, p.stdout + p.stderr
+        out, said = shell(BROWSER)
+        answers = {a["id"]: json.dumps(a.get("result")) for a in map(json.loads, re.findall(r"^\{.*\}$", out, re.M)) if "id" in a}
+        assert "https:" in answers.get(3, "") and "nothing here" in answers[3], said
+        assert ("api.anthropic.com", "GET /page HTTP/1.1") in [(n, h.splitlines()[0]) for n, h, _ in fake.seen], fake.seen
+        assert "ERR_CERT_AUTHORITY_INVALID" in answers.get(4, ""), said
+        renderers = re.findall(r"^renderer .*", out, re.M)
+        assert renderers and all(re.fullmatch(r"renderer Uid: 9999 9999 9999 9999 Seccomp: 2 +0", r) for r in renderers), said
+        out, said = shell("grep -c chrome-devtools ~/.claude.json", AGENT_VM_NO_CHROME_MCP="1")
+        assert out == "0\n", said
+        shutil.rmtree(image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12])
+        fake.close()
+        return "browser: a page over the session's authority, none over another one; renderers confined; left out on demand"
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
