@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -67,6 +68,8 @@ RESOLV_CONF = None
 
 def make_world():
     global V, S, RESOLV_CONF
+    if "NET_OWN_NAMESPACE" not in os.environ:
+        sys.exit("this would change the network of the machine; start it with tests/net/run")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     V = Namespace(os.open("/proc/self/ns/net", os.O_RDONLY))
     if LIBC.unshare(CLONE_NEWNET) != 0:
