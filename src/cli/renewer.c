@@ -261,8 +261,13 @@ struct renewer *renewer_new(const struct creds *creds, const struct state_root *
 		enum source_kind kind;
 	} kinds[RENEWERS] = { { PROV_ANTHROPIC, SOURCE_ANTHROPIC }, { PROV_OPENAI, SOURCE_OPENAI } };
 	struct renewer *r = xcalloc(1, sizeof(*r));
+	struct err err = { "" };
 	bool any = false;
+	AUTO_FD(own);
 
+	own = renewlock_folder(getenv("XDG_RUNTIME_DIR"), &err);
+	if (own >= 0 || own == -ENOENT)
+		renew_reap(own >= 0 ? own : root->locks_fd);
 	r->root = root;
 	r->watch = watch;
 	for (size_t i = 0; i < RENEWERS; i++) {
