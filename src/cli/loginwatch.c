@@ -36,15 +36,34 @@ void loginwatch_done(struct loginwatch *w)
 	*w = (struct loginwatch){ 0 };
 }
 
+/* What became of it since it was looked at; NULL: nothing. */
+static const char *news(const struct loginwatch_file *was)
+{
+	struct loginwatch_file now = { .path = was->path };
+
+	look(&now);
+	if (now.there != was->there)
+		return now.there ? "new" : "gone";
+	if (now.there && (now.dev != was->dev || now.ino != was->ino || now.size != was->size || now.mtime_ns != was->mtime_ns))
+		return "changed";
+	return NULL;
+}
+
 void loginwatch_renewing(struct loginwatch *w, size_t i)
 {
-	if (i < w->n)
-		w->v[i].renewing = true;
+	const char *seen = i < w->n ? news(&w->v[i]) : NULL;
+
+	if (i >= w->n)
+		return;
+	/* Somebody else's, from before. */
+	if (seen)
+		w->v[i].seen = seen;
+	w->v[i].renewing = true;
 }
 
 void loginwatch_renewed(struct loginwatch *w, size_t i)
 {
-	if (i >= w->n)
+	if (i >= w->n || !w->v[i].renewing)
 		return;
 	w->v[i].renewing = false;
 	look(&w->v[i]);
@@ -53,17 +72,13 @@ void loginwatch_renewed(struct loginwatch *w, size_t i)
 void loginwatch_compare(const struct loginwatch *w, struct strv *ret)
 {
 	for (size_t i = 0; i < w->n; i++) {
-		const struct loginwatch_file *was = &w->v[i];
-		struct loginwatch_file now = { .path = was->path };
+		const struct loginwatch_file *f = &w->v[i];
+		const char *what = f->renewing ? NULL : news(f);
 		AUTO_FREE(char, shown);
 
-		if (was->renewing)
+		if (!what && !f->seen)
 			continue;
-		look(&now);
-		if (now.there == was->there && (!now.there || (now.dev == was->dev && now.ino == was->ino && now.size == was->size &&
-							       now.mtime_ns == was->mtime_ns)))
-			continue;
-		shown = str_escape(now.path, strlen(now.path));
-		strv_addf(ret, "%s (%s)", shown, !was->there ? "new" : !now.there ? "gone" : "changed");
+		shown = str_escape(f->path, strlen(f->path));
+		strv_addf(ret, "%s (%s)", shown, what ? what : f->seen);
 	}
 }

@@ -16,6 +16,7 @@ struct loginwatch {
 		uint64_t dev, ino, size;
 		int64_t mtime_ns;
 		bool there, renewing;
+		const char *seen; /* what somebody else did before a renewal; NULL: nothing */
 	} v[LOGINWATCH_MAX];
 	size_t n;
 };

@@ -69,6 +69,15 @@ TEST(a_renewal_of_ours_is_no_news_but_what_comes_after_it_is)
 	got = after(top, "echo by another > a");
 	CHECK_STR(got, "a (changed);");
 	free(got);
+	/* Nor does a renewal hide what was before it. */
+	loginwatch_renewing(&w, 0);
+	got = after(top, "echo renewed once more > a");
+	loginwatch_renewed(&w, 0);
+	CHECK_STR(got, "a (changed);");
+	free(got);
+	got = after(top, "true");
+	CHECK_STR(got, "a (changed);");
+	free(got);
 	loginwatch_done(&w);
 	files_rm(top);
 }
