@@ -774,6 +774,25 @@ void creds_draw(struct creds *c, const uint8_t seed[PH_SEED])
 	memcpy(c->seed, seed, PH_SEED);
 }
 
+void creds_login_paths(char *(*env)(const char *), const char *home, struct strv *ret)
+{
+	AUTO_FREE(char, gh);
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		AUTO_FREE(char, folder);
+
+		assert((size_t)places[i].kind == i);
+		folder = place_folder(&places[i], env, home);
+		if (folder)
+			strv_addf(ret, "%s/%s", folder, places[i].name);
+		else
+			strv_add(ret, "");
+	}
+	gh = gh_folder(env, home);
+	if (gh)
+		strv_addf(ret, "%s/hosts.yml", gh);
+}
+
 const struct creds_source *creds_source(const struct creds *c, enum source_kind kind)
 {
 	for (size_t i = 0; i < c->n_sources; i++)

@@ -113,5 +113,9 @@ void creds_draw(struct creds *c, const uint8_t seed[PH_SEED]);
 /* After creds_draw(): "NAME=PLACEHOLDER" for each variable, those that are ours or those of --env. */
 void creds_env(const struct creds *c, bool typed, struct strv *ret);
 
+/* Every login file that an agent or gh of this user would have, lent or not, there or not: first those of enum source_kind in its
+ * order, then gh's. Without a home folder one may be "". */
+void creds_login_paths(char *(*env)(const char *), const char *home, struct strv *ret);
+
 /* The login file of a kind, NULL. */
 const struct creds_source *creds_source(const struct creds *c, enum source_kind kind);

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/jread.h"
+#include "vault/secret.h"
 
 #define COPIES "host-settings"
 #define BYTES_MAX (32 << 20) /* cli page 11.2 */
@@ -201,39 +202,39 @@ static bool is_taste(struct span name)
 	return false;
 }
 
-/* The text of a string value; "" for one that is none. */
+/* The text of a string value, for secret_free(); "" for one that is none, NULL when no memory can be locked for it. */
 static char *plain_text(struct span v)
 {
-	char *s = xmalloc(v.n + 1);
-	ssize_t n = jread_string(v, (uint8_t *)s, v.n);
+	char *s = secret_alloc(v.n + 1);
+	ssize_t n = s ? jread_string(v, (uint8_t *)s, v.n) : 0;
 
-	s[n > 0 ? n : 0] = '\0';
+	if (s)
+		s[n > 0 ? n : 0] = '\0';
 	return s;
 }
 
 /* A URL with a login in front of its host. */
 static bool has_userinfo(struct span v)
 {
-	AUTO_FREE(char, s);
-	const char *at;
+	char *s = plain_text(v);
+	bool found = !s;
 
-	s = plain_text(v);
-	for (at = s; (at = strstr(at, "://")); at += strlen("://"))
-		if (at[3 + strcspn(at + 3, "/@")] == '@')
-			return true;
-	return false;
+	for (const char *at = s; at && !found && (at = strstr(at, "://")); at += strlen("://"))
+		found = at[3 + strcspn(at + 3, "/@")] == '@';
+	secret_free(s);
+	return found;
 }
 
 static bool names_login(struct span name)
 {
 	static const char *const within[] = { "token", "key", "secret", "password", "headers", "helper", "auth", "credential", "command" };
-	AUTO_FREE(char, s);
+	char *s = plain_text(name);
+	bool found = !s || strcasecmp(s, "env") == 0;
 
-	s = plain_text(name);
-	for (size_t i = 0; i < ARRAY_SIZE(within); i++)
-		if (strcasestr(s, within[i]))
-			return true;
-	return strcasecmp(s, "env") == 0;
+	for (size_t i = 0; i < ARRAY_SIZE(within) && !found; i++)
+		found = strcasestr(s, within[i]) != NULL;
+	secret_free(s);
+	return found;
 }
 
 /* As deep as jread_check() has let it be. */
@@ -259,21 +260,15 @@ static bool holds_login(struct span v)
 	}
 }
 
-static void take_members(struct taking *t, const char *home)
+static void take_members_of(struct taking *t, const char *path, struct span text)
 {
-	AUTO_FREE(char, path);
-	AUTO_FREE(char, text);
-	AUTO_FD(dir);
 	struct span all, name, v;
-	size_t n;
 
-	path = source_path(&sources[0], home);
-	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0 || file_read_beneath(dir, "settings.json", TEXT_MAX, &text, &n) < 0)
-		return;
-	if (jread_check(SPAN(text, n), 32, &all) < 0 || jread_type(all) != JREAD_OBJECT) {
-		str_append(&path, "/settings.json");
-		left_out(t, path, "is no JSON object");
+	if (jread_check(text, 32, &all) < 0 || jread_type(all) != JREAD_OBJECT) {
+		AUTO_FREE(char, where);
+
+		where = xasprintf("%s/settings.json", path);
+		left_out(t, where, "is no JSON object");
 		return;
 	}
 	while (t->h->members.n < 2 * MEMBERS_MAX && jread_next_member(&all, &name, &v)) {
@@ -291,6 +286,31 @@ static void take_members(struct taking *t, const char *home)
 		}
 		strv_take(&t->h->members, xstrndup((const char *)plain, (size_t)len));
 		strv_take(&t->h->members, xstrndup((const char *)v.p, v.n));
+	}
+}
+
+/* The file may hold keys ("env"): it is read where secrets lie, and only what is taken is copied out of there. */
+static void take_members(struct taking *t, const char *home)
+{
+	AUTO_FREE(char, path);
+	AUTO_FD(dir);
+	AUTO_FD(fd);
+	uint8_t *text;
+	size_t n;
+	int r;
+
+	path = source_path(&sources[0], home);
+	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = dir < 0 ? -1 : file_open_beneath(dir, "settings.json", O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+	if (fd < 0)
+		return;
+	r = secret_read_file(fd, TEXT_MAX, &text, &n);
+	if (r == 0) {
+		take_members_of(t, path, SPAN(text, n));
+		secret_free(text);
+	} else if (r == -ENOMEM) {
+		str_append(&path, "/settings.json");
+		left_out(t, path, "no memory can be locked to read it");
 	}
 }
 

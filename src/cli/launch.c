@@ -18,6 +18,7 @@
 #include "cli/guest_env.h"
 #include "cli/hook.h"
 #include "cli/images.h"
+#include "cli/loginwatch.h"
 #include "cli/monitor.h"
 #include "cli/orders.h"
 #include "cli/preflight.h"
@@ -62,6 +63,7 @@ struct launch {
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
 	struct sinks *before; /* NULL: the guest never had the files */
+	struct loginwatch logins;
 	bool quiet;
 
 	/* How it ended. */
@@ -570,6 +572,33 @@ static void launch_report(struct launch *l)
 	l->before = NULL;
 }
 
+static void watch_logins(struct launch *l)
+{
+	struct strv paths = { 0 };
+
+	creds_login_paths(getenv, l->plan.home, &paths);
+	loginwatch_begin(&paths, &l->logins);
+	strv_done(&paths);
+}
+
+/* Login files of the host that somebody else wrote meanwhile: the user's own programs, or what got out of the VM. */
+static void report_logins(struct launch *l)
+{
+	struct strv left = { 0 };
+
+	loginwatch_compare(&l->logins, &left);
+	for (size_t i = 0; i < left.n; i++)
+		log_info("login file of the host, not written for this session: %s", left.v[i]);
+	if (left.n > 0 && !l->quiet) {
+		(void)fprintf(stderr, "==> logins of this host that changed meanwhile, not by a renewal for this session: ");
+		for (size_t i = 0; i < left.n; i++)
+			(void)fprintf(stderr, "%s%s", i > 0 ? ", " : "", left.v[i]);
+		(void)fprintf(stderr, "\n");
+	}
+	strv_done(&left);
+	loginwatch_done(&l->logins);
+}
+
 static void walls_tell(const struct launch *l)
 {
 	AUTO_FREE(char, warning);
@@ -617,6 +646,7 @@ static void launch_run_guest(struct launch *l)
 	}
 	/* While the VM boots; it gets no files before run_boot() has sent it its configuration. */
 	l->before = take_sinks(l);
+	watch_logins(l);
 	if (!l->args->no_host_settings)
 		take_settings(l);
 	if (start_network(l) < 0) {
@@ -624,7 +654,7 @@ static void launch_run_guest(struct launch *l)
 		return;
 	}
 	make_env(l);
-	l->renewer = renewer_new(&l->plan.creds, &l->root);
+	l->renewer = renewer_new(&l->plan.creds, &l->root, &l->logins);
 	if (start_run(l) < 0) {
 		take_end(l, RUN_FAILED);
 		return;
@@ -700,6 +730,7 @@ static void launch_end(struct launch *l, int profile_mode)
 		(void)waitpid(l->vmm.pid, NULL, 0);
 	}
 	launch_report(l);
+	report_logins(l);
 	l->profile.reported = now_ns();
 	capture_close(&l->console);
 	capture_close(&l->vmm_log);

@@ -1,5 +1,6 @@
 #include "cli/renew_run.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -8,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -292,17 +294,43 @@ static void end_group(struct renew_run *r, struct running *p, bool ended)
 		;
 }
 
+#define WORK "renew-"
+
+/* Locked for as long as this process lives: what nobody locks is left from one that was killed. */
 static int make_work(const struct renew_run *r, char name[32], struct err *err)
 {
+	struct stat st;
 	uint64_t random;
-	int fd = -1;
+	AUTO_FD(fd);
 
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		return err_set(err, -EIO, "no random numbers");
-	(void)snprintf(name, 32, "renew-%016" PRIx64, random);
+	(void)snprintf(name, 32, WORK "%016" PRIx64, random);
 	if (mkdirat(r->work_parent, name, 0700) == 0)
 		fd = openat(r->work_parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? err_set(err, -errno, "%s/%s: cannot be made: %s", r->work_path, name, strerror(errno)) : fd;
+	/* Until it was locked another launch may have taken it for one that is left. */
+	if (fd < 0 || flock(fd, LOCK_EX) < 0 || fstatat(r->work_parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_set(err, -errno, "%s/%s: cannot be made: %s", r->work_path, name, strerror(errno));
+	return TAKE_FD(fd);
+}
+
+void renew_reap(int parent)
+{
+	int top = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = top < 0 ? NULL : fdopendir(top);
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		AUTO_FD(fd);
+
+		if (!str_starts(e->d_name, WORK))
+			continue;
+		fd = openat(parent, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+			(void)file_remove_tree_at(parent, e->d_name);
+	}
+	if (d)
+		(void)closedir(d);
 }
 
 int renew_run(struct renew_run *r, struct err *err)

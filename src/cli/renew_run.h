@@ -41,3 +41,6 @@ void renew_env(enum renew_program what, const char *path, struct strv *ret);
  * not start
  */
 int renew_run(struct renew_run *r, struct err *err);
+
+/* Removes the working folders below @parent that a process of ours which was killed has left. */
+void renew_reap(int parent);

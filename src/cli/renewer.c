@@ -28,6 +28,7 @@ struct one {
 
 struct renewer {
 	const struct state_root *root;
+	struct loginwatch *watch;
 	struct one v[RENEWERS];
 };
 
@@ -208,6 +209,8 @@ int renewer_ask(struct renewer *r, const struct vault_renew *m, int vault_fd)
 			answer(vault_fd, m, k, -1, "");
 		else
 			*o = (struct one){ o->source, o->prov, o->fd, o->pid, true, *m };
+		if (k == 0 && m->act == VAULT_RENEW_RUN)
+			loginwatch_renewing(r->watch, (size_t)o->source->kind);
 	}
 	return is_new ? (int)(o - r->v) : -1;
 }
@@ -237,25 +240,36 @@ bool renewer_read(struct renewer *r, int i, int vault_fd)
 		return true;
 	if (n == sizeof(a)) {
 		o->asked = false;
+		if (a.act == VAULT_RENEW_RUN) {
+			loginwatch_renewed(r->watch, (size_t)o->source->kind);
+			log_info("renewal of %s: its program has run", prov_str[o->prov]);
+		}
 		(void)send(vault_fd, &a, sizeof(a), MSG_NOSIGNAL | MSG_DONTWAIT);
 		return true;
 	}
 	log_warn("renewal of %s: its process ended", prov_str[o->prov]);
+	loginwatch_renewed(r->watch, (size_t)o->source->kind);
 	gone(o);
 	answer_lost(o, vault_fd);
 	return false;
 }
 
-struct renewer *renewer_new(const struct creds *creds, const struct state_root *root)
+struct renewer *renewer_new(const struct creds *creds, const struct state_root *root, struct loginwatch *watch)
 {
 	static const struct {
 		enum prov prov;
 		enum source_kind kind;
 	} kinds[RENEWERS] = { { PROV_ANTHROPIC, SOURCE_ANTHROPIC }, { PROV_OPENAI, SOURCE_OPENAI } };
 	struct renewer *r = xcalloc(1, sizeof(*r));
+	struct err err = { "" };
 	bool any = false;
+	AUTO_FD(own);
 
+	own = renewlock_folder(getenv("XDG_RUNTIME_DIR"), &err);
+	if (own >= 0 || own == -ENOENT)
+		renew_reap(own >= 0 ? own : root->locks_fd);
 	r->root = root;
+	r->watch = watch;
 	for (size_t i = 0; i < RENEWERS; i++) {
 		const struct creds_source *s = creds_source(creds, kinds[i].kind);
 

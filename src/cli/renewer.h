@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cli/creds.h"
+#include "cli/loginwatch.h"
 #include "session/root.h"
 
 #define RENEWERS 2 /* Anthropic, OpenAI */
@@ -13,10 +14,11 @@ struct renewer;
 /**
  * renewer_new() - For the logins of this launch
  * @creds, @root:	Kept
+ * @watch:	Kept; is told what a renewal writes
  *
  * Return: NULL when none of them can be renewed
  */
-struct renewer *renewer_new(const struct creds *creds, const struct state_root *root);
+struct renewer *renewer_new(const struct creds *creds, const struct state_root *root, struct loginwatch *watch);
 void renewer_free(struct renewer *r);
 
 /**

@@ -19,6 +19,7 @@ static struct {
 	struct state state;
 	struct creds creds;
 	struct renewer *r;
+	struct loginwatch watch;
 	int vault[2]; /* [0] the launcher's end */
 	char dir[128];
 } t;
@@ -37,6 +38,8 @@ static void write_script(const char *text)
 
 static void begin(const char *script)
 {
+	struct strv logins = { 0 };
+
 	memset(&t, 0, sizeof(t));
 	state_begin(&t.state);
 	CHECK_INT(setenv("XDG_RUNTIME_DIR", "", 1), ==, 0);
@@ -49,13 +52,17 @@ static void begin(const char *script)
 						    .name = ".credentials.json",
 						    .path = xasprintf("%s/.credentials.json", t.dir),
 						    .program = xasprintf("%s/claude", t.dir) };
-	t.r = renewer_new(&t.creds, &t.state.root);
+	strv_add(&logins, t.creds.sources[0].path);
+	loginwatch_begin(&logins, &t.watch);
+	strv_done(&logins);
+	t.r = renewer_new(&t.creds, &t.state.root, &t.watch);
 	CHECK(t.r != NULL);
 }
 
 static void end(void)
 {
 	renewer_free(t.r);
+	loginwatch_done(&t.watch);
 	creds_done(&t.creds);
 	(void)close(t.vault[0]);
 	(void)close(t.vault[1]);
@@ -106,7 +113,7 @@ TEST(lock_run_unlock)
 	struct vault_renewed a;
 
 	begin("#!/bin/sh\necho \"$@\" > \"$(dirname \"$0\")/ran\"\necho said it >&2\nexit 1\n");
-	other = renewer_new(&t.creds, &t.state.root);
+	other = renewer_new(&t.creds, &t.state.root, &t.watch);
 	a = ASK(VAULT_RENEW_LOCK, 0);
 	CHECK_INT(a.result, ==, 0);
 	CHECK_INT(a.age_ms, ==, -1);
@@ -127,6 +134,29 @@ TEST(lock_run_unlock)
 	CHECK_INT(a.result, ==, 0);
 	CHECK(a.age_ms >= 0 && a.age_ms < 20000);
 	renewer_free(other);
+	end();
+}
+
+static size_t changed(void)
+{
+	struct strv left = { 0 };
+	size_t n;
+
+	loginwatch_compare(&t.watch, &left);
+	n = left.n;
+	strv_done(&left);
+	return n;
+}
+
+TEST(what_its_program_writes_is_no_change_by_others)
+{
+	begin("#!/bin/sh\necho new > \"$(dirname \"$0\")/.credentials.json\"\n");
+	CHECK_INT(ASK(VAULT_RENEW_LOCK, 0).result, ==, 0);
+	CHECK_INT(ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS).result, ==, 0);
+	CHECK(made(".credentials.json"));
+	CHECK_INT(changed(), ==, 0);
+	CHECK_INT(unlink(t.creds.sources[0].path), ==, 0);
+	CHECK_INT(changed(), ==, 1);
 	end();
 }
 

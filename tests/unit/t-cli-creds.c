@@ -2,6 +2,7 @@
 #include "files.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
@@ -10,6 +11,7 @@
 #include "cli/credcfg.h"
 #include "cli/creds.h"
 #include "cli/guest_creds.h"
+#include "cli/renew_run.h"
 #include "cli/upstream.h"
 #include "gate/config.h"
 #include "proto/gatecfg.h"
@@ -799,4 +801,36 @@ TEST(vault_and_gate_understand_what_they_are_told)
 	free(v->connect_to);
 	free(v->trust);
 	end();
+}
+
+TEST(the_folder_of_a_renewal_that_was_killed_goes_at_the_next_launch_and_that_of_one_under_way_stays)
+{
+	char *top = files_tmp("/tmp"), *program = files_at(top, "program"), *work = files_at(top, "work");
+	pid_t pid;
+	int parent;
+
+	files_sh(top, "mkdir work keep && echo x > keep/x && ln -s ../keep work/renew-link && mkdir work/other && "
+		      "printf '#!/bin/sh\\ntouch begun\\nexec sleep 600\\n' > program && chmod 755 program");
+	parent = open(work, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CHECK(parent >= 0);
+	pid = fork();
+	if (pid == 0) {
+		struct renew_run r = { .what = RENEW_CLAUDE_STATUS, .program = program, .path = "/usr/bin:/bin", .work_parent = parent,
+				       .work_path = work, .limit_ms = 300000 };
+		struct err err;
+
+		(void)renew_run(&r, &err);
+		_exit(0);
+	}
+	files_sh(work, "for i in $(seq 600); do test -e renew-*/begun && exit; sleep 0.1; done; false");
+	renew_reap(parent);
+	files_sh(work, "test -e renew-0*/begun || test -e renew-[1-9a-f]*/begun");
+	CHECK_INT(kill(pid, SIGKILL), ==, 0);
+	CHECK_INT(waitpid(pid, NULL, 0), ==, pid);
+	renew_reap(parent);
+	files_sh(work, "test \"$(ls)\" = \"$(printf 'other\\nrenew-link')\" && test -e ../keep/x");
+	(void)close(parent);
+	free(program);
+	free(work);
+	files_rm(top);
 }

@@ -1,12 +1,18 @@
 #include "cli/host_settings.h"
 
 #include "files.h"
+#include "vault/secret.h"
 
 static void take(const char *top, const char *setup, struct host_settings *h, struct strv *notes)
 {
 	char *home = files_at(top, "home"), *session = files_at(top, "session");
+	static bool open_already;
+	struct err err;
 	int fd;
 
+	if (!open_already)
+		CHECK_INT(secret_arena_open(SECRET_ARENA, &err), ==, 0);
+	open_already = true;
 	unsetenv("CLAUDE_CONFIG_DIR");
 	unsetenv("CODEX_HOME");
 	unsetenv("XDG_CONFIG_HOME");
@@ -113,6 +119,58 @@ TEST(claudes_settings_without_what_belongs_to_the_host)
 	top = files_tmp("/tmp");
 	take(top, "mkdir .claude && echo '{' > .claude/settings.json", &h, &notes);
 	CHECK(has(&notes, "settings.json: is no JSON object") && h.members.n == 0);
+	host_settings_done(&h);
+	strv_done(&notes);
+	files_rm(top);
+}
+
+/* How often a text is in what this process can write, but for its stack. @shifted: each of its bytes one higher, so that the text
+ * itself is not there. Freed memory is looked at on purpose. */
+__attribute__((no_sanitize("address"))) static unsigned in_memory(const char *shifted)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	size_t n = strlen(shifted);
+	unsigned long from, to;
+	unsigned found = 0;
+	char line[512], mode[8];
+
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		const unsigned char *p;
+
+		/* Without the sanitizer's shadow, which is larger than all there is. */
+		if (sscanf(line, "%lx-%lx %7s", &from, &to, mode) != 3 || strncmp(mode, "rw", 2) != 0 || to - from > 256UL << 20 ||
+		    strstr(line, "[stack") || strstr(line, ".so"))
+			continue;
+		p = (const unsigned char *)(uintptr_t)from;
+		for (size_t i = 0; i + n <= to - from; i++) {
+			size_t k = 0;
+
+			while (k < n && p[i + k] + 1 == shifted[k])
+				k++;
+			found += k == n;
+		}
+	}
+	(void)fclose(maps);
+	return found;
+}
+
+TEST(no_copy_of_what_is_not_taken_stays_in_memory)
+{
+	char *top = files_tmp("/tmp"), *seen;
+	struct strv notes = { 0 };
+	struct host_settings h;
+
+	/* Written by the shell from two halves, so that the whole is nowhere but in the file. */
+	take(top, "mkdir .claude && printf '{\"theme\":\"dark\",\"env\":{\"K\":\"%s%s\"},\"outputStyle\":\"x://%s%s@h\"}' SETTCANA RYCANARY "
+		  "SETTCANA RYCANARY > .claude/settings.json",
+	     &h, &notes);
+	CHECK_INT(h.members.n, ==, 2);
+	CHECK_INT(in_memory("TFUUDBOBSZDBOBSZ"), ==, 0);
+	/* That it can be seen at all. */
+	seen = xasprintf("%s%s", "SETTCANA", "RYCANARY");
+	CHECK_INT(in_memory("TFUUDBOBSZDBOBSZ"), ==, 1);
+	free(seen);
 	host_settings_done(&h);
 	strv_done(&notes);
 	files_rm(top);

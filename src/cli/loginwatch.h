@@ -1,0 +1,34 @@
+/* Which login files of the host changed during a session (cli page 15.2): only names are told, and only changes that no
+ * renewal of this session explains. Content is never read; a file is known by device, inode, size and time. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/str.h"
+
+#define LOGINWATCH_MAX 8
+
+struct loginwatch {
+	struct loginwatch_file {
+		char *path; /* as the agent would open it: a link is followed */
+		uint64_t dev, ino, size;
+		int64_t mtime_ns;
+		bool there, renewing;
+		const char *seen; /* what somebody else did before a renewal; NULL: nothing */
+	} v[LOGINWATCH_MAX];
+	size_t n;
+};
+
+/* @paths: what is looked at, of logins that are not lent and of files that are not there yet, too. More than
+ * LOGINWATCH_MAX are not. */
+void loginwatch_begin(const struct strv *paths, struct loginwatch *ret);
+void loginwatch_done(struct loginwatch *w);
+
+/* A renewal of file @i begins: until loginwatch_renewed() every change of it is ours. */
+void loginwatch_renewing(struct loginwatch *w, size_t i);
+void loginwatch_renewed(struct loginwatch *w, size_t i);
+
+/* Each change since then, as "PATH (new)", "PATH (changed)" or "PATH (gone)", escaped. */
+void loginwatch_compare(const struct loginwatch *w, struct strv *ret);
