@@ -136,7 +136,9 @@ TEST(a_terminal_has_size_name_and_signals)
 	host_start(&h);
 	s = host_exec(&h, 1, HX_PTY, NULL,
 		      SH("stty size; tty; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all; echo $TERM; "
-			 "trap 'stty size' WINCH; echo ready; read x; read x; echo got $x"));
+			 "trap 'stty size' WINCH; echo ready; "
+			 /* a signal may end a read, or come between two of them */
+			 "until [ \"$x\" = word ]; do read x; done; echo got $x"));
 	HOST_UNTIL(&h, strstr(s->out[0], "ready"), 10);
 	CHECK(strstr(s->out[0], "33 99\r\n/dev/pts/"));
 	CHECK(strstr(s->out[0], "all\r\nxterm"));
