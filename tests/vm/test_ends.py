@@ -105,7 +105,7 @@ class Signals(Case):
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         wait_for(lambda: len(children(p.pid)) >= 2, 30, "no monitor")
         p.send_signal(signal.SIGTSTP)
-        wait_for(lambda: self.stopped(p.pid), 5, "it goes on")
+        wait_for(lambda: self.stopped(p.pid), 5 * SLOW, "it goes on")
         p.send_signal(signal.SIGCONT)
         self.assertEqual(p.communicate(timeout=BOOT_S), (b"fine\n", b""))
         self.assertEqual(p.returncode, 0)

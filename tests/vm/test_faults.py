@@ -144,9 +144,13 @@ class Kill(Case):
             with self.subTest(child=i):
                 p = subprocess.Popen([AGENT_VM, "shell", "true"], cwd=self.project, env=environment(),
                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-                wait_for(lambda: len(children(p.pid)) >= 3, 30, "no monitor")
                 time.sleep(0.3)
-                kids = children(p.pid)
+                kids = []
+
+                def there():
+                    kids[:] = children(p.pid)
+                    return len(kids) > max(i, 2)
+                wait_for(there, 30, "no monitor")
                 n = len(kids)
                 os.kill(kids[i], signal.SIGKILL)
                 err = p.communicate(timeout=30 * SLOW)[1].decode()
