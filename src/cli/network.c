@@ -238,9 +238,10 @@ char *network_ended(struct network_role *role)
 		(void)nanosleep(&moment, NULL);
 	if (pid == role->pid)
 		role->pid = -1;
+	role->killed = pid > 0 && WIFSIGNALED(status);
 	if (role->error)
 		return xasprintf("network process (%s) ended: %s", role->name, role->error);
-	if (pid > 0 && WIFSIGNALED(status))
+	if (role->killed)
 		return xasprintf("network process (%s) ended: signal %d (%s)", role->name, WTERMSIG(status),
 				 strsignal(WTERMSIG(status)));
 	return xasprintf("network process (%s) ended: status %d", role->name, pid > 0 ? WEXITSTATUS(status) : -1);

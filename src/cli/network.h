@@ -48,6 +48,7 @@ struct network_role {
 	pid_t pid;	  /* -1: not started */
 	int fd;		  /* launcher's end of its control socket; -1 */
 	char *error;	  /* what it said last: why it ends */
+	bool killed;	  /* it ended by a signal; set by network_ended() */
 };
 
 #define NETWORK_CA_MAX 4000

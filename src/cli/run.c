@@ -269,9 +269,12 @@ static void on_network(struct run *r, uint16_t i)
 	text = network_ended(role);
 	close_p(&role->fd);
 	role->fd = -1;
-	if (r->net_lost > 0)
+	/* One that was killed is the cause, also when another that noticed is heard first. */
+	if (r->net_lost > 0 && (r->net_killed || !role->killed))
 		return;
-	r->net_lost = now_ns();
+	r->net_killed = role->killed;
+	if (r->net_lost == 0)
+		r->net_lost = now_ns();
 	(void)snprintf(r->net_text, sizeof(r->net_text), "%s", text);
 }
 
