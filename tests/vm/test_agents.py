@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from vmtest import BOOT_S, MONITOR, SLOW, STATE, Case, Terminal, children, command, environment, wait_for
+from vmtest import BOOT_S, MONITOR, SLOW, STATE, Case, Terminal, children, comm, command, environment, wait_for
 
 # Prints its name, each word in brackets, and then the variables that are asked for.
 STAND_IN = r"""#!/bin/bash
@@ -220,7 +220,7 @@ class Databases(Agents):
         self.assertEqual(self.sets("opencode") + self.sets("copilot"), [])
         with self.session(script=self.WRITE.format("lost") + "; echo up; exec sleep 600") as p:
             for pid in children(p.pid):
-                if pathlib.Path(f"/proc/{pid}/comm").read_text().startswith("agent-vm-vmm" if MONITOR == "krun" else "qemu"):
+                if comm(pid).startswith("agent-vm-vmm" if MONITOR == "krun" else "qemu"):
                     os.kill(pid, 9)
             p.wait(60 * SLOW)
         # Nothing was saved, and nothing is damaged.

@@ -13,7 +13,7 @@ import unittest
 import urllib.parse
 
 from upstream import Upstream, certificates
-from vmtest import BOOT_S, SLOW, STATE, Case, children, command, environment
+from vmtest import BOOT_S, SLOW, STATE, Case, children, comm, command, environment
 
 ACCESS = "sk-ant-oat01-CANARY-7f3a9c2e5b81d604-QwErTy"
 REFRESH = "sk-ant-ort01-CANARY-19be77aa0c4d2f58-ZxCvB"
@@ -231,7 +231,7 @@ r.end("{}");'
                 if data is None:  # the vault's, or of a process that has just ended
                     self.assertNotEqual(pid, p.pid)
                     continue
-                role = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+                role = comm(pid)
                 searched.append(role)
                 self.assertNotEqual(role, "agent-vm-vault", "its memory can be read")
                 self.canaries(data, f"memory of {role}")
@@ -325,7 +325,7 @@ cat {self.top}/new > {self.home}/.claude/.credentials.json
     def test_without_a_gate_there_is_no_session(self):
         self.login()
         with self.session(env=self.env) as p:
-            gate = next(c for c in children(p.pid) if pathlib.Path(f"/proc/{c}/comm").read_text() == "agent-vm-gate\n")
+            gate = next(c for c in children(p.pid) if comm(c) == "agent-vm-gate")
             pids = [p.pid, *children(p.pid)]
             os.kill(gate, signal.SIGKILL)
             self.assertEqual(p.wait(60 * SLOW), 1)

@@ -101,7 +101,8 @@ class Signals(Case):
             self.assertEqual(self.exec("echo works"), "works\n")
 
     def test_tstp_at_boot(self):
-        p = subprocess.Popen(command(["shell", "--quiet", "--", "echo", "fine"]), cwd=self.project, env=environment(),
+        # In a group of its own: one that nobody's shell watches (the lab's) is never stopped by this signal.
+        p = subprocess.Popen(command(["shell", "--quiet", "--", "echo", "fine"]), cwd=self.project, env=environment(), process_group=0,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         wait_for(lambda: len(children(p.pid)) >= 2, 30, "no monitor")
         p.send_signal(signal.SIGTSTP)

@@ -3,7 +3,7 @@ import os
 import subprocess
 import time
 
-from vmtest import SLOW, Case, wait_for
+from vmtest import SLOW, Case, comm, wait_for
 
 
 class Keeper(Case):
@@ -66,20 +66,12 @@ class Keeper(Case):
 
     def test_the_end_of_the_keeper_is_the_end_of_the_vm(self):
         with self.session() as s:
-            keeper = wait_for(lambda: [p for p in os.listdir("/proc") if p.isdigit() and self.comm(p) == "vmm-keeper"],
+            keeper = wait_for(lambda: [p for p in os.listdir("/proc") if p.isdigit() and comm(p) == "vmm-keeper"],
                               10, "no keeper")
             mine = [k for k in keeper if self.descends(int(k), s.pid)]
             self.assertEqual(len(mine), 1)
             os.kill(int(mine[0]), 9)
             self.assertEqual(s.wait(30 * SLOW), 1)
-
-    @staticmethod
-    def comm(pid):
-        try:
-            with open(f"/proc/{pid}/comm") as f:
-                return f.read().strip()
-        except OSError:
-            return ""
 
     @staticmethod
     def descends(pid, top):

@@ -63,6 +63,13 @@ def children(pid):
     return found
 
 
+def comm(pid):
+    """The name of a process's program; "" when it is gone."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 def wait_for(what, seconds, why):
     end = time.monotonic() + seconds * SLOW
     while True:
