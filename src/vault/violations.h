@@ -1,5 +1,5 @@
 /* Refused requests that had a credential towards a place that is not its own (credentials page 9). They are counted by
- * host; at VIOLATIONS_TOLD within a minute, whichever, the host is told once a session. Pure. */
+ * host; what brings one to VIOLATIONS_TOLD within any minute is told to the launcher, once a host. Pure. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,6 +20,6 @@ struct violations {
  * violations_add() - A refused request
  * @login:	It had a login of ours; a closed path without one is no violation
  *
- * Return: whether the host is to be told now
+ * Return: whether the launcher is to be told now
  */
 bool violations_add(struct violations *v, enum prov_host_id host, enum refusal_code code, bool login, int64_t now);
