@@ -39,6 +39,7 @@
 #include "session/seed.h"
 #include "session/session.h"
 #include "session/sinks.h"
+#include "vault/violations.h"
 
 #define AGENT_GRACE_MS 2000 /* for what still runs in the guest when the agent has ended */
 
@@ -599,6 +600,22 @@ static void report_logins(struct launch *l)
 	loginwatch_done(&l->logins);
 }
 
+/* What in the VM tried a credential again and again where it is not sent. */
+static void report_violations(struct launch *l)
+{
+	network_drain(&l->network);
+	for (size_t h = 0; h < HOSTS; h++) {
+		if (!l->network.vault.violated[h])
+			continue;
+		log_warn("%s: %d requests to %s within a minute had a credential that is not for that place; refused",
+			 l->args->verb, VIOLATIONS_TOLD, prov_hosts[h].name);
+		if (!l->quiet)
+			(void)fprintf(stderr, "==> %s: %d requests to %s within a minute had a credential that is not for that place; "
+				      "they were refused; agent-vm logs --denied %s shows them\n", l->args->verb, VIOLATIONS_TOLD,
+				      prov_hosts[h].name, l->session.info.name);
+	}
+}
+
 static void walls_tell(const struct launch *l)
 {
 	AUTO_FREE(char, warning);
@@ -731,6 +748,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	}
 	launch_report(l);
 	report_logins(l);
+	report_violations(l);
 	l->profile.reported = now_ns();
 	capture_close(&l->console);
 	capture_close(&l->vmm_log);

@@ -163,7 +163,18 @@ static ssize_t said(struct network_role *role, uint8_t *bytes, size_t size)
 		free(role->error);
 		role->error = str_escape(bytes + 1, (size_t)n - 1);
 	}
+	if (n == 2 && bytes[0] == NET_CTL_VIOLATIONS && bytes[1] < HOSTS)
+		role->violated[bytes[1]] = true;
 	return n;
+}
+
+void network_drain(struct network *n)
+{
+	struct pollfd p = { n->vault.fd, POLLIN, 0 };
+	uint8_t bytes[1024];
+
+	while (p.fd >= 0 && poll(&p, 1, 0) > 0 && said(&n->vault, bytes, sizeof(bytes)) > 0)
+		;
 }
 
 int network_heard(struct network_role *role, struct vault_renew *ret)

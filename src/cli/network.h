@@ -49,6 +49,7 @@ struct network_role {
 	int fd;		  /* launcher's end of its control socket; -1 */
 	char *error;	  /* what it said last: why it ends */
 	bool killed;	  /* it ended by a signal; set by network_ended() */
+	bool violated[HOSTS]; /* vault's: hosts that got requests with credentials that are not for them */
 };
 
 #define NETWORK_CA_MAX 4000
@@ -93,6 +94,9 @@ void network_probed(struct network *n);
 
 /* Close their control sockets, give them a moment, and wait for them. Safe at any time. */
 void network_stop(struct network *n);
+
+/* Takes in what vault said and nobody has read yet. */
+void network_drain(struct network *n);
 
 /**
  * network_heard() - A role's control socket is readable

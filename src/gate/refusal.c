@@ -10,12 +10,6 @@
 #define TEXT_MAX 1024
 #define REPLY_MAX (16 << 10) /* what is written to a token endpoint included */
 
-bool refusal_is_violation(enum refusal_code code)
-{
-	return code == REFUSAL_SLOT || code == REFUSAL_WRONG_HOST || code == REFUSAL_STALE ||
-	       code == REFUSAL_PATH_DENIED || code == REFUSAL_FOREIGN_CRED;
-}
-
 /* How each login is repaired on the host. */
 static const char *sign_in(enum ph_kind kind)
 {

@@ -23,9 +23,6 @@ struct refusal {
 	const struct gh_decision *github; /* kept; NULL: else its rules say text, form and content-type */
 };
 
-/* The refusals that are counted as violations: a credential towards a place that is not its own. */
-bool refusal_is_violation(enum refusal_code code);
-
 /* The status of a refusal that vault asked for by its code. */
 struct refusal refusal_by_vault(enum refusal_code code, enum ph_kind kind);
 

@@ -33,6 +33,7 @@ enum net_control {
 			     * the lowest first, as the link in /etc/ssl/certs is called by; then DER */
 	NET_CTL_RENEW = 5,  /* vault to launcher: struct vault_renew of proto/vaultcfg.h */
 	NET_CTL_RENEWED = 6, /* launcher to vault: struct vault_renewed */
+	NET_CTL_VIOLATIONS = 7, /* vault to launcher, once a host: enum prov_host_id in one byte (vault/violations.h) */
 };
 
 /* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its

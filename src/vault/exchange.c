@@ -98,6 +98,7 @@ static void line(struct vault *v, struct exchange *x, bool session_ends)
 						      : x->cut	   ? "cut"
 								   : NULL,
 					       .probe = v->audit.probing });
+	request_refused(v, x->w.host, x->code, exchange_credentialed(x));
 	search_over(v, x);
 }
 

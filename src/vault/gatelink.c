@@ -4,14 +4,28 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/macros.h"
 #include "vault/renewals.h"
 #include "vault/upstream.h"
 
 #define AT_ONCE 16 /* messages an event */
 
+void request_refused(struct vault *v, enum prov_host_id host, enum refusal_code code, bool login)
+{
+	const uint8_t msg[] = { NET_CTL_VIOLATIONS, (uint8_t)host };
+
+	if (v->audit.probing || !violations_add(&v->violations, host, code, login, v->now))
+		return;
+	log_warn("%d requests to %s within a minute had a credential that is not for that place; refused", VIOLATIONS_TOLD,
+		 prov_hosts[host].name);
+	/* If the launcher is gone nobody is left to hear it. */
+	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
+}
+
 static void note(struct vault *v, const struct net_note *m)
 {
+	request_refused(v, m->host, m->code, m->kind < PH_KINDS);
 	audit_request(&v->audit,
 		      &(struct audit_request){ .host = prov_hosts[m->host].name,
 					       .method = m->method < METHODS ? prov_method_str[m->method] : NULL,

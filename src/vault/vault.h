@@ -11,6 +11,7 @@
 #include "vault/config.h"
 #include "vault/rates.h"
 #include "vault/ties.h"
+#include "vault/violations.h"
 
 #define NS INT64_C(1000000000)
 #define MS INT64_C(1000000)
@@ -54,6 +55,7 @@ struct vault {
 	struct standins standins;
 	struct rates rates;
 	struct audit audit;
+	struct violations violations;
 	struct opens *opens;
 	struct dns *dns;
 	struct publish *publish;
@@ -184,6 +186,8 @@ bool publish_uses(const struct vault *v, enum policy_proto proto, uint16_t port)
 
 /* gatelink.c */
 void from_gate(struct vault *v, uint32_t events);
+/* By gate or by vault; REFUSAL_NONE: was not. Counts violations, and tells the launcher. @login: as for violations_add() */
+void request_refused(struct vault *v, enum prov_host_id host, enum refusal_code code, bool login);
 
 /* sandbox.c. @folders: descriptors of those in which login files lie, each with the file's name */
 struct vault_source;

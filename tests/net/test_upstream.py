@@ -1007,6 +1007,37 @@ class Gate(Case):
         self.assertEqual([line[k] for k in ("host", "method", "path", "cred", "verdict", "code", "status", "up", "down", "ms")],
                          ["chatgpt.com", "POST", "/backend-api/wham/tasks", "codex-a", "refuse", "path-denied", 403, 7, 8, 9])
 
+    def test_violations_are_told_once_a_host(self):
+        v = self.vault()
+        v.control.settimeout(2)
+
+        def note(host, code, kind="codex-a", n=1):
+            m = struct.pack("<QQIHBBBB6x120s", 0, 0, 0, 403, xch.HOSTS.index(host), 2, xch.CODES.index(code),
+                            xch.KINDS.index(kind) if kind else 0xff, b"/x")
+            for _ in range(n):
+                xch.raw_send(v.gate, xch.msg(xch.NOTE, 0, 0, m))
+
+        note("chatgpt.com", "path", n=40)  # no violation
+        note("chatgpt.com", "path-denied", None, 40)  # without a login
+        note("chatgpt.com", "path-denied", n=19)
+        note("api.openai.com", "wrong-host", n=19)
+        self.records(v, 118)
+        with self.assertRaises(TimeoutError):
+            v.control.recv(99)
+        note("api.openai.com", "stale", n=41)
+        note("chatgpt.com", "foreign-cred", None)
+        for host in ("api.openai.com", "chatgpt.com"):
+            self.assertEqual(v.control.recv(99), bytes((7, xch.HOSTS.index(host))))
+            self.assertIn(f"20 requests to {host} within a minute", v.log())
+        # What vault itself refuses counts, too, and the session goes on.
+        for _ in range(20):
+            x = Exchange(v, "api.anthropic.com", "POST", "/v1/organizations/x", creds=CLAUDE)
+            self.assertEqual(x.answer().code, "path-denied")
+            x.close()
+        self.assertEqual(v.control.recv(99), bytes((7, xch.HOSTS.index("api.anthropic.com"))))
+        with self.assertRaises(TimeoutError):
+            v.control.recv(99)
+
 
 VECTORS = os.environ.get("HTTP_VECTORS", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../decide/http-vectors.json"))
 

@@ -193,6 +193,48 @@ TEST(long_random_labels_are_noticed)
 	rates_done(&r);
 }
 
+/* Violations. */
+
+static int told_at(struct violations *v, enum prov_host_id host, int64_t from, int64_t step, int n)
+{
+	int told = 0;
+
+	for (int i = 1; i <= n; i++)
+		if (violations_add(v, host, REFUSAL_SLOT, true, from + i * step))
+			told = told ? -1 : i;
+	return told;
+}
+
+TEST(twenty_violations_within_a_minute_are_told_once_a_host)
+{
+	static struct violations v;
+
+	CHECK_INT(told_at(&v, HOST_GITHUB_API, 0, 3158 * (NS / 1000), 19), ==, 0); /* the 20th is 60.002 s after the first */
+	CHECK_INT(told_at(&v, HOST_GITHUB_API, 19 * 3158 * (NS / 1000), 3158 * (NS / 1000), 100), ==, 0);
+	CHECK_INT(told_at(&v, HOST_GITHUB_GIT, 0, 3157 * (NS / 1000), 19), ==, 0);
+	CHECK_INT(told_at(&v, HOST_GITHUB_GIT, 19 * 3157 * (NS / 1000), 3157 * (NS / 1000), 100), ==, 1);
+	CHECK_INT(told_at(&v, HOST_GITHUB_API, 1000 * NS, 1, 100), ==, 20);
+	CHECK_INT(told_at(&v, HOST_GITHUB_API, 2000 * NS, 1, 100), ==, 0);
+}
+
+TEST(what_is_a_violation)
+{
+	static const enum refusal_code yes[] = { REFUSAL_SLOT, REFUSAL_WRONG_HOST, REFUSAL_STALE, REFUSAL_FOREIGN_CRED,
+						 REFUSAL_PATH_DENIED };
+
+	for (int code = 0; code < REFUSAL_CODES; code++)
+		for (int login = 0; login < 2; login++) {
+			struct violations v = { 0 };
+			bool want = false, told = false;
+
+			for (size_t i = 0; i < ARRAY_SIZE(yes); i++)
+				want |= (int)yes[i] == code && (login || code != REFUSAL_PATH_DENIED);
+			for (int i = 0; i < VIOLATIONS_TOLD; i++)
+				told |= violations_add(&v, HOST_GITHUB_GIT, (enum refusal_code)code, login, 5);
+			CHECK_INT(told, ==, want);
+		}
+}
+
 /* resolv.conf */
 
 TEST(resolvers_are_read_in_order)

@@ -117,6 +117,22 @@ class Credentials(Case):
         self.assertIn("    login     claude: subscription; the guest has placeholders\n", self.stderr)
         self.assertIn("    testing   api.anthropic.com:443 -> 127.0.0.1:", self.stderr)
 
+    def test_a_login_tried_again_and_again_elsewhere_is_told_at_the_end(self):
+        self.login()
+        script = r"""
+            curl -sS -o /dev/null -w '%{http_code}\n' -H "Authorization: Bearer $(login access)" \
+                "https://api.anthropic.com/v1/organizations/[1-40]"
+        """
+        line = re.compile(r"^==> shell: 20 requests to api\.anthropic\.com within a minute had a credential .* agent-vm logs --denied (\S+) ", re.M)
+        for options in ((), ("--quiet",)):
+            with self.subTest(options=options):
+                self.assertEqual(self.run_(script, *options).split(), ["403"] * 40)
+                told = line.findall(self.stderr)
+                self.assertEqual(len(told), 0 if options else 1, self.stderr)
+                logs = self.vm("logs", *told).stdout.decode()
+                self.assertEqual(len(re.findall("launcher.*20 requests to api.anthropic.com within a minute", logs)), 1, logs)
+        self.assertEqual(self.upstream.seen, [])
+
     @unittest.skipUnless(pathlib.Path("/usr/bin/node").exists(), "no node here")
     def test_other_clients_trust_the_session_without_being_told(self):
         """Python and node (this machine's, by its own loader), git, and openssl with bytes of its own."""
