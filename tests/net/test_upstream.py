@@ -521,6 +521,16 @@ class Connections(Case):
             self.assertEqual(Exchange(v, host, "GET", "/v1/models", creds=creds).all()[0].status, 200, v.log())
             self.assertLess(time.monotonic() - t, 6)
 
+    def test_many_of_one_family_leave_room_for_the_other(self):
+        self.zone["api.anthropic.com"] = ["2001:db8::%x" % i for i in range(0x10, 0x24)] + [w.PUBLIC]
+        def late(name, qtype):
+            if qtype == 1:
+                time.sleep(0.02)
+            return self.answer(name, qtype)
+        self.r.zone = late
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200, v.log())
+
     def test_addresses_are_judged(self):
         """attack-8: the vault's own look-up, and each address by the rules; nothing inside is connected to."""
         inside = [self.upstream(addr=a) for a in (w.LAN, w.METADATA, w.LINK_LOCAL, "fd12::5", "100.64.0.1")]
