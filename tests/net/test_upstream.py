@@ -1331,6 +1331,17 @@ class Http2(Case):
         self.assertEqual(up.requests[2][-24:], up.requests[3][-24:])
         self.assertEqual(up.conns[0].sock.selected_alpn_protocol(), "h2")
 
+    def test_head_as_large_as_gate_admits(self):
+        """nghttp2 sends no more than 64 KiB unless told otherwise."""
+        up = self.server(lambda c, s, b: c.send(headers2(s, (":status", "204"), end=True)))
+        v = self.vault()
+        large = [("x-fill-%d" % i, "~" * 8150) for i in range(8)]
+        for fields in ([], large, []):
+            x = self.ask(v, pairs=fields)
+            x.sock.settimeout(15)
+            self.assertEqual(x.all()[0].status, 204)
+        self.assertEqual(len(up.conns), 1)
+
     def test_upgrades_take_http1(self):
         context = self.certs.leaf("alpn", "DNS:chatgpt.com")
         context.set_alpn_protocols(["h2", "http/1.1"])
