@@ -20,7 +20,8 @@
 #define CHEAP_MAX 1000 /* pings, settings, resets, frames without a byte, within CHEAP_NS */
 #define CHEAP_NS (10 * NS)
 #define NV_MAX (4 + HTTP_FIELDS_MAX + 2 + HTTPMSG_CREDS)
-/* Any head that gate admits, with its secrets; nghttp2 reckons with up to 12 bytes more for each field and for the block. */
+/* Any head that gate admits, with its secrets; nghttp2 reckons with up to 12 bytes more for each field and for the
+ * block. */
 #define BLOCK_MAX (REQHEAD_MAX + 12 * (NV_MAX + 1))
 
 struct h2 {
