@@ -138,7 +138,7 @@ static bool by_proxy(const struct vault *v, const char *name)
 /* Those that were not tried yet: IPv6 first, then in turns (RFC 8305 section 4). */
 static void order(struct conn *c)
 {
-	struct addr was[UP_ADDRS], *to = c->addrs + c->next_addr;
+	struct addr was[2 * UP_ADDRS], *to = c->addrs + c->next_addr;
 	size_t n = (size_t)(c->n_addrs - c->next_addr), at[2] = { 0, 0 };
 
 	memcpy(was, to, n * sizeof(*was));
@@ -162,7 +162,7 @@ void up_resolved(struct vault *v, uint16_t slot, uint32_t gen, const struct addr
 	if (slot >= UP_CONNS || c->gen != gen || (c->state != CONN_NAMES && c->state != CONN_DIAL))
 		return;
 	c->asked--;
-	for (size_t i = 0; i < n && c->n_addrs < UP_ADDRS; i++)
+	for (size_t i = 0; i < n && c->n_addrs < ARRAY_SIZE(c->addrs); i++)
 		c->addrs[c->n_addrs++] = a[i];
 	if (c->n_addrs > 0 && c->names_until < 0)
 		c->names_until = v->now + NAMES_NS;
@@ -197,7 +197,7 @@ static void begin(struct vault *v, struct conn *c)
 	c->to_port = PORT;
 	c->until = v->now + CONNECT_NS;
 	c->names_until = -1;
-	for (size_t i = 0; i < v->cfg.n_connect_to && c->n_addrs < UP_ADDRS; i++)
+	for (size_t i = 0; i < v->cfg.n_connect_to; i++)
 		if (strcmp(v->cfg.connect_to[i].name, name) == 0 && v->cfg.connect_to[i].port == PORT) {
 			c->testing = true;
 			c->to_port = v->cfg.connect_to[i].to_port;

@@ -111,7 +111,7 @@ struct conn {
 	int fd;
 	struct conn_key key;
 	/* Until it is open. */
-	struct addr addrs[UP_ADDRS];
+	struct addr addrs[2 * UP_ADDRS];
 	uint8_t n_addrs, next_addr, asked, dialling;
 	bool by_proxy, testing;
 	uint16_t to_port;

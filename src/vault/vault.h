@@ -157,7 +157,7 @@ bool dns_cancel(struct vault *v, const struct net_head *h);
 void dns_event(struct vault *v, uint16_t slot, uint32_t fd, uint32_t events);
 int64_t dns_tick(struct vault *v);
 
-#define UP_ADDRS 16
+#define UP_ADDRS 16 /* of a family: the other one has its own room, whoever answers first */
 
 /**
  * dns_resolve() - Ask for addresses of a host that upstream.c dials

@@ -521,6 +521,16 @@ class Connections(Case):
             self.assertEqual(Exchange(v, host, "GET", "/v1/models", creds=creds).all()[0].status, 200, v.log())
             self.assertLess(time.monotonic() - t, 6)
 
+    def test_many_of_one_family_leave_room_for_the_other(self):
+        self.zone["api.anthropic.com"] = ["2001:db8::%x" % i for i in range(0x10, 0x24)] + [w.PUBLIC]
+        def late(name, qtype):
+            if qtype == 1:
+                time.sleep(0.02)
+            return self.answer(name, qtype)
+        self.r.zone = late
+        up, v = self.upstream(lambda c, got: ok()), self.vault()
+        self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200, v.log())
+
     def test_addresses_are_judged(self):
         """attack-8: the vault's own look-up, and each address by the rules; nothing inside is connected to."""
         inside = [self.upstream(addr=a) for a in (w.LAN, w.METADATA, w.LINK_LOCAL, "fd12::5", "100.64.0.1")]
@@ -1351,6 +1361,17 @@ class Http2(Case):
             self.assertEqual(self.ask(v, creds=[("anthropic-key", "key")]).all()[0].status, 204)
         self.assertEqual(up.requests[2][-24:], up.requests[3][-24:])
         self.assertEqual(up.conns[0].sock.selected_alpn_protocol(), "h2")
+
+    def test_head_as_large_as_gate_admits(self):
+        """nghttp2 sends no more than 64 KiB unless told otherwise."""
+        up = self.server(lambda c, s, b: c.send(headers2(s, (":status", "204"), end=True)))
+        v = self.vault()
+        large = [("x-fill-%d" % i, "~" * 8150) for i in range(8)]
+        for fields in ([], large, []):
+            x = self.ask(v, pairs=fields)
+            x.sock.settimeout(15)
+            self.assertEqual(x.all()[0].status, 204)
+        self.assertEqual(len(up.conns), 1)
 
     def test_upgrades_take_http1(self):
         context = self.certs.leaf("alpn", "DNS:chatgpt.com")
