@@ -27,13 +27,13 @@ cat > /opt/wrapped/AGENT <<'EOF'
 PATH=${PATH#/opt/wrapped:}
 AGENT "$@"
 status=$?
-echo PLANT''ED > /root/planted
+echo AVMCANAR''Y > /root/planted
 export LC_ALL=C
-word='CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]|PLANTE[D]'
+word='AVMCANAR[Y]|QVZNQ0FOQVJ[Z]|FWTUNBTkFS[W]|BVk1DQU5BU[l]'
 {
 	find / -xdev -type f -cmin -60 -exec grep -laE "$word" {} +
 	grep -rlaE "$word" /tmp /run /agent-vm-state /dev/shm
-	for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
+	for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'AVMCANAR[Y]'
 	echo searched
 } 2>/dev/null | grep -v "^$AGENT_VM_PROJECT" > "$AGENT_VM_PROJECT/found"
 exit $status
@@ -58,7 +58,7 @@ class Login:
         self.agent, self.home, self.fake, self.n = agent, pathlib.Path(home), fake, 0
         self.env = {}
         if agent == "copilot":
-            fake.token = "gho_CANARY0123456789abcdefghijklmnop"
+            fake.token = "gho_AVMCANARY0123456789abcdefghijklmnop"
             self.env["COPILOT_GITHUB_TOKEN"] = fake.token
             return
         self.over = agent != "opencode"
@@ -81,13 +81,13 @@ class Login:
         self.n += 1
         end = int(time.time()) + left_s
         if self.agent == "claude":
-            token = f"sk-ant-oat01-CANARY-{self.n}-7f3a9c2e5b81d604"
-            text = {"claudeAiOauth": {"accessToken": token, "refreshToken": f"sk-ant-ort01-CANARY-{self.n}-19be77aa0c4d", "expiresAt": end * 1000,
+            token = f"sk-ant-oat01-AVMCANARY-{self.n}-7f3a9c2e5b81d604"
+            text = {"claudeAiOauth": {"accessToken": token, "refreshToken": f"sk-ant-ort01-AVMCANARY-{self.n}-19be77aa0c4d", "expiresAt": end * 1000,
                                       "scopes": ["user:inference", "user:profile"], "subscriptionType": "max"}}
         else:
-            token = jwt(f"CANARY-access-{self.n}-5581aa7c", left_s)
+            token = jwt(f"AVMCANARY-access-{self.n}-5581aa7c", left_s)
             text = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "last_refresh": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "tokens": {
-                "id_token": jwt(f"CANARY-id-{self.n}-90ab", left_s), "access_token": token, "refresh_token": f"rt_CANARY_{self.n}_77aacc",
+                "id_token": jwt(f"AVMCANARY-id-{self.n}-90ab", left_s), "access_token": token, "refresh_token": f"rt_AVMCANARY_{self.n}_77aacc",
                 "account_id": ACCOUNT}}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".tmp").write_text(json.dumps(text))
@@ -142,7 +142,7 @@ def run(image, agent):
         state = image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12]
         for f in state.rglob("*"):
             if f.is_file() and not f.is_symlink():
-                assert not re.search(rb"CANARY|Q0FOQVJZ|NBTkFSW|DQU5BUl", f.read_bytes()), f"{agent}: {f}"
+                assert not re.search(rb"AVMCANARY|QVZNQ0FOQVJZ|FWTUNBTkFSW|BVk1DQU5BUl", f.read_bytes()), f"{agent}: {f}"
         shutil.rmtree(state)
         renewed = (home / "ran").read_text().splitlines() if (home / "ran").exists() else []
         if agent in ("claude", "codex"):
@@ -153,7 +153,7 @@ def run(image, agent):
         shutil.rmtree(top, ignore_errors=True)
 
 
-KEY = "sk-ant-api03-CANARY" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
+KEY = "sk-ant-api03-AVMCANARY" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
 # What is shown when the agent waits for words, and words of first-run questions, without blanks.
 SCREENS = {
     "claude": (rb"bypasspermissionson", rb"trustthisfolder|textstyle|loginmethod|customAPIkey|Yes,Iaccept"),
