@@ -18,7 +18,8 @@ static const char *const known[] = {
 const struct agent agent_copilot = {
 	.verb = "copilot",
 	.program = "copilot",
-	.flag = "--allow-all-tools",
+	/* Tools, paths and URLs: with "--allow-all-tools" alone it asks about each path outside the project. */
+	.flag = "--allow-all",
 	.unless = unless,
 	.known = known,
 };

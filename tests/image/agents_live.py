@@ -27,13 +27,13 @@ cat > /opt/wrapped/AGENT <<'EOF'
 PATH=${PATH#/opt/wrapped:}
 AGENT "$@"
 status=$?
-echo PLANT''ED > /root/planted
+echo AVMCANAR''Y > /root/planted
 export LC_ALL=C
-word='CANAR[Y]|Q0FOQVJ[Z]|NBTkFS[W]|DQU5BU[l]|PLANTE[D]'
+word='AVMCANAR[Y]|QVZNQ0FOQVJ[Z]|FWTUNBTkFS[W]|BVk1DQU5BU[l]'
 {
 	find / -xdev -type f -cmin -60 -exec grep -laE "$word" {} +
 	grep -rlaE "$word" /tmp /run /agent-vm-state /dev/shm
-	for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'CANAR[Y]'
+	for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' < $f; done 2>/dev/null | grep -a 'AVMCANAR[Y]'
 	echo searched
 } 2>/dev/null | grep -v "^$AGENT_VM_PROJECT" > "$AGENT_VM_PROJECT/found"
 exit $status
@@ -58,7 +58,7 @@ class Login:
         self.agent, self.home, self.fake, self.n = agent, pathlib.Path(home), fake, 0
         self.env = {}
         if agent == "copilot":
-            fake.token = "gho_CANARY0123456789abcdefghijklmnop"
+            fake.token = "gho_AVMCANARY0123456789abcdefghijklmnop"
             self.env["COPILOT_GITHUB_TOKEN"] = fake.token
             return
         self.over = agent != "opencode"
@@ -81,13 +81,13 @@ class Login:
         self.n += 1
         end = int(time.time()) + left_s
         if self.agent == "claude":
-            token = f"sk-ant-oat01-CANARY-{self.n}-7f3a9c2e5b81d604"
-            text = {"claudeAiOauth": {"accessToken": token, "refreshToken": f"sk-ant-ort01-CANARY-{self.n}-19be77aa0c4d", "expiresAt": end * 1000,
+            token = f"sk-ant-oat01-AVMCANARY-{self.n}-7f3a9c2e5b81d604"
+            text = {"claudeAiOauth": {"accessToken": token, "refreshToken": f"sk-ant-ort01-AVMCANARY-{self.n}-19be77aa0c4d", "expiresAt": end * 1000,
                                       "scopes": ["user:inference", "user:profile"], "subscriptionType": "max"}}
         else:
-            token = jwt(f"CANARY-access-{self.n}-5581aa7c", left_s)
+            token = jwt(f"AVMCANARY-access-{self.n}-5581aa7c", left_s)
             text = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "last_refresh": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "tokens": {
-                "id_token": jwt(f"CANARY-id-{self.n}-90ab", left_s), "access_token": token, "refresh_token": f"rt_CANARY_{self.n}_77aacc",
+                "id_token": jwt(f"AVMCANARY-id-{self.n}-90ab", left_s), "access_token": token, "refresh_token": f"rt_AVMCANARY_{self.n}_77aacc",
                 "account_id": ACCOUNT}}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".tmp").write_text(json.dumps(text))
@@ -142,7 +142,7 @@ def run(image, agent):
         state = image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12]
         for f in state.rglob("*"):
             if f.is_file() and not f.is_symlink():
-                assert not re.search(rb"CANARY|Q0FOQVJZ|NBTkFSW|DQU5BUl", f.read_bytes()), f"{agent}: {f}"
+                assert not re.search(rb"AVMCANARY|QVZNQ0FOQVJZ|FWTUNBTkFSW|BVk1DQU5BUl", f.read_bytes()), f"{agent}: {f}"
         shutil.rmtree(state)
         renewed = (home / "ran").read_text().splitlines() if (home / "ran").exists() else []
         if agent in ("claude", "codex"):
@@ -153,17 +153,19 @@ def run(image, agent):
         shutil.rmtree(top, ignore_errors=True)
 
 
+KEY = "sk-ant-api03-AVMCANARY" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
 # What is shown when the agent waits for words, and words of first-run questions, without blanks.
 SCREENS = {
-    "claude": (rb"bypass\s*permissions\s*on", rb"trustthisfolder|textstyle|loginmethod|customAPIkey|Yes,Iaccept"),
-    "codex": (rb"permissions:\s*YOLO", rb"trustthecontents|Signinwith|Updateavailable"),
-    "opencode": (rb"Ask\s*anything", rb"Connectaprovider|Selectprovider|Updateavailable"),
-    "copilot": (rb"for\s*commands|to\s*mention|[Tt]ype\s*@", rb"trustthefiles|trustthisfolder|/login|Updateavailable"),
+    "claude": (rb"bypasspermissionson", rb"trustthisfolder|textstyle|loginmethod|customAPIkey|Yes,Iaccept"),
+    "codex": (rb"permissions:YOLO", rb"trustthecontents|Signinwith|Updateavailable"),
+    "opencode": (rb"Askanything", rb"Connectaprovider|Selectprovider|Updateavailable"),
+    "copilot": (rb"/commands", rb"trustthefiles|trustthisfolder|/login|Updateavailable"),
 }
 
 
 class Screen:
-    """What an agent draws, without the sequences of a terminal; what a terminal is asked, it answers."""
+    """What an agent draws, without blanks and the sequences of a terminal: Copilot draws a word in pieces. What a terminal is asked,
+    it answers."""
 
     def __init__(self, terminal):
         self.terminal, self.drawn = terminal, b""
@@ -177,12 +179,12 @@ class Screen:
             for question, answer in ((b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[c", b"\x1b[?62c")):
                 if question in new:
                     self.terminal.type(answer)
-            self.drawn += re.sub(rb"\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b\[[0-9;?<>=:$]*[a-zA-Z]", b" ", new)
+            self.drawn += re.sub(rb"\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b\[[0-9;?<>=:$]*[a-zA-Z]|\s", b"", new)
             time.sleep(0.2)
 
 
 def interactive(image, agent):
-    """On a terminal: it waits for words and asks nothing first; words get their answer."""
+    """On a terminal, twice: it waits for words and asks nothing first, words get their answer, and what it keeps is there."""
     top = pathlib.Path(tempfile.mkdtemp(prefix=f"agent-vm-live-{agent}-", dir="/var/tmp"))
     try:
         project, home = top / "project", top / "home"
@@ -193,26 +195,37 @@ def interactive(image, agent):
         login = Login(agent, home, fake)
         login.change()
         prompt, questions = SCREENS[agent]
-        start = time.monotonic()
-        t = Terminal(agent, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}", "--no-git", cwd=project,
-                     env=environment(image, top, home, fake, login))
-        screen = Screen(t)
-        try:
-            screen.until(prompt, 900, agent)
-            waits = time.monotonic() - start
-            time.sleep(10)  # it may draw a question over it
-            t.type(b"say hi")
-            time.sleep(3)
-            t.type(b"\r")
-            screen.until(rb"hi\s+from\s+fake", 300, agent)
-            asked = re.findall(questions, re.sub(rb"\s", b"", screen.drawn))
-            assert not asked, f"{agent}: asks first: {asked}: {screen.drawn[-3000:]!r}"
-            assert PATHS[agent] in fake.models and not [c for _, _, c in fake.refused if "avm" in c], (fake.models, fake.refused)
-        finally:
-            t.close()
-        shutil.rmtree(image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12])
+        waits = []
+        for turn in (1, 2):
+            if agent == "claude" and turn == 2:  # a key, which its own program would ask about
+                login.path().unlink()
+                fake.token = login.env["ANTHROPIC_API_KEY"] = KEY
+            fake.models.clear()
+            fake.make = "/opt/made.txt"  # in the guest, outside the project: a question about it would keep the answer away
+            start = time.monotonic()
+            t = Terminal(agent, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}", "--no-git", cwd=project,
+                         env=environment(image, top, home, fake, login))
+            screen = Screen(t)
+            try:
+                screen.until(prompt, 900, agent)
+                waits.append(f"{time.monotonic() - start:.0f}")
+                time.sleep(10)  # it may draw a question over it
+                t.type(b"say hi")
+                time.sleep(3)
+                t.type(b"\r")
+                screen.until(rb"hifromfake", 300, agent)
+                asked = re.findall(questions, screen.drawn)
+                assert not asked, f"{agent}: asks first: {asked}: {screen.drawn[-3000:]!r}"
+                assert PATHS[agent] in fake.models and not [c for _, _, c in fake.refused if "avm" in c], (fake.models, fake.refused)
+            finally:
+                t.close()
+        state = image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12]
+        assert not (state / "codex/packages").exists(), "codex: a daemon copied itself into its folder"
+        assert agent == "claude" or list((state / "db").glob(f"{agent}.*")), f"{agent}: its databases were not saved"
+        assert agent != "claude" or json.loads((state / "claude.json").read_text())["numStartups"] >= 2, "claude: its state did not stay"
+        shutil.rmtree(state)
         fake.close()
-        return f"{agent}: on a terminal waits for words after {waits:.0f} s, asks nothing, answers"
+        return f"{agent}: on a terminal waits for words after {' and '.join(waits)} s, asks nothing, answers"
     finally:
         shutil.rmtree(top, ignore_errors=True)
 

@@ -2,16 +2,14 @@
 """The image with the agents: tests/image/agents_test.py BUILD [SET]
 
 Builds it (--minimal unless SET says default or full), twice: the second time nothing may be loaded and the disk must be the
-same. Then boots it, and each agent prints its version, with the pinned one in it. Then Claude Code and Codex start by their
-own verbs on a terminal, twice: they show their prompt, ask nothing first, and leave what they should. Then each answers one prompt
-with a tool call, against services of the test's own (agents_live.py). Many minutes and half a gigabyte of download; therefore not
-among the tests of each run. AGENTS_ONLY=codex,claude:tty,browser runs no more than these, with an image
-that is there."""
+same. Then boots it, and each agent prints its version, with the pinned one in it. Then, against services of the test's own
+(agents_live.py), each starts by its own verb on a terminal, twice, and answers one prompt with a tool call without one. Many
+minutes and half a gigabyte of download; therefore not among the tests of each run. AGENTS_ONLY=codex,claude:tty,browser runs no
+more than these, with an image that is there."""
 import hashlib
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,9 +19,8 @@ TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "tests/vm"))
 os.environ.setdefault("AGENT_VM", str(pathlib.Path(sys.argv[1]).resolve() / "agent-vm"))
 os.environ.setdefault("AGENT_VM_STATE_DIR", "")
-from vmtest import Terminal  # noqa: E402
-
 import agents_live  # noqa: E402
+
 AGENTS = {"minimal": ["claude", "codex", "opencode"], "default": ["claude", "codex", "opencode", "copilot"],
           "full": ["claude", "codex", "opencode", "copilot"]}
 # A proxy that refuses: nothing is reached.
@@ -46,49 +43,6 @@ def pinned(program):
     arch = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     found = [p for p in lock["programs"] if p["program"] == program]
     return found[0]["platforms"][arch]["version"].split("-")[0]
-
-
-# As a host that has a key; nobody is asked with it.
-KEY = "sk-ant-api03-" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
-SCREENS = {  # what is shown when the agent waits for words, and words of first-run questions
-    "claude": (["--env", f"ANTHROPIC_API_KEY={KEY}"], rb"bypass\s*permissions\s*on",
-               (b"trust this folder", b"text style", b"login method", b"custom API key", b"Yes, I accept")),
-    "codex": ([], rb"permissions:\s*YOLO", (b"trust the contents", b"Sign in with", b"Update available")),
-}
-
-
-def screen(image, agent, state_of_project):
-    """The agent on a terminal until it is seen to wait; what it has drawn, without the sequences of a terminal."""
-    options, prompt, questions = SCREENS[agent]
-    with tempfile.TemporaryDirectory(prefix=f"agent-vm-{agent}-", dir="/var/tmp") as project:
-        state = image.state / hashlib.sha256(os.fsencode(project)).hexdigest()[:12]
-        for path, content in state_of_project.items():
-            (state / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (state / path).write_text(json.dumps(content))
-        for turn in (1, 2):
-            start = time.monotonic()
-            t = Terminal(agent, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}", *options, cwd=project,
-                         env={"AGENT_VM_STATE_DIR": image.state})
-            drawn, end = b"", time.monotonic() + 600
-            try:
-                while not re.search(prompt, drawn) and time.monotonic() < end and t.p.poll() is None:
-                    t.drain()
-                    new, t.out = t.out, b""
-                    # What a terminal is asked, it answers.
-                    for question, answer in ((b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[c", b"\x1b[?62c")):
-                        if question in new:
-                            t.type(answer)
-                    drawn += re.sub(rb"\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b\[[0-9;?<>=:]*[a-zA-Z]", b" ", new)
-                    time.sleep(0.2)
-                assert re.search(prompt, drawn), f"{agent}: no prompt in {drawn[-1000:]!r}"
-                asked = [q for q in questions if q.replace(b" ", b"") in re.sub(rb"\s", b"", drawn)]
-                assert not asked, f"{agent}: asks first: {asked}"
-                print(f"{agent}: start {turn} waits for words after {time.monotonic() - start:.0f} s and asks nothing", flush=True)
-            finally:
-                t.close()
-        assert not (state / "codex/packages").exists(), "codex: a daemon copied itself into its folder"
-        assert agent != "codex" or list((state / "db").glob("codex.*")), "codex: its databases were not saved"
-        assert agent != "claude" or json.loads((state / "claude.json").read_text())["numStartups"] >= 2, "claude: its state did not stay"
 
 
 class Image:
@@ -142,8 +96,8 @@ def main():
     said = dict(line.split(": ", 1) for line in run.stdout.splitlines() if ": " in line)
     for agent in AGENTS[kind]:
         assert pinned(agent) in said.get(agent, ""), f"{agent}: pinned {pinned(agent)}, says {said.get(agent)!r}"
-    screen(image, "claude", {"claude.json": {"customApiKeyResponses": {"approved": [KEY[-20:]]}}})
-    screen(image, "codex", {"codex/auth.json": {"auth_mode": "apikey", "OPENAI_API_KEY": "sk-nobody"}})
+    for a in AGENTS[kind]:
+        print(agents_live.interactive(image, a), flush=True)
     rows = [agents_live.run(image, a) for a in AGENTS[kind]]
     print("| agent | version | one prompt with a tool call, s | requests | renewals | hosts asked |\n|---|---|---|---|---|---|")
     for row in rows:

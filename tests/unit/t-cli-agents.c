@@ -37,7 +37,7 @@ TEST(command_lines_of_the_agents)
 	check_argv("claude", PART(W "--permission-mode=plan"), true, "claude|--permission-mode=plan");
 	check_argv("claude", PART(W "--permission-modes"), true,
 		   "claude|--dangerously-skip-permissions|--permission-modes");
-	check_argv("copilot", none, true, "copilot|--allow-all-tools");
+	check_argv("copilot", none, true, "copilot|--allow-all");
 	check_argv("copilot", PART(W "--allow-all-tools"), true, "copilot|--allow-all-tools");
 	check_argv("copilot", PART(W "-p", W "x", W "--yolo"), true, "copilot|-p|x|--yolo");
 	check_argv("copilot", PART(W "--allow-all"), true, "copilot|--allow-all");

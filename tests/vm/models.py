@@ -179,7 +179,9 @@ class Models(Upstream):
                 return 200, {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [{"type": "text", "text": HI}],
                              "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
         elif path.endswith("/responses"):
-            call = ("exec_command", {"cmd": f"printf '{TEXT[:-1]}\\n' > {file}"}) if codex else ("write", {"filePath": file, "content": TEXT})
+            command = f"printf '{TEXT[:-1]}\\n' > {file}"
+            # OpenCode offers no tool "write" to this model.
+            call = ("exec_command", {"cmd": command}) if codex else ("bash", {"command": command, "description": "Makes a file"})
             events = responses(model, file and call)
         else:
             events = completions(model, file and {"path": file, "file_text": TEXT})

@@ -60,7 +60,7 @@ class Verbs(Agents):
                 (["claude", "--permission-mode=plan"], "claude: [--permission-mode=plan]"),
                 (["codex", "exec", "x"], "codex: [exec] [x]"),
                 (["opencode", "run", ""], "opencode: [run] []"),
-                (["copilot", "-p", "*"], "copilot: [--allow-all-tools] [-p] [*]"),
+                (["copilot", "-p", "*"], "copilot: [--allow-all] [-p] [*]"),
                 (["copilot", "--yolo"], "copilot: [--yolo]")]:
             with self.subTest(words=words):
                 p = self.vm(*words, check=0)
@@ -178,7 +178,7 @@ class State(Agents):
         (self.state / "claude.json.agent-vm-bad").mkdir()
         (self.state / "claude.json.agent-vm-bad/old").write_text("x")
         p = self.vm("copilot", check=0)
-        self.assertEqual(p.stdout, b"copilot: [--allow-all-tools]\n")
+        self.assertEqual(p.stdout, b"copilot: [--allow-all]\n")
         said = p.stderr.decode()
         for path, why in [("claude.json", "is a link"), ("claude/settings.json", "is no regular file"),
                           ("opencode-config/opencode.json", "is larger than 8 MiB"), ("codex/config.toml", "is no regular file"),
