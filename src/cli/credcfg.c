@@ -100,7 +100,6 @@ int credcfg_vault(const struct creds *c, const struct upstream *u, int fds[CREDC
 		TRY(put_connect_to(&u->to[i], out));
 	if (!creds_lent(c))
 		return 0;
-	TRY(rec_put(out, VTC_SEED, c->seed, sizeof(c->seed)));
 	TRY(rec_put_u64(out, VTC_LENT, c->launch.lent));
 	TRY(put_opened(&c->launch, VTC_OPENED, VTC_PROV, VTC_BITS, out));
 	for (int h = 0; h < HOSTS; h++)

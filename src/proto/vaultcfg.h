@@ -45,7 +45,6 @@ enum vaultcfg_key {
 	VTC_PROXY,	/* records ADDR+, PORT, TEXT (as shown, no user or password), AUTH, NO_PROXY* */
 	VTC_AUDIT,	/* records FD, OLD_FD: audit.jsonl and audit.jsonl.1, O_RDWR | O_APPEND */
 	VTC_PROBE,	/* the session's random value for the self-probe */
-	VTC_SEED,	/* PH_SEED bytes: of the placeholders, as gate has it */
 	VTC_LENT,	/* u64 PH_BIT of each kind */
 	VTC_OPENED,	/* records PROV, BITS: --api PROVIDER=CLASS */
 	VTC_SOURCE,	/* records KIND (enum source_kind), FD (its folder, O_PATH or O_RDONLY), NAME (the file in it), PROGRAM? (u64 1:

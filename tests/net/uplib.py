@@ -22,7 +22,7 @@ import xch
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../image"))
 from certs import Certificates  # noqa: E402
 
-(SEED, LENT, OPENED, SOURCE, ENV, CONNECT_TO, TRUST) = range(11, 18)
+(LENT, OPENED, SOURCE, ENV, CONNECT_TO, TRUST) = range(11, 17)
 NAME, ADDR, FD, PORT, PROV, KIND, TO_PORT, PROGRAM, GUARD, BITS = 32, 33, 39, 41, 45, 46, 47, 48, 49, 34
 ANTHROPIC, OPENAI, OPENCODE = range(3)
 PROVS = "anthropic openai opencode copilot github".split()
@@ -219,7 +219,7 @@ class Host:
               sources=(ANTHROPIC, OPENAI, OPENCODE), inspected=(), pipes=None, **kw):
         env = {"anthropic-key": self.c.anthropic_key, "openai-key": self.c.openai_key} if env is None else env
         extra, number = {}, 20
-        recs = w.rec(SEED, bytes(32)) + w.rec(LENT, sum(1 << xch.KINDS.index(k) for k in lent))
+        recs = w.rec(LENT, sum(1 << xch.KINDS.index(k) for k in lent))
         recs += b"".join(w.rec(OPENED, w.rec(PROV, PROVS.index(p)) + w.rec(BITS, 1 << CLASSES.index(c))) for p, c in opened)
         for kind in sources:
             folder, name = os.path.split((self.claude_file, self.codex_file, self.opencode_file)[kind])
