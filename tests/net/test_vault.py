@@ -132,7 +132,9 @@ class Opens(Case):
         l = self.listener(w.PUBLIC, 80)
         v = self.vault()
         v.dns("gateway.agent-vm.internal")
-        used = {int(n) for n in os.listdir(f"/proc/{v.pid}/fd")}
+        used = None
+        while used != (used := {int(n) for n in os.listdir(f"/proc/{v.pid}/fd")}):
+            time.sleep(0.1)  # what was open for a moment only
         n = min(set(range(1000)) - used)
         resource.prlimit(v.pid, resource.RLIMIT_NOFILE, (n, n))
         o = v.tcp(w.PUBLIC, 80)
