@@ -411,13 +411,13 @@ static void done(struct vault *v, struct open *p)
 	open_free(v, p);
 }
 
-/* Was this address given out for a name that is looked into? */
-static bool is_tied(struct vault *v, const struct open *p)
+/* Was this address given out for a name that is looked into? @standin: the name that it stands for; "": for none. */
+static bool is_tied(struct vault *v, const struct addr *dst, const char *standin)
 {
-	const char *const *names = ties_names(&v->ties, &p->dst, v->now);
+	const char *const *names = ties_names(&v->ties, dst, v->now);
 
-	if (p->standin[0])
-		return names_inspected(&v->policy, p->standin);
+	if (standin[0] && names_inspected(&v->policy, standin))
+		return true;
 	while (*names && !names_inspected(&v->policy, *names))
 		names++;
 	return *names;
@@ -427,7 +427,7 @@ static bool is_tied(struct vault *v, const struct open *p)
 static void inspect(struct vault *v, struct open *p)
 {
 	struct net_peek m = { .head = net_head(NET_PEEK, sizeof(m), p->slot, p->generation), .port = p->port,
-			      .tied = is_tied(v, p), .named = p->answer.step == STEP_FLAG };
+			      .tied = is_tied(v, &p->dst, p->standin), .named = p->answer.step == STEP_FLAG };
 	int pair[2];
 
 	if (v->gate.q.n >= PEEKS_MAX) {
@@ -615,17 +615,13 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 static bool is_foreign(struct vault *v, const struct open *p, const char *name)
 {
 	const char *standin = standins_name(&v->standins, &p->dst, v->now);
-	const char *const *names = ties_names(&v->ties, &p->dst, v->now);
-	bool inspected = standin && names_inspected(&v->policy, standin);
 
 	if (standin && strcmp(standin, name) == 0)
 		return false;
-	for (; *names; names++) {
+	for (const char *const *names = ties_names(&v->ties, &p->dst, v->now); *names; names++)
 		if (strcmp(*names, name) == 0)
 			return false;
-		inspected = inspected || names_inspected(&v->policy, *names);
-	}
-	return inspected;
+	return is_tied(v, &p->dst, standin ? standin : "");
 }
 
 void opens_dial(struct vault *v, const struct net_dial *m)
