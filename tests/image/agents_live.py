@@ -102,29 +102,48 @@ class Login:
             self.write(self.path(), 10 ** 6)
 
 
-def environment(image, top, home, fake, login):
-    """As on a host with that login and no other."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("AGENT_VM_", "ANTHROPIC_", "OPENAI_", "GH_", "GITHUB_", "XDG_"))}
-    to = ",".join(f"{n}:443:127.0.0.1:{fake.port}" for n in HOSTS + BESIDES)
-    return {**env, "HOME": str(home), "SSL_CERT_FILE": str(top / "ca.pem"), "AGENT_VM_STATE_DIR": str(image.state), "AGENT_VM_CONNECT_TO": to,
-            **login.env}
+class Host:
+    """A project, a home with one login and no other, and the services; all of it and the project's state go at the end."""
+
+    def __init__(self, image, agent):
+        self.image = image
+        self.top = pathlib.Path(tempfile.mkdtemp(prefix=f"agent-vm-live-{agent}-", dir="/var/tmp"))
+        self.project, self.home = self.top / "project", self.top / "home"
+        self.state = image.state / hashlib.sha256(os.fsencode(str(self.project))).hexdigest()[:12]
+
+    def __enter__(self):
+        self.project.mkdir()
+        self.home.mkdir()
+        certificates(self.top, HOSTS)
+        self.fake = Models(self.top)
+        return self
+
+    def __exit__(self, failed, *_):
+        try:
+            self.fake.close()
+            shutil.rmtree(self.state, ignore_errors=bool(failed))
+        finally:
+            shutil.rmtree(self.top, ignore_errors=True)
+
+    def words(self, verb):
+        return [verb, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{self.image.kind}", "--no-git"]
+
+    def environment(self, login):
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("AGENT_VM_", "ANTHROPIC_", "OPENAI_", "GH_", "GITHUB_", "XDG_"))}
+        to = ",".join(f"{n}:443:127.0.0.1:{self.fake.port}" for n in HOSTS + BESIDES)
+        return {**env, "HOME": str(self.home), "SSL_CERT_FILE": str(self.top / "ca.pem"), "AGENT_VM_STATE_DIR": str(self.image.state),
+                "AGENT_VM_CONNECT_TO": to, **login.env}
 
 
 def run(image, agent):
     """One prompt with a tool call; a row of the table."""
-    top = pathlib.Path(tempfile.mkdtemp(prefix=f"agent-vm-live-{agent}-", dir="/var/tmp"))
-    try:
-        project, home = top / "project", top / "home"
-        project.mkdir()
-        home.mkdir()
+    with Host(image, agent) as host:
+        project, home, fake = host.project, host.home, host.fake
         (project / ".agent-vm.runtime.sh").write_text(HOOK.replace("AGENT \"", f"{agent} \"").replace("/AGENT", f"/{agent}"))
-        certificates(top, HOSTS)
-        fake = Models(top)
         login = Login(agent, home, fake)
         fake.make, fake.made = str(project / "made.txt"), login.change
         start = time.monotonic()
-        p = subprocess.run([image.agent_vm, agent, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}",
-                            "--no-git", *WORDS[agent]], cwd=project, env=environment(image, top, home, fake, login),
+        p = subprocess.run([image.agent_vm, *host.words(agent), *WORDS[agent]], cwd=project, env=host.environment(login),
                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200)
         seconds = time.monotonic() - start
         said = f"exit status {p.returncode}\n{p.stdout.decode(errors='replace')[-3000:]}\n{p.stderr.decode(errors='replace')[-6000:]}\n" + "\n".join(
@@ -139,18 +158,13 @@ def run(image, agent):
         for name, head, _ in fake.seen:
             assert "avm-" not in head and "gho_avm_" not in head, f"{agent}: a placeholder went out to {name}: {head}"
         assert (project / "found").read_text() == "/root/planted\nsearched\n", f"{agent}: in the guest: {(project / 'found').read_text()}"
-        state = image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12]
-        for f in state.rglob("*"):
+        for f in host.state.rglob("*"):
             if f.is_file() and not f.is_symlink():
                 assert not re.search(rb"AVMCANARY|QVZNQ0FOQVJZ|FWTUNBTkFSW|BVk1DQU5BUl", f.read_bytes()), f"{agent}: {f}"
-        shutil.rmtree(state)
         renewed = (home / "ran").read_text().splitlines() if (home / "ran").exists() else []
         if agent in ("claude", "codex"):
             assert len(renewed) == 1, f"{agent}: its host program ran {len(renewed)} times: {said}"
-        fake.close()
         return {"agent": agent, "seconds": round(seconds), "requests": len(fake.seen), "renewed": len(renewed), "hosts": sorted({n for n, _, _ in fake.seen})}
-    finally:
-        shutil.rmtree(top, ignore_errors=True)
 
 
 KEY = "sk-ant-api03-AVMCANARY" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
@@ -185,14 +199,9 @@ class Screen:
 
 def interactive(image, agent):
     """On a terminal, twice: it waits for words and asks nothing first, words get their answer, and what it keeps is there."""
-    top = pathlib.Path(tempfile.mkdtemp(prefix=f"agent-vm-live-{agent}-", dir="/var/tmp"))
-    try:
-        project, home = top / "project", top / "home"
-        project.mkdir()
-        home.mkdir()
-        certificates(top, HOSTS)
-        fake = Models(top)
-        login = Login(agent, home, fake)
+    with Host(image, agent) as host:
+        fake, state = host.fake, host.state
+        login = Login(agent, host.home, fake)
         login.change()
         prompt, questions = SCREENS[agent]
         waits = []
@@ -203,8 +212,7 @@ def interactive(image, agent):
             fake.models.clear()
             fake.make = "/opt/made.txt"  # in the guest, outside the project: a question about it would keep the answer away
             start = time.monotonic()
-            t = Terminal(agent, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}", "--no-git", cwd=project,
-                         env=environment(image, top, home, fake, login))
+            t = Terminal(*host.words(agent), cwd=host.project, env=host.environment(login))
             screen = Screen(t)
             try:
                 screen.until(prompt, 900, agent)
@@ -219,15 +227,10 @@ def interactive(image, agent):
                 assert PATHS[agent] in fake.models and not [c for _, _, c in fake.refused if "avm" in c], (fake.models, fake.refused)
             finally:
                 t.close()
-        state = image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12]
         assert not (state / "codex/packages").exists(), "codex: a daemon copied itself into its folder"
         assert agent == "claude" or list((state / "db").glob(f"{agent}.*")), f"{agent}: its databases were not saved"
         assert agent != "claude" or json.loads((state / "claude.json").read_text())["numStartups"] >= 2, "claude: its state did not stay"
-        shutil.rmtree(state)
-        fake.close()
         return f"{agent}: on a terminal waits for words after {' and '.join(waits)} s, asks nothing, answers"
-    finally:
-        shutil.rmtree(top, ignore_errors=True)
 
 
 # Chromium under the MCP server of the agents' settings: a page of a host that the session looks into, then one of a host whose
@@ -257,21 +260,15 @@ tail -n 20 /root/mcp.log >&2
 
 def browser(image):
     """The agents' browser believes the session's authority and no other, and is confined; without the entry it is not offered."""
-    top = pathlib.Path(tempfile.mkdtemp(prefix="agent-vm-live-browser-", dir="/var/tmp"))
-    try:
-        project, home = top / "project", top / "home"
-        project.mkdir()
-        home.mkdir()
-        certificates(top, HOSTS)
-        fake = Models(top)
-        login = Login("claude", home, fake)
+    with Host(image, "browser") as host:
+        fake = host.fake
+        login = Login("claude", host.home, fake)
         login.change()
-        env = environment(image, top, home, fake, login)
+        env = host.environment(login)
 
         def shell(script, **more):
-            p = subprocess.run([image.agent_vm, "shell", "--quiet", "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{image.kind}",
-                                "--no-git", "--", "-c", script], cwd=project, env={**env, **more}, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1500, text=True)
+            p = subprocess.run([image.agent_vm, *host.words("shell"), "--quiet", "--", "-c", script], cwd=host.project, env={**env, **more},
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1500, text=True)
             return p.stdout, p.stdout + p.stderr
         out, said = shell(BROWSER)
         answers = {a["id"]: json.dumps(a.get("result")) for a in map(json.loads, re.findall(r"^\{.*\}$", out, re.M)) if "id" in a}
@@ -282,8 +279,4 @@ def browser(image):
         assert renderers and all(re.fullmatch(r"renderer Uid: 9999 9999 9999 9999 Seccomp: 2 +0", r) for r in renderers), said
         out, said = shell("grep -c chrome-devtools ~/.claude.json", AGENT_VM_NO_CHROME_MCP="1")
         assert out == "0\n", said
-        shutil.rmtree(image.state / hashlib.sha256(os.fsencode(str(project))).hexdigest()[:12])
-        fake.close()
         return "browser: a page over the session's authority, none over another one; renderers confined; left out on demand"
-    finally:
-        shutil.rmtree(top, ignore_errors=True)
