@@ -37,10 +37,10 @@ static bool is_bound(const struct conn *c, enum prov_host_id host)
 	return host < HOSTS && prov_bound(&c->g->judge.launch, host);
 }
 
-/* Neither TLS nor HTTP, or no name in it. */
-static void nameless(struct conn *c, const char *what)
+/* @every_port: this is no other service's either, whatever the port. */
+static void nameless(struct conn *c, const char *what, bool every_port)
 {
-	if (!c->tied || (c->port != 443 && c->port != 80 && c->taken > 0)) {
+	if (!c->tied || (!every_port && c->port != 443 && c->port != 80)) {
 		step_aside(c, "");
 		return;
 	}
@@ -112,19 +112,19 @@ static void not_tls(struct conn *c, bool over)
 		return;
 	}
 	if (!begins_as_http(s)) {
-		nameless(c, "neither TLS nor HTTP");
+		nameless(c, "neither TLS nor HTTP", false);
 		return;
 	}
 	if (!has_whole_head(s)) {
 		if (over || c->raw.n == c->raw.max)
-			nameless(c, "no whole head of HTTP");
+			nameless(c, "no whole head of HTTP", false);
 		return;
 	}
 	host = clear_host(s, name);
 	if (is_bound(c, host))
 		conn_inspect(c, host, false);
 	else if (name[0] == '\0')
-		nameless(c, "HTTP without a host");
+		nameless(c, "HTTP without a host", false);
 	else
 		step_aside(c, name);
 }
@@ -155,7 +155,7 @@ static void judge(struct conn *c, bool over)
 		if (is_bound(c, host)) {
 			conn_inspect(c, host, true);
 		} else if (hello.sni[0] == '\0') {
-			nameless(c, "TLS without a name");
+			nameless(c, "TLS without a name", true);
 		} else {
 			step_aside(c, hello.sni);
 		}
@@ -188,7 +188,7 @@ void aside_peek(struct conn *c)
 	if (c->taken > 0)
 		judge(c, eof);
 	else if (eof)
-		nameless(c, "nothing was said");
+		nameless(c, "nothing was said", true);
 }
 
 void aside_dialled(struct conn *c, const struct net_dialled *m, int fd)
@@ -265,7 +265,7 @@ void aside_timeout(struct conn *c)
 	if (c->state != CONN_PEEK)
 		conn_reset(c);
 	else if (c->taken == 0)
-		nameless(c, "silence");
+		nameless(c, "silence", true);
 	else
 		judge(c, true);
 }

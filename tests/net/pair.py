@@ -1,5 +1,5 @@
-"""wire and vault together, with their sandboxes on, and a kernel of its own as the guest: this host's TCP stack behind a TAP in
-a third namespace, G. The world is vaulttest's."""
+"""wire and vault together, gate too if asked for, with their sandboxes on, and a kernel of its own as the guest: this host's TCP
+stack behind a TAP in a third namespace, G. The world is vaulttest's."""
 import fcntl
 import os
 import socket
@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 
+import gatetest
 import vaulttest as w
 from vaulttest import Namespace, Vault
 
@@ -22,8 +23,8 @@ def make_guest_namespace():
 
 
 class Pair:
-    def __init__(self, build, **options):
-        self.vault = Vault(ready=False, **options)
+    def __init__(self, build, gate=False, **options):
+        self.vault, self.real_gate = Vault(ready=False, **options), None
         path = os.path.join(tempfile.mkdtemp(), "link")
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(path)
@@ -51,6 +52,8 @@ class Pair:
         for s in (link, control, gate, listening, self.vault.wire):
             s.close()
         os.close(log)
+        if gate:
+            self.real_gate = gatetest.Gate(links=(self.gate, self.vault.gate))
         assert self.control.recv(99)[0] == 1 and self.vault.control.recv(99)[0] == 1
         with G:
             w.sh("ip link set tap0 address 02:61:76:01:02:03 mtu 65520 up; ip addr add 192.0.0.2/29 dev tap0")
@@ -74,6 +77,8 @@ class Pair:
             return f.read() + self.vault.log()
 
     def close(self):
+        if self.real_gate:
+            self.real_gate.close()
         self.control.close()
         self.gate.close()
         if self.wire and self.wire_ended(10) is None:

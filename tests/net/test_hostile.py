@@ -45,6 +45,11 @@ def ip4(dst, proto, body, src=GUEST, ident=0, off=0, head=b"", length=None):
     return eth(h[:10] + struct.pack("!H", csum(h)) + h[12:] + body)
 
 
+def ip6(dst, proto, body, src="fd6b:91d4:3e07::2"):
+    return eth(struct.pack("!IHBB16s16s", 6 << 28, len(body), proto, 64, socket.inet_pton(socket.AF_INET6, src),
+                           socket.inet_pton(socket.AF_INET6, dst)) + body, 0x86DD)
+
+
 def arp(op, sender, target):
     return eth(struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, op, MAC, socket.inet_aton(sender), bytes(6), socket.inet_aton(target)),
                0x806)
@@ -196,6 +201,46 @@ class Hostile(unittest.TestCase):
             s.connect((w.PUBLIC, 80))
             self.assertEqual(s.recv(5), b"hello")
         return time.monotonic() - t
+
+    def test_the_host_by_raw_frames(self):
+        """Listeners on all addresses of the host (acceptance check 3): what a guest's kernel would not send is sent as well. A
+        refusal is a RST, or silence for groups; nothing is accepted. One that must answer shows that the frames are good."""
+        l4, l6, u4, u6 = (Listener(a, 8080, ns=w.V, udp=udp) for udp in (False, True) for a in ("0.0.0.0", "::"))
+        for l in (l4, l6, u4, u6):
+            self.addCleanup(l.close)
+        host = [w.HOST, w.ON_LINK_HOST, w.ROUTED_HOST, GATEWAY, "127.0.0.1", "127.8.8.8", "0.0.0.0", w.HOST6, "fd6b:91d4:3e07::1",
+                "64:ff9b::a63:1", "64:ff9b::7f00:1", "::ffff:10.99.0.1", "::ffff:127.0.0.1", "::10.99.0.1", "::1", "::",
+                "::ffff:0:a63:1", "2002:a63:1::1", "2001:0:a63:1::1", "64:ff9b:1::a63:1"]
+        groups = ["10.99.0.3", "185.12.64.255", "255.255.255.255", "192.0.0.7", "224.0.0.1", "ff02::1", "fe80::1"]
+        for a in (w.HOST, w.ON_LINK_HOST, w.ROUTED_HOST, w.HOST6):
+            with socket.create_connection((a, 8080), 2) as s:
+                self.assertEqual(s.recv(5), b"hello")
+        l4.seen = l6.seen = 0
+        with pair.G:
+            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.addCleanup(s.close)
+        s.bind(("tap0", 0))
+        s.settimeout(0.2)
+        answers, end = {}, time.monotonic() + 10
+        for a in host + groups + [w.PUBLIC]:
+            at = 80 if a == w.PUBLIC else 8080
+            for proto, body in ((6, tcp(50000, at, 7, 0, SYN)), (17, udp(50000, at, b"x"))):
+                s.send(ip6(a, proto, body) if ":" in a else ip4(a, proto, body))
+        while w.PUBLIC not in answers or time.monotonic() < end - 8:
+            self.assertLess(time.monotonic(), end, answers)
+            try:
+                f = s.recv(65536)
+            except TimeoutError:
+                continue
+            v6 = f[12:14] == b"\x86\xdd"
+            n, proto, src = (54, f[20], f[22:38]) if v6 else (34, f[23], f[26:30])
+            if f[6:12] == GW_MAC and proto == 6 and f[n + 2:n + 4] == struct.pack("!H", 50000):
+                answers[socket.inet_ntop(socket.AF_INET6 if v6 else socket.AF_INET, src)] = f[n + 13]
+        self.assertEqual(answers.pop(w.PUBLIC), SYN | ACK)
+        self.assertEqual(set(answers.values()), {RST | ACK}, answers)
+        self.assertLessEqual({w.HOST, w.ON_LINK_HOST, w.ROUTED_HOST, GATEWAY, w.HOST6, "fd6b:91d4:3e07::1", "64:ff9b::a63:1",
+                              "2002:a63:1::1"}, set(answers))
+        self.assertEqual([l.seen for l in (l4, l6, u4, u6)], [0] * 4)
 
     def test_floods(self):
         for name, frame in FLOODS.items():

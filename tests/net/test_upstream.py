@@ -615,6 +615,28 @@ class Connections(Case):
         self.assertNotIn("api.anthropic.com", [name for name, _ in self.r.asked])
 
 
+    def test_a_proxy_that_refuses_or_is_dead(self):
+        """502, one line with the cause, and nothing goes around it."""
+        def no(c):
+            while b"\r\n\r\n" not in c.recv(4096):
+                pass
+            c.sendall(b"HTTP/1.1 407 no\r\n\r\n")
+            c.close()
+        direct = w.Listener(w.PUBLIC, 443)
+        self.addCleanup(direct.close)
+        record = w.rec(8, w.rec(33, w.packed(w.PROXY)) + w.rec(41, 3128) + w.rec(42, "http://proxy:3128"))
+        for serve, said in ((no, "it answered 407 to CONNECT"), (None, "Connection refused")):
+            p = w.Listener(w.PROXY, 3128, serve=serve) if serve else None
+            v = self.vault(records=record)
+            for _ in range(2):
+                self.refused(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE), "upstream", 502)
+            self.assertEqual(v.log().count(f"proxy http://proxy:3128: {said}"), 1, v.log())
+            if p:
+                self.assertGreaterEqual(p.seen, 2)
+                p.close()
+        self.assertEqual(direct.seen, 0)
+
+
 class Costs(Case):
     def cpu(self, v):
         with open(f"/proc/{v.pid}/stat") as f:

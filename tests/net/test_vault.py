@@ -144,6 +144,23 @@ class Opens(Case):
         self.assertEqual(l.seen, 0)
 
 
+    def test_out_of_ports_costs_this_open_only(self):
+        l, other = self.listener(w.PUBLIC, 80), self.listener(w.PUBLIC2, 80)
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+            before = f.read().strip()
+        w.sh("sysctl -qw net.ipv4.ip_local_port_range='41000 41001'")
+        self.addCleanup(w.sh, f"sysctl -qw net.ipv4.ip_local_port_range='{before}'")
+        v = self.vault()
+        held = [v.tcp(w.PUBLIC, 80) for _ in range(2)]
+        o = v.tcp(w.PUBLIC, 80)
+        self.assertEqual([h.outcome for h in held] + [o.outcome, o.error], [CONNECTED, CONNECTED, FAILED, errno.EADDRNOTAVAIL])
+        self.assertIn("refused for lack of something on this host: Cannot assign requested address", v.log())
+        self.hello(v.tcp(w.PUBLIC2, 80))
+        self.assertEqual((l.seen, other.seen), (2, 1))
+        for h in held:
+            h.close()
+
+
 class Refusals(Case):
     REFUSED_V4 = [
         ("LAN", w.LAN, 80, "private"), ("10/8", "10.20.0.5", 80, "private"), ("172.16/12", "172.20.1.1", 80, "private"),
@@ -918,6 +935,15 @@ class Audit(Case):
         self.assertEqual(sum(l["n"] for l in lines if l["k"] == "refused" and l["dst"] == w.LAN), 3)
         self.assertIn({"v": 1, "k": "refused", "p": "tcp", "name": "www.example.org", "by": "dns", "dst": w.PUBLIC, "port": 22,
                        "rule": "port", "open": "--allow-ssh www.example.org", "n": 1}, lines)
+
+    def test_a_full_disk_costs_lines_and_nothing_else(self):
+        l = self.listener(w.PUBLIC, 80)
+        v = self.vault(audit="/dev/full")
+        self.assertEqual(v.tcp(w.LAN, 80).outcome, REFUSED)
+        self.hello(v.tcp(w.PUBLIC, 80))
+        self.assertEqual((l.seen, v.audit()), (1, []))
+        v.close()
+        self.assertIn("audit: 2 lines were lost; the disk of the log folder is full or gone", v.log())
 
     def test_names_say_what_opens_them(self):
         zone = {"host.example": "10.99.0.1", "loop.example": "127.0.0.1", "fake.example": "198.18.0.9"}

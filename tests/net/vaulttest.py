@@ -40,7 +40,9 @@ NO_NETWORK, ALLOW_LAN, ALLOW_HOST = 1, 2, 4
 QTYPES = {"A": 1, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33, "HTTPS": 65, "ANY": 255, "AXFR": 252}
 
 
-class Namespace:
+class Namespace(threading.local):
+    """To be in by `with`, each thread for itself."""
+
     def __init__(self, fd):
         self.fd = fd
 
@@ -310,10 +312,11 @@ def net_addr(a):
 
 
 class Vault:
-    def __init__(self, flags=0, records=b"", publish=(), inspected=(), ready=True, extra=None, before=None):
-        """@extra: more descriptors by number, which the records name; @before: called in its process before it begins."""
+    def __init__(self, flags=0, records=b"", publish=(), inspected=(), ready=True, extra=None, before=None, audit=None):
+        """@extra: more descriptors by number, which the records name; @before: called in its process before it begins; @audit:
+        another file for its lines."""
         self.dir = tempfile.mkdtemp()
-        paths = [os.path.join(self.dir, n) for n in ("audit.jsonl", "audit.jsonl.1", "vault.log")]
+        paths = [os.path.join(self.dir, n) for n in (audit or "audit.jsonl", "audit.jsonl.1", "vault.log")]
         audit, old, log = (os.open(p, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600) for p in paths)
         self.audit_path, self.log_path = paths[0], paths[2]
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -383,6 +386,8 @@ class Vault:
 
     def audit(self):
         """The lines so far; the counts of repeats come when it has ended."""
+        if not os.path.isfile(self.audit_path):
+            return []
         with open(self.audit_path) as f:
             return [json.loads(l) for l in f]
 

@@ -867,6 +867,23 @@ TEST(row_33_dns_questions_that_are_none)
 	host_end(&h);
 }
 
+TEST(limit_256_questions_wait_and_one_more_is_a_servfail)
+{
+	struct frame f;
+
+	host_start(&h);
+	for (uint16_t i = 0; i < 256; i++) {
+		put_udp(&h, fake_config.gateway4, (uint16_t)(1000 + i), 53, good_dns, sizeof(good_dns));
+		want_msg(&h, NET_DNS_ASK); /* read, so that none waits for room */
+	}
+	put_udp(&h, fake_config.gateway4, 2000, 53, good_dns, sizeof(good_dns));
+	CHECK(get_frame(&h, &f, 5000));
+	CHECK(f.proto == PROTO_UDP && get16(f.l4 + 2) == 2000);
+	CHECK_INT(f.l4[8 + 3] & 15, ==, 2);
+	want_no_msg(&h);
+	host_end(&h);
+}
+
 TEST(row_34_dns_over_tcp)
 {
 	const uint8_t opts[4] = { 2, 4, 0xff, 0xc8 };

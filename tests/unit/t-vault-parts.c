@@ -125,6 +125,30 @@ TEST(standins_are_stable_and_never_the_same_for_two)
 	standins_done(&s);
 }
 
+TEST(of_4097_standins_the_one_that_nobody_used_for_longest_goes)
+{
+	struct addr first, second, a;
+	struct standins s;
+	char name[32];
+
+	standins_init(&s);
+	first = standins_get(&s, "n0.example", 1);
+	second = standins_get(&s, "n1.example", 2);
+	for (int i = 2; i < STANDINS_MAX; i++) {
+		(void)snprintf(name, sizeof(name), "n%d.example", i);
+		a = standins_get(&s, name, 1 + i);
+		CHECK(!addr_equal(&a, &first) && !addr_equal(&a, &second));
+	}
+	CHECK_STR(standins_name(&s, &first, 5000), "n0.example"); /* used again */
+	a = standins_get(&s, "late.example", 5001);
+	CHECK(addr_equal(&a, &second));
+	CHECK_STR(standins_name(&s, &a, 5002), "late.example");
+	CHECK_STR(standins_name(&s, &first, 5003), "n0.example");
+	a = standins_get(&s, "n4095.example", 5004);
+	CHECK(a.b[2] == 16 && a.b[3] == 255);
+	standins_done(&s);
+}
+
 /* Rates. */
 
 static enum rate_verdict take(struct rates *r, const char *s, int64_t now)
