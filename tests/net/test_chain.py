@@ -35,7 +35,7 @@ import ghapi  # noqa: E402
 REPOS = ["acme/app=write", "acme/lib=read"]
 PRIVATE = ("acme/app", "acme/lib", "acme/secret")
 SEED = int(os.environ.get("CHAIN_SEED", "7"))
-LFS = pathlib.Path(__file__).resolve().parents[2] / "deps/git-lfs/usr/bin"
+LFS = os.environ.get("AGENT_VM_TEST_LFS") or pathlib.Path(__file__).resolve().parents[2] / "deps/git-lfs/usr/bin"
 
 
 class Case(unittest.TestCase):

@@ -9,7 +9,7 @@ import subprocess
 
 OWN = next((d / "gh/usr/bin/gh" for d in (pathlib.Path(__file__).resolve().parent, pathlib.Path(__file__).resolve().parents[2] / "deps")
             if (d / "gh/usr/bin/gh").exists()), None)  # beside the suite where that runs as another user
-GH = str(OWN or shutil.which("gh") or "gh")
+GH = os.environ.get("AGENT_VM_TEST_GH") or str(OWN or shutil.which("gh") or "gh")
 
 OWNER = {"__typename": "Organization", "id": "O_1", "login": "acme"}
 ISSUE = {"__typename": "Issue", "id": "I_1", "number": 1, "title": "broken", "url": "https://github.com/acme/app/issues/1", "state": "OPEN",
