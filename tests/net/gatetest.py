@@ -87,13 +87,12 @@ class Exchange:
 
 
 class Gate:
-    def __init__(self, lent=ALL, api=(), cfg=None, ready=True, links=None):
-        """@links: real ones of wire and of vault, which are taken; without them this test plays both."""
+    def __init__(self, lent=ALL, api=(), cfg=None, ready=True, wire=None, vault=None):
+        """@wire, @vault: gate's ends of the sockets of real ones, which are taken; what is not given this test plays."""
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.wire, wire = (None, links[0]) if links else socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.vault, vault = (None, links[1]) if links else socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if not links:
-            self.from_wire, self.from_vault = xch.Inbox(self.wire), xch.Inbox(self.vault)
+        self.wire, wire = (None, wire) if wire else socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.vault, vault = (None, vault) if vault else socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.from_wire, self.from_vault = xch.Inbox(self.wire), xch.Inbox(self.vault)
         self.dir = tempfile.mkdtemp()
         self.log_path = os.path.join(self.dir, "gate.log")
         log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -325,6 +324,47 @@ class Client:
             return self.sock.recv(1) == b""
         except (ConnectionError, ssl.SSLError):
             return True
+
+
+class Proxy:
+    """CONNECT, for programs that find gate by HTTPS_PROXY: @connect(name) gives the stream of a guest."""
+
+    def __init__(self, connect):
+        self.connect, self.lock = connect, threading.Lock()
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self.s.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                c, _ = self.s.accept()
+            except OSError:
+                return
+            while not (head := c.recv(4096, socket.MSG_PEEK)).endswith(b"\r\n\r\n") and head:
+                pass
+            c.recv(len(head))
+            c.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            with self.lock:
+                g = self.connect(head.split(b" ")[1].split(b":")[0].decode())
+            g.settimeout(None)
+            threading.Thread(target=self.both, args=(c, g), daemon=True).start()
+
+    def both(self, c, g):
+        with c, g:
+            back = threading.Thread(target=self.relay, args=(g, c), daemon=True)
+            back.start()
+            self.relay(c, g)
+            back.join()
+
+    @staticmethod
+    def relay(a, b):
+        try:
+            while (data := a.recv(65536)):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
 
 def converse(s, pieces, seconds=30, half_close=True):

@@ -53,7 +53,7 @@ class Pair:
             s.close()
         os.close(log)
         if gate:
-            self.real_gate = gatetest.Gate(links=(self.gate, self.vault.gate))
+            self.real_gate = gatetest.Gate(wire=self.gate, vault=self.vault.gate)
         assert self.control.recv(99)[0] == 1 and self.vault.control.recv(99)[0] == 1
         with G:
             w.sh("ip link set tap0 address 02:61:76:01:02:03 mtu 65520 up; ip addr add 192.0.0.2/29 dev tap0")

@@ -93,7 +93,9 @@ class List(Case):
         self.start()
         for target, status, creds in (("/repos/acme/app", 200, GH), ("/repos/acme/lib", 200, GH), ("/repos/Acme/APP", 200, GH),
                                       ("/repos/acme/secret", 200, []), ("/repos/acme/app/../secret", 400, None),
-                                      ("/repos/acme/app%2f..%2fsecret", 400, None), ("/user", 200, GH), ("/user/repos", 403, None)):
+                                      ("/repos/acme/app%2f..%2fsecret", 400, None), ("/repos/acme/app/%63ontents/x", 403, None),
+                                      ("/repos/acme/app/contents/a%2562", 403, None), ("/repos/acme/secret/%63ontents/x", 200, []),
+                                      ("/repos/acme/app/contents/a%2fb", 200, GH), ("/user", 200, GH), ("/user/repos", 403, None)):
             before = len(self.world.guests())
             self.world.reply["/user"] = (200, [("content-type", "application/json")], b'{"login":"me","email":"a@b","plan":{}}')
             r = self.api("GET", target)

@@ -238,6 +238,10 @@ TEST(a_failure_without_credential_gets_a_hint)
 	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 1);
 	CHECK(status == 403 && strncmp(type, "text/plain", 10) == 0);
 	buf_done(&out);
+	decide(HOST_GITHUB_GIT, METHOD_POST, "/acme/secret.git/info/lfs/objects/batch");
+	CHECK_INT(gh_hint(&d, 401, &out, &status, &type), ==, 1);
+	CHECK(status == 403 && strcmp(type, "application/vnd.git-lfs+json") == 0 && text()[0] == '{');
+	buf_done(&out);
 	/* Where the user's rights were there it is GitHub's own answer. */
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/contents/none");
 	CHECK_INT(gh_hint(&d, 404, &out, &status, &type), ==, 0);

@@ -198,8 +198,7 @@ void gh_decide_body(const struct gh_scope *s, const struct gh_issues *known, con
 		if (member(o, "operation", room, &o) == 1 && span_is(o, "download"))
 			d->verdict = GH_CREDENTIAL;
 		else
-			gh_refuse(d, REFUSAL_OFFLIST_WRITE, "start with --repo OWNER/NAME=write",
-				  "this repository is listed for reading only, so nothing is uploaded to it");
+			gh_refuse_reader(d);
 		break;
 	default:
 		gh_refuse(d, REFUSAL_PATH, NULL, "no rule reads this body");

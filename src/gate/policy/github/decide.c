@@ -50,6 +50,14 @@ void gh_refuse_unlisted(struct gh_decision *d, const struct gh_place *p)
 	}
 }
 
+void gh_refuse_reader(struct gh_decision *d)
+{
+	char how[GH_TEXT_MAX];
+
+	(void)snprintf(how, sizeof(how), "start with --repo %s/%s=write", d->repo->owner, d->repo->name);
+	gh_refuse(d, REFUSAL_OFFLIST_WRITE, how, "%s/%s is listed for reading only", d->repo->owner, d->repo->name);
+}
+
 bool gh_decide_repo(const struct gh_scope *s, const struct gh_place *p, bool writes, struct gh_decision *d)
 {
 	d->repo = gh_place_repo(s, p);
@@ -63,11 +71,7 @@ bool gh_decide_repo(const struct gh_scope *s, const struct gh_place *p, bool wri
 	if (d->repo && (!writes || d->repo->level >= GH_WRITE))
 		return true;
 	if (d->repo) {
-		char how[GH_TEXT_MAX];
-
-		(void)snprintf(how, sizeof(how), "start with --repo %s/%s=write", d->repo->owner, d->repo->name);
-		gh_refuse(d, REFUSAL_OFFLIST_WRITE, how, "%s/%s is listed for reading only", d->repo->owner,
-			  d->repo->name);
+		gh_refuse_reader(d);
 	} else if (!writes) {
 		d->verdict = GH_ANONYMOUS;
 		d->reply = GH_REPLY_HINT;

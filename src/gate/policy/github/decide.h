@@ -40,6 +40,8 @@ void gh_decide_too_long(struct gh_decision *d);
 /* For rules in other files. */
 void gh_refuse(struct gh_decision *d, enum refusal_code code, const char *how, const char *what, ...) PRINTF_LIKE(4, 5);
 void gh_refuse_unlisted(struct gh_decision *d, const struct gh_place *p);
+/* d->repo is not listed for writing. */
+void gh_refuse_reader(struct gh_decision *d);
 
 /* A listed repository by its place, for a request that writes or not: fills repo, verdict and, on refusal, the text.
  * False when that is the end of it. */

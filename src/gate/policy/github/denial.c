@@ -10,6 +10,7 @@
 #define LIST_SHOWN 200
 #define OUT_MAX 2048
 #define DOCS "https://docs.github.com/rest"
+#define LFS_TYPE "application/vnd.git-lfs+json"
 
 static int put(struct buf *out, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static int put(struct buf *out, const char *fmt, ...)
@@ -60,7 +61,7 @@ int gh_denial(const struct gh_decision *d, struct buf *out, const char **ret_typ
 		*ret_type = "application/x-git-upload-pack-result";
 		return gh_fetch_answer(d->what, out);
 	case GH_FORM_LFS:
-		*ret_type = "application/vnd.git-lfs+json";
+		*ret_type = LFS_TYPE;
 		return put(out, "{\"message\":\"%s (sandbox policy %s); %s\"}", d->what, code, how);
 	case GH_FORM_MCP:
 		*ret_type = "application/json";
@@ -96,13 +97,21 @@ int gh_hint(const struct gh_decision *d, uint16_t status, struct buf *out, uint1
 		       d->what, d->what);
 	/* git asks for a password at 401, and gh advises to sign in. */
 	*ret_status = status == 401 || d->reply == GH_REPLY_HINT_GIT ? 403 : status;
-	if (d->form == GH_FORM_REST) {
+	switch (d->form) {
+	case GH_FORM_REST:
 		*ret_type = "application/json; charset=utf-8";
 		e = put(out, "{\"message\":\"%s (%s)\",\"documentation_url\":\"" DOCS "\",\"status\":\"%u\"}",
 			status == 404 ? "Not Found" : "Refused", text, *ret_status);
-	} else {
+		break;
+	case GH_FORM_LFS:
+		/* Of anything else git-lfs shows nothing. */
+		*ret_type = LFS_TYPE;
+		e = put(out, "{\"message\":\"%s\"}", text);
+		break;
+	default:
 		*ret_type = "text/plain; charset=utf-8";
 		e = put(out, "%s\n", text);
+		break;
 	}
 	return e < 0 ? e : 1;
 }
