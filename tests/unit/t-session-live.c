@@ -23,7 +23,7 @@ TEST(session_has_its_folders_and_record_and_leaves_only_logs)
 	CHECK_INT(file_replace_at(s.dir_fd, SESSION_DISK, "d", 1, 0600), ==, 0);
 	CHECK_INT(file_replace_at(s.log_fd, "launcher.log", "l\n", 2, 0600), ==, 0);
 	session_add_row(&s, "project", "rw /home/user/proj");
-	CHECK_INT(session_set_vm(&s, "img", "qemu"), ==, 0);
+	CHECK_INT(session_set_vm(&s, "img", "qemu", NULL), ==, 0);
 	CHECK_INT(session_add_child(&s, "vault", getpid()), ==, 0);
 	CHECK_INT(file_read_beneath(s.dir_fd, SESSION_JSON, 1 << 20, &text, NULL), ==, 0);
 	CHECK(!strstr(text, "geheim"));
