@@ -60,8 +60,8 @@ static void child(const char *path, const char *name, int *fds, int n)
 	_exit(errno == ENOENT ? 127 : 126);
 }
 
-/* As fork(), into a group. Writing to its cgroup.procs would first wait until no process of the host forks or exits, some
- * milliseconds; and the child would be in our group for a moment. */
+/* As fork(), into a group. A process that moved itself by its cgroup.procs would be outside until then, and the write waits
+ * while any process of the host forks or exits (11 ms were seen). */
 static pid_t fork_into(int cgroup)
 {
 	struct clone_args args = { .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroup };

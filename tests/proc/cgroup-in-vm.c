@@ -213,7 +213,6 @@ static void a_storm(void)
 {
 	AUTO_FREE(char, path);
 	AUTO_FREE(char, procs);
-	AUTO_FREE(char, shown);
 	AUTO_FD(fd);
 	AUTO_FD(out);
 	unsigned lines = 0;
