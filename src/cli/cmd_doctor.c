@@ -29,6 +29,7 @@
 #include "sandbox/landlock.h"
 #include "sandbox/ns.h"
 #include "sandbox/ns_map.h"
+#include "session/cgroup.h"
 #include "session/project.h"
 #include "session/registry.h"
 #include "session/root.h"
@@ -247,6 +248,21 @@ static void check_walls(struct doctor *d, uint32_t kinds, const char *why)
 	if (kinds == 0 && abi < 2)
 		line(d, LEVEL_WARN, "cage", "without namespaces and Landlock a guest that takes the monitor over has %s files on this host",
 		     geteuid() == 0 ? "root's" : "your");
+}
+
+static void check_cgroup(struct doctor *d)
+{
+	struct cgroup_place place = { NULL };
+	AUTO_FREE(char, shown);
+	struct err why;
+
+	if (cgroup_find(&place, &why) < 0) {
+		line(d, LEVEL_WARN, "cgroup", "the monitor's memory and processes are not limited: %s", why.text);
+		return;
+	}
+	shown = str_escape(place.path, strlen(place.path));
+	line(d, LEVEL_OK, "cgroup", "%s: the monitor gets a group of its own here, with limits", shown);
+	cgroup_place_done(&place);
 }
 
 static void check_memory(struct doctor *d)
@@ -485,6 +501,7 @@ static int doctor_run(struct cli *cli, void *args, char **rest)
 		kinds = 0;
 	check_monitors(&d, kinds != 0);
 	check_walls(&d, kinds, why.text);
+	check_cgroup(&d);
 	check_memory(&d);
 	check_state(&d);
 	check_logins(&d);

@@ -178,7 +178,7 @@ static int start(struct credprobe *p, int hosts, int config, struct err *err)
 		fds[PROBE_FD_HOST + i] = pair[1];
 	}
 	if (r == 0)
-		r = spawn_role(p->path, "agent-vm-probe", fds, PROBE_FD_HOST + hosts, &p->pid);
+		r = spawn_role(p->path, "agent-vm-probe", fds, PROBE_FD_HOST + hosts, -1, &p->pid);
 	(void)close(control[1]);
 	for (size_t i = 0; i < p->n_links; i++)
 		(void)close(fds[PROBE_FD_HOST + i]);

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "cli/debug_config.h"
+#include "cli/group.h"
 #include "cli/guest_creds.h"
 #include "cli/guest_env.h"
 #include "cli/hook.h"
@@ -50,6 +51,7 @@ struct launch {
 	struct state_root root;
 	struct session session;
 	struct strv env, exec_prefix;
+	struct cgroup_place group;
 	int files_lock; /* of the project, while the guest applies its configuration */
 	bool hook; /* the project has one, and it runs */
 	struct buf config;
@@ -200,6 +202,7 @@ static int start_monitor(struct launch *l)
 {
 	AUTO_FD(log);
 	AUTO_FD(console);
+	AUTO_FD(group);
 	struct buf orders;
 	int r;
 
@@ -210,13 +213,16 @@ static int start_monitor(struct launch *l)
 		return err_set(&l->err, r, "%s: its files cannot be made: %s", l->session.log_path, strerror(-r));
 	buf_init(&orders, ORDERS_MAX);
 	buf_init(&l->config, ORDERS_MAX);
+	group = group_make(&l->plan, l->session.info.name, &l->group);
 	r = orders_vmm(&l->plan, &l->session, &orders);
 	if (r < 0)
 		(void)err_set(&l->err, r, "VM: its configuration is longer than %d MiB; hide fewer files or mount fewer folders",
 			      ORDERS_MAX >> 20);
 	else
-		r = vmm_spawn(l->plan.vmm_path, &orders, log, console, &l->vmm, &l->err);
+		r = vmm_spawn(l->plan.vmm_path, &orders, log, console, group, &l->vmm, &l->err);
 	buf_done(&orders);
+	if (r == 0 && l->vmm.not_in_group < 0)
+		log_warn("no cgroup around the monitor: %s: %s", l->session.info.cgroup, strerror(-l->vmm.not_in_group));
 	if (r == 0)
 		(void)session_add_child(&l->session, "vmm", l->vmm.pid);
 	return r;
@@ -393,11 +399,11 @@ static int launch_prepare(struct launch *l)
 		monitor_library_remember(l->root.cache_fd, MONITOR_KRUNFW_FILE, l->plan.libkrunfw);
 	if (l->plan.libkrun_new)
 		monitor_library_remember(l->root.cache_fd, MONITOR_LIBKRUN_FILE, l->plan.libkrun);
-	(void)session_set_vm(&l->session, l->plan.pull ? l->plan.pull : l->plan.image.reference,
-			     monitor_name(l->plan.monitor));
 	r = start_log(l);
 	if (r < 0)
 		return r;
+	(void)session_set_vm(&l->session, l->plan.pull ? l->plan.pull : l->plan.image.reference,
+			     monitor_name(l->plan.monitor), group_plan(l->session.info.name, &l->group));
 	if (l->plan.monitor == VMM_KRUN)
 		l->plan.kernel = monitor_kernel(l->plan.vmm_path, l->plan.libkrunfw, &l->root);
 	return prepare_state(l);
@@ -720,6 +726,10 @@ static void launch_remarks(struct launch *l)
 			      "another with --image\n", l->args->agent->program, l->plan.image.reference);
 	else if (run_exit_text(l->run)[0] != '\0')
 		(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(l->run));
+	if (l->session.info.cgroup && cgroup_ran_out(l->session.info.cgroup))
+		(void)fprintf(stderr, "agent-vm: VM: its monitor needed more than %lu MiB, the limit of its cgroup, and was ended by the "
+			      "kernel; use a smaller --memory, or mount fewer files\n",
+			      (unsigned long)(group_limits(&l->plan).memory_bytes >> 20));
 	if (run_out_of_memory(l->run))
 		(void)fprintf(stderr, "agent-vm: note: memory ran out in the VM; give it more with --memory\n");
 	e = run_output_error(l->run);
@@ -773,6 +783,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	state_root_close(&l->root);
 	strv_done(&l->env);
 	strv_done(&l->exec_prefix);
+	cgroup_place_done(&l->group);
 	buf_done(&l->config);
 	plan_done(&l->plan);
 }

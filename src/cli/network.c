@@ -144,7 +144,7 @@ static int spawn(struct network_role *role, const char *path, int log_fd, int *f
 	fds[0] = null;
 	fds[1] = fds[2] = fds[4] = log_fd;
 	fds[3] = control[1];
-	r = spawn_role(path, name, fds, n, &role->pid);
+	r = spawn_role(path, name, fds, n, -1, &role->pid);
 	(void)close(control[1]);
 	if (r < 0) {
 		(void)close(control[0]);

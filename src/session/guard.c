@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <search.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -356,28 +357,52 @@ int guard_top(struct guard *g, const char *dir, struct findings *found)
 	return 0;
 }
 
-/* A repository that was met, outer ones first. */
+/* A repository that was met. */
 struct repo {
 	char *top;    /* relative to the walk's; "" is that itself */
 	char *gitdir; /* host path of the folder with its index; NULL: unknown */
 	char *common; /* host path */
 	bool guarded;
 	bool loaded, all; /* all: what its submodules are cannot be known, so everything inside counts as one */
-	struct strv links;
+	struct strv links; /* sorted */
 };
 
 struct below {
 	struct walk w;
 	const char *top;
-	struct repo *v;
-	size_t n;
+	void *repos; /* tsearch(3) by top */
 	int r;
 };
 
+static int by_top(const void *a, const void *b)
+{
+	return strcmp(((const struct repo *)a)->top, ((const struct repo *)b)->top);
+}
+
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void repo_free(void *arg)
+{
+	struct repo *p = arg;
+
+	free(p->top);
+	free(p->gitdir);
+	free(p->common);
+	strv_done(&p->links);
+	free(p);
+}
+
 static void repo_add(struct below *b, char *top, char *gitdir, char *common, bool guarded)
 {
-	b->v = xrealloc(b->v, (b->n + 1) * sizeof(*b->v));
-	b->v[b->n++] = (struct repo){ .top = top, .gitdir = gitdir, .common = common, .guarded = guarded };
+	struct repo *p = xmalloc(sizeof(*p));
+
+	*p = (struct repo){ .top = top, .gitdir = gitdir, .common = common, .guarded = guarded };
+	/* One that is there already was met twice by a walk that raced with renames; the first counts. */
+	if (*(struct repo **)tsearch(p, &b->repos, by_top) != p)
+		repo_free(p);
 }
 
 static void repo_load(struct repo *p)
@@ -394,35 +419,31 @@ static void repo_load(struct repo *p)
 		return;
 	r = file_read_beneath(fd, "index", GITINDEX_MAX, &text, &n);
 	p->all = r != -ENOENT && (r < 0 || gitindex_links(SPAN(text, n), &p->links) < 0);
+	if (p->links.n > 0)
+		qsort(p->links.v, p->links.n, sizeof(*p->links.v), by_text);
 }
 
-/* @top "/" ... of a relative path; "" holds everything. What lies in it, or NULL. */
-static const char *rest_in(const char *top, const char *path)
+/* The innermost repository around @path; @ret_rest: what of @path lies in it. */
+static struct repo *around(struct below *b, const char *path, const char **ret_rest)
 {
-	size_t n = strlen(top);
+	AUTO_FREE(char, top);
+	struct repo key = { .top = NULL };
+	struct repo *const *found = NULL;
 
-	if (n == 0)
-		return path;
-	return strncmp(path, top, n) == 0 && path[n] == '/' ? path + n + 1 : NULL;
+	key.top = top = xstrdup(path);
+	while (!found && *top) {
+		char *slash = strrchr(top, '/');
+
+		*(slash ? slash : top) = '\0';
+		found = tfind(&key, &b->repos, by_top);
+	}
+	*ret_rest = path + strlen(top) + (*top != '\0');
+	return found ? *found : NULL;
 }
 
-/* The innermost repository around @path. */
-static struct repo *around(struct below *b, const char *path)
+static bool is_link_of(const struct repo *p, const char *rest)
 {
-	struct repo *best = NULL;
-
-	for (size_t i = 0; i < b->n; i++)
-		if (rest_in(b->v[i].top, path) && (!best || strlen(b->v[i].top) >= strlen(best->top)))
-			best = &b->v[i];
-	return best;
-}
-
-static bool strv_has(const struct strv *s, const char *what)
-{
-	for (size_t i = 0; i < s->n; i++)
-		if (strcmp(s->v[i], what) == 0)
-			return true;
-	return false;
+	return p->links.n > 0 && bsearch(&rest, p->links.v, p->links.n, sizeof(*p->links.v), by_text) != NULL;
 }
 
 /* Where the .git file in @dirfd, the folder @full, points to; NULL: it is none. Caller owns. */
@@ -445,6 +466,7 @@ static enum tree_next below_each(const struct tree_entry *e, void *arg)
 	AUTO_FREE(char, entry);
 	AUTO_FREE(char, target);
 	struct repo *outer;
+	const char *rest;
 	bool guarded = true;
 
 	if (strcmp(e->name, ".git") != 0)
@@ -456,11 +478,11 @@ static enum tree_next below_each(const struct tree_entry *e, void *arg)
 	full = path_join(b->top, rel);
 	entry = path_join(b->top, e->path);
 	target = e->type == DT_REG ? pointer(e->dirfd, full) : xstrdup(entry);
-	outer = around(b, rel);
+	outer = around(b, rel, &rest);
 	if (outer) {
 		if (!outer->loaded)
 			repo_load(outer);
-		guarded = outer->guarded && (outer->all || strv_has(&outer->links, rest_in(outer->top, rel)) ||
+		guarded = outer->guarded && (outer->all || is_link_of(outer, rest) ||
 					     (e->type == DT_REG && target && outer->common && path_within(outer->common, target)));
 	}
 	repo_add(b, TAKE_PTR(rel), target ? xstrdup(target) : NULL, target ? xstrdup(target) : NULL, guarded);
@@ -484,13 +506,7 @@ int guard_below(struct guard *g, const char *dir, const char *gitdir, const char
 	if (gitdir)
 		repo_add(&b, xstrdup(""), xstrdup(gitdir), xstrdup(common), true);
 	tree_walk(fd, &walk);
-	for (size_t i = 0; i < b.n; i++) {
-		free(b.v[i].top);
-		free(b.v[i].gitdir);
-		free(b.v[i].common);
-		strv_done(&b.v[i].links);
-	}
-	free(b.v);
+	tdestroy(b.repos, repo_free);
 	if (b.r == 0 && g->ro.n > GUARD_PLACES_MAX) {
 		findings_add(found, FINDING_WORLD,
 			     "%s: holds more git repositories than can be guarded (%d places); run agent-vm in one of them", shown,

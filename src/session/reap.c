@@ -1,7 +1,8 @@
 /* Clearing away what a dead launcher left, in three steps:
  *
  *   1. under the registry's lock: take the lock of every session that nobody holds, open pidfds of its recorded children
- *   2. without it: wait until these have ended, as they do when the launcher's descriptors close; kill the others
+ *   2. without it: wait until these have ended, as they do when the launcher's descriptors close; kill the others, and
+ *      what else is in the session's cgroup
  *   3. under the registry's lock again: write the result "lost" to the logs, remove the folder
  *
  * From 1 to 3 the session's own lock is held, so a second reaper passes it by. */
@@ -20,6 +21,7 @@
 #include "base/file.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "session/cgroup.h"
 #include "session/lock.h"
 #include "session/logs.h"
 #include "session/made.h"
@@ -77,12 +79,14 @@ static void children_end(struct reap *reap, int grace_ms)
 
 		(void)clock_gettime(CLOCK_MONOTONIC, &t);
 		left = grace_ms - (int)((t.tv_sec - t0.tv_sec) * 1000 + (t.tv_nsec - t0.tv_nsec) / 1000000);
-		if (pidfd_wait_all(reap->v[i].pidfds, SESSION_CHILDREN_MAX, left > 0 ? left : 0) == 0)
-			continue;
-		for (size_t k = 0; k < SESSION_CHILDREN_MAX; k++)
-			if (reap->v[i].pidfds[k] >= 0)
-				(void)syscall(SYS_pidfd_send_signal, reap->v[i].pidfds[k], SIGKILL, NULL, 0);
-		(void)pidfd_wait_all(reap->v[i].pidfds, SESSION_CHILDREN_MAX, KILLED_MS);
+		if (pidfd_wait_all(reap->v[i].pidfds, SESSION_CHILDREN_MAX, left > 0 ? left : 0) < 0) {
+			for (size_t k = 0; k < SESSION_CHILDREN_MAX; k++)
+				if (reap->v[i].pidfds[k] >= 0)
+					(void)syscall(SYS_pidfd_send_signal, reap->v[i].pidfds[k], SIGKILL, NULL, 0);
+			(void)pidfd_wait_all(reap->v[i].pidfds, SESSION_CHILDREN_MAX, KILLED_MS);
+		}
+		if (reap->v[i].info.cgroup)
+			(void)cgroup_drop(reap->v[i].info.cgroup, reap->v[i].info.name);
 	}
 }
 

@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "session/cgroup.h"
 #include "session/lock.h"
 #include "session/logs.h"
 #include "session/registry.h"
@@ -247,12 +248,14 @@ int session_drop_child(struct session *s, pid_t pid)
 	return -ESRCH;
 }
 
-int session_set_vm(struct session *s, const char *image, const char *monitor)
+int session_set_vm(struct session *s, const char *image, const char *monitor, char *cgroup)
 {
 	free(s->info.image);
 	free(s->info.monitor);
+	free(s->info.cgroup);
 	s->info.image = xstrdup(image);
 	s->info.monitor = xstrdup(monitor);
+	s->info.cgroup = cgroup;
 	return session_write_json(s);
 }
 
@@ -295,6 +298,9 @@ int session_end(struct session *s, enum session_result result, int exit_status, 
 	s->ended = true;
 	/* The record comes first: from here on a reaper that finds the rest knows that the session was not lost. */
 	first = session_info_write(s->log_fd, &s->info, true);
+	r = s->info.cgroup ? cgroup_drop(s->info.cgroup, s->info.name) : 0;
+	if (r < 0 && first == 0)
+		first = r;
 	registry = registry_lock(s->root, NULL);
 	if (registry < 0 && first == 0)
 		first = registry;

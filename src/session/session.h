@@ -52,6 +52,7 @@ struct session_info {
 	char *project;
 	char *verb;
 	char *image, *monitor;	/* NULL until known; monitor: "krun" or "qemu" */
+	char *cgroup;		/* where the monitor's group is or will be (session/cgroup.h); NULL: it gets none */
 	struct proc_id launcher;
 	int64_t started_ms, ended_ms; /* since 1970; ended_ms 0 while it lives */
 	struct strv options;	    /* words of the launch, values of --env as *** */
@@ -118,7 +119,8 @@ int session_create(struct session *ret, const struct state_root *root, const str
 /* These change session.json at once; 0 or a negative errno (the session can go on; log it). */
 int session_add_child(struct session *s, const char *role, pid_t pid);
 int session_drop_child(struct session *s, pid_t pid);
-int session_set_vm(struct session *s, const char *image, const char *monitor);
+/* @cgroup: taken, may be NULL. */
+int session_set_vm(struct session *s, const char *image, const char *monitor, char *cgroup);
 /* The whole list; it is empty at first. */
 int session_set_ports(struct session *s, const struct strv *ports);
 /* Only in memory; session_write_json() makes them last. */
@@ -126,7 +128,7 @@ void session_add_row(struct session *s, const char *label, const char *text);
 int session_write_json(struct session *s);
 
 /**
- * session_end() - Remove disk, sockets and registry entry; keep the logs with the final session.json
+ * session_end() - Remove disk, sockets, cgroup and registry entry; keep the logs with the final session.json
  * @cause:	One line for the record, or NULL
  *
  * May be called on every way out, also twice and on a session that was never made; only the first call counts, and only

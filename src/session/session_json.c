@@ -2,7 +2,7 @@
  *
  *   version, name, hash, pid, start_time, boot_id, pid_ns	the launcher, as in struct proc_id
  *   children	[{role, pid, start_time}]			of the same boot and pid namespace as the launcher
- *   project, verb, options [], image, monitor, ports [], table [{label, text}]
+ *   project, verb, options [], image, monitor, cgroup, ports [], table [{label, text}]
  *   started, ended (milliseconds since 1970), result, exit_status, cause
  *
  * JSON holds only UTF-8, a path may hold any bytes: then "project" is the escaped text and "project_hex" the bytes. */
@@ -44,6 +44,7 @@ void session_info_done(struct session_info *info)
 	free(info->verb);
 	free(info->image);
 	free(info->monitor);
+	free(info->cgroup);
 	free(info->cause);
 	strv_done(&info->options);
 	strv_done(&info->ports);
@@ -139,6 +140,7 @@ json_t *session_info_to_json(const struct session_info *info)
 	put_strv(obj, "options", &info->options);
 	put_text(obj, "image", info->image);
 	put_text(obj, "monitor", info->monitor);
+	session_json_put_bytes(obj, "cgroup", info->cgroup);
 	put_strv(obj, "ports", &info->ports);
 	list = json_checked(json_array());
 	for (size_t i = 0; i < info->n_rows; i++) {
@@ -313,6 +315,7 @@ int session_info_parse(const char *text, size_t n, struct session_info *ret, str
 	get_strv(obj, "options", &info.options);
 	info.image = get_text(obj, "image");
 	info.monitor = get_text(obj, "monitor");
+	info.cgroup = session_json_get_bytes(obj, "cgroup");
 	get_strv(obj, "ports", &info.ports);
 	get_rows(obj, &info);
 	info.started_ms = (int64_t)get_u64(obj, "started");

@@ -97,6 +97,55 @@ class Machine(Case):
             self.assertEqual(found["sub-ids"]["level"], "ok" if os.environ["USER"] + ":" in ids else "warn")
 
 
+class Group(Case):
+    """The monitor's cgroup: as user lab below the delegated one, as root at the top, as nosub nowhere."""
+    TOP = pathlib.Path("/sys/fs/cgroup")
+
+    def setUp(self):
+        super().setUp()
+        own = pathlib.Path("/proc/self/cgroup").read_text().rstrip().removeprefix("0::")
+        self.place = {"/lab/session": self.TOP / "lab", "/": self.TOP if os.geteuid() == 0 else None}[own]
+        self.doctor = subprocess.run([AGENT_VM, "doctor"], stdout=subprocess.PIPE, env=environment()).stdout.decode()
+
+    def groups(self):
+        return sorted(self.TOP.rglob("agent-vm-*"))
+
+    def test_the_monitor_and_what_it_starts_are_in_it_and_nobody_else(self):
+        with self.session("--memory", "512M") as s:
+            below = children(s.pid)
+            monitor = [p for p in below if pathlib.Path(f"/proc/{p}/comm").read_text().startswith("agent-vm-vmm")]
+            inside = set(monitor).union(*map(children, monitor))
+            self.assertGreaterEqual(len(inside), 2)
+            if not self.place:
+                self.assertEqual(self.groups(), [])
+                self.assertIn("warn  cgroup", self.doctor)
+                self.assertIn("systemd-run --user --scope", self.doctor)
+            else:
+                group, = self.groups()
+                self.assertEqual(group.parent, self.place)
+                self.assertEqual({int(p) for p in (group / "cgroup.procs").read_text().split()}, inside)
+                self.assertIn(f"ok    cgroup      {self.place}: ", self.doctor)
+                limit = int((group / "memory.max").read_text())
+                self.assertTrue(1 << 30 < limit < 5 << 30, limit)
+                self.assertTrue(500 < int((group / "pids.max").read_text()) < 1000)
+                self.assertEqual((group / "memory.oom.group").read_text(), "1\n")
+                print(f"memory {(group / 'memory.current').read_text().strip()}, processes "
+                      f"{(group / 'pids.current').read_text().strip()}")
+            for p in inside:
+                self.assertFalse(os.path.lexists(f"/proc/{p}/root/sys"))
+        self.assertEqual(self.groups(), [])
+
+    def test_what_a_killed_launcher_left_goes_with_the_next_launch(self):
+        with self.session() as s:
+            below = children(s.pid)
+            s.kill()
+            s.wait()
+        self.assertEqual(len(self.groups()), 1 if self.place else 0)
+        self.vm("shell", "true", check=0)
+        self.nothing_left(below)
+        self.assertEqual(self.groups(), [])
+
+
 class Tsi(Case):
     """Without a network device libkrun's implicit vsock carries TSI: the monitor opens the guest's sockets itself."""
 

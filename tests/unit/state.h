@@ -133,7 +133,7 @@ static inline struct launcher launcher_start(struct state *t, const char *verb, 
 		l.child = sleeper();
 		memcpy(l.name, s.info.name, sizeof(l.name));
 		if (session_add_child(&s, "vmm", l.child) < 0 || set_port(&s) < 0 ||
-		    session_set_vm(&s, "image:latest", "krun") < 0 ||
+		    session_set_vm(&s, "image:latest", "krun", NULL) < 0 ||
 		    file_replace_at(s.dir_fd, SESSION_DISK, "disk", 4, 0600) < 0 ||
 		    fd_write_all(pipefd[1], &l, sizeof(l)) < 0)
 			_exit(2);

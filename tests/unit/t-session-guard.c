@@ -1,10 +1,12 @@
 #include "session/guard.h"
 
+#include <dirent.h>
 #include <errno.h>
 
 #include "base/file.h"
 #include "files.h"
 #include "session/gitindex.h"
+#include "session/treewalk.h"
 
 static bool has(const struct strv *v, const char *dir, const char *name)
 {
@@ -213,6 +215,72 @@ TEST(submodules_and_worktrees_inside_a_work_tree_are_guarded_and_other_clones_no
 	files_sh(p.dir, "git update-index --index-version 4");
 	CHECK_INT(guard_below(&p.g, p.dir, p.git, p.git, false, &p.found), ==, 0);
 	CHECK(has(&p.g.self, p.dir, "build/fetched/.git"));
+	place_done(&p);
+}
+
+struct seen {
+	unsigned long sum; /* of the numbers that the names end with */
+	int wrong;
+};
+
+static enum tree_next see(const struct tree_entry *e, void *arg)
+{
+	struct seen *s = arg;
+	AUTO_FREE(char, want);
+
+	want = xasprintf("many/%s", e->name);
+	if (strcmp(e->path, "many") == 0 && e->type == DT_DIR)
+		return TREE_ENTER;
+	s->wrong += strcmp(e->path, want) != 0 || e->type != DT_REG;
+	s->sum += strtoul(strrchr(e->name, '-') + 1, NULL, 10);
+	return TREE_PASS;
+}
+
+/* Of more entries than the kernel gives at once, with the longest names. */
+TEST(a_large_folder_is_seen_whole)
+{
+	struct seen s = { 0 };
+	struct tree_walk w = { .each = see, .arg = &s };
+	char *dir = files_tmp("/tmp");
+	AUTO_FD(fd);
+
+	files_sh(dir, "mkdir many && cd many && n=$(printf '%0250d' 0) && seq 1000 1999 | sed \"s/^/$n-/\" | xargs touch");
+	fd = open(dir, O_PATH | O_DIRECTORY);
+	tree_walk(fd, &w);
+	CHECK_INT(s.wrong, ==, 0);
+	CHECK_INT(s.sum, ==, 1499500);
+	CHECK(w.n_entries == 1001 && !w.cut);
+	/* What comes behind the bound is not seen, and said. */
+	w.entries_max = 500;
+	tree_walk(fd, &w);
+	CHECK(w.n_entries == 500 && w.cut);
+	files_rm(dir);
+}
+
+/* A guest may have written the index: git sorts it. */
+TEST(submodules_are_found_in_an_index_that_is_not_sorted)
+{
+	static const char *const names[] = { "s/z", "s/b", "s/a", "s/m" };
+	AUTO_FREE(char, path);
+	struct place p;
+	FILE *f;
+
+	place_init(&p);
+	files_sh(p.dir, "for d in s/z s/b s/a s/m s/other; do git init -q $d; done");
+	path = files_at(p.git, "index");
+	f = fopen(path, "we");
+	CHECK(f && fwrite("DIRC\0\0\0\2\0\0\0\4", 1, 12, f) == 12);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		uint8_t entry[72] = { [24] = 0, 0, 0160000 >> 8, 0, [61] = 3 }; /* 62 + 3, and NULs */
+
+		memcpy(entry + 62, names[i], 3);
+		CHECK(fwrite(entry, 1, sizeof(entry), f) == sizeof(entry));
+	}
+	CHECK(fwrite(names, 1, 20, f) == 20 && fclose(f) == 0); /* a checksum, which nobody looks at */
+	CHECK_INT(guard_below(&p.g, p.dir, p.git, p.git, false, &p.found), ==, 0);
+	CHECK(has(&p.g.self, p.dir, "s/z/.git") && has(&p.g.self, p.dir, "s/b/.git") && has(&p.g.self, p.dir, "s/a/.git") &&
+	      has(&p.g.self, p.dir, "s/m/.git"));
+	CHECK(!has(&p.g.self, p.dir, "s/other/.git"));
 	place_done(&p);
 }
 

@@ -23,7 +23,7 @@ TEST(session_has_its_folders_and_record_and_leaves_only_logs)
 	CHECK_INT(file_replace_at(s.dir_fd, SESSION_DISK, "d", 1, 0600), ==, 0);
 	CHECK_INT(file_replace_at(s.log_fd, "launcher.log", "l\n", 2, 0600), ==, 0);
 	session_add_row(&s, "project", "rw /home/user/proj");
-	CHECK_INT(session_set_vm(&s, "img", "qemu"), ==, 0);
+	CHECK_INT(session_set_vm(&s, "img", "qemu", xstrdup("/sys/fs/cgroup/a\xff/b")), ==, 0);
 	CHECK_INT(session_add_child(&s, "vault", getpid()), ==, 0);
 	CHECK_INT(file_read_beneath(s.dir_fd, SESSION_JSON, 1 << 20, &text, NULL), ==, 0);
 	CHECK(!strstr(text, "geheim"));
@@ -32,6 +32,7 @@ TEST(session_has_its_folders_and_record_and_leaves_only_logs)
 	CHECK_STR(info.project, t.project.path);
 	CHECK_STR(info.verb, "claude");
 	CHECK_STR(info.monitor, "qemu");
+	CHECK_STR(info.cgroup, "/sys/fs/cgroup/a\xff/b");
 	CHECK_INT(info.launcher.pid, ==, getpid());
 	CHECK(info.launcher.start == s.info.launcher.start && info.launcher.start > 0);
 	CHECK(info.launcher.pid_ns == s.info.launcher.pid_ns && info.launcher.pid_ns > 0);
@@ -46,7 +47,8 @@ TEST(session_has_its_folders_and_record_and_leaves_only_logs)
 	session_info_done(&info);
 
 	name = xstrdup(s.info.name);
-	CHECK_INT(session_end(&s, SESSION_EXIT, 7, "caus\xff" "e"), ==, 0);
+	/* Not the session's own group, whatever it is: left alone, and told. */
+	CHECK_INT(session_end(&s, SESSION_EXIT, 7, "caus\xff" "e"), ==, -EINVAL);
 	CHECK_INT(session_end(&s, SESSION_LOST, 1, "again"), ==, 0);
 	CHECK(!exists(t.root.sessions_fd, name));
 	CHECK_INT(session_write_json(&s), ==, -EINVAL);

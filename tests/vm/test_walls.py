@@ -20,7 +20,9 @@ class Walls(Case):
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertEqual(p.stderr.decode(), "agent-vm: warning: cage: no Landlock around the VM's monitor; the other walls "
                                             "stand; agent-vm doctor says what to do\n")
-        self.assertIn(b"warn  landlock", self.run_without(NO_LANDLOCK, "doctor").stdout)
+        doctor = self.run_without(NO_LANDLOCK, "doctor").stdout
+        self.assertIn(b"warn  landlock", doctor)
+        self.assertRegex(doctor, rb"(?m)^(ok   |warn ) cgroup      .*/")
 
     def test_doctor_says_what_the_network_lacks(self):
         """A new network namespace lets no group ping."""
