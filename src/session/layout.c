@@ -499,10 +499,10 @@ static void warn_of_names(struct plan *p)
 		if (lstat(p->hide.v[i], &of[i]) < 0 || !S_ISREG(of[i].st_mode))
 			of[i].st_nlink = 0;
 	for (size_t i = 0; i < p->hide.n; i++) {
-		nlink_t n_hidden = 0;
+		nlink_t n_hidden = 1; /* itself */
 
 		for (size_t k = 0; k < p->hide.n && of[i].st_nlink > 1; k++)
-			n_hidden += of[k].st_nlink > 0 && of[k].st_dev == of[i].st_dev && of[k].st_ino == of[i].st_ino;
+			n_hidden += k != i && of[k].st_nlink > 0 && of[k].st_dev == of[i].st_dev && of[k].st_ino == of[i].st_ino;
 		if (n_hidden < of[i].st_nlink)
 			strv_add(&shown, p->hide.v[i]);
 	}

@@ -229,6 +229,11 @@ TEST(other_names_of_hidden_files_are_told)
 	files_sh(t.home, "ln main/sub/key outside && printf 'key\\n' > main/.agentvmignore");
 	plan(&t, "main/sub");
 	CHECK(t.r == 0 && says(&t, FINDING_WARNING, "hidden files: key, k/key: "));
+	/* The usual file has one name, and nothing to be told. */
+	files_sh(t.home, "rm main/.env main/sub/hard main/.agentvmignore && touch main/.env");
+	hide[1] = NULL;
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
 	launch_done(&t);
 }
 
