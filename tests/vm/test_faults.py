@@ -92,6 +92,20 @@ class Words(Case):
         p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": self.top / "none"})
         self.one_line(p, 1, str(self.top / "none"))
 
+    def test_doctor_tells_which_login_files_are_there(self):
+        home = self.top / "home"
+        for name in (".claude", "store", "codex"):
+            (home / name).mkdir(parents=True)
+            (home / name / ".credentials.json").write_text("{}")
+        env = {"HOME": home, "CLAUDE_SECURESTORAGE_CONFIG_DIR": home / "store", "CODEX_HOME": home / "codex",
+               "XDG_DATA_HOME": home, "GH_CONFIG_DIR": home / "gh"}
+        self.assertIn(f"ok    logins      {home}/store/.credentials.json\n", self.vm("doctor", env=env).stdout.decode())
+        (home / "codex/auth.json").write_text("{}")
+        (home / "store/.credentials.json").unlink()
+        self.assertIn(f"ok    logins      {home}/codex/auth.json\n", self.vm("doctor", env=env).stdout.decode())
+        (home / "codex/auth.json").unlink()
+        self.assertIn("ok    logins      no file of one on this host; ", self.vm("doctor", env=env).stdout.decode())
+
     def test_no_monitor(self):
         """Both are hidden in a mount namespace; the state is another, so that no KVM is remembered."""
         root = self.top / "state"
