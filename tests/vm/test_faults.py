@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, alive, children, comm, environment, wait_for
+from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, alive, children, comm, command, environment, wait_for
 
 SESSIONS = pathlib.Path(STATE) / "run/sessions"
 
@@ -123,6 +123,18 @@ class Words(Case):
         left = [str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir() and "images" not in p.parts]
         self.assertEqual(left, ["run/locks/.flock-check"])  # of every state root
         self.assertEqual(list(self.project.iterdir()), [])
+
+    def test_a_host_without_free_memory(self):
+        def launch(free_mib, *words):
+            meminfo = self.top / "meminfo"
+            meminfo.write_text(f"MemTotal: {8 << 20} kB\nMemAvailable: {free_mib << 10} kB\n")
+            line = f"mount --bind '{meminfo}' /proc/meminfo || exit 99; exec \"$@\""
+            return subprocess.run(["unshare", "-Urm", "sh", "-c", line, "sh", *command(["shell", *words, "true"])], cwd=self.project,
+                                  env=environment(AGENT_VM_IMAGE_TAG=os.environ["AGENT_VM_IMAGE_TAG"]), timeout=BOOT_S,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.one_line(launch(200), 1, "memory: 200 MiB are free", "256 MiB")
+        # More than is free is a warning. A launch that stops for another reason shows mistakes alone.
+        self.one_line(launch(300, "--mount", "/nope"), 1, "--mount /nope")
 
     def test_relative_state_dir_and_empty_variables(self):
         self.one_line(self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": "relative"}), 2, "AGENT_VM_STATE_DIR")
