@@ -137,7 +137,8 @@ class Words(Case):
         self.one_line(launch(300, "--mount", "/nope"), 1, "--mount /nope")
 
     def test_relative_state_dir_and_empty_variables(self):
-        self.one_line(self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": "relative"}), 2, "AGENT_VM_STATE_DIR")
+        for words in (("shell", "true"), ("exec", "true"), ("ps",), ("stop",), ("logs",), ("clipboard", "get"), ("images",), ("prune",)):
+            self.one_line(self.vm(*words, env={"AGENT_VM_STATE_DIR": "relative"}), 2, "AGENT_VM_STATE_DIR")
         self.one_line(self.vm("shell", "true", env={"AGENT_VM_MEMORY_GIB": "x"}), 2, "AGENT_VM_MEMORY_GIB")
 
 
