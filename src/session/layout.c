@@ -434,6 +434,16 @@ static void hide_in(struct plan *p, const char *host, bool typed)
 		strv_take(&p->hide, path_join(host, hits.v[i].path));
 	for (size_t i = 0; i < hits.patterns.n; i++)
 		strv_add_new(&p->patterns, hits.patterns.v[i]);
+	/* An absolute path, or one with "..", looks as if it hid the file. */
+	for (size_t i = 0; typed && !findings_stop(p->found) && p->a->hide && p->a->hide[i]; i++) {
+		AUTO_FREE(char, shown);
+
+		if (p->a->hide[i][0] == '!' || strv_has(&hits.patterns, p->a->hide[i]))
+			continue;
+		shown = path_shown(p->a->hide[i]);
+		findings_add(p->found, FINDING_NOTE, "--hide %s: nothing matches it that is not hidden already; a pattern is relative to the "
+			     "project, as in .gitignore", shown);
+	}
 	ignore_hits_done(&hits);
 	ignore_free(ig);
 }

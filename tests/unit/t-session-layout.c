@@ -237,6 +237,27 @@ TEST(other_names_of_hidden_files_are_told)
 	launch_done(&t);
 }
 
+TEST(a_typed_pattern_that_hides_nothing_is_told)
+{
+	const char *hide[] = { ".env", "x*", "!x1", "/home/me/main/.env", NULL };
+	struct launch t;
+
+	launch_init(&t, "/var/tmp");
+	files_sh(t.home, repo);
+	files_sh(t.home, "cd main && touch .env x1 x2");
+	t.a.hide = hide;
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 1 && says(&t, FINDING_NOTE, "--hide /home/me/main/.env: nothing matches it "));
+	hide[3] = NULL;
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
+	/* Lines of the file may wait for files that come. */
+	files_sh(t.home, "echo nothing-yet > main/.agentvmignore");
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
+	launch_done(&t);
+}
+
 TEST(under_tmp_relative_distances_are_kept)
 {
 	struct launch t;
