@@ -22,6 +22,7 @@
 #include "base/macros.h"
 #include "base/prog.h"
 #include "cli/cmd.h"
+#include "cli/creds.h"
 #include "cli/find.h"
 #include "cli/launch_args.h"
 #include "cli/monitor.h"
@@ -405,31 +406,22 @@ static const char *variable(const char *name)
 /* Which login files are there; they are not opened. */
 static void check_logins(struct doctor *d)
 {
-	static const struct {
-		const char *name, *var, *home, *file;
-	} all[] = {
-		{ "claude", "CLAUDE_CONFIG_DIR", ".claude", ".credentials.json" },
-		{ "codex", "CODEX_HOME", ".codex", "auth.json" },
-		{ "opencode", "XDG_DATA_HOME", ".local/share", "opencode/auth.json" },
-		{ "copilot", NULL, ".copilot", "config.json" },
-		{ "gh", "GH_CONFIG_DIR", ".config/gh", "hosts.yml" },
-	};
-	const char *home = variable("HOME");
-	AUTO_FREE(char, list);
+	struct strv all = { 0 };
+	AUTO_FREE(char, there);
 
-	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
-		const char *dir = all[i].var ? variable(all[i].var) : NULL;
-		AUTO_FREE(char, path);
-		char *more;
+	there = xstrdup("");
+	creds_login_paths(getenv, variable("HOME"), &all);
+	for (size_t i = 0; i < all.n; i++) {
+		AUTO_FREE(char, shown);
 
-		path = dir ? xasprintf("%s/%s", dir, all[i].file) : xasprintf("%s/%s/%s", home ? home : "", all[i].home, all[i].file);
-		if (access(path, R_OK) < 0)
+		if (access(all.v[i], R_OK) < 0)
 			continue;
-		more = list ? xasprintf("%s, %s", list, all[i].name) : xstrdup(all[i].name);
-		free(list);
-		list = more;
+		shown = str_escape(all.v[i], strlen(all.v[i]));
+		str_append(&there, *there ? ", " : "");
+		str_append(&there, shown);
 	}
-	line(d, LEVEL_OK, "logins", "%s; this version gives the guest none", list ? list : "none on this host");
+	line(d, LEVEL_OK, "logins", "%s", *there ? there : "no file of one on this host; sign in here with the agent's own program");
+	strv_done(&all);
 }
 
 /* As the vault opens it for the guest's. */

@@ -9,6 +9,7 @@
 #include "base/macros.h"
 #include "cli/cmd.h"
 #include "cli/run.h"
+#include "cli/sessions.h"
 #include "session/registry.h"
 
 struct exec_args {
@@ -25,19 +26,14 @@ static const struct opt exec_opts[] = {
 
 static int find_session(const char *what, struct state_root *root, char name[SESSION_NAME_MAX + 1], struct err *err)
 {
-	AUTO_FREE(char, path);
-	AUTO_FREE(char, warning);
 	struct project here = PROJECT_INIT;
 	struct session_list live = { 0 };
 	const struct session_info *found;
 	int r;
 
-	r = state_root_path(&path, &warning, err);
-	if (r < 0)
-		return r;
-	r = state_root_open(path, false, root, err);
-	if (r < 0)
-		return r == -ENOENT ? err_set(err, r, "session: none is live; start one with: agent-vm shell") : r;
+	r = sessions_root(root, err);
+	if (r <= 0)
+		return r < 0 ? r : err_set(err, -ENOENT, "session: none is live; start one with: agent-vm shell");
 	if (!what) {
 		r = project_open_cwd(&here, err);
 		if (r < 0)
@@ -79,15 +75,14 @@ static int exec_run(struct cli *cli, void *args, char **rest)
 	struct strv argv = { 0 };
 	struct err err = { "" };
 	struct run *run = NULL;
-	int status = 1, sig = 0;
+	int r, status = 1, sig = 0;
 	const char *note;
 
 	(void)cli;
 	(void)signal(SIGPIPE, SIG_IGN);
-	if (exec_connect(a->session, &spec.port_fd, &err) < 0) {
-		(void)fprintf(stderr, "agent-vm: %s\n", err.text);
-		return 1;
-	}
+	r = exec_connect(a->session, &spec.port_fd, &err);
+	if (r < 0)
+		return sessions_fail(r, &err);
 	agent_shell_argv(rest, isatty(STDIN_FILENO) && isatty(STDOUT_FILENO), &argv);
 	spec.argv = &argv;
 	run = run_new(&spec, &err);

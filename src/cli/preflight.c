@@ -303,7 +303,10 @@ static void plan_resources(struct cli *cli, const struct launch_args *args, cons
 	AUTO_FREE(char, at);
 
 	p->res = launch_resources(args, host, p->monitor == VMM_QEMU_TCG);
-	if (p->res.memory_mib > free_mib)
+	if (free_mib < LAUNCH_MEMORY_MIN_MIB)
+		problem_world(&cli->problems, "memory: %lu MiB are free on this host and a VM needs %d MiB at least; end other programs first",
+			      (unsigned long)free_mib, LAUNCH_MEMORY_MIN_MIB);
+	else if (p->res.memory_mib > free_mib)
 		strv_addf(&p->warnings, "--memory: %lu MiB are wanted and %lu MiB are free now; the host may run out, --memory %luM fits",
 			  (unsigned long)p->res.memory_mib, (unsigned long)free_mib,
 			  (unsigned long)MAX(free_mib * 3 / 4, (uint64_t)LAUNCH_MEMORY_MIN_MIB));

@@ -434,6 +434,16 @@ static void hide_in(struct plan *p, const char *host, bool typed)
 		strv_take(&p->hide, path_join(host, hits.v[i].path));
 	for (size_t i = 0; i < hits.patterns.n; i++)
 		strv_add_new(&p->patterns, hits.patterns.v[i]);
+	/* An absolute path, or one with "..", looks as if it hid the file. */
+	for (size_t i = 0; typed && !findings_stop(p->found) && p->a->hide && p->a->hide[i]; i++) {
+		AUTO_FREE(char, shown);
+
+		if (p->a->hide[i][0] == '!' || strv_has(&hits.patterns, p->a->hide[i]))
+			continue;
+		shown = path_shown(p->a->hide[i]);
+		findings_add(p->found, FINDING_NOTE, "--hide %s: nothing matches it that is not hidden already; a pattern is relative to the "
+			     "project, as in .gitignore", shown);
+	}
 	ignore_hits_done(&hits);
 	ignore_free(ig);
 }
@@ -499,10 +509,10 @@ static void warn_of_names(struct plan *p)
 		if (lstat(p->hide.v[i], &of[i]) < 0 || !S_ISREG(of[i].st_mode))
 			of[i].st_nlink = 0;
 	for (size_t i = 0; i < p->hide.n; i++) {
-		nlink_t n_hidden = 0;
+		nlink_t n_hidden = 1; /* itself */
 
 		for (size_t k = 0; k < p->hide.n && of[i].st_nlink > 1; k++)
-			n_hidden += of[k].st_nlink > 0 && of[k].st_dev == of[i].st_dev && of[k].st_ino == of[i].st_ino;
+			n_hidden += k != i && of[k].st_nlink > 0 && of[k].st_dev == of[i].st_dev && of[k].st_ino == of[i].st_ino;
 		if (n_hidden < of[i].st_nlink)
 			strv_add(&shown, p->hide.v[i]);
 	}

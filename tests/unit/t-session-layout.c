@@ -229,6 +229,32 @@ TEST(other_names_of_hidden_files_are_told)
 	files_sh(t.home, "ln main/sub/key outside && printf 'key\\n' > main/.agentvmignore");
 	plan(&t, "main/sub");
 	CHECK(t.r == 0 && says(&t, FINDING_WARNING, "hidden files: key, k/key: "));
+	/* The usual file has one name, and nothing to be told. */
+	files_sh(t.home, "rm main/.env main/sub/hard main/.agentvmignore && touch main/.env");
+	hide[1] = NULL;
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
+	launch_done(&t);
+}
+
+TEST(a_typed_pattern_that_hides_nothing_is_told)
+{
+	const char *hide[] = { ".env", "x*", "!x1", "/home/me/main/.env", NULL };
+	struct launch t;
+
+	launch_init(&t, "/var/tmp");
+	files_sh(t.home, repo);
+	files_sh(t.home, "cd main && touch .env x1 x2");
+	t.a.hide = hide;
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 1 && says(&t, FINDING_NOTE, "--hide /home/me/main/.env: nothing matches it "));
+	hide[3] = NULL;
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
+	/* Lines of the file may wait for files that come. */
+	files_sh(t.home, "echo nothing-yet > main/.agentvmignore");
+	plan(&t, "main");
+	CHECK(t.r == 0 && t.found.n == 0);
 	launch_done(&t);
 }
 
