@@ -222,11 +222,15 @@ struct gate {
 	bool failed;
 };
 
+/* turn.c */
 /* End the process: vault or wire broke the rules, or is gone. @why is a literal. */
 void gate_end(struct gate *g, const char *why, bool failed);
 
 /* A deadline was set: look at it in time. */
 void gate_due(struct gate *g, int64_t when);
+
+/* A batch of events, at g->now. */
+void gate_turn(struct gate *g, const struct ev_event *batch, int n);
 
 /* lines.c: a warning that a guest causes; one a minute of each kind, the rest is counted. */
 void guest_line(struct gate *g, enum line_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);

@@ -40,20 +40,6 @@ static void tell(enum net_control what, const void *p, size_t n)
 	(void)!write(NET_FD_CONTROL, m, 1 + MIN(n, (size_t)CA_MAX));
 }
 
-void gate_end(struct gate *g, const char *why, bool failed)
-{
-	if (g->ended)
-		return;
-	g->ended = why;
-	g->failed = failed;
-}
-
-void gate_due(struct gate *g, int64_t when)
-{
-	if (g->due < 0 || when < g->due)
-		g->due = when;
-}
-
 /* What a launcher of another build, or a person at a shell, gets wrong. */
 static int check_fds(struct err *err)
 {
@@ -182,40 +168,6 @@ static int start(struct gate *g, struct err *err)
 	return r;
 }
 
-static void event(struct gate *g, const struct ev_event *e)
-{
-	char m[1];
-
-	switch ((enum gate_ev)e->kind) {
-	case EV_CONTROL:
-		/* The launcher says nothing, so this is its end, or a launcher of another build. */
-		gate_end(g,
-			 read(NET_FD_CONTROL, m, sizeof(m)) > 0 ? "the launcher is not understood"
-								: "the launcher is gone",
-			 false);
-		break;
-	case EV_SIGNAL:
-		gate_end(g, "told to end", false);
-		break;
-	case EV_VAULT:
-		vault_event(g, e->events);
-		break;
-	case EV_WIRE:
-		wire_event(g, e->events);
-		break;
-	case EV_CONN:
-	case EV_DIALLED:
-		conn_event(g, e);
-		break;
-	case EV_ASK:
-		ask_event(g, e);
-		break;
-	case EV_LOOKUP:
-		lookup_event(g, e);
-		break;
-	}
-}
-
 static int loop(struct gate *g, struct err *err)
 {
 	struct ev_event batch[EV_BATCH];
@@ -230,17 +182,7 @@ static int loop(struct gate *g, struct err *err)
 		if (n < 0)
 			return err_set(err, n, "gate: epoll: %s", strerror(-n));
 		g->now = now_ns();
-		for (int i = 0; i < n && !g->ended; i++)
-			event(g, &batch[i]);
-		links_flush(g);
-		if (g->due >= 0 && g->due <= g->now) {
-			g->due = -1;
-			asks_tick(g);
-			lookup_tick(g);
-			conns_tick(g);
-		}
-		conns_turn(g);
-		asks_flush(g);
+		gate_turn(g, batch, n);
 	}
 	return 0;
 }

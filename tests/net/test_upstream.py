@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import select
+import signal
 import socket
 import ssl
 import struct
@@ -902,8 +903,20 @@ class Logins(Case):
             self.arena_alone(v)
         if SAN:  # which has a handler of its own
             return
-        os.kill(v.pid, 11)
-        self.assertNotEqual(v.wait(), 0)
+        if os.geteuid() == 0 and open_read("/proc/sys/kernel/core_pattern") == "core\n":
+            with tempfile.TemporaryDirectory() as d:  # another process would leave one
+                self.assertTrue(self.dumps(subprocess.Popen(["sleep", "60"], cwd=d).pid, signal.SIGSEGV))
+        for sig in (signal.SIGSEGV, signal.SIGABRT):
+            self.assertFalse(self.dumps(v.pid, sig), sig)
+            v.pid = 0
+            v = self.vault()
+
+    def dumps(self, pid, sig):
+        """Whether a child leaves a core when it is killed, also where the limit was raised from outside."""
+        with contextlib.suppress(PermissionError):
+            resource.prlimit(pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.kill(pid, sig)
+        return os.WCOREDUMP(os.waitpid(pid, 0)[1])
 
 
 class Gate(Case):
