@@ -395,14 +395,14 @@ static void check_logins(struct doctor *d)
 		{ "claude", "CLAUDE_CONFIG_DIR", ".claude", ".credentials.json" },
 		{ "codex", "CODEX_HOME", ".codex", "auth.json" },
 		{ "opencode", "XDG_DATA_HOME", ".local/share", "opencode/auth.json" },
-		{ "copilot", NULL, ".copilot", "config.json" },
+		{ "copilot", "COPILOT_HOME", ".copilot", "config.json" },
 		{ "gh", "GH_CONFIG_DIR", ".config/gh", "hosts.yml" },
 	};
 	const char *home = variable("HOME");
 	AUTO_FREE(char, list);
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
-		const char *dir = all[i].var ? variable(all[i].var) : NULL;
+		const char *dir = variable(all[i].var);
 		AUTO_FREE(char, path);
 		char *more;
 
@@ -413,7 +413,7 @@ static void check_logins(struct doctor *d)
 		free(list);
 		list = more;
 	}
-	line(d, LEVEL_OK, "logins", "%s; this version gives the guest none", list ? list : "none on this host");
+	line(d, LEVEL_OK, "logins", "%s", list ? list : "none on this host");
 }
 
 /* As the vault opens it for the guest's. */
