@@ -305,6 +305,24 @@ class Image(Base):
                                    f"{folder}/prebuilds": (0o755, None), f"{folder}/prebuilds/linux": (0o755, None),
                                    f"{folder}/prebuilds/linux/runtime": (0o755, b"\x7fELF")})
 
+    def test_the_step_that_runs_is_shown(self):
+        tool = self.tmp / "bin/mmdebstrap"
+        tool.rename(self.tmp / "bin/real")
+        tool.write_text(f"#!/bin/sh\nsay() {{ echo \"I: $1...\" >&2; }}\nsay updating; sleep 1; say downloading; say extracting; sleep 1; "
+                        f"exec {self.tmp}/bin/real \"$@\"\n")
+        tool.chmod(0o755)
+        terminal, end = os.openpty()
+        run = subprocess.Popen([AGENT_VM, "build", "--base"], env={**self.env, "TERM": "xterm"}, stdin=end, stdout=end, stderr=end)
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while (piece := os.read(terminal, 65536)):
+                shown += piece
+        os.close(terminal)
+        self.assertEqual(run.wait(), 0, shown)
+        self.assertIn(b"updating...", shown)
+        self.assertIn(b"extracting...", shown)
+
     def test_time_is_that_of_the_newest_release(self):
         self.build("--base")
         self.assertEqual(self.runs.read_text().splitlines()[0], "1794649267")
