@@ -9,11 +9,13 @@
 #include "base/buf.h"
 #include "base/fd.h"
 #include "base/macros.h"
+#include "guest/jks.h"
 #include "guest/setup.h"
 #include "proto/ctl.h"
 
 #define CERTS "/etc/ssl/certs"
 #define ANCHORS "/etc/pki/ca-trust/source/anchors"
+#define JAVA "/etc/ssl/certs/java/cacerts" /* Debian's, and what its Java has a link to */
 #define POLICY "/etc/chromium/policies/managed/agent-vm.json"
 
 /* Where distributions keep the bundle; the first is what our variables name. */
@@ -130,6 +132,62 @@ static int own_files(const struct config_ca *ca, struct err *err)
 	return r == 0 ? chromium(ca->own, err) : r;
 }
 
+static bool is_there(const char *const *paths, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (access(paths[i], F_OK) == 0)
+			return true;
+	return false;
+}
+
+static int read_whole(const char *path, char **ret, size_t *ret_n)
+{
+	AUTO_FD(fd);
+
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd_read_file(fd, JKS_MAX, ret, ret_n);
+}
+
+/* @old: "" of none. */
+static int java_add(const char *old, struct span pem, const char *to, struct err *err)
+{
+	AUTO_FREE(char, text);
+	struct buf out;
+	size_t n = 0;
+	int r = 0;
+
+	buf_init(&out, JKS_MAX);
+	if (*old)
+		r = read_whole(old, &text, &n);
+	if (r == 0)
+		r = jks_add(SPAN(text, n), pem, &out);
+	if (r > 0)
+		r = put_file(to, buf_span(&out), err);
+	else if (r == 0)
+		r = -EBADMSG;
+	buf_done(&out);
+	return r;
+}
+
+/* Java looks at no bundle and no variable of the others. */
+static int java(struct span pem, const char **ret_note, struct err *err)
+{
+	static const char *const programs[] = { "/usr/bin/java", "/usr/local/bin/java", "/usr/lib/jvm", "/opt/java", "/opt/jdk" };
+	AUTO_FREE(char, bundle);
+	size_t n;
+	int r = access(JAVA, F_OK) == 0 ? java_add(JAVA, pem, JAVA, err) : -ENOENT;
+
+	if (r == 0 || !is_there(programs, ARRAY_SIZE(programs)))
+		return 0;
+	r = read_whole(GC_CA_BUNDLE, &bundle, &n);
+	if (r == 0)
+		r = java_add("", SPAN(bundle, n), GC_JAVA_STORE, err);
+	if (r < 0 && !*ret_note)
+		*ret_note = "certificates: no trust store can be made for Java of what the image has, so its programs do not "
+			    "believe the services of the logins";
+	return 0;
+}
+
 int ca_install(const struct config_ca *ca, const char **ret_note, struct err *err)
 {
 	struct config_link to = { .path = (char *)(uintptr_t)GC_CA_BUNDLE };
@@ -157,6 +215,8 @@ int ca_install(const struct config_ca *ca, const char **ret_note, struct err *er
 		to.target = (char *)(uintptr_t)found;
 		r = setup_link(&to, err);
 	}
+	if (r == 0)
+		r = java(buf_span(&all), ret_note, err);
 	buf_done(&all);
 	return r;
 }

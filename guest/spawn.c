@@ -28,6 +28,7 @@
 #include "guest/dial.h"
 #include "guest/file.h"
 #include "proto/ctl.h"
+#include "proto/guestcfg.h"
 #include "proto/rec.h"
 
 #define PATH_FALLBACK "/usr/local/bin:/usr/bin:/bin"
@@ -206,11 +207,14 @@ static bool is_var(struct span assignment, const char *name)
 	return assignment.n > n && memcmp(assignment.p, name, n) == 0 && assignment.p[n] == '=';
 }
 
-/* TERM of the list gives way to that of the pty; a zone that the image does not know is left out. */
+/* TERM of the list gives way to that of the pty; a zone that the image does not know is left out, and our own store of Java's
+ * where there is none. */
 static bool env_stays(const struct parse *p, struct span val)
 {
 	if (is_var(val, "TERM"))
 		return !p->pty;
+	if (span_is(val, GC_JAVA_VAR "=" GC_JAVA_VALUE))
+		return access(GC_JAVA_STORE, F_OK) == 0;
 	return !is_var(val, "TZ") || zone_is_known(SPAN(val.p + 3, val.n - 3));
 }
 

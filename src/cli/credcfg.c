@@ -40,12 +40,12 @@ static int put_source(const struct creds *c, const struct creds_source *s, int f
 	return 0;
 }
 
-static int put_secret(const struct creds_secret *s, int fd, struct buf *out)
+static int put_secret(enum ph_kind kind, int fd, struct buf *out)
 {
 	ssize_t at = rec_begin(out, VTC_ENV);
 
 	TRY(at);
-	TRY(rec_put_u64(out, VTC_KIND, s->kind));
+	TRY(rec_put_u64(out, VTC_KIND, kind));
 	TRY(rec_put_u64(out, VTC_FD, (uint64_t)fd));
 	rec_end(out, (size_t)at);
 	return 0;
@@ -110,7 +110,9 @@ int credcfg_vault(const struct creds *c, const struct upstream *u, int fds[CREDC
 		fds[n++] = c->sources[i].fd;
 	}
 	for (size_t i = 0; i < c->n_secrets; i++) {
-		TRY(put_secret(&c->secrets[i], first + n, out));
+		TRY(put_secret(c->secrets[i].kind, first + n, out));
+		if (c->secrets[i].copilot_too)
+			TRY(put_secret(PH_COPILOT, first + n, out));
 		fds[n++] = c->secrets[i].fd;
 	}
 	if (u->n_trust > 0)

@@ -98,6 +98,14 @@ static void var_add(struct creds *c, const char *name, size_t n, enum ph_kind ki
 		c->vars[c->n_vars++] = (struct creds_var){ xstrndup(name, n), kind, typed };
 }
 
+/* Wherever its token is from, its program in the guest finds it by this name. */
+static void copilot_var(struct creds *c)
+{
+	static const char name[] = "COPILOT_GITHUB_TOKEN";
+
+	var_add(c, name, strlen(name), PH_COPILOT, false);
+}
+
 static bool has_secret(const struct creds *c, enum ph_kind kind)
 {
 	for (size_t i = 0; i < c->n_secrets; i++)
@@ -121,7 +129,7 @@ static int secret_hand_over(struct creds *c, enum ph_kind kind, const struct sec
 		(void)close(pipefd[0]);
 		return r;
 	}
-	c->secrets[c->n_secrets++] = (struct creds_secret){ kind, pipefd[0] };
+	c->secrets[c->n_secrets++] = (struct creds_secret){ .kind = kind, .fd = pipefd[0] };
 	c->launch.lent |= PH_BIT(kind);
 	return 0;
 }
@@ -234,8 +242,9 @@ static void env_value(struct cli *cli, const struct launch_args *args, const str
 	}
 	secret_taken(cli, c, g, &s, warnings);
 	if (g->kind == PH_COPILOT)
-		g = guarded_find("COPILOT_GITHUB_TOKEN", strlen("COPILOT_GITHUB_TOKEN"));
-	var_add(c, g->name, strlen(g->name), g->kind, false);
+		copilot_var(c);
+	else
+		var_add(c, g->name, strlen(g->name), g->kind, false);
 }
 
 /* Lent or not, afterwards it does not stand there any more. */
@@ -301,6 +310,9 @@ static const struct place {
 	  NULL,
 	  PH_BIT(PH_ZAI) | PH_BIT(PH_ZAI_CP) | PH_BIT(PH_ZHIPU) | PH_BIT(PH_ZHIPU_CP) | PH_BIT(PH_KIMI) |
 		  PH_BIT(PH_MOONSHOT) | PH_BIT(PH_MOONSHOT_CN) },
+	{ SOURCE_COPILOT, "copilot", { "COPILOT_HOME" }, "", ".copilot", "config.json", NULL, PH_BIT(PH_COPILOT) },
+	/* Of the older agent-vm, which signed in by itself. */
+	{ SOURCE_COPILOT, "copilot", { NULL }, "", ".cache/claude-vm", "copilot-token.json", NULL, PH_BIT(PH_COPILOT) },
 };
 
 static char *place_folder(const struct place *p, char *(*env)(const char *), const char *home)
@@ -349,6 +361,8 @@ static uint32_t source_kinds(const struct source *s)
 		       PH_BIT(PH_OPENCODE_R) | PH_BIT(PH_OPENCODE_ID);
 	case LOGIN_APIKEY:
 		return PH_BIT(PH_CODEX_KEY);
+	case LOGIN_COPILOT:
+		return PH_BIT(PH_COPILOT);
 	default:
 		return s->keys.have;
 	}
@@ -393,6 +407,7 @@ static void source_shown(struct creds *c, const struct place *p, const struct so
 		strv_addf(&c->shown, "%s: %s", p->agent,
 			  s->login.info.mode == LOGIN_ANTHROPIC ? "subscription"
 			  : s->login.info.mode == LOGIN_CHATGPT ? "ChatGPT"
+			  : s->login.info.mode == LOGIN_COPILOT ? "stored login"
 								: "API key");
 		return;
 	}
@@ -424,13 +439,15 @@ static void source_take(struct creds *c, const struct place *p, int *dir, const 
 		to->path = TAKE_PTR(path); /* it was there a moment ago */
 	source_program(to, p, warnings);
 	c->launch.lent |= source_kinds(s) & p->kinds;
+	if (p->kind == SOURCE_COPILOT)
+		copilot_var(c);
 	source_shown(c, p, s);
 }
 
-/* Whether the verb is about this login, so that its absence is worth a word. */
+/* Whether the verb is about this login, so that its absence is worth a word. Copilot has more sources, and starts with one alone. */
 static void place_missing(struct creds *c, const struct place *p, const char *verb, const char *why)
 {
-	if (strcmp(p->agent, verb) == 0 && !c->missing)
+	if (strcmp(p->agent, verb) == 0 && p->kind != SOURCE_COPILOT && !c->missing)
 		c->missing = xasprintf("%s: %s", p->agent, why);
 }
 
@@ -484,7 +501,7 @@ static void place_look(const struct launch_args *args, const struct place *p, ch
 	folder = place_folder(p, env, home);
 	if (folder)
 		dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (!(verb_kinds(args) & p->kinds)) {
+	if (!(verb_kinds(args) & p->kinds) || (p->kind == SOURCE_COPILOT && c->launch.lent & PH_BIT(PH_COPILOT))) {
 		if (dir >= 0 && args->env.n > 0)
 			place_known(p, dir, c);
 		return;
@@ -531,6 +548,64 @@ static void place_look(const struct launch_args *args, const struct place *p, ch
 		place_missing(c, p, args->verb, "not lent");
 	}
 	source_done(&s);
+}
+
+/* gh writes the host there whether the token stands beside it or in a keyring. */
+static bool gh_is_signed_in(const char *folder, struct strv *warnings)
+{
+	AUTO_FD(at);
+	bool found;
+	char *text;
+
+	at = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (at < 0)
+		return false;
+	if (!lies_outside(at, NULL)) {
+		strv_addf(warnings, "%s: lies in the project or in what is shared with the guest, so that login is not lent", folder);
+		return false;
+	}
+	text = text_read(at, "hosts.yml");
+	found = text && (str_starts(text, "github.com:") || strstr(text, "\ngithub.com:"));
+	secret_free(text);
+	return found;
+}
+
+/* Its token is asked for beside the boot, so it is lent before it is known. False: gh has none. */
+static bool gh_lend(enum ph_kind kind, char *(*env)(const char *), const char *home, struct creds *c, struct strv *warnings)
+{
+	int pipefd[2], r;
+
+	free(c->gh_folder);
+	c->gh_folder = gh_folder(env, home);
+	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(c->gh_folder, warnings))
+		return false;
+	r = prog_find("gh", &c->gh);
+	if (r == -EPERM)
+		strv_add(warnings, "gh: " PROG_SHUNNED ", so its login is not lent");
+	if (r < 0 || pipe2(pipefd, O_CLOEXEC) < 0) {
+		free(TAKE_PTR(c->gh));
+		return false;
+	}
+	c->gh_out = pipefd[1];
+	c->secrets[c->n_secrets++] = (struct creds_secret){ .kind = kind, .fd = pipefd[0] };
+	c->launch.lent |= PH_BIT(kind);
+	return true;
+}
+
+/* The last of Copilot's sources. One answer of gh is for both, if both are its. */
+static void copilot_by_gh(const struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
+			  struct strv *warnings)
+{
+	if (!(verb_kinds(args) & ~c->launch.lent & PH_BIT(PH_COPILOT)))
+		return;
+	if (c->gh) {
+		c->secrets[c->n_secrets - 1].copilot_too = true; /* creds_github() was the last to add one */
+		c->launch.lent |= PH_BIT(PH_COPILOT);
+	} else if (!gh_lend(PH_COPILOT, env, home, c, warnings)) {
+		return;
+	}
+	copilot_var(c);
+	strv_add(&c->shown, "copilot: gh");
 }
 
 /* Another variable with the value of a secret would give it away all the same. */
@@ -585,6 +660,7 @@ void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const c
 {
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		place_look(args, &places[i], env, home, c, warnings);
+	copilot_by_gh(args, env, home, c, warnings);
 	env_values(cli, args, c);
 	env_github(cli, c);
 	env_drop(args);
@@ -595,8 +671,8 @@ void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const c
 	c->n_known = 0;
 	if (strcmp(args->verb, "copilot") == 0 && !args->no_network && !(c->launch.lent & PH_BIT(PH_COPILOT)))
 		problem_world(&cli->problems,
-			      "copilot: no token for it on this host; set COPILOT_GITHUB_TOKEN, for example by: "
-			      "COPILOT_GITHUB_TOKEN=$(gh auth token) agent-vm copilot");
+			      "copilot: not signed in on this host; sign in with `gh auth login`, or with `copilot login` where that "
+			      "keeps the token in its file and not in a keyring, or set COPILOT_GITHUB_TOKEN");
 }
 
 void creds_close(struct creds *c)
@@ -634,30 +710,10 @@ void creds_done(struct creds *c)
 
 /* --- GitHub --- */
 
-/* gh writes the host there whether the token stands beside it or in a keyring. */
-static bool gh_is_signed_in(const char *folder, struct strv *warnings)
-{
-	AUTO_FD(at);
-	bool found;
-	char *text;
-
-	at = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (at < 0)
-		return false;
-	if (!lies_outside(at, NULL)) {
-		strv_addf(warnings, "%s: lies in the project or in what is shared with the guest, so that login is not lent", folder);
-		return false;
-	}
-	text = text_read(at, "hosts.yml");
-	found = text && (str_starts(text, "github.com:") || strstr(text, "\ngithub.com:"));
-	secret_free(text);
-	return found;
-}
-
 void creds_github(const struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
 		  struct strv *warnings)
 {
-	int pipefd[2], r;
+	int r;
 
 	if (!(verb_kinds(args) & PH_BIT(PH_GH)))
 		return;
@@ -669,20 +725,8 @@ void creds_github(const struct launch_args *args, char *(*env)(const char *), co
 			strv_addf(&c->shown, "github: %s", c->gh_env);
 		return;
 	}
-	c->gh_folder = gh_folder(env, home);
-	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(c->gh_folder, warnings))
-		return;
-	r = prog_find("gh", &c->gh);
-	if (r == -EPERM)
-		strv_add(warnings, "gh: " PROG_SHUNNED ", so its login is not lent");
-	if (r < 0 || pipe2(pipefd, O_CLOEXEC) < 0) {
-		free(TAKE_PTR(c->gh));
-		return;
-	}
-	c->gh_out = pipefd[1];
-	c->secrets[c->n_secrets++] = (struct creds_secret){ PH_GH, pipefd[0] };
-	c->launch.lent |= PH_BIT(PH_GH);
-	strv_add(&c->shown, "github: gh");
+	if (gh_lend(PH_GH, env, home, c, warnings))
+		strv_add(&c->shown, "github: gh");
 }
 
 #define GH_MS 5000
@@ -778,7 +822,7 @@ void creds_login_paths(char *(*env)(const char *), const char *home, struct strv
 {
 	AUTO_FREE(char, gh);
 
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+	for (size_t i = 0; places[i].kind != SOURCE_COPILOT; i++) {
 		AUTO_FREE(char, folder);
 
 		assert((size_t)places[i].kind == i);

@@ -18,10 +18,11 @@ struct creds_source {
 	struct login_info info; /* not of SOURCE_OPENCODE */
 };
 
-/* A secret of the environment: the reading end of a pipe that holds it. */
+/* A secret of the environment, or gh's answer: the reading end of a pipe that holds it. */
 struct creds_secret {
 	enum ph_kind kind;
 	int fd;
+	bool copilot_too; /* of gh's for GitHub: it is Copilot's token as well */
 };
 
 /* A variable of the guest that holds a placeholder. */
@@ -75,7 +76,8 @@ void creds_begin(struct cli *cli, struct launch_args *args, char *(*env)(const c
  * creds_files() - Look at the login files
  * @home:	Of the user, NULL: none
  *
- * After prog_shun() knows the project and the mounts. Afterwards this process holds no secret any more.
+ * After prog_shun() knows the project and the mounts. Where nothing else has a token for Copilot, gh will be asked for one.
+ * Afterwards this process holds no secret any more.
  */
 void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const char *), const char *home,
 		 struct creds *c, struct strv *warnings);
@@ -114,7 +116,7 @@ void creds_draw(struct creds *c, const uint8_t seed[PH_SEED]);
 void creds_env(const struct creds *c, bool typed, struct strv *ret);
 
 /* Every login file that an agent or gh of this user would have, lent or not, there or not: first those of enum source_kind in its
- * order, then gh's. Without a home folder one may be "". */
+ * order, then gh's. Without a home folder one may be "". Not Copilot's, in which its program notes more at each start. */
 void creds_login_paths(char *(*env)(const char *), const char *home, struct strv *ret);
 
 /* The login file of a kind, NULL. */

@@ -62,6 +62,8 @@ static void put_ca(struct strv *env, const char *ca)
 	for (size_t i = 0; i < ARRAY_SIZE(added); i++)
 		if (!has(env, added[i]))
 			put_value(env, added[i], ca);
+	if (!has(env, GC_JAVA_VAR))
+		put_value(env, GC_JAVA_VAR, GC_JAVA_VALUE);
 }
 
 /* TZ of the host: the variable, else the zone that /etc/localtime links to. */

@@ -622,6 +622,17 @@ static void report_violations(struct launch *l)
 	}
 }
 
+/* What was lent before gh had been asked, and was not there. */
+static void report_gh(const struct launch *l)
+{
+	uint32_t lacks = l->network.vault.lacks;
+
+	if (lacks & PH_BIT(PH_GH))
+		(void)fprintf(stderr, "agent-vm: warning: gh gave no token, so GitHub was used without your login; sign in with: gh auth login\n");
+	if (lacks & PH_BIT(PH_COPILOT))
+		(void)fprintf(stderr, "agent-vm: warning: gh gave no token that Copilot takes (gho_, ghu_ or github_pat_); sign in with: gh auth login\n");
+}
+
 static void walls_tell(const struct launch *l)
 {
 	AUTO_FREE(char, warning);
@@ -759,6 +770,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	launch_report(l);
 	report_logins(l);
 	report_violations(l);
+	report_gh(l);
 	l->profile.reported = now_ns();
 	capture_close(&l->console);
 	capture_close(&l->vmm_log);

@@ -165,6 +165,8 @@ static ssize_t said(struct network_role *role, uint8_t *bytes, size_t size)
 	}
 	if (n == 2 && bytes[0] == NET_CTL_VIOLATIONS && bytes[1] < HOSTS)
 		role->violated[bytes[1]] = true;
+	if (n == 2 && bytes[0] == NET_CTL_NO_TOKEN && bytes[1] < PH_KINDS)
+		role->lacks |= PH_BIT(bytes[1]);
 	return n;
 }
 

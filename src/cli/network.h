@@ -50,6 +50,7 @@ struct network_role {
 	char *error;	  /* what it said last: why it ends */
 	bool killed;	  /* it ended by a signal; set by network_ended() */
 	bool violated[HOSTS]; /* vault's: hosts that got requests with credentials that are not for them */
+	uint32_t lacks;	      /* vault's: PH_BIT of kinds for which gh gave no token */
 };
 
 #define NETWORK_CA_MAX 4000

@@ -40,7 +40,7 @@ struct debstrap {
 	uint64_t epoch;
 	pid_t pid;
 	struct lines lines;
-	char *last_error; /* escaped */
+	char *step, *last_error; /* what it does, why it ends; escaped */
 	struct packer pack;
 	struct work work;
 };
@@ -252,9 +252,10 @@ static void on_line(struct build *b, struct debstrap *d, char *line)
 	if (n < 3 || (memcmp(line, "I: ", 3) != 0 && memcmp(line, "E: ", 3) != 0))
 		return;
 	shown = str_escape(line + 3, n - 3);
-	if (*line == 'I')
-		build_tell(b, BUILD_PACKAGES, 0, shown);
-	else if (!d->last_error)
+	if (*line == 'I') {
+		free(d->step);
+		d->step = TAKE_PTR(shown);
+	} else if (!d->last_error)
 		d->last_error = TAKE_PTR(shown);
 }
 
@@ -335,7 +336,8 @@ int base_step(struct build *b, struct made *ret, struct err *err)
 		r = finish(b, d, err);
 	if (r < 0)
 		return r;
-	build_tell(b, BUILD_PACKAGES, 0, NULL);
+	/* Again and again: what comes too soon after the last is not shown, and the last line of all must be. */
+	build_tell(b, BUILD_PACKAGES, 0, d->step);
 	if (d->pid > 0 || !packer_is_through(&d->pack))
 		return 0;
 	r = packer_place(b, &d->pack, d->key, d->state, err);
@@ -359,6 +361,7 @@ void base_end(struct build *b)
 	free(d->key);
 	free(d->state);
 	free(d->last_error);
+	free(d->step);
 	free(d);
 	b->debstrap = NULL;
 }

@@ -30,6 +30,7 @@ struct job {
 	struct pin pin;
 	char *name; /* "claude 2.1.332" */
 	char *key, *made_from;
+	struct strv rules; /* the pin's, for its version */
 	struct made made;
 	int tarball;
 	bool named, loaded; /* the registry has named it; it is whole and verified */
@@ -64,9 +65,18 @@ static int broken(const char *half, const char *what, struct err *err)
 static void describe(struct job *j)
 {
 	char *text = xasprintf("format %d\n%s", FORMAT, j->pin.integrity);
+	int version = (int)strcspn(j->pin.version, "-");
 
+	strv_done(&j->rules);
 	for (size_t i = 0; i < j->pin.rules.n; i++) {
-		char *more = xasprintf("%s\n%s", text, j->pin.rules.v[i]);
+		const char *rule = j->pin.rules.v[i], *mark = strstr(rule, "%v");
+		char *more;
+
+		if (mark)
+			strv_addf(&j->rules, "%.*s%.*s%s", (int)(mark - rule), rule, version, j->pin.version, mark + 2);
+		else
+			strv_add(&j->rules, rule);
+		more = xasprintf("%s\n%s", text, j->rules.v[i]);
 
 		free(text);
 		text = more;
@@ -74,7 +84,7 @@ static void describe(struct job *j)
 	free(j->made_from);
 	j->made_from = text;
 	free(j->name);
-	j->name = xasprintf("%s %.*s", j->pin.program, (int)strcspn(j->pin.version, "-"), j->pin.version);
+	j->name = xasprintf("%s %.*s", j->pin.program, version, j->pin.version);
 }
 
 int programs_begin(struct build *b, struct err *err)
@@ -358,7 +368,7 @@ static int start_next(struct build *b, struct err *err)
 		} else if (j->state == JOB_FETCHED && p->packing == p->n) {
 			p->packing = i;
 			j->state = JOB_PACK;
-			r = packer_start(b, j->tarball, &j->pin.bytes, IM_GZIP, &j->pin.rules, NPM_EPOCH, &p->pack, err);
+			r = packer_start(b, j->tarball, &j->pin.bytes, IM_GZIP, &j->rules, NPM_EPOCH, &p->pack, err);
 		}
 	}
 	return r;
@@ -392,6 +402,7 @@ void programs_end(struct build *b)
 	for (size_t i = 0; i < p->n; i++) {
 		close_p(&p->jobs[i].tarball);
 		pin_done(&p->jobs[i].pin);
+		strv_done(&p->jobs[i].rules);
 		free(p->jobs[i].name);
 		free(p->jobs[i].key);
 		free(p->jobs[i].made_from);

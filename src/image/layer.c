@@ -282,7 +282,7 @@ static int fill_in(struct work *w, struct err *err)
 		return blob_ended(w, err);
 	do
 		n = w->layer->is_pipe ? read(w->layer->spec.fd, l->in + w->in_n, (size_t)n) :
-					pread(w->layer->spec.fd, l->in + w->in_n, (size_t)n, (off_t)w->read);
+					pread(w->layer->spec.fd, l->in + w->in_n, (size_t)n, (off_t)(w->layer->spec.from + w->read));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return err_set(err, -errno, "the blob cannot be read: %s", strerror(errno));

@@ -16,6 +16,7 @@
 struct layer_spec {
 	int fd; /* a pipe, or a file that may still grow; taken */
 	enum im_compression compression; /* what its media type says; the magic bytes decide */
+	uint64_t from;			 /* of a file: where the blob begins in it */
 	bool sized;			 /* the blob has bytes, and is read only as far as layers_grown() says */
 	uint64_t bytes;
 	char blob[IM_DIGEST + 1];    /* "": not known */

@@ -2,6 +2,7 @@
  *
  *	as it is	layers_read() ------------------------------------------------> out
  *	a package	layers_read() --> scratch: the plain tar --> index, select --> out
+ *	its asset	part of scratch --> layers_read() --> scratch, behind it --> index
  *	out		SHA-256 --> zstd --> SHA-256 --> file
  *
  * Order of things as in unpack.c: orders, which are the launcher's own words; the sandbox, the same as there; then the first
@@ -34,6 +35,8 @@
 
 struct pack {
 	int out_fd, scratch;
+	uint64_t scratch_from; /* of the tar that is being indexed */
+	struct pack_asset asset;
 	uint64_t epoch, bytes_max;
 	struct strv rules;
 	struct layer_spec in;
@@ -206,7 +209,7 @@ static ssize_t read_scratch(void *ctx, uint64_t at, void *mem, size_t n)
 	ssize_t k;
 
 	do
-		k = pread(p->scratch, mem, n, (off_t)at);
+		k = pread(p->scratch, mem, n, (off_t)(p->scratch_from + at));
 	while (k < 0 && errno == EINTR);
 	return k < 0 ? -errno : k;
 }
@@ -250,6 +253,52 @@ static int write_tar(struct pack *p, const struct pack_list *l, struct err *err)
 	return r < 0 ? r : out_write(p, end, sizeof(end), ZSTD_e_continue, err);
 }
 
+/* The later of two of one name. */
+static const struct npmtar_entry *entry_find(const struct npmtar *tar, const char *name)
+{
+	for (size_t i = tar->n; i-- > 0;)
+		if (strcmp(tar->files[i].name, name) == 0)
+			return &tar->files[i];
+	return NULL;
+}
+
+/* A tarball in a file of the package; what is in it joins @tar. @bytes: of the scratch file, where it goes. */
+static int open_asset(struct pack *p, uint64_t bytes, struct npmtar *tar, struct err *err)
+{
+	const struct npmtar_entry *f = entry_find(tar, p->asset.file);
+	struct npmtar inner = { NULL, 0 };
+	struct layer_spec spec = { .compression = IM_GZIP, .sized = true };
+	uint64_t inner_bytes;
+	int r = f ? pack_asset_find(read_scratch, p, f->at, f->bytes, p->asset.asset, &spec.from, &spec.bytes) : -ENOENT;
+
+	if (r < 0)
+		return err_set(err, r, "%s: not in the package; this version of it is another than agent-vm knows", p->asset.prefix);
+	spec.fd = fcntl(p->scratch, F_DUPFD_CLOEXEC, 0);
+	if (spec.fd < 0)
+		return err_set(err, -errno, "image store: %s", strerror(errno));
+	r = layers_add(p->layers, 1, &spec, err);
+	if (r == 0)
+		r = layers_grown(p->layers, 1, spec.bytes, err);
+	if (r == 0)
+		r = spool(p, &inner_bytes, err);
+	p->scratch_from = bytes;
+	if (r == 0)
+		r = npmtar_index(read_scratch, p, inner_bytes, &inner, err);
+	p->scratch_from = 0;
+	if (r < 0)
+		return r;
+	tar->files = xrealloc(tar->files, (tar->n + inner.n + 1) * sizeof(*tar->files));
+	for (size_t i = 0; i < inner.n; i++) {
+		struct npmtar_entry *e = &tar->files[tar->n++];
+
+		*e = inner.files[i];
+		e->name = xasprintf("%s/%s", p->asset.prefix, inner.files[i].name);
+		e->at += bytes;
+	}
+	npmtar_done(&inner);
+	return 0;
+}
+
 static int pack_package(struct pack *p, struct err *err)
 {
 	struct npmtar tar = { NULL, 0 };
@@ -260,6 +309,8 @@ static int pack_package(struct pack *p, struct err *err)
 	r = spool(p, &bytes, err);
 	if (r == 0)
 		r = npmtar_index(read_scratch, p, bytes, &tar, err);
+	if (r == 0 && p->asset.prefix)
+		r = open_asset(p, bytes, &tar, err);
 	if (r == 0)
 		r = pack_select(&tar, &p->rules, &l, err);
 	if (r == 0)
@@ -306,6 +357,9 @@ static int take_orders(struct pack *p, struct err *err)
 	while (rec_next(&in, &key, &v) == 1)
 		if (key == IM_K_RULE)
 			strv_take(&p->rules, xstrndup((const char *)v.p, v.n));
+	r = pack_asset_wanted(&p->rules, &p->asset, err);
+	if (r < 0)
+		return r;
 	if (p->rules.n > 0) {
 		r = recv_order(IM_SCRATCH, &m, err);
 		if (r < 0)
@@ -338,7 +392,7 @@ static int close_up(struct pack *p, struct err *err)
 	r = unpack_confine(MAX(p->bytes_max, TARBALL_TAR_MAX), err);
 	if (r < 0)
 		return r;
-	p->layers = layers_new(1, p->rules.n > 0 ? TARBALL_TAR_MAX : LAYERS_BYTES_MAX);
+	p->layers = layers_new(p->asset.prefix ? 2 : 1, p->rules.n > 0 ? TARBALL_TAR_MAX : LAYERS_BYTES_MAX);
 	r = layers_start(p->layers);
 	if (r < 0)
 		return err_set(err, r, "thread: %s", strerror(-r));

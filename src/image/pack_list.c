@@ -7,6 +7,9 @@
 #include "image/pack.h"
 
 #define WORDS_MAX 3
+#define FIND_BYTES (256U << 10)
+
+static const struct npmtar_entry empty;
 
 static void add(struct pack_list *l, char *name, const struct npmtar_entry *file, const char *target)
 {
@@ -77,7 +80,9 @@ static int apply(const struct npmtar *tar, const struct strv *rules, const char 
 
 		r = rule_read(rules->v[i], &rule);
 		if (r == 0 && strcmp(rule.words[0], verb) == 0) {
-			if (strcmp(verb, "leave") == 0) {
+			if (strcmp(verb, "empty") == 0) {
+				add(l, xstrdup(rule.words[1]), &empty, NULL);
+			} else if (strcmp(verb, "leave") == 0) {
 				for (size_t k = 0; k < tar->n; k++)
 					left[k] |= match(rule.words[1], tar->files[k].name) != NULL;
 			} else if (rule.n < 3) {
@@ -138,7 +143,7 @@ static int merge(struct pack_list *l, struct err *err)
 
 int pack_select(const struct npmtar *tar, const struct strv *rules, struct pack_list *ret, struct err *err)
 {
-	static const char *const verbs[] = { "leave", "take", "link" };
+	static const char *const verbs[] = { "leave", "take", "link", "empty" };
 	struct pack_list l = { NULL, 0 };
 	AUTO_FREE(bool, left);
 	int r = 0;
@@ -166,6 +171,92 @@ void pack_list_done(struct pack_list *l)
 	}
 	free(l->v);
 	*l = (struct pack_list){ NULL, 0 };
+}
+
+int pack_asset_wanted(const struct strv *rules, struct pack_asset *ret, struct err *err)
+{
+	struct pack_asset a = { NULL };
+	int r = 0;
+
+	for (size_t i = 0; i < rules->n && r == 0; i++) {
+		const char *mark, *slash;
+		struct rule rule;
+
+		r = rule_read(rules->v[i], &rule);
+		mark = r == 0 ? strchr(rule.words[1], '!') : NULL;
+		slash = mark ? strchr(mark, '/') : NULL;
+		if (mark && (!slash || slash == mark + 1 || slash - mark > PACK_ASSET_MAX ||
+			     (a.prefix && (strncmp(rule.words[1], a.prefix, strlen(a.prefix)) != 0 ||
+					   rule.words[1][strlen(a.prefix)] != '/'))))
+			r = -EINVAL;
+		else if (mark && !a.prefix)
+			a = (struct pack_asset){ .prefix = xstrndup(rule.words[1], (size_t)(slash - rule.words[1])),
+						 .file = xstrndup(rule.words[1], (size_t)(mark - rule.words[1])),
+						 .asset = xstrndup(mark + 1, (size_t)(slash - mark - 1)) };
+		free(rule.mem);
+		if (r < 0)
+			(void)err_set(err, r, "rule %zu: not one", i + 1);
+	}
+	if (r < 0)
+		pack_asset_done(&a);
+	else
+		*ret = a;
+	return r;
+}
+
+void pack_asset_done(struct pack_asset *a)
+{
+	free(a->prefix);
+	free(a->file);
+	free(a->asset);
+	*a = (struct pack_asset){ NULL };
+}
+
+static uint64_t le64(const uint8_t *p)
+{
+	uint64_t v = 0;
+
+	for (int i = 8; i-- > 0;)
+		v = v << 8 | p[i];
+	return v;
+}
+
+int pack_asset_find(npmtar_read *read, void *ctx, uint64_t at, uint64_t bytes, const char *asset, uint64_t *ret_at, uint64_t *ret_bytes)
+{
+	uint8_t head[8 + PACK_ASSET_MAX] = { 0 };
+	size_t n = 8 + strlen(asset), whole = n + 8 + 2, have = 0;
+	uint64_t end = at + bytes;
+	AUTO_FREE(uint8_t, mem);
+
+	if (n > sizeof(head))
+		return -ENOENT;
+	head[0] = (uint8_t)strlen(asset);
+	memcpy(head + 8, asset, n - 8);
+	mem = xmalloc(FIND_BYTES);
+	/* @mem: the @have bytes in front of @at; the last few may be the beginning of the place. */
+	while (at < end) {
+		ssize_t k = read(ctx, at, mem + have, (size_t)MIN(end - at, (uint64_t)(FIND_BYTES - have)));
+		const uint8_t *p = mem, *found;
+
+		if (k <= 0)
+			return k < 0 ? (int)k : -EIO;
+		at += (uint64_t)k;
+		have += (size_t)k;
+		for (; (found = memmem(p, have - (size_t)(p - mem), head, n)) && have - (size_t)(found - mem) >= whole; p = found + 1) {
+			uint64_t size = le64(found + n), from = at - (have - (size_t)(found - mem)) + n + 8;
+
+			if (size < 2 || size > end - from || found[n + 8] != 0x1f || found[n + 9] != 0x8b)
+				continue;
+			*ret_at = from;
+			*ret_bytes = size;
+			return 0;
+		}
+		if (have >= whole) {
+			memmove(mem, mem + have - (whole - 1), whole - 1);
+			have = whole - 1;
+		}
+	}
+	return -ENOENT;
 }
 
 /* ustar: at most 100 bytes, or a prefix of 155, a slash, and 100 behind it. */

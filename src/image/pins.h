@@ -14,7 +14,7 @@ struct pin {
 	char *package, *version;
 	char *integrity;  /* "sha512-..." */
 	uint64_t bytes;	  /* of the tarball */
-	struct strv rules; /* see pack.h */
+	struct strv rules; /* see pack.h; %v, once in a rule, is the version */
 };
 
 extern const char pins_lock[]; /* images/agents.lock */

@@ -98,6 +98,10 @@ enum guestcfg_flag {
 #define GC_CA_PEM "/run/agent-vm/ca.pem"	      /* GC_CA_OWN alone */
 #define GC_CA_EXTRA "/run/agent-vm/extra-ca.pem"    /* with GC_CA_HOST: both */
 #define GC_CA_BUNDLE "/etc/ssl/certs/ca-certificates.crt" /* afterwards it is there, with all of them in it */
+/* The bundle as a trust store of Java, where Java has none that can be added to; only there a program gets the variable. */
+#define GC_JAVA_STORE "/run/agent-vm/java-cacerts"
+#define GC_JAVA_VAR "JAVA_TOOL_OPTIONS"
+#define GC_JAVA_VALUE "-Djavax.net.ssl.trustStore=" GC_JAVA_STORE
 
 #define GC_NET_IF "eth0"
 #define GC_NET_MTU_MAX 65520

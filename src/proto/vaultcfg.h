@@ -49,7 +49,8 @@ enum vaultcfg_key {
 	VTC_OPENED,	/* records PROV, BITS: --api PROVIDER=CLASS */
 	VTC_SOURCE,	/* records KIND (enum source_kind), FD (its folder, O_PATH or O_RDONLY), NAME (the file in it), PROGRAM? (u64 1:
 			 * the launcher knows a program that renews it); GUARD* */
-	VTC_ENV,	/* records KIND (enum ph_kind), FD (a pipe: the secret, then its end); of the user's environment or of gh */
+	VTC_ENV,	/* records KIND (enum ph_kind), FD (a pipe: the secret, then its end); of the user's environment or of gh.
+			 * Kinds may share a pipe: one answer of gh is for GitHub and for Copilot */
 	VTC_CONNECT_TO, /* records NAME, PORT, ADDR, TO_PORT: AGENT_VM_CONNECT_TO */
 	VTC_TRUST,	/* records FD*: PEM files or memfds with the certificates that upstream servers are trusted by */
 	/* inside the records above */

@@ -268,6 +268,7 @@ static void add_logins(struct exposure *e, const struct exposure_args *args)
 		{ "CLAUDE_SECURESTORAGE_CONFIG_DIR", "the Claude login" },
 		{ "CLAUDE_CONFIG_DIR", "the Claude login" },
 		{ "CODEX_HOME", "the Codex login" },
+		{ "COPILOT_HOME", "the Copilot login" },
 		{ "GH_CONFIG_DIR", "the GitHub login" },
 	};
 	const char *v;

@@ -268,7 +268,7 @@ static int source(struct span in, struct vault_config *c)
 	if (c->n_sources >= VAULT_SOURCES_MAX)
 		return -EBADMSG;
 	while ((k = rec_next(&in, &key, &v)) > 0) {
-		k = key == VTC_KIND ? rec_u64(v, SOURCE_OPENCODE, &kind) : key == VTC_FD ? fd_number(v, &s.fd) :
+		k = key == VTC_KIND ? rec_u64(v, SOURCES - 1, &kind) : key == VTC_FD ? fd_number(v, &s.fd) :
 		    key == VTC_NAME ? text(v, s.name, sizeof(s.name)) : key == VTC_PROGRAM ? flag(v, &s.program) :
 		    key == VTC_GUARD ? guard(v, &s) : -EBADMSG;
 		if (k < 0)

@@ -53,15 +53,14 @@ static bool is_label(struct span s, const char *more)
 	return s.n > 0 && s.n <= 64;
 }
 
-/* A member that must be a string, null or absent. Absent and null: an empty secret. */
-static int read_secret(struct span object, const char *name, struct secret *ret, const char **ret_why)
+/* What must be a string or null. Null: an empty secret. */
+static int read_token(struct span v, struct secret *ret, const char **ret_why)
 {
-	struct span v;
 	uint8_t *tmp;
 	ssize_t n;
 	int r;
 
-	if (!jread_member(object, name, &v) || jread_type(v) == JREAD_NULL)
+	if (jread_type(v) == JREAD_NULL)
 		return 0;
 	if (jread_type(v) != JREAD_STRING)
 		return fault(ret_why, WRONG_TYPE, -EBADMSG);
@@ -72,6 +71,14 @@ static int read_secret(struct span object, const char *name, struct secret *ret,
 	r = n < 0 || !is_word(SPAN(tmp, (size_t)n)) ? -EBADMSG : secret_set(ret, SPAN(tmp, (size_t)n));
 	secret_free(tmp);
 	return r < 0 ? fault(ret_why, BAD_TOKEN, r == -E2BIG ? -EBADMSG : r) : 0;
+}
+
+/* Of a member; absent as null. */
+static int read_secret(struct span object, const char *name, struct secret *ret, const char **ret_why)
+{
+	struct span v;
+
+	return jread_member(object, name, &v) ? read_token(v, ret, ret_why) : 0;
 }
 
 /* A label of at most 64 characters; anything else is as if it were not there. */
@@ -333,6 +340,70 @@ int hostfile_opencode(struct span text, struct host_keys *ret, const char **ret_
 	host_keys_done(ret);
 	*ret = k;
 	return 0;
+}
+
+/* Copilot's program puts lines of comment in front of its file. */
+static struct span skip_comments(struct span s)
+{
+	size_t n;
+
+	for (;;) {
+		for (n = 0; n < s.n && memchr(" \t\r\n", s.p[n], 4); n++)
+			;
+		s = SPAN(s.p + n, s.n - n);
+		if (s.n < 2 || memcmp(s.p, "//", 2) != 0)
+			return s;
+		for (n = 0; n < s.n && s.p[n] != '\n'; n++)
+			;
+		s = SPAN(s.p + n, s.n - n);
+	}
+}
+
+/* Of {"https://github.com:LOGIN": TOKEN}, with quotes around it, that of the user who signed in last, else the first. */
+static bool copilot_token(struct span file, struct span tokens, struct span *ret)
+{
+	static const char site[] = "\"https://github.com:";
+	const size_t n = strlen(site);
+	struct span user, last = { 0 }, name, v;
+	bool found = false;
+
+	if (jread_member(file, "lastLoggedInUser", &user) || jread_member(file, "last_logged_in_user", &user))
+		(void)jread_member(user, "login", &last);
+	while (jread_next_member(&tokens, &name, &v)) {
+		bool is_last;
+
+		if (name.n < n || memcmp(name.p, site, n) != 0)
+			continue;
+		is_last = last.n > 0 && name.n - n == last.n - 1 && memcmp(name.p + n, last.p + 1, last.n - 1) == 0;
+		if (!found || is_last)
+			*ret = v;
+		found = true;
+		if (is_last)
+			break;
+	}
+	return found;
+}
+
+int hostfile_copilot(struct span text, struct login *ret, const char **ret_why)
+{
+	struct login l = { .info.mode = LOGIN_COPILOT };
+	struct span o, tokens, v;
+	int r = read_object(skip_comments(text), &o, ret_why);
+
+	if (r < 0)
+		return r;
+	if (jread_member(o, "copilotTokens", &tokens) || jread_member(o, "copilot_tokens", &tokens)) {
+		if (jread_type(tokens) != JREAD_OBJECT)
+			return fault(ret_why, WRONG_TYPE, -EBADMSG);
+		r = copilot_token(o, tokens, &v) ? read_token(v, &l.access, ret_why) : -ENOENT;
+	} else {
+		r = read_secret(o, "access_token", &l.access, ret_why);
+	}
+	if (r == 0 && l.access.n == 0)
+		r = -ENOENT;
+	if (r == 0 && !hostfile_copilot_takes(secret_span(&l.access), ret_why))
+		r = -ENOTSUP;
+	return take_login(&l, ret, r);
 }
 
 int hostfile_token(struct span s, struct secret *ret)

@@ -12,7 +12,7 @@
 #define HOSTFILE_DEPTH 16
 #define HOSTFILE_SCOPES 1024
 
-enum login_mode { LOGIN_NONE, LOGIN_ANTHROPIC, LOGIN_CHATGPT, LOGIN_APIKEY };
+enum login_mode { LOGIN_NONE, LOGIN_ANTHROPIC, LOGIN_CHATGPT, LOGIN_APIKEY, LOGIN_COPILOT };
 
 /* Nothing in it is secret. Texts are checked against their grammar and empty where the host has none. */
 struct login_info {
@@ -45,6 +45,8 @@ void host_keys_done(struct host_keys *k);
  * hostfile_anthropic() - ~/.claude/.credentials.json
  * hostfile_openai() - ~/.codex/auth.json
  * hostfile_opencode() - ~/.local/share/opencode/auth.json
+ * hostfile_copilot() - ~/.copilot/config.json, where its program has no keyring, and ~/.cache/claude-vm/copilot-token.json of the
+ *	older agent-vm
  * @text:	In the arena, for it holds secrets
  * @ret:	Zeroed or of an earlier reading, which is wiped on success and untouched otherwise
  * @ret_why:	On failure, and for entries that were passed over, the cause as a fixed text without content; else NULL
@@ -55,6 +57,7 @@ void host_keys_done(struct host_keys *k);
 int hostfile_anthropic(struct span text, struct login *ret, const char **ret_why);
 int hostfile_openai(struct span text, struct login *ret, const char **ret_why);
 int hostfile_opencode(struct span text, struct host_keys *ret, const char **ret_why);
+int hostfile_copilot(struct span text, struct login *ret, const char **ret_why);
 
 /**
  * hostfile_token() - A token or key as a program prints it or a variable holds it

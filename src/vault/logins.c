@@ -12,7 +12,6 @@
 #include "base/str.h"
 #include "vault/echo.h"
 
-#define SOURCES (SOURCE_OPENCODE + 1)
 #define ENV_LOOK_NS (20 * MS)
 
 struct login_file {
@@ -63,7 +62,7 @@ static const struct {
 	[PH_OPENAI_KEY] = { PROV_OPENAI, -1 },
 	/* Copilot's token is often gh's. */
 	[PH_GH] = { PROV_GITHUB, -1 },
-	[PH_COPILOT] = { PROV_GITHUB, -1 },
+	[PH_COPILOT] = { PROV_GITHUB, SOURCE_COPILOT },
 	[PH_ZAI] = { PROV_OPENCODE, SOURCE_OPENCODE },
 	[PH_ZAI_CP] = { PROV_OPENCODE, SOURCE_OPENCODE },
 	[PH_ZHIPU] = { PROV_OPENCODE, SOURCE_OPENCODE },
@@ -77,7 +76,19 @@ static const enum prov source_prov[SOURCES] = {
 	[SOURCE_ANTHROPIC] = PROV_ANTHROPIC,
 	[SOURCE_OPENAI] = PROV_OPENAI,
 	[SOURCE_OPENCODE] = PROV_OPENCODE,
+	[SOURCE_COPILOT] = PROV_GITHUB,
 };
+
+/* Of the kinds that share a pipe the first has what comes out of it. */
+static int holder(const struct vault *v, int kind)
+{
+	const int *fd = v->cfg.env_fd;
+
+	for (int k = 0; k < kind && fd[kind] >= 0; k++)
+		if (fd[k] == fd[kind])
+			return k;
+	return kind;
+}
 
 /* Whether the file that was opened lies in no folder that a guest can write: each folder above it is compared. */
 static bool lies_well(int fd, void *arg)
@@ -113,7 +124,7 @@ int logins_open(struct vault *v, struct err *err)
 	for (int k = 0; k < PH_KINDS; k++)
 		any |= v->cfg.env_fd[k] >= 0;
 	for (int k = 0; k < PH_KINDS; k++)
-		l->pipe[k].fd = v->cfg.env_fd[k];
+		l->pipe[k].fd = holder(v, k) == k ? v->cfg.env_fd[k] : -1;
 	r = secret_hide_process();
 	if (r < 0)
 		return err_set(err, r, "this process cannot be hidden from others of its user: %s", strerror(-r));
@@ -211,6 +222,31 @@ static bool make_needles(struct vault *v, enum prov prov)
 	return (n->set && n->generation == (f ? f->s.generation : 0)) || remake_needles(v, prov);
 }
 
+/* The launcher tells the user, and the guest's requests get 503. If it is gone nobody is left to hear it. */
+static void lacks(const struct vault *v, enum ph_kind kind, const char *why)
+{
+	const uint8_t msg[] = { NET_CTL_NO_TOKEN, (uint8_t)kind };
+
+	if (!(v->cfg.launch.lent & PH_BIT(kind)))
+		return;
+	log_warn("login %s: %s; requests with it get 503", ph_kind_str[kind], why);
+	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
+}
+
+/* What came out of a pipe, for each kind that shares it. */
+static void told(const struct vault *v, enum ph_kind first, int r)
+{
+	const struct secret *s = &v->logins->env[first];
+	const char *why = r == -ENOENT ? "gh gave no token" : "what came is no token";
+
+	for (int k = first; k < PH_KINDS; k++) {
+		if (v->cfg.env_fd[k] != v->cfg.env_fd[first])
+			continue;
+		if (r < 0 || (k == PH_COPILOT && !hostfile_copilot_takes(secret_span(s), &why)))
+			lacks(v, (enum ph_kind)k, why);
+	}
+}
+
 void logins_event(struct vault *v, uint16_t kind)
 {
 	struct logins *l = v->logins;
@@ -229,9 +265,7 @@ void logins_event(struct vault *v, uint16_t kind)
 	ev_unwatch(&v->ev, l->pipe[kind].fd);
 	close_p(&l->pipe[kind].fd);
 	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &l->env[kind]) : -EBADMSG;
-	if (r < 0 && r != -ENOENT)
-		log_warn("login %s: what came from the environment is no token; requests with it get 503",
-			 ph_kind_str[kind]);
+	told(v, (enum ph_kind)kind, r);
 	secret_free(TAKE_PTR(l->pipe[kind].p));
 	(void)remake_needles(v, kinds[kind].prov);
 }
@@ -239,7 +273,7 @@ void logins_event(struct vault *v, uint16_t kind)
 /* Says so when it changed. */
 static int look_at(struct vault *v, struct login_file *f)
 {
-	const char *prov = prov_str[source_prov[f->s.kind]];
+	const char *prov = prov_str[f->s.kind == SOURCE_COPILOT ? PROV_COPILOT : source_prov[f->s.kind]];
 	int r;
 
 	vault_files_as(true);
@@ -265,14 +299,18 @@ int logins_get(struct vault *v, enum ph_kind kind, bool look, struct cred *ret, 
 {
 	struct logins *l = v->logins;
 	struct login_file *f = kinds[kind].source < 0 ? NULL : &l->file[kinds[kind].source];
+	int from = holder(v, kind);
 	struct cred c = { .prov = PROVS };
+	const char *why;
 	int r;
 
-	if (l->pipe[kind].p) {
+	if (l->pipe[from].p) {
 		*ret_at = v->now + ENV_LOOK_NS;
 		return -EAGAIN;
 	}
-	c.secret = secret_span(&l->env[kind]);
+	c.secret = secret_span(&l->env[from]);
+	if (kind == PH_COPILOT && c.secret.n > 0 && !hostfile_copilot_takes(c.secret, &why))
+		return -ENOENT;
 	if (c.secret.n == 0 && f && f->cfg) {
 		const struct login *login = &f->s.login;
 
@@ -286,6 +324,8 @@ int logins_get(struct vault *v, enum ph_kind kind, bool look, struct cred *ret, 
 			c.secret = secret_span(&login->key);
 		else if (kinds[kind].source == SOURCE_OPENCODE)
 			c.secret = secret_span(&f->s.keys.key[kind]);
+		else if (kind == PH_COPILOT)
+			c.secret = secret_span(&login->access);
 		else if (login->info.mode == LOGIN_ANTHROPIC || login->info.mode == LOGIN_CHATGPT) {
 			c.secret = secret_span(&login->access);
 			c.account = span_str(login->info.account_id);

@@ -139,6 +139,8 @@ static int parse(struct source *s, struct span text, struct login *login, struct
 		return hostfile_anthropic(text, login, &s->why);
 	case SOURCE_OPENAI:
 		return hostfile_openai(text, login, &s->why);
+	case SOURCE_COPILOT:
+		return hostfile_copilot(text, login, &s->why);
 	case SOURCE_OPENCODE:
 		break;
 	}

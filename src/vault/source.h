@@ -13,7 +13,8 @@
 #define SOURCE_OLD_MS 900000
 #define SOURCE_OLD_MAX 32
 
-enum source_kind { SOURCE_ANTHROPIC, SOURCE_OPENAI, SOURCE_OPENCODE };
+enum source_kind { SOURCE_ANTHROPIC, SOURCE_OPENAI, SOURCE_OPENCODE, SOURCE_COPILOT };
+#define SOURCES (SOURCE_COPILOT + 1)
 
 /* What tells one content of a file from another. */
 struct source_id {

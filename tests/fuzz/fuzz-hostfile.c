@@ -43,7 +43,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	if (n == 0)
 		return 0;
 	buf_init(&out, GUESTFILE_MAX);
-	if (p[0] % 3 == 0) {
+	if (p[0] == 'C') {
+		r = hostfile_copilot(SPAN(p + 1, n - 1), &l, &why);
+		MUST(r < 0 || l.access.n > 4);
+	} else if (p[0] % 3 == 0) {
 		r = hostfile_anthropic(SPAN(p + 1, n - 1), &l, &why);
 		if (r == 0)
 			check_guest(&out, guestfile_claude(&l.info, &set, &out));

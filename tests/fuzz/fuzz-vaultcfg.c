@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	free(c.inspected);
 	MUST(c.n_sources <= VAULT_SOURCES_MAX && c.n_connect_to <= VAULT_CONNECT_TO_MAX && c.n_trust <= VAULT_TRUST_MAX);
 	for (size_t i = 0; i < c.n_sources; i++)
-		MUST(c.sources[i].kind <= SOURCE_OPENCODE && c.sources[i].n_guards <= VAULT_GUARDS_MAX && c.sources[i].name[0] && !strchr(c.sources[i].name, '/'));
+		MUST(c.sources[i].kind < SOURCES && c.sources[i].n_guards <= VAULT_GUARDS_MAX && c.sources[i].name[0] && !strchr(c.sources[i].name, '/'));
 	free(c.named);
 	free(c.sources);
 	free(c.connect_to);

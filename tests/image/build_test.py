@@ -13,6 +13,7 @@ import random
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -74,6 +75,14 @@ def tarball(files, fmt=tarfile.USTAR_FORMAT):
             i.size, i.mode, i.mtime = len(data), mode, NPM_EPOCH
             t.addfile(i, io.BytesIO(data))
     return gzip.compress(raw.getvalue(), 1, mtime=0)
+
+
+def executable(name, content, size=None):
+    """One of Node's with an asset, in which the asset's name stands elsewhere, too."""
+    def place(n, data):
+        return struct.pack("<Q", len(name)) + name + struct.pack("<Q", n) + data
+    return (b"\x7fELF" + random.Random(7).randbytes(300000) + name + place(1 << 40, b"\x1f\x8b") + place(9, b"no tarball") +
+            place(len(content) if size is None else size, content) + b"behind it")
 
 
 def integrity(data):
@@ -210,7 +219,8 @@ class Base(unittest.TestCase):
                       ("package/README.md", b"read")],
             "claude": [("package/claude", (random.Random(1).randbytes(3 << 20), 0o755)), ("package/package.json", b"{}")],
             "opencode": [("package/package.json", b"{}"), ("package/bin/opencode", (b"opencode", 0o755))],
-            "copilot": [("package/copilot", (b"copilot", 0o755))],
+            "copilot": [("package/copilot", (executable(b"copilot.tgz", tarball([
+                ("package/app.js", b"app"), ("package/prebuilds/linux/runtime", (b"\x7fELF", 0o755)), ("other/file", b"x")])), 0o755))],
             "chrome-devtools-mcp": [("package/build/src/bin/chrome-devtools-mcp.js", b"// js"), ("package/LICENSE", b"l")],
         }[name]
 
@@ -284,6 +294,34 @@ class Image(Base):
         words = self.runs.read_text()
         self.assertIn("chromium", words)
         self.assertIn("END_OF_FILE", words)
+
+    def test_what_a_program_carries_inside_is_unpacked(self):
+        _, layers = self.layout("--latest")
+        version = program("copilot")["platforms"][ARCH]["version"]
+        folder = f"root/.cache/copilot/pkg/linux-{ {'amd64': 'x64', 'arm64': 'arm64'}[ARCH] }/{version}"
+        copilot = {n: (m.mode, data) for n, (m, data) in layers[4].items()}
+        self.assertEqual(copilot.pop("usr/local/bin/copilot"), (0o755, self.files("copilot")[0][1][0]))
+        self.assertEqual(copilot, {folder: (0o755, None), f"{folder}/.extraction-complete": (0o644, b""), f"{folder}/app.js": (0o644, b"app"),
+                                   f"{folder}/prebuilds": (0o755, None), f"{folder}/prebuilds/linux": (0o755, None),
+                                   f"{folder}/prebuilds/linux/runtime": (0o755, b"\x7fELF")})
+
+    def test_the_step_that_runs_is_shown(self):
+        tool = self.tmp / "bin/mmdebstrap"
+        tool.rename(self.tmp / "bin/real")
+        tool.write_text(f"#!/bin/sh\nsay() {{ echo \"I: $1...\" >&2; }}\nsay updating; sleep 1; say downloading; say extracting; sleep 1; "
+                        f"exec {self.tmp}/bin/real \"$@\"\n")
+        tool.chmod(0o755)
+        terminal, end = os.openpty()
+        run = subprocess.Popen([AGENT_VM, "build", "--base"], env={**self.env, "TERM": "xterm"}, stdin=end, stdout=end, stderr=end)
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while (piece := os.read(terminal, 65536)):
+                shown += piece
+        os.close(terminal)
+        self.assertEqual(run.wait(), 0, shown)
+        self.assertIn(b"updating...", shown)
+        self.assertIn(b"extracting...", shown)
 
     def test_time_is_that_of_the_newest_release(self):
         self.build("--base")
@@ -651,6 +689,22 @@ class Refused(Base):
         ):
             with self.subTest(what):
                 self.assertIn("opencode", self.hostile(files, says))
+
+    def test_hostile_tarballs_inside_a_program(self):
+        link = tarfile.TarInfo()
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        good = ("package/app.js", b"x")
+        for what, content, says in (
+                ("none", b"copilot", "package/copilot!copilot.tgz: not in the package"),
+                ("longer than the file", executable(b"copilot.tgz", tarball([good]), size=1 << 30), "not in the package"),
+                ("cut", executable(b"copilot.tgz", tarball([good])[:-20]), "gzip stream is cut off"),
+                ("no tar", executable(b"copilot.tgz", gzip.compress(b"x" * 2000)), "not a tarball"),
+                ("dotdot", executable(b"copilot.tgz", tarball([good, ("package/../../x", b"x")])), r"package/\.\./\.\./x: an absolute name"),
+                ("link", executable(b"copilot.tgz", tarball([good, ("package/x", link)])), "package/x: not a plain file"),
+                ("other layout", executable(b"copilot.tgz", tarball([("x/app.js", b"x")])), "package/copilot!copilot.tgz/package/: not in")):
+            with self.subTest(what):
+                self.publish(copilot=[("package/copilot", (content, 0o755))])
+                self.assertIn("copilot", self.refused("--latest", says=says))
 
     def test_broken_tarballs(self):
         whole = tarball([("package/bin/opencode", (b"x" * 5000, 0o755))])

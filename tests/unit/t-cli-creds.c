@@ -709,6 +709,164 @@ TEST(gh_answers_from_the_folder_that_was_looked_at)
 	end();
 }
 
+#define COPILOT_FILE "// its program's own\n{\"copilotTokens\":{\"https://github.com:me\":\"gho_CANARYofthefile\"}}"
+#define COPILOT_OLD "{\"access_token\":\"gho_CANARYofthecache\"}"
+
+static void gh_signed_in(void)
+{
+	put_file(".config/gh", "hosts.yml", "github.com:\n    user: me\n");
+}
+
+TEST(copilots_token_is_the_first_that_exists)
+{
+	static const char *const row[] = { "copilot: COPILOT_GITHUB_TOKEN", "copilot: GH_TOKEN", "copilot: GITHUB_TOKEN",
+					   "copilot: stored login", "copilot: stored login", "copilot: gh" };
+	char *old;
+
+	for (size_t from = 0; from < ARRAY_SIZE(row); from++) {
+		struct strv vars = { 0 };
+		uint8_t seed[PH_SEED] = { 5 };
+		AUTO_FREE(char, want);
+
+		begin("copilot");
+		old = files_program(t.dir, "gh", "echo gho_CANARY0123456789");
+		gh_signed_in();
+		if (from <= 4)
+			put_file(".cache/claude-vm", "copilot-token.json", COPILOT_OLD);
+		if (from <= 3)
+			put_file(".copilot", "config.json", COPILOT_FILE);
+		if (from <= 2)
+			put_env("GITHUB_TOKEN=gho_CANARY0123456789");
+		if (from <= 1)
+			put_env("GH_TOKEN=gho_CANARY0123456789");
+		if (from <= 0)
+			put_env("COPILOT_GITHUB_TOKEN=gho_CANARY0123456789");
+		plan();
+		want = xasprintf("%s; the guest has placeholders", row[from]);
+		ROW(want);
+		CHECK_INT(t.cli.problems.n, ==, 0);
+		CHECK_INT(t.warnings.n, ==, 0);
+		CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_COPILOT));
+		CHECK_INT(t.c.n_secrets, ==, from <= 2 || from == 5);
+		CHECK_INT(t.c.n_sources, ==, from == 3 || from == 4);
+		if (t.c.n_sources > 0)
+			CHECK_STR(t.c.sources[0].name, from == 3 ? "config.json" : "copilot-token.json");
+		CHECK_INT(t.c.gh != NULL, ==, from == 5);
+		creds_draw(&t.c, seed);
+		creds_env(&t.c, false, &vars);
+		CHECK_INT(vars.n, ==, 1);
+		CHECK(str_starts(vars.v[0], "COPILOT_GITHUB_TOKEN=gho_avm_"));
+		strv_done(&vars);
+		setenv("PATH", old, 1);
+		free(old);
+		end();
+	}
+}
+
+TEST(what_copilot_does_not_take_is_passed_over_with_the_reason)
+{
+	char got[64] = "", *old;
+
+	begin("shell");
+	old = files_program(t.dir, "gh", "echo gho_CANARY0123456789");
+	gh_signed_in();
+	put_env("GH_TOKEN=ghp_CANARYclassic");
+	put_file(".copilot", "config.json", "{\"copilotTokens\":{\"https://github.com:me\":\"ghp_CANARY\"}}");
+	put_file(".cache/claude-vm", "copilot-token.json", "{\"access_token\":");
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.warnings.n, ==, 3);
+	CHECK_STR(t.warnings.v[0], "GH_TOKEN: a classic token (ghp_) is not taken by Copilot; sign in with `gh auth login` or `copilot`");
+	CHECK(strstr(t.warnings.v[1], "/.copilot/config.json: a classic token (ghp_)"));
+	CHECK(strstr(t.warnings.v[2], "/copilot-token.json: it is no JSON that can be read; that login is not lent"));
+	/* GitHub takes it, so these two have not one token. */
+	ROW("github: GH_TOKEN, copilot: gh; the guest has placeholders");
+	CHECK_INT(t.c.n_secrets, ==, 2);
+	CHECK(t.c.secrets[0].kind == PH_GH && !t.c.secrets[0].copilot_too);
+	CHECK(t.c.secrets[1].kind == PH_COPILOT && !t.c.secrets[1].copilot_too);
+	CHECK_INT(read(t.c.secrets[0].fd, got, sizeof(got)), ==, 17);
+	creds_ask_gh(&t.c);
+	CHECK_INT(read(t.c.secrets[1].fd, got, sizeof(got)), ==, 21);
+	CHECK_STR(got, "gho_CANARY0123456789\n");
+	(void)wait(NULL);
+	setenv("PATH", old, 1);
+	free(old);
+	end();
+}
+
+TEST(one_answer_of_gh_is_for_github_and_for_copilot)
+{
+	struct upstream u = { .n_to = 0 };
+	AUTO_FREE(struct vault_config, v);
+	int fds[CREDCFG_FDS_MAX];
+	struct buf b;
+	struct err err;
+	char *old;
+
+	begin("copilot");
+	old = files_program(t.dir, "gh", "");
+	gh_signed_in();
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	ROW("github: gh, copilot: gh; the guest has placeholders");
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_GH) | PH_BIT(PH_COPILOT));
+	CHECK_INT(t.c.n_secrets, ==, 1);
+	buf_init(&b, VAULT_CONFIG_MAX);
+	CHECK_INT(rec_put_u64(&b, VTC_FLAGS, 0), ==, 0);
+	CHECK_INT(rec_put(&b, VTC_GUEST_MAC, "\2aaaaa", 6), ==, 0);
+	CHECK_INT(credcfg_vault(&t.c, &u, fds, VAULT_FD_EXTRA, &b), ==, 1);
+	v = xcalloc(1, sizeof(*v));
+	if (vault_config_parse(buf_span(&b), v, &err) < 0)
+		fail_msg("%s", err.text);
+	CHECK_INT(v->env_fd[PH_GH], ==, VAULT_FD_EXTRA);
+	CHECK_INT(v->env_fd[PH_COPILOT], ==, VAULT_FD_EXTRA);
+	for (char **s = v->inspected; s && *s; s++)
+		free(*s);
+	free(v->inspected);
+	buf_done(&b);
+	setenv("PATH", old, 1);
+	free(old);
+	end();
+}
+
+TEST(copilot_without_any_token_is_told_how_to_sign_in)
+{
+	char *old;
+
+	begin("copilot");
+	old = files_program(t.dir, "gh", "");
+	put_env("GH_TOKEN=ghp_CANARYclassic");
+	put_file(".copilot", "config.json", "// of its program\n{\"firstLaunchAt\":\"2026\"}");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK_STR(t.cli.problems.v[0].text,
+		  "copilot: not signed in on this host; sign in with `gh auth login`, or with `copilot login` where that keeps the token "
+		  "in its file and not in a keyring, or set COPILOT_GITHUB_TOKEN");
+	CHECK_INT(t.warnings.n, ==, 1);
+	end();
+	begin("copilot");
+	gh_signed_in();
+	t.args.no_network = true;
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 0);
+	CHECK(t.c.launch.lent == 0 && !t.c.gh);
+	end();
+	/* Of another verb it is not the business, but --env must not give it away. */
+	begin("claude");
+	gh_signed_in();
+	put_file(".copilot", "config.json", COPILOT_FILE);
+	strv_add(&t.args.env, "MINE=gho_CANARYofthefile");
+	plan();
+	CHECK_INT(t.cli.problems.n, ==, 1);
+	CHECK(strstr(t.cli.problems.v[0].text, "--env MINE: its value is one of the logins"));
+	CHECK(t.c.launch.lent == 0 && !t.c.gh);
+	setenv("PATH", old, 1);
+	free(old);
+	end();
+}
+
 TEST(files_that_may_hold_secrets_are_read_into_the_arena_alone)
 {
 	void *all[64];

@@ -230,6 +230,92 @@ TEST(a_file_where_a_folder_is_is_refused)
 	CHECK(strstr(err.text, "lib/x: a file and something else"));
 }
 
+TEST(a_tarball_inside_a_file_is_wanted_once)
+{
+	static const struct {
+		const char *one, *two, *prefix;
+		int r;
+	} cases[] = {
+		{ "take package/a x", "link a b", NULL, 0 },
+		{ "take package/a x", "take package/a!b.tgz/package/ lib/", "package/a!b.tgz", 0 },
+		{ "leave package/a!b.tgz/y/", "take package/a!b.tgz/x z", "package/a!b.tgz", 0 },
+		{ "take package/a!b.tgz/x y", "take package/a!c.tgz/x y", NULL, -EINVAL },
+		{ "take package/a!b.tgz/x y", "take package/a!b.tgzz/x y", NULL, -EINVAL },
+		{ "take package/a!b.tgz x", "link a b", NULL, -EINVAL },
+		{ "take package/a!/x y", "link a b", NULL, -EINVAL },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct pack_asset a = { NULL };
+		struct strv v = { NULL, 0 };
+		struct err err;
+
+		strv_add(&v, cases[i].one);
+		strv_add(&v, cases[i].two);
+		CHECK_INT(pack_asset_wanted(&v, &a, &err), ==, cases[i].r);
+		CHECK(!a.prefix == !cases[i].prefix);
+		if (a.prefix) {
+			CHECK_STR(a.prefix, cases[i].prefix);
+			CHECK_STR(a.file, "package/a");
+			CHECK_STR(a.asset, "b.tgz");
+		}
+		pack_asset_done(&a);
+		strv_done(&v);
+	}
+}
+
+struct image {
+	uint8_t *mem;
+	size_t n, piece;
+};
+
+static ssize_t read_image(void *ctx, uint64_t at, void *p, size_t n)
+{
+	const struct image *m = ctx;
+
+	n = MIN(MIN(n, m->n - (size_t)at), m->piece);
+	memcpy(p, m->mem + at, n);
+	return (ssize_t)n;
+}
+
+#define PLACE "\5\0\0\0\0\0\0\0a.tgz\4\0\0\0\0\0\0\0\x1f\x8b.."
+
+TEST(an_asset_is_found_wherever_it_begins)
+{
+	static const size_t pieces[] = { 1 << 20, 70000, 100, 1 };
+	struct image m = { .mem = xcalloc(1, 700000), .n = 700000 };
+	uint64_t at, bytes;
+
+	for (size_t k = 0; k < ARRAY_SIZE(pieces); k++) {
+		/* Around the end of a piece of 256 KiB, and at both ends of the file. */
+		for (size_t from = 262144 - 30; from < 262144 + 3; from += pieces[k] < 1000 ? 11 : 1) {
+			m.piece = pieces[k];
+			memcpy(m.mem + from, PLACE, sizeof(PLACE) - 1);
+			CHECK_INT(pack_asset_find(read_image, &m, 0, m.n, "a.tgz", &at, &bytes), ==, 0);
+			CHECK(at == from + 21 && bytes == 4);
+			/* In a part of it that it does not lie in whole. */
+			CHECK_INT(pack_asset_find(read_image, &m, from + 1, m.n - from - 1, "a.tgz", &at, &bytes), ==, -ENOENT);
+			CHECK_INT(pack_asset_find(read_image, &m, from - 5, 5 + 21 + 3, "a.tgz", &at, &bytes), ==, -ENOENT);
+			CHECK_INT(pack_asset_find(read_image, &m, from, 21 + 4, "a.tgz", &at, &bytes), ==, 0);
+			memset(m.mem + from, 0, sizeof(PLACE));
+		}
+	}
+	CHECK_INT(pack_asset_find(read_image, &m, 0, m.n, "a.tgz", &at, &bytes), ==, -ENOENT);
+	CHECK_INT(pack_asset_find(read_image, &m, 0, 0, "a.tgz", &at, &bytes), ==, -ENOENT);
+	/* Another name, no gzip, and a size past the end come first. */
+	memcpy(m.mem, PLACE, sizeof(PLACE) - 1);
+	m.mem[8] = 'b';
+	memcpy(m.mem + 100, PLACE, sizeof(PLACE) - 1);
+	m.mem[100 + 21] = 0;
+	memcpy(m.mem + 200, PLACE, sizeof(PLACE) - 1);
+	m.mem[200 + 20] = 0xff;
+	memcpy(m.mem + 300, PLACE, sizeof(PLACE) - 1);
+	m.piece = 1000;
+	CHECK_INT(pack_asset_find(read_image, &m, 0, m.n, "a.tgz", &at, &bytes), ==, 0);
+	CHECK_INT(at, ==, 321);
+	free(m.mem);
+}
+
 TEST(headers_take_long_names_by_prefix_or_not_at_all)
 {
 	struct npmtar_entry f = { NULL, true, 0, 8 };

@@ -334,6 +334,44 @@ TEST(a_key_of_a_form_counts_once)
 		  ==, TOKEN_INVALID);
 }
 
+TEST(copilots_files)
+{
+	static const struct {
+		const char *text, *token;
+		int r;
+	} cases[] = {
+		{ "// one\n  // two\n{\"copilotTokens\":{\"https://github.com:me\":\"gho_a\"}}", "gho_a", 0 },
+		{ "{\"copilot_tokens\":{\"https://github.com:me\":\"github_pat_a\"}}", "github_pat_a", 0 },
+		{ "{\"copilotTokens\":{\"https://x.ghe.com:me\":\"gho_x\",\"https://github.com:a\":\"gho_a\",\"https://github.com:me\":\"gho_b\","
+		  "\"https://github.com:mee\":\"gho_c\"},\"lastLoggedInUser\":{\"host\":\"https://github.com\",\"login\":\"me\"}}", "gho_b", 0 },
+		{ "{\"copilotTokens\":{\"https://github.com:a\":\"gho_a\",\"https://github.com:b\":\"gho_b\"},\"lastLoggedInUser\":{\"login\":\"c\"}}",
+		  "gho_a", 0 },
+		{ "{\"access_token\":\"gho_a\"}", "gho_a", 0 },
+		{ "{\"copilotTokens\":{\"https://x.ghe.com:me\":\"gho_x\"}}", NULL, -ENOENT },
+		{ "{\"copilotTokens\":{\"https://github.com.evil:me\":\"gho_x\",\"https://github.com\":\"gho_x\"}}", NULL, -ENOENT },
+		{ "// of its program\n{\"firstLaunchAt\":\"2026\"}", NULL, -ENOENT },
+		{ "{\"access_token\":\"\"}", NULL, -ENOENT },
+		{ "{\"access_token\":\"ghp_a\"}", NULL, -ENOTSUP },
+		{ "{\"access_token\":\"gho_a b\"}", NULL, -EBADMSG },
+		{ "{\"copilotTokens\":[\"gho_a\"]}", NULL, -EBADMSG },
+		{ "{\"copilotTokens\":{\"https://github.com:me\":7}}", NULL, -EBADMSG },
+		{ "{} // behind it", NULL, -EBADMSG },
+		{ "//", NULL, -EBADMSG },
+		{ "", NULL, -EBADMSG },
+	};
+
+	arena();
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct login l = { 0 };
+		const char *why;
+
+		CHECK_INT(hostfile_copilot(span_str(cases[i].text), &l, &why), ==, cases[i].r);
+		CHECK(cases[i].r == 0 ? l.info.mode == LOGIN_COPILOT && span_is(secret_span(&l.access), cases[i].token) :
+		      cases[i].r == -ENOENT || why);
+		login_done(&l);
+	}
+}
+
 TEST(keys_tokens_and_base_urls)
 {
 	struct secret s = { 0 };

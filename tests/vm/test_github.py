@@ -10,7 +10,7 @@ from upstream import Upstream, certificates
 from vmtest import BOOT_S, Case
 
 TOKEN = "gho_CANARY5b1d8c3f7a9e2460"
-NAMES = ["github.com", "api.github.com"]
+NAMES = ["github.com", "api.github.com", "api.githubcopilot.com"]
 BASIC = "Basic " + base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
 PRIVATE = ("acme/app", "acme/lib", "acme/secret")
 
@@ -19,7 +19,7 @@ class GitHub(Upstream):
     """@seen: (host, method, target, authorization) of each request."""
 
     def __init__(self, folder, repos):
-        self.repos = repos
+        self.repos, self.token = repos, TOKEN
         super().__init__(folder)
 
     def read(self, f):
@@ -57,7 +57,7 @@ class GitHub(Upstream):
 
     def api(self, method, target, fields, body):
         js = {"Content-Type": "application/json; charset=utf-8"}
-        may = fields.get("authorization") == f"Bearer {TOKEN}"
+        may = fields.get("authorization") == f"Bearer {self.token}"
         if target == "/graphql" and may:
             repo = lambda n, name: {"id": f"R_{n}", "databaseId": n, "nameWithOwner": name, "owner": {"__typename": "Organization"}}
             return 200, js, json.dumps({"data": {"r0": repo(1, "acme/app"), "r1": repo(2, "acme/lib"),
@@ -148,14 +148,57 @@ class Listed(Case):
         self.assertIn("    github    write acme/app; read acme/lib (.gitmodules); all others without your rights\n", self.stderr)
         self.assertIn("github: GH_TOKEN", self.stderr)
 
-    def test_the_api_with_the_login_of_gh(self):
+    def gh(self, says):
+        """A stand-in for gh, which is signed in; the PATH with it."""
         gh = self.top / "bin/gh"
         gh.parent.mkdir()
-        gh.write_text(f'#!/bin/sh\n[ "$*" = "auth token --hostname github.com" ] && echo {TOKEN}\n')
+        gh.write_text(f'#!/bin/sh\n[ "$*" = "auth token --hostname github.com" ] && {{ {says}; }}\n')
         gh.chmod(0o755)
         hosts = self.home / ".config/gh/hosts.yml"
         hosts.parent.mkdir(parents=True)
         hosts.write_text("github.com:\n    user: me\n")
+        return {"PATH": f"{gh.parent}:{os.environ['PATH']}"}
+
+    # As its program asks, for its own two hosts and for one of GitHub's.
+    COPILOT = r"""
+        ask() { curl -sS -o /tmp/body -w '%{http_code} ' -H "Authorization: Bearer $COPILOT_GITHUB_TOKEN" "$@"; head -c 400 /tmp/body; echo; }
+        echo "$COPILOT_GITHUB_TOKEN" | cut -c1-8
+        ask https://api.github.com/copilot_internal/user
+        ask https://api.githubcopilot.com/models
+    """
+
+    def test_copilot_has_ghs_token_without_a_list(self):
+        out = self.run_(self.COPILOT + r"""
+            ls ~/.config/gh/hosts.yml 2>/dev/null | wc -l
+            grep -r "$(printf gho_CAN%s ARY)" / -s -l --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev | wc -l
+        """, "--no-git", env=self.gh(f"sleep 3; echo {TOKEN}")).split("\n")
+        self.assertEqual(out[0], "gho_avm_", (out, self.stderr))
+        self.assertEqual([line[:3] for line in out[1:3]], ["200", "200"], (out, self.stderr))
+        self.assertEqual(out[3:5], ["0", "0"], out)
+        self.assertEqual(self.github.seen, [("api.github.com", "GET", "/copilot_internal/user", f"Bearer {TOKEN}"),
+                                            ("api.githubcopilot.com", "GET", "/models", f"Bearer {TOKEN}")])
+        self.assertIn("    login     copilot: gh; the guest has placeholders\n", self.stderr)
+        self.assertIn("    github    none; all repositories without your rights\n", self.stderr)
+
+    def test_copilot_and_github_share_ghs_answer(self):
+        """A classic token is GitHub's alone: Copilot is told in its service's form, and the user in a line."""
+        self.github.token = TOKEN.replace("gho_", "ghp_")
+        out = self.run_(self.COPILOT + r"""
+            ph=$(sed -n 's/.*oauth_token: *"*\([a-z0-9-]*\).*/\1/p' ~/.config/gh/hosts.yml | head -1)
+            COPILOT_GITHUB_TOKEN=$ph ask https://api.github.com/repos/acme/secret -o /dev/null
+            COPILOT_GITHUB_TOKEN=$ph ask https://api.github.com/repos/acme/app
+        """, env=self.gh(f"echo {self.github.token}")).split("\n")
+        self.assertEqual([line[:3] for line in out[1:3]], ["503", "503"], (out, self.stderr))
+        self.assertIn("the host has no login that Copilot takes; run `gh auth login` on the host (login: copilot)", out[1])
+        self.assertEqual(json.loads(out[2][4:])["error"]["code"], "credential-unavailable")
+        self.assertEqual(out[4][:3], "200", (out, self.stderr))
+        self.assertEqual([(h, t, a) for h, _, t, a in self.github.seen if t != "/graphql"],
+                         [("api.github.com", "/repos/acme/secret", None), ("api.github.com", "/repos/acme/app", f"Bearer {self.github.token}")])
+        self.assertIn("    login     github: gh, copilot: gh; the guest has placeholders\n", self.stderr)
+        self.assertEqual(self.stderr.count("agent-vm: warning: gh gave no token that Copilot takes"), 1, self.stderr)
+        self.assertNotIn("gh gave no token, so GitHub", self.stderr)
+
+    def test_the_api_with_the_login_of_gh(self):
         out = self.run_(r"""
             ph=$(sed -n 's/.*oauth_token: *"*\([a-z0-9-]*\).*/\1/p' ~/.config/gh/hosts.yml 2>/dev/null | head -1)
             echo "$ph" | cut -c1-7
@@ -166,7 +209,7 @@ class Listed(Case):
             ask https://api.github.com/repos/acme/lib/issues -d '{"title":"x"}'
             ask https://api.github.com/graphql -H 'Content-Type: application/json' -d '{"query":"{repository(owner:\"acme\",name:\"app\"){id name}}"}'
             ask https://api.github.com/graphql -H 'Content-Type: application/json' -d '{"query":"{repository(owner:\"acme\",name:\"secret\"){id}}"}'
-        """, env={"PATH": f"{gh.parent}:{os.environ['PATH']}"}).split("\n")
+        """, env=self.gh(f"echo {TOKEN}")).split("\n")
         self.assertEqual(out[0], "avm-gh-", (out, self.stderr))
         self.assertEqual([line[:3] for line in out[1:7]], ["200", "404", "200", "403", "200", "403"], out)
         self.assertIn('"temp_clone_token": "' + "x" * len(TOKEN) + '"', out[1])

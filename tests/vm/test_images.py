@@ -1,10 +1,13 @@
 """Images around a session: setup's proof, a launch that pulls, what a session holds while its image changes, the note about
 an update. The images are small ones of this host's own bash, as OCI layouts."""
+import base64
+import hashlib
 import http.server
 import json
 import os
 import pathlib
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -39,6 +42,35 @@ def image(tag, **agents):
     """With /etc/tag, and stand-ins for agents: name = shell line."""
     programs = {f"usr/bin/{name}": f"#!/usr/bin/bash\n{line}\n".encode() for name, line in agents.items()}
     return Image(BASE, layer({"etc/tag": tag.encode() + b"\n", **programs}))
+
+
+def jks(certificates):
+    """A trust store of Java, format JKS."""
+    def text(s):
+        return struct.pack(">H", len(s)) + s
+    out = struct.pack(">III", 0xfeedfeed, 2, len(certificates))
+    for alias, der in certificates.items():
+        out += struct.pack(">I", 2) + text(alias) + struct.pack(">Q", 7) + text(b"X.509") + struct.pack(">I", len(der)) + der
+    return out + hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + out).digest()
+
+
+def jks_read(store):
+    """{alias: certificate}"""
+    out, at = {}, 12
+    for _ in range(struct.unpack(">III", store[:12])[2]):
+        n = struct.unpack(">H", store[at + 4:at + 6])[0]
+        alias = store[at + 6:at + 6 + n]
+        at += 6 + n + 8 + 7 + 4
+        size = struct.unpack(">I", store[at - 4:at])[0]
+        out[alias] = store[at:at + size]
+        at += size
+    if hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + store[:at]).digest() != store[at:]:
+        raise ValueError("the digest is not that of the store")
+    return out
+
+
+def pem(der):
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
 
 
 def older_image():
@@ -159,6 +191,29 @@ class Images(Case):
         self.assertEqual(out.splitlines(), ["/root noninteractive", "2.1.300 of the older image",
                                             "codex-cli 0.99.0 of the older image", "1.2.3 of the older image",
                                             "0.0.400 of the older image", "/root", "end"])
+
+    def test_java_believes_the_session(self):
+        """Debian's store gets the certificate; without one that can be read a Java has a store of ours. A guest with neither has none."""
+        bundle = pem(b"first of the image") + b"# words\n" + pem(b"second of the image")
+        own = {"etc/ssl": None, "etc/ssl/certs": None, "etc/ssl/certs/ca-certificates.crt": bundle}
+        store = jks({b"debian:a": b"of the image alone", b"debian:b": b"first of the image"})
+        script = "cat /run/agent-vm/ca.pem; echo end; echo \"$JAVA_TOOL_OPTIONS\"; cat "
+        for name, more, path, was in (
+                ("added", {"etc/ssl/certs/java": None, "etc/ssl/certs/java/cacerts": store}, "/etc/ssl/certs/java/cacerts", 2),
+                ("ours", {"etc/ssl/certs/java": None, "etc/ssl/certs/java/cacerts": b"0\x82 another form", "usr/bin/java": b"#!/bin/sh\n"},
+                 "/run/agent-vm/java-cacerts", 2)):
+            with self.subTest(name):
+                self.put(Image(BASE, layer({"etc/tag": name.encode(), **own, **more})))
+                p = self.vm("shell", "--", "-c", script + path, env={"ANTHROPIC_API_KEY": "sk-ant-api03-CANARY-0123456789"}, check=0)
+                text, _, rest = p.stdout.partition(b"end\n")
+                line, _, got = rest.partition(b"\n")
+                ca = base64.b64decode(b"".join(text.split(b"\n")[1:-2]))
+                self.assertEqual(line, b"" if name == "added" else b"-Djavax.net.ssl.trustStore=/run/agent-vm/java-cacerts")
+                certificates = jks_read(got)
+                self.assertEqual(list(certificates.values()).count(ca), 1)
+                self.assertEqual(len(certificates), was + 1)
+                self.assertIn(b"first of the image", certificates.values())
+                self.assertNotIn(b"PRIVATE", p.stdout)
 
     def test_setup_says_which_agent_does_not_start(self):
         self.put(image("two", claude="echo 1", codex=r"printf 'b\033[1mroken\nmore\n'; exit 3", copilot="kill -9 $$"))
