@@ -600,20 +600,26 @@ static void report_logins(struct launch *l)
 	loginwatch_done(&l->logins);
 }
 
-/* What in the VM tried a credential again and again where it is not sent. */
-static void report_violations(struct launch *l)
+/* What in the VM tried a credential again and again where it is not sent, and what a service gave back of one. */
+static void report_requests(struct launch *l)
 {
-	network_drain(&l->network);
+	AUTO_FREE(char, echoes);
+
+	network_drain(&l->network, l->run != NULL);
 	for (size_t h = 0; h < HOSTS; h++) {
 		if (!l->network.vault.violated[h])
 			continue;
-		log_warn("%s: %d requests to %s within a minute had a credential that is not for that place; refused",
-			 l->args->verb, VIOLATIONS_TOLD, prov_hosts[h].name);
+		log_warn("%s: " VIOLATIONS_LINE, l->args->verb, VIOLATIONS_TOLD, prov_hosts[h].name);
 		if (!l->quiet)
-			(void)fprintf(stderr, "==> %s: %d requests to %s within a minute had a credential that is not for that place; "
-				      "they were refused; agent-vm logs --denied %s shows them\n", l->args->verb, VIOLATIONS_TOLD,
-				      prov_hosts[h].name, l->session.info.name);
+			(void)fprintf(stderr, "==> %s: " VIOLATIONS_LINE "; agent-vm logs --denied %s shows them\n", l->args->verb,
+				      VIOLATIONS_TOLD, prov_hosts[h].name, l->session.info.name);
 	}
+	echoes = echoes_text(&l->network.vault.echoes);
+	if (!echoes)
+		return;
+	log_warn(ECHOES_LINE "%s", echoes);
+	if (!l->quiet)
+		(void)fprintf(stderr, "==> " ECHOES_LINE "%s; agent-vm logs --role audit %s shows when\n", echoes, l->session.info.name);
 }
 
 static void walls_tell(const struct launch *l)
@@ -748,7 +754,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	}
 	launch_report(l);
 	report_logins(l);
-	report_violations(l);
+	report_requests(l);
 	l->profile.reported = now_ns();
 	capture_close(&l->console);
 	capture_close(&l->vmm_log);

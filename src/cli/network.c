@@ -24,6 +24,7 @@
 
 #define READY_MS 10000
 #define STOP_MS 2000
+#define LAST_WORDS_MS 300
 
 #define AUDIT_FD VAULT_FD_EXTRA
 #define AUDIT_OLD_FD (VAULT_FD_EXTRA + 1)
@@ -165,15 +166,23 @@ static ssize_t said(struct network_role *role, uint8_t *bytes, size_t size)
 	}
 	if (n == 2 && bytes[0] == NET_CTL_VIOLATIONS && bytes[1] < HOSTS)
 		role->violated[bytes[1]] = true;
+	if (n > 0 && bytes[0] == NET_CTL_ECHO)
+		(void)echoes_take(&role->echoes, bytes, (size_t)n);
 	return n;
 }
 
-void network_drain(struct network *n)
+static int64_t now_ms(void)
 {
+	return now_ns() / 1000000;
+}
+
+void network_drain(struct network *n, bool ends)
+{
+	int64_t until = now_ms() + (ends ? LAST_WORDS_MS : 0);
 	struct pollfd p = { n->vault.fd, POLLIN, 0 };
 	uint8_t bytes[1024];
 
-	while (p.fd >= 0 && poll(&p, 1, 0) > 0 && said(&n->vault, bytes, sizeof(bytes)) > 0)
+	while (p.fd >= 0 && poll(&p, 1, (int)MAX(until - now_ms(), 0)) > 0 && said(&n->vault, bytes, sizeof(bytes)) > 0)
 		;
 }
 
@@ -190,11 +199,6 @@ int network_heard(struct network_role *role, struct vault_renew *ret)
 		return 0;
 	memcpy(ret, bytes, sizeof(*ret));
 	return 1;
-}
-
-static int64_t now_ms(void)
-{
-	return now_ns() / 1000000;
 }
 
 static int take_ca(struct network *n, const uint8_t *p, size_t size)

@@ -14,6 +14,7 @@
 #include "cli/ports.h"
 #include "cli/upstream.h"
 #include "proto/vaultcfg.h"
+#include "vault/echoes.h"
 #include "vault/policy.h"
 
 /* The user's HTTP proxy. */
@@ -50,6 +51,7 @@ struct network_role {
 	char *error;	  /* what it said last: why it ends */
 	bool killed;	  /* it ended by a signal; set by network_ended() */
 	bool violated[HOSTS]; /* vault's: hosts that got requests with credentials that are not for them */
+	struct echoes echoes; /* vault's: where logins came back */
 };
 
 #define NETWORK_CA_MAX 4000
@@ -95,8 +97,8 @@ void network_probed(struct network *n);
 /* Close their control sockets, give them a moment, and wait for them. Safe at any time. */
 void network_stop(struct network *n);
 
-/* Takes in what vault said and nobody has read yet. */
-void network_drain(struct network *n);
+/* Takes in what vault said and nobody has read yet; with @ends its last words as well, for the VM is gone and so it ends. */
+void network_drain(struct network *n, bool ends);
 
 /**
  * network_heard() - A role's control socket is readable

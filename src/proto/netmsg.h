@@ -34,6 +34,7 @@ enum net_control {
 	NET_CTL_RENEW = 5,  /* vault to launcher: struct vault_renew of proto/vaultcfg.h */
 	NET_CTL_RENEWED = 6, /* launcher to vault: struct vault_renewed */
 	NET_CTL_VIOLATIONS = 7, /* vault to launcher, once a host: enum prov_host_id in one byte (vault/violations.h) */
+	NET_CTL_ECHO = 8,   /* vault to launcher: struct vault_echo */
 };
 
 /* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its

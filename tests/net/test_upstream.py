@@ -9,7 +9,6 @@ import json
 import os
 import re
 import resource
-import select
 import socket
 import ssl
 import struct
@@ -380,8 +379,7 @@ class Requests(Case):
         u.write(self.host.claude_file, self.host.c.claude(200))
         xch.send(v.gate, xch.RENEW, 1, 9, bytes([xch.KINDS.index("claude-r")]) + bytes(7))
         for act in (0, 1):
-            self.assertTrue(select.select([v.control], [], [], 20)[0])
-            self.assertEqual(v.control.recv(64)[:3], bytes([xch.CTL_RENEW, 0, act]))
+            self.assertEqual(v.heard()[:3], bytes([xch.CTL_RENEW, 0, act]))
             said = b"said %s and %s" % (self.host.c.openai.encode(), self.host.c.anthropic.encode())
             v.control.send(struct.pack("<BBBBiq2048s", xch.CTL_RENEWED, 0, act, 0, 0, -1, said if act else b""))
         self.until(lambda: re.search(r"info x{200,}\n", v.log()))
@@ -637,8 +635,7 @@ class Costs(Case):
               Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", body=b"x", creds=CODEX)]
         u.write(self.host.claude_file, self.host.c.claude(100))
         xch.send(v.gate, xch.RENEW, 1, 9, bytes([xch.KINDS.index("claude-r")]) + bytes(7))
-        self.assertTrue(select.select([v.control], [], [], 10)[0])
-        v.control.recv(64)
+        self.assertTrue(v.heard())
         time.sleep(0.7)
         before = self.cpu(v)
         time.sleep(2)
@@ -1019,7 +1016,6 @@ class Gate(Case):
 
     def test_violations_are_told_once_a_host(self):
         v = self.vault()
-        v.control.settimeout(2)
 
         def note(host, code, kind="codex-a", n=1):
             m = struct.pack("<QQIHBBBB6x120s", 0, 0, 0, 403, xch.HOSTS.index(host), 2, xch.CODES.index(code),
@@ -1032,21 +1028,36 @@ class Gate(Case):
         note("chatgpt.com", "path-denied", n=19)
         note("api.openai.com", "wrong-host", n=19)
         self.records(v, 118)
-        with self.assertRaises(TimeoutError):
-            v.control.recv(99)
+        self.assertEqual(v.heard(2), b"")
         note("api.openai.com", "stale", n=41)
         note("chatgpt.com", "foreign-cred", None)
         for host in ("api.openai.com", "chatgpt.com"):
-            self.assertEqual(v.control.recv(99), bytes((7, xch.HOSTS.index(host))))
+            self.assertEqual(v.heard(), bytes((7, xch.HOSTS.index(host))))
             self.assertIn(f"20 requests to {host} within a minute", v.log())
         # What vault itself refuses counts, too, and the session goes on.
         for _ in range(20):
             x = Exchange(v, "api.anthropic.com", "POST", "/v1/organizations/x", creds=CLAUDE)
             self.assertEqual(x.answer().code, "path-denied")
             x.close()
-        self.assertEqual(v.control.recv(99), bytes((7, xch.HOSTS.index("api.anthropic.com"))))
-        with self.assertRaises(TimeoutError):
-            v.control.recv(99)
+        self.assertEqual(v.heard(), bytes((7, xch.HOSTS.index("api.anthropic.com"))))
+        self.assertEqual(v.heard(2), b"")
+
+    def test_echoes_are_told_as_their_count_doubles_and_at_the_end(self):
+        up, v = self.upstream(), self.vault()
+        echo = lambda n, path=b"/v1/models": struct.pack("<BBHI120s", 8, xch.HOSTS.index("api.anthropic.com"), 0, n, path)
+        for i in range(5):
+            x = Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE)
+            x.all()
+            x.close()
+            self.until(lambda: len([l for l in v.audit() if l["k"] == "echo"]) == i + 1)
+        each = [l["n"] for l in v.audit() if l["k"] == "echo"]
+        self.assertEqual(len(set(each)), 1, each)
+        self.assertEqual([v.heard(5, True) for _ in range(3)], [echo(n * each[0]) for n in (1, 2, 4)])
+        self.assertEqual(v.heard(0.3, True), b"")
+        self.assertEqual(len(re.findall("answers held a login", v.log())), 3, v.log())
+        v.wire.close()
+        self.assertEqual(v.heard(5, True), echo(5 * each[0]))
+        self.assertEqual(v.heard(5, True)[0], 2)
 
 
 VECTORS = os.environ.get("HTTP_VECTORS", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../decide/http-vectors.json"))
@@ -1506,7 +1517,7 @@ class Http2(Case):
 
 class Renewals(Case):
     def launcher(self, v, timeout=20):
-        data = v.control.recv(64) if select.select([v.control], [], [], timeout)[0] else b""
+        data = v.heard(timeout)
         assert len(data) == 4 and data[0] == xch.CTL_RENEW, data
         return tuple(data[1:])
 
@@ -1557,9 +1568,10 @@ class Renewals(Case):
                 t, runs, program = time.monotonic(), 0, state.get("program", "")
                 self.ask(v, kind)
                 while not v.box.pump(0.05) and time.monotonic() - t < 40:
-                    if not select.select([v.control], [], [], 0)[0]:
+                    if not (data := v.heard(0)):
                         continue
-                    prov, act, _ = self.launcher(v)
+                    what, prov, act, _ = data
+                    self.assertEqual(what, xch.CTL_RENEW)
                     held = state.get("lock", "")
                     if act == self.LOCK and held:
                         if "rotated" in held and time.monotonic() - t > 1:
@@ -1595,7 +1607,7 @@ class Renewals(Case):
             lack, left, exp, account, _, _ = self.renewed(v)
             self.assertEqual((lack, account), ("none", u.ACCOUNT))
             self.assertTrue(86380 <= left <= 86400 and abs(exp - time.time() - 86400) < 20)
-        self.assertFalse(select.select([v.control], [], [], 0.2)[0])
+        self.assertEqual(v.heard(0.2), b"")
 
     def run_one(self, v, rotate=True, errors=b"", result=0):
         self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
@@ -1620,7 +1632,7 @@ class Renewals(Case):
         self.assertEqual(self.launcher(v)[:2], (0, self.UNLOCK))
         lacks = [self.renewed(v, i)[0] for i in range(100)]
         self.assertEqual((lacks.count("none"), lacks.count("limit")), (8, 92))
-        self.assertFalse(select.select([v.control], [], [], 0.3)[0])
+        self.assertEqual(v.heard(0.3), b"")
         line, = [l for l in self.records(v) if l["k"] == "renewal"]
         self.assertEqual((line["provider"], line["program"], line["how"]), ("anthropic", "claude-status", "ran"))
 

@@ -116,6 +116,12 @@ class Credentials(Case):
         self.assertNotIn("authorization", self.upstream.seen[1][1].lower())
         self.assertIn("    login     claude: subscription; the guest has placeholders\n", self.stderr)
         self.assertIn("    testing   api.anthropic.com:443 -> 127.0.0.1:", self.stderr)
+        # What the service gave back is told at the end.
+        told = re.search(r"^==> answers held a login of this host, which was overwritten: api\.anthropic\.com/v1/models \(2 times\); "
+                         r"agent-vm logs --role audit (\S+) ", self.stderr, re.M)
+        self.assertTrue(told, self.stderr)
+        records = json.loads(self.vm("logs", "--json", "--role", "audit", told[1]).stdout)
+        self.assertEqual([(r["host"], r["path"], r["n"]) for r in records if r["k"] == "echo"], [("api.anthropic.com", "/v1/models", 2)])
 
     def test_a_login_tried_again_and_again_elsewhere_is_told_at_the_end(self):
         self.login()
