@@ -322,6 +322,7 @@ static int start_run(struct launch *l)
 		.vmm_pid = l->vmm.pid,
 		.network = &l->network,
 		.renewer = l->renewer,
+		.gh = &l->plan.creds.gh,
 		.autopub = l->autopub,
 		.on_ports = list_ports,
 		.on_ports_arg = l,

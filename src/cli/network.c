@@ -195,6 +195,8 @@ int network_heard(struct network_role *role, struct vault_renew *ret)
 		return 0;
 	if (n <= 0 || bytes[0] == NET_CTL_ERROR)
 		return -EPIPE;
+	if (bytes[0] == NET_CTL_GH && n == 1)
+		return 2;
 	if (bytes[0] != NET_CTL_RENEW || n != sizeof(*ret))
 		return 0;
 	memcpy(ret, bytes, sizeof(*ret));
@@ -348,6 +350,14 @@ void network_probed(struct network *n)
 
 	/* If it is gone, that is noticed elsewhere. */
 	(void)fd_send(n->vault.fd, &what, sizeof(what), NULL, 0);
+}
+
+void network_gh(struct network *n, int fd)
+{
+	const uint8_t what = NET_CTL_GH;
+
+	(void)fd_send(n->vault.fd, &what, sizeof(what), &fd, 1);
+	(void)close(fd);
 }
 
 static int pair(int ret[2])

@@ -94,6 +94,9 @@ int network_put_addr(struct buf *out, uint16_t key, const struct addr *a);
 /* The self-probe is over: what is refused from now on is the agent's. */
 void network_probed(struct network *n);
 
+/* What gh says now can be read from @fd, which is taken. */
+void network_gh(struct network *n, int fd);
+
 /* Close their control sockets, give them a moment, and wait for them. Safe at any time. */
 void network_stop(struct network *n);
 
@@ -104,7 +107,7 @@ void network_drain(struct network *n, bool ends);
  * network_heard() - A role's control socket is readable
  * @ret:	What vault wants renewed
  *
- * Return: 1 and @ret; 0 when there is nothing to do; -EPIPE when it ended or said why it will, see network_ended()
+ * Return: 1 and @ret; 2 when gh is to be asked again; 0 when there is nothing to do; -EPIPE when it ended or said why it will, see network_ended()
  */
 int network_heard(struct network_role *role, struct vault_renew *ret);
 

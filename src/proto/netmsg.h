@@ -35,6 +35,8 @@ enum net_control {
 	NET_CTL_RENEWED = 6, /* launcher to vault: struct vault_renewed */
 	NET_CTL_VIOLATIONS = 7, /* vault to launcher, once a host: enum prov_host_id in one byte (vault/violations.h) */
 	NET_CTL_ECHO = 8,   /* vault to launcher: struct vault_echo */
+	NET_CTL_GH = 9,	    /* no text. vault to launcher: GitHub refused the token that came from gh. Launcher to vault, with the
+			     * reading end of a pipe: what gh says now, then its end */
 };
 
 /* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its

@@ -14,6 +14,9 @@
 
 #define SOURCES (SOURCE_OPENCODE + 1)
 #define ENV_LOOK_NS (20 * MS)
+#define GH_ASK_NS (60 * NS) /* the launcher is asked for another token no more often */
+#define GH_NS (15 * NS)	    /* for it to come */
+#define GH_OLD_MAX 16	    /* as many as can be replaced before the first is past its time */
 
 struct login_file {
 	struct source s;
@@ -37,7 +40,14 @@ struct logins {
 		uint8_t *p; /* in the arena; NULL: nothing comes any more */
 		size_t n;
 		int fd;
+		int64_t until; /* it is waited for no longer; 0: always */
 	} pipe[PH_KINDS];
+	/* The token of gh, which may be another one later. */
+	struct {
+		uint64_t generation;
+		int64_t ask_at; /* not before */
+		struct old_secret old[GH_OLD_MAX];
+	} gh;
 	struct needles needles[PROVS];
 };
 
@@ -183,6 +193,8 @@ static bool remake_needles(struct vault *v, enum prov prov)
 	for (int k = 0; k < PH_KINDS; k++)
 		if (kinds[k].prov == prov && l->env[k].n > 0)
 			s[count++] = secret_span(&l->env[k]);
+	if (prov == PROV_GITHUB)
+		count += old_needles(l->gh.old, GH_OLD_MAX, v->now / MS, s + count, ECHO_NEEDLES_MAX - count);
 	if (f)
 		count += source_needles(&f->s, v->now / MS, s + count, ECHO_NEEDLES_MAX - count);
 	if (!n->set || !echo_set_is(n->set, s, count)) {
@@ -211,9 +223,74 @@ static bool make_needles(struct vault *v, enum prov prov)
 	return (n->set && n->generation == (f ? f->s.generation : 0)) || remake_needles(v, prov);
 }
 
+/* No more of it is wanted. */
+static void pipe_end(struct vault *v, enum ph_kind kind)
+{
+	struct logins *l = v->logins;
+
+	ev_unwatch(&v->ev, l->pipe[kind].fd);
+	close_p(&l->pipe[kind].fd);
+	secret_free(TAKE_PTR(l->pipe[kind].p));
+	l->pipe[kind].n = 0;
+	l->pipe[kind].until = 0;
+}
+
+/* @got: taken; it was asked for in place of the one that is there. */
+static void gh_answered(struct vault *v, int r, struct secret *got)
+{
+	struct logins *l = v->logins;
+	struct secret *now = &l->env[PH_GH];
+
+	if (r < 0) {
+		log_warn("login %s: gh gave no token when it was asked again; what there was stays", ph_kind_str[PH_GH]);
+	} else if (got->n == now->n && memcmp(got->p, now->p, now->n) == 0) {
+		log_info("login %s: gh has no other token", ph_kind_str[PH_GH]);
+		secret_done(got);
+	} else {
+		old_keep(l->gh.old, GH_OLD_MAX, now, v->now / MS);
+		*now = *got;
+		l->gh.generation++;
+		log_info("login %s: gh gave another token, which counts from now on", ph_kind_str[PH_GH]);
+	}
+}
+
+int logins_gh(struct vault *v, int fd)
+{
+	struct logins *l = v->logins;
+
+	if (!(v->cfg.launch.lent & PH_BIT(PH_GH))) {
+		(void)close(fd);
+		return -EPROTO;
+	}
+	if (l->pipe[PH_GH].p)
+		pipe_end(v, PH_GH);
+	l->pipe[PH_GH].p = secret_alloc(SECRET_MAX);
+	l->pipe[PH_GH].fd = fd;
+	l->pipe[PH_GH].until = v->now + GH_NS;
+	if (!l->pipe[PH_GH].p || ev_watch(&v->ev, fd, EPOLLIN, EV_LOGIN, PH_GH, 0) < 0) {
+		log_warn("login %s: no memory for another token", ph_kind_str[PH_GH]);
+		pipe_end(v, PH_GH);
+	}
+	return 0;
+}
+
+void logins_refused(struct vault *v, uint64_t generation)
+{
+	struct logins *l = v->logins;
+	const uint8_t what = NET_CTL_GH;
+
+	if (generation != l->gh.generation || l->pipe[PH_GH].p || v->now < l->gh.ask_at)
+		return;
+	l->gh.ask_at = v->now + GH_ASK_NS;
+	log_info("login %s: GitHub refuses the token; if it is gh's, gh is asked again", ph_kind_str[PH_GH]);
+	/* If the launcher is gone nobody is left to hear it. */
+	(void)fd_send(NET_FD_CONTROL, &what, sizeof(what), NULL, 0);
+}
+
 void logins_event(struct vault *v, uint16_t kind)
 {
 	struct logins *l = v->logins;
+	struct secret got = { 0 };
 	size_t n;
 	ssize_t k;
 	int r;
@@ -226,13 +303,15 @@ void logins_event(struct vault *v, uint16_t kind)
 		l->pipe[kind].n += (size_t)k;
 	if ((k < 0 && (errno == EAGAIN || errno == EINTR)) || (k > 0 && n + (size_t)k < SECRET_MAX))
 		return;
-	ev_unwatch(&v->ev, l->pipe[kind].fd);
-	close_p(&l->pipe[kind].fd);
-	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &l->env[kind]) : -EBADMSG;
-	if (r < 0 && r != -ENOENT)
-		log_warn("login %s: what came from the environment is no token; requests with it get 503",
+	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &got) : -EBADMSG;
+	pipe_end(v, kind);
+	if (l->env[kind].n > 0)
+		gh_answered(v, r, &got);
+	else if (r == 0)
+		l->env[kind] = got;
+	else if (r != -ENOENT)
+		log_warn("login %s: what came for it is no token; requests with it get 503",
 			 ph_kind_str[kind]);
-	secret_free(TAKE_PTR(l->pipe[kind].p));
 	(void)remake_needles(v, kinds[kind].prov);
 }
 
@@ -268,11 +347,12 @@ int logins_get(struct vault *v, enum ph_kind kind, bool look, struct cred *ret, 
 	struct cred c = { .prov = PROVS };
 	int r;
 
-	if (l->pipe[kind].p) {
+	if (l->pipe[kind].p && l->env[kind].n == 0) {
 		*ret_at = v->now + ENV_LOOK_NS;
 		return -EAGAIN;
 	}
 	c.secret = secret_span(&l->env[kind]);
+	c.generation = kind == PH_GH ? l->gh.generation : 0;
 	if (c.secret.n == 0 && f && f->cfg) {
 		const struct login *login = &f->s.login;
 
@@ -322,26 +402,30 @@ struct echo_set *logins_needles(struct vault *v, enum ph_kind kind)
 	return make_needles(v, prov) ? echo_set_get(v->logins->needles[prov].set) : NULL;
 }
 
+/* Of one provider; when to call again, or -1. */
+static int64_t old_tick(struct vault *v, enum prov prov, const struct old_secret *old, size_t n)
+{
+	int64_t until = old_until(old, n);
+
+	if (until < 0 || until * MS > v->now)
+		return until < 0 ? -1 : until * MS;
+	(void)remake_needles(v, prov); /* it wipes */
+	return v->now + NS;
+}
+
 int64_t logins_tick(struct vault *v)
 {
 	struct logins *l = v->logins;
 	int64_t next = -1;
 
-	for (int i = 0; i < SOURCES; i++) {
-		struct source *s = &l->file[i].s;
-		int64_t until = -1;
-
-		for (size_t k = 0; k < SOURCE_OLD_MAX; k++)
-			if (s->old[k].s.n > 0)
-				until = sooner(until, s->old[k].until);
-		if (until < 0 || until * MS > v->now) {
-			next = sooner(next, until < 0 ? -1 : until * MS);
-			continue;
-		}
-		(void)remake_needles(v, source_prov[i]); /* source_needles() wipes */
-		next = sooner(next, v->now + NS);
+	for (int i = 0; i < SOURCES; i++)
+		next = sooner(next, old_tick(v, source_prov[i], l->file[i].s.old, SOURCE_OLD_MAX));
+	next = sooner(next, old_tick(v, PROV_GITHUB, l->gh.old, GH_OLD_MAX));
+	if (l->pipe[PH_GH].until > 0 && l->pipe[PH_GH].until <= v->now) {
+		pipe_end(v, PH_GH);
+		gh_answered(v, -ETIMEDOUT, NULL);
 	}
-	return next;
+	return l->pipe[PH_GH].until > 0 ? sooner(next, l->pipe[PH_GH].until) : next;
 }
 
 void logins_redact(char *line, size_t n)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What the vault sends to the services and what it lets back (credentials page 4, 6, 8, 10, 11), with real TLS servers, its
 sandbox on, and the test as wire, gate and launcher."""
+import array
 import base64
 import contextlib
 import errno
@@ -879,6 +880,105 @@ class Logins(Case):
             return
         os.kill(v.pid, 11)
         self.assertNotEqual(v.wait(), 0)
+
+
+class Gh(Case):
+    """The token of gh, which the launcher asks for again when GitHub refuses it."""
+    FIRST, SECOND, THIRD = (f"gho_CANARY{n}" + c * 26 for n, c in (("first", "A"), ("second", "B"), ("third", "C")))
+    AGAIN = b"\x09"
+
+    def setUp(self):
+        super().setUp()
+        self.host.c.all += [self.FIRST, self.SECOND, self.THIRD]
+        self.good_tokens, self.was = [self.FIRST], []
+
+        def answer(c, got):
+            sent = got.get("authorization")[0].decode().split()[-1]
+            # It gives back all tokens that it has ever seen.
+            self.was.append(sent)
+            return ok(" ".join(self.was).encode(), "200 OK" if sent in self.good_tokens else "401 Unauthorized")
+        self.up = self.upstream(answer)
+
+    def ask(self, v, want):
+        x = Exchange(v, "api.github.com", "GET", "/repos/acme/app", creds=[("gh", "bearer")])
+        a, body, _ = x.all()
+        x.close()
+        self.assertEqual(a.status, want, v.log())
+        self.clean(a, body)
+        return body
+
+    def says(self, v, *pieces, end=True):
+        """What the launcher sends when gh was asked again."""
+        r, w_ = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(w_, True)
+        v.control.sendmsg([self.AGAIN], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [r]))])
+        os.close(r)
+        for piece in pieces:
+            os.write(w_, piece)
+        if end:
+            os.close(w_)
+        return w_
+
+    def test_a_refused_token_is_replaced_and_never_comes_back(self):
+        v = self.vault(env={"gh": self.FIRST})
+        self.ask(v, 200)
+        self.assertEqual(v.heard(0.2), b"")
+        self.good_tokens = [self.SECOND]
+        n = len(self.up.requests)
+        self.ask(v, 401)  # the guest hears it; we do not try again by ourselves
+        self.assertEqual(len(self.up.requests), n + 1)
+        self.assertEqual(v.heard(), self.AGAIN)
+        for _ in range(20):
+            self.ask(v, 401)
+        self.assertEqual(v.heard(0.2), b"")  # no more than once a minute
+        self.says(v, self.SECOND.encode() + b"\n")
+        self.until(lambda: "gh gave another token" in v.log())
+        body = self.ask(v, 200)
+        self.assertEqual(body.count(b"x" * len(self.FIRST)), len(self.was))  # what clean() looked for was there
+        self.assertEqual(self.was[-1], self.SECOND)
+        self.assertEqual(v.heard(0.2), b"")
+        # The connection that carried the old one was not used again.
+        self.assertEqual(len(self.up.conns), 2)
+
+    def test_what_is_no_token_changes_nothing(self):
+        v = self.vault(env={"gh": self.FIRST})
+        self.ask(v, 200)
+        for said in ((b"",), (b"\n",), (b"gho_CANARYfirst\ngho_CANARYsecond\n",), (self.SECOND.encode(), b"\n\0"), (b"\0",), (b"a b",),
+                     (b"x" * 20000,), (b"gho_\x1b[2J",)):
+            with self.subTest(said[0][:20]):
+                n = v.log().count("what there was stays")
+                self.says(v, *said)
+                self.until(lambda: v.log().count("what there was stays") == n + 1)
+                self.ask(v, 200)
+        self.says(v, self.FIRST.encode())
+        self.until(lambda: "gh has no other token" in v.log())
+        self.ask(v, 200)
+
+    def test_one_that_does_not_come_is_not_waited_for(self):
+        v = self.vault(env={"gh": self.FIRST})
+        end = self.says(v, self.SECOND.encode(), end=False)
+        self.ask(v, 200)  # at once, with the old one
+        self.assertEqual(self.was[-1], self.FIRST)
+        self.says(v, self.THIRD.encode())  # a new question ends the old one
+        self.until(lambda: "gh gave another token" in v.log())
+        with self.assertRaises(BrokenPipeError):
+            os.write(end, b"\n")
+        os.close(end)
+        self.good_tokens = [self.THIRD]
+        self.ask(v, 200)
+        end = self.says(v, self.SECOND.encode(), end=False)
+        time.sleep(16)
+        with self.assertRaises(BrokenPipeError):
+            os.write(end, b"\n")
+        os.close(end)
+        self.assertEqual(v.log().count("what there was stays"), 1)
+        self.ask(v, 200)
+
+    def test_where_nothing_is_lent_there_is_none(self):
+        v = self.vault(lent=("claude-a",))
+        self.says(v, self.SECOND.encode())
+        self.assertEqual(v.wait(), 1)
+        self.assertIn("the launcher is not understood", v.log())
 
 
 class Gate(Case):
