@@ -580,6 +580,8 @@ static void watch_logins(struct launch *l)
 
 	creds_login_paths(getenv, l->plan.home, &paths);
 	loginwatch_begin(&paths, &l->logins);
+	l->logins.ours = renewer_wrote;
+	l->logins.arg = &l->root;
 	strv_done(&paths);
 }
 
@@ -590,9 +592,9 @@ static void report_logins(struct launch *l)
 
 	loginwatch_compare(&l->logins, &left);
 	for (size_t i = 0; i < left.n; i++)
-		log_info("login file of the host, not written for this session: %s", left.v[i]);
+		log_info("login file of the host, not written by a renewal: %s", left.v[i]);
 	if (left.n > 0 && !l->quiet) {
-		(void)fprintf(stderr, "==> logins of this host that changed meanwhile, not by a renewal for this session: ");
+		(void)fprintf(stderr, "==> logins of this host that changed meanwhile, not by a renewal: ");
 		for (size_t i = 0; i < left.n; i++)
 			(void)fprintf(stderr, "%s%s", i > 0 ? ", " : "", left.v[i]);
 		(void)fprintf(stderr, "\n");
