@@ -177,6 +177,29 @@ class Listed(Case):
         for host, method, target, authorization in self.github.seen:
             self.assertEqual(authorization, None if "secret" in target else f"Bearer {TOKEN}", (method, target))
 
+    def why(self, *words, env=None):
+        p = self.vm("why", "--json", *words, env={**self.env, "GH_TOKEN": TOKEN, **(env or {})})
+        one, = json.loads(p.stdout)
+        return one["decision"], one["credential"], one["opens"]
+
+    def test_why_says_what_a_session_here_would_decide(self):
+        push, pulls = "https://github.com/acme/{}.git/git-receive-pack", "https://api.github.com/repos/acme/{}/pulls/1"
+        allowed = ("allow", "gh", None)
+        self.assertEqual(self.why("-X", "POST", push.format("app")), allowed)
+        self.assertEqual(self.why(push.format("lib"), "POST"), ("refuse", None, "--repo acme/lib=write"))
+        self.assertEqual(self.why(push.format("secret"), "POST"), ("refuse", None, "--repo acme/secret"))
+        self.assertEqual(self.why("--repo", "acme/secret", push.format("secret"), "POST"), allowed)
+        self.assertEqual(self.why("--github", "push-refs=refs/heads/x/*", push.format("app"), "POST")[0], "refuse")
+        self.assertEqual(self.why(pulls.format("lib")), allowed)
+        self.assertEqual(self.why("-X", "PATCH", pulls.format("lib"))[0], "refuse")
+        self.assertEqual(self.why("--no-git", "-X", "PATCH", pulls.format("app"))[:2], ("refuse", None))
+        # A mount's remotes are on the list, and a read-only one's for reading.
+        other = self.top / "other"
+        git("init", "-q", other)
+        git("remote", "add", "origin", "https://github.com/acme/secret.git", cwd=other)
+        self.assertEqual(self.why("--mount", f"{other}", push.format("secret"), "POST"), allowed)
+        self.assertEqual(self.why("--mount", f"{other}:ro", push.format("secret"), "POST"), ("refuse", None, "--repo acme/secret=write"))
+
     def test_gh_is_asked_again_when_its_token_is_refused(self):
         """gh has the good token from its second call on."""
         old, calls = "gho_CANARY0000000000000000", self.top / "calls"
