@@ -27,8 +27,8 @@ static const char *const verbs[] = { "claude", "codex", "opencode", "copilot", "
 static const struct opt why_opts[] = {
 	{ "verb", OPT_CHOICE, AT(verb), "VERB", "for that verb's launch", 0,
 	  "claude, codex, opencode, copilot or shell (the default).", "claude", verbs },
-	{ "X", OPT_STRING, AT(method), "METHOD", "the method, which may also stand behind the URL", OPT_INITIAL,
-	  NULL, "POST" },
+	{ "X", OPT_STRING, AT(method), "METHOD", "the method, which may also stand behind the URL", OPT_INITIAL, NULL,
+	  "POST" },
 	{ "repo", OPT_STRV, AT(launch.repos), "OWNER/REPO[=LEVEL]", "as at a launch" },
 	{ "no-git", OPT_FLAG, AT(launch.no_git), NULL, "as at a launch" },
 	{ "github", OPT_STRV, AT(launch.github), "KEY=VALUE", "as at a launch" },
@@ -217,9 +217,10 @@ static int take_words(char **rest, const struct why_args *a, struct state *s)
 	s->method = prov_method_find(span_str(method));
 	if (s->method < METHODS && !(a->method && rest[1]))
 		return 0;
-	(void)fprintf(stderr, a->method && rest[1] ? "agent-vm: why: two methods; leave one out\n"
-						   : "agent-vm: why: no such method is let in; there are GET HEAD POST PUT PATCH "
-						     "DELETE OPTIONS\n");
+	(void)fprintf(stderr, a->method && rest[1]
+				      ? "agent-vm: why: two methods; leave one out\n"
+				      : "agent-vm: why: no such method is let in; there are GET HEAD POST PUT PATCH "
+					"DELETE OPTIONS\n");
 	return 2;
 }
 

@@ -9,22 +9,22 @@
 
 #define GH_AGAIN_MS 60000 /* between two questions after the launch's own */
 
-/* Its folder of settings, whether it is there or not; a variable counts only when it is absolute. NULL: none can be named.
- * Caller owns. */
+/* Its folder of settings, whether it is there or not; a variable counts only when it is absolute. NULL: none can be
+ * named. Caller owns. */
 char *gh_folder(char *(*env)(const char *), const char *home);
 
 /* What it needs beside prog_env(): that folder and no other, the way to the keyring, and no questions. No token of the
  * environment: it answers for the login that it keeps. */
 void gh_env(const char *folder, struct strv *ret);
 
-/* The login that is lent is gh's, which is asked for its token: at launch, and again when GitHub has refused the token or
- * hosts.yml has changed (credentials page 2.1). */
+/* The login that is lent is gh's, which is asked for its token: at launch, and again when GitHub has refused the token
+ * or hosts.yml has changed (credentials page 2.1). */
 struct gh {
 	char *program; /* absolute, from prog_find(); NULL: it is not asked */
 	char *folder;
-	char *hosts;   /* the file in it; below how it was when gh was asked last */
-	pid_t pid;     /* who asks; 0: nobody */
-	int64_t next;  /* ms; it is not asked again before */
+	char *hosts;  /* the file in it; below how it was when gh was asked last */
+	pid_t pid;    /* who asks; 0: nobody */
+	int64_t next; /* ms; it is not asked again before */
 	bool wanted;
 	uint64_t dev, ino, size;
 	int64_t mtime_ns;

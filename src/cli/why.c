@@ -125,7 +125,8 @@ static enum verdict judge_push(struct question *q)
 	memcpy(body + 4, line, n);
 	memcpy(body + 4 + n, end, sizeof(end));
 	buf_init(&out, HTTPMSG_MAX);
-	v = judge_body(q->j, &q->r, q->d.github.body == GH_BODY_PUSH ? SPAN(body, 4 + n + 4) : SPAN(body, 0), &q->d, &out);
+	v = judge_body(q->j, &q->r, q->d.github.body == GH_BODY_PUSH ? SPAN(body, 4 + n + 4) : SPAN(body, 0), &q->d,
+		       &out);
 	buf_done(&out);
 	return v;
 }
@@ -153,12 +154,14 @@ static enum verdict ask(struct question *q, enum ph_kind kind)
 	}
 	request_check(&q->r, span_str(name));
 	v = judge_request(q->j, q->host, true, &q->r, &q->d);
-	return v == JUDGE_BODY && (q->d.github.body == GH_BODY_PUSH || q->d.github.body == GH_BODY_MCP) ? judge_push(q) : v;
+	return v == JUDGE_BODY && (q->d.github.body == GH_BODY_PUSH || q->d.github.body == GH_BODY_MCP) ? judge_push(q)
+													: v;
 }
 
 static char *foreign(const struct question *q)
 {
-	return prov_foreign(&q->j->launch, q->host) ? NULL : xasprintf("--api %s=foreign", prov_str[prov_hosts[q->host].prov]);
+	return prov_foreign(&q->j->launch, q->host) ? NULL
+						    : xasprintf("--api %s=foreign", prov_str[prov_hosts[q->host].prov]);
 }
 
 static void refused(const struct question *q, struct why *w)
@@ -228,7 +231,8 @@ static void say(const struct question *q, enum verdict v, struct why *w)
 		break;
 	case JUDGE_REVOKE:
 		w->decision = "answer";
-		w->rule = xstrdup("token endpoint: signing out is answered here, and nothing is sent; the host's login stays");
+		w->rule = xstrdup(
+			"token endpoint: signing out is answered here, and nothing is sent; the host's login stays");
 		break;
 	case JUDGE_BODY:
 	case JUDGE_ASK:
@@ -242,8 +246,8 @@ static void say(const struct question *q, enum verdict v, struct why *w)
 		w->note = xstrdup("judged for a push of " PUSH_REF);
 }
 
-void why_request(const struct prov_launch *l, const struct gh_scope *github, enum prov_host_id host, enum prov_method method,
-		 const char *target, struct why *w)
+void why_request(const struct prov_launch *l, const struct gh_scope *github, enum prov_host_id host,
+		 enum prov_method method, const char *target, struct why *w)
 {
 	static const uint8_t seed[PH_SEED];
 	struct judge j = { .launch = *l, .github = github };

@@ -36,8 +36,8 @@ void why_done(struct why *w);
  * @host:	One that prov_bound() says yes to
  * @target:	Path and query
  */
-void why_request(const struct prov_launch *l, const struct gh_scope *github, enum prov_host_id host, enum prov_method method,
-		 const char *target, struct why *ret);
+void why_request(const struct prov_launch *l, const struct gh_scope *github, enum prov_host_id host,
+		 enum prov_method method, const char *target, struct why *ret);
 
 /**
  * why_network() - A connection that is not inspected

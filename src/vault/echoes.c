@@ -29,7 +29,8 @@ static size_t place(struct echoes *e, uint8_t host, const char path[NET_NOTE_PAT
 	return ECHOES_MAX;
 }
 
-const struct vault_echo *echoes_add(struct echoes *e, enum prov_host_id host, const char path[NET_NOTE_PATH], size_t hits)
+const struct vault_echo *echoes_add(struct echoes *e, enum prov_host_id host, const char path[NET_NOTE_PATH],
+				    size_t hits)
 {
 	static const char none[NET_NOTE_PATH];
 	size_t i = place(e, (uint8_t)host, path);
@@ -80,8 +81,8 @@ char *echoes_text(const struct echoes *e)
 
 		was = TAKE_PTR(text);
 		text = xasprintf("%s%s%s%s (%u time%s)", was ? was : "", was ? ", " : "",
-				 is_elsewhere(&e->v[i]) ? "elsewhere" : prov_hosts[e->v[i].host].name, e->v[i].path, e->v[i].n,
-				 e->v[i].n == 1 ? "" : "s");
+				 is_elsewhere(&e->v[i]) ? "elsewhere" : prov_hosts[e->v[i].host].name, e->v[i].path,
+				 e->v[i].n, e->v[i].n == 1 ? "" : "s");
 	}
 	return text;
 }

@@ -1,6 +1,6 @@
-/* Answers that held a login which was sent, and were overwritten (credentials page 8.2): counted by host and template of the
- * path, for one line after the session. vault tells the launcher a place when its count has doubled since, so that neither
- * guest nor service decides how much is said, and all of it at the end. Pure; both sides use it. */
+/* Answers that held a login which was sent, and were overwritten (credentials page 8.2): counted by host and template
+ * of the path, for one line after the session. vault tells the launcher a place when its count has doubled since, so
+ * that neither guest nor service decides how much is said, and all of it at the end. Pure; both sides use it. */
 #pragma once
 
 #include <stddef.h>
@@ -24,7 +24,8 @@ struct echoes {
  *
  * Return: what the launcher is to be told now, counted as told; NULL: nothing
  */
-const struct vault_echo *echoes_add(struct echoes *e, enum prov_host_id host, const char path[NET_NOTE_PATH], size_t hits);
+const struct vault_echo *echoes_add(struct echoes *e, enum prov_host_id host, const char path[NET_NOTE_PATH],
+				    size_t hits);
 
 /* At the end: one that was counted on since it was told; NULL: no more. */
 const struct vault_echo *echoes_rest(struct echoes *e);

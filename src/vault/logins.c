@@ -242,7 +242,8 @@ static void gh_answered(struct vault *v, int r, struct secret *got)
 	struct secret *now = &l->env[PH_GH];
 
 	if (r < 0) {
-		log_warn("login %s: gh gave no token when it was asked again; what there was stays", ph_kind_str[PH_GH]);
+		log_warn("login %s: gh gave no token when it was asked again; what there was stays",
+			 ph_kind_str[PH_GH]);
 	} else if (got->n == now->n && memcmp(got->p, now->p, now->n) == 0) {
 		log_info("login %s: gh has no other token", ph_kind_str[PH_GH]);
 		secret_done(got);
@@ -310,8 +311,7 @@ void logins_event(struct vault *v, uint16_t kind)
 	else if (r == 0)
 		l->env[kind] = got;
 	else if (r != -ENOENT)
-		log_warn("login %s: what came for it is no token; requests with it get 503",
-			 ph_kind_str[kind]);
+		log_warn("login %s: what came for it is no token; requests with it get 503", ph_kind_str[kind]);
 	(void)remake_needles(v, kinds[kind].prov);
 }
 
