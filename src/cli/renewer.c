@@ -56,6 +56,7 @@ static void answer(int fd, const struct vault_renew *m, int result, int64_t age_
 
 static void serve(struct worker *w, int fd, const struct vault_renew *m)
 {
+	char was[RENEWLOCK_SEEN];
 	struct err err = { "" };
 	int r;
 
@@ -75,8 +76,9 @@ static void serve(struct worker *w, int fd, const struct vault_renew *m)
 		if (r == 0) {
 			w->run.what = (enum renew_program)m->program;
 			w->run.limit_ms = renew_program_limit_ms(w->run.what);
+			renewlock_look(w->source, was);
 			r = renew_run(&w->run, &err);
-			renewlock_leave(&w->lock, w->source);
+			renewlock_leave(&w->lock, w->source, was);
 		}
 		answer(fd, m, r, -1, w->run.errors[0] ? w->run.errors : err.text);
 		return;

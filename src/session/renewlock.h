@@ -34,8 +34,12 @@ int renewlock_try(const struct renewlock *l);
 /* To be called with the lock held and before the program starts. 0 or a negative errno: then do not start it. */
 int renewlock_stamp(const struct renewlock *l);
 
-/* To be called with the lock held, when the program has ended: how it left the file of @source. */
-void renewlock_leave(const struct renewlock *l, const char *source);
+/* What tells one content of the file @source from another: text, "" when it is not there. */
+#define RENEWLOCK_SEEN 128
+void renewlock_look(const char *source, char ret[RENEWLOCK_SEEN]);
+
+/* To be called with the lock held, when the program has ended: notes how it left the file, if it is another than @was before. */
+void renewlock_leave(const struct renewlock *l, const char *source, const char *was);
 /* Whether the file of @source is as the last renewal left it, or one is under way. */
 bool renewlock_wrote(const struct renewlock *l, const char *source);
 

@@ -195,6 +195,14 @@ TEST(what_it_writes_is_known_to_other_sessions_until_somebody_else_writes)
 	loginwatch_compare(&other, &left);
 	CHECK_INT(left.n, ==, 1);
 	CHECK(strstr(left.v[0], "/.credentials.json (new)"));
+	/* A renewal that writes nothing does not make it its own. */
+	write_script("#!/bin/sh\nexit 0\n");
+	CHECK_INT(ASK(VAULT_RENEW_LOCK, 0).result, ==, 0);
+	CHECK_INT(ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS).result, ==, 0);
+	unlock();
+	for (int i = 0; i < 500 && wrote(); i++)
+		(void)usleep(10000);
+	CHECK(!wrote());
 	CHECK_INT(unlink(t.creds.sources[0].path), ==, 0);
 	CHECK(!wrote());
 	strv_done(&left);
