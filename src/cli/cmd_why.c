@@ -1,22 +1,22 @@
 /* agent-vm why: what a launch would do with a request, and what decides it. Nothing is started or sent. */
+#include <assert.h>
 #include <errno.h>
 #include <ifaddrs.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/macros.h"
-#include "base/prog.h"
-#include "cli/creds.h"
-#include "cli/ghlist.h"
 #include "cli/launch_args.h"
 #include "cli/netplan.h"
+#include "cli/preflight.h"
 #include "cli/sessions.h"
 #include "cli/why.h"
-#include "session/project.h"
+#include "proto/gatecfg.h"
+#include "proto/rec.h"
 
 struct why_args {
 	struct launch_args launch;
-	const char *verb;
+	const char *verb, *method;
 	bool json;
 };
 
@@ -27,6 +27,13 @@ static const char *const verbs[] = { "claude", "codex", "opencode", "copilot", "
 static const struct opt why_opts[] = {
 	{ "verb", OPT_CHOICE, AT(verb), "VERB", "for that verb's launch", 0,
 	  "claude, codex, opencode, copilot or shell (the default).", "claude", verbs },
+	{ "X", OPT_STRING, AT(method), "METHOD", "the method, which may also stand behind the URL", OPT_INITIAL, NULL,
+	  "POST" },
+	{ "repo", OPT_STRV, AT(launch.repos), "OWNER/REPO[=LEVEL]", "as at a launch" },
+	{ "no-git", OPT_FLAG, AT(launch.no_git), NULL, "as at a launch" },
+	{ "github", OPT_STRV, AT(launch.github), "KEY=VALUE", "as at a launch" },
+	{ "mount", OPT_STRV, AT(launch.mounts), "HOST[:GUEST][:ro]", "as at a launch" },
+	{ "expose", OPT_STRV, AT(launch.expose), "PATH", "as at a launch" },
 	{ "api", OPT_STRV, AT(launch.api), "PROVIDER=CLASS", "as at a launch" },
 	{ "allow-egress", OPT_STRV, AT(launch.allow_egress), "DEST", "as at a launch" },
 	{ "allow-lan", OPT_FLAG, AT(launch.allow_lan), NULL, "as at a launch" },
@@ -40,18 +47,10 @@ static const struct opt why_opts[] = {
 struct state {
 	struct why_url url;
 	enum prov_method method;
-	struct creds creds;
-	struct ghlist github;
-	struct network_plan net;
+	struct plan plan;
 	struct lookup lookup;
-	struct strv warnings;
 	json_t *all; /* NULL: text */
 };
-
-static const char *variable(const char *name)
-{
-	return getenv(name);
-}
 
 /* What the policy counts as this host. */
 static void own_addresses(struct policy *p)
@@ -79,15 +78,15 @@ static void policy_of(const struct state *s, const char **inspected, struct poli
 {
 	size_t n = 0;
 
-	*p = (struct policy){ .no_network = s->net.no_network,
-			      .allow_lan = s->net.allow_lan,
-			      .allow_host = s->net.allow_host,
-			      .proxied = s->net.proxy.text != NULL,
-			      .n_rules = s->net.n_rules,
+	*p = (struct policy){ .no_network = s->plan.net.no_network,
+			      .allow_lan = s->plan.net.allow_lan,
+			      .allow_host = s->plan.net.allow_host,
+			      .proxied = s->plan.net.proxy.text != NULL,
+			      .n_rules = s->plan.net.n_rules,
 			      .inspected = inspected };
-	memcpy(p->rules, s->net.rules, p->n_rules * sizeof(*p->rules));
+	memcpy(p->rules, s->plan.net.rules, p->n_rules * sizeof(*p->rules));
 	for (int h = 0; h < HOSTS; h++)
-		if (prov_bound(&s->creds.launch, (enum prov_host_id)h))
+		if (prov_bound(&s->plan.creds.launch, (enum prov_host_id)h))
 			inspected[n++] = prov_hosts[h].name;
 	own_addresses(p);
 }
@@ -108,16 +107,38 @@ static void print_one(struct state *s, const char *what, const struct why *w)
 		(void)printf("    note      %s\n", w->note);
 }
 
+/* As gate reads what it is given. */
+static struct gh_scope *scope_of(const struct ghlist *list)
+{
+	struct gh_scope *scope = xcalloc(1, sizeof(*scope));
+	struct span in, records;
+	struct buf b;
+	uint16_t key;
+	int r;
+
+	buf_init(&b, GATE_CONFIG_MAX);
+	gh_scope_init(scope);
+	r = ghlist_put(list, &b);
+	in = buf_span(&b);
+	if (r == 0)
+		r = rec_next(&in, &key, &records) == 1 ? gh_scope_read(records, scope) : -EBADMSG;
+	assert(r == 0); /* launch_check() has looked at what was typed */
+	buf_done(&b);
+	return scope;
+}
+
 static void decide_request(struct state *s, enum prov_host_id host)
 {
+	AUTO_FREE(struct gh_scope, github);
 	AUTO_FREE(char, what);
 	AUTO_FREE(char, list);
 	struct why w;
 
-	what = xasprintf("%s https://%s%s", prov_method_str[s->method], s->url.host, s->url.path);
-	why_request(&s->creds.launch, host, s->method, s->url.path, &w);
+	what = xasprintf("%s https://%s%s", prov_method_str[s->method], s->url.host, s->url.target);
+	github = scope_of(&s->plan.github);
+	why_request(&s->plan.creds.launch, github, host, s->method, s->url.target, &w);
 	if (prov_hosts[host].role == HOST_GITHUB && !w.note) {
-		list = ghlist_text(&s->github, s->creds.launch.lent & PH_BIT(PH_GH));
+		list = ghlist_text(&s->plan.github, s->plan.creds.launch.lent & PH_BIT(PH_GH));
 		w.note = xasprintf("the list: %s", list);
 	}
 	print_one(s, what, &w);
@@ -162,62 +183,23 @@ static int decide_network(struct state *s)
 	return 0;
 }
 
-/* The list of a launch here, and with a repository on it the login: then GitHub's hosts are inspected. */
-static void take_github(struct why_args *a, struct state *s, const char *project)
-{
-	struct exposure_args ea = { .home = getenv("HOME") };
-	struct gitdir_args ga = { .project = project, .home = ea.home, .uid = geteuid() };
-	struct gitbind binds[GITBINDS_MAX];
-	struct findings found = { 0 };
-	struct layout l = { .n_shares = 0 };
-	AUTO_FREE(char, root);
-	AUTO_FREE(char, warning);
-	struct err err;
-	size_t n = 0;
-
-	if (state_root_path(&root, &warning, &err) < 0)
-		return;
-	ea.state_root = root;
-	ga.exposure = exposure_new(&ea);
-	if (gitdir_find(&ga, &l.git, binds, &n, NULL, &found) == 0) {
-		ghlist_take(&a->launch, &l, &s->github, &s->warnings);
-		gitdir_done(&l.git);
-	}
-	while (n > 0)
-		gitbind_done(&binds[--n]);
-	findings_done(&found);
-	exposure_free(ga.exposure);
-	if (s->github.n > 0)
-		creds_github(&a->launch, getenv, ea.home, &s->creds, &s->warnings);
-}
-
-/* As preflight() does it, and no further. */
 static void plan(struct cli *cli, struct why_args *a, struct state *s)
 {
 	struct host_facts host = { .memory_mib = 0, .cpus = UINT32_MAX };
-	struct project project = PROJECT_INIT;
-	struct err err;
 
 	a->launch.verb = a->verb ? a->verb : "shell";
 	a->launch.agent = agent_find(a->launch.verb);
 	launch_check(cli, &a->launch, &host, getenv);
-	if (secret_arena_open(SECRET_ARENA, &err) < 0)
-		strv_add(&s->warnings, err.text);
-	creds_begin(cli, &a->launch, getenv, &s->creds, &s->warnings);
 	lookup_add(&s->lookup, s->url.host);
 	lookup_start(&s->lookup);
-	netplan_begin(cli, &a->launch, variable, &s->net, &s->warnings);
-	if (project_open_cwd(&project, &err) == 0)
-		prog_shun(project.path);
-	if (project.path)
-		take_github(a, s, project.path);
-	project_close(&project);
-	creds_files(cli, &a->launch, getenv, getenv("HOME"), &s->creds, &s->warnings);
-	netplan_end(cli, &a->launch, &s->net, &s->warnings);
+	s->plan = PLAN_INIT(&a->launch);
+	preflight_policy(cli, &a->launch, &s->plan);
+	netplan_end(cli, &a->launch, &s->plan.net, &s->plan.warnings);
 }
 
-static int take_words(char **rest, struct state *s)
+static int take_words(char **rest, const struct why_args *a, struct state *s)
 {
+	const char *method = a->method ? a->method : rest[0] && rest[1] ? rest[1] : "GET";
 	struct err err;
 
 	if (!rest[0]) {
@@ -232,31 +214,33 @@ static int take_words(char **rest, struct state *s)
 		(void)fprintf(stderr, "agent-vm: why %s: %s\n", shown, err.text);
 		return 2;
 	}
-	s->method = rest[1] ? prov_method_find(span_str(rest[1])) : METHOD_GET;
-	if (s->method < METHODS)
+	s->method = prov_method_find(span_str(method));
+	if (s->method < METHODS && !(a->method && rest[1]))
 		return 0;
-	(void)fprintf(stderr,
-		      "agent-vm: why: no such method is let in; there are GET HEAD POST PUT PATCH DELETE OPTIONS\n");
+	(void)fprintf(stderr, a->method && rest[1]
+				      ? "agent-vm: why: two methods; leave one out\n"
+				      : "agent-vm: why: no such method is let in; there are GET HEAD POST PUT PATCH "
+					"DELETE OPTIONS\n");
 	return 2;
 }
 
 static int why_run(struct cli *cli, void *args, char **rest)
 {
-	struct state s = { .lookup = LOOKUP_INIT, .net = { .lookup = LOOKUP_INIT } };
 	struct why_args *a = args;
+	struct state s = { .lookup = LOOKUP_INIT, .plan = PLAN_INIT(&a->launch) };
 	enum prov_host_id host;
-	int status = take_words(rest, &s);
+	int status = take_words(rest, a, &s);
 
 	if (status != 0)
 		return status;
 	plan(cli, a, &s);
 	status = problems_report(&cli->problems, stderr, NULL);
 	if (status == 0) {
-		for (size_t i = 0; i < s.warnings.n; i++)
-			(void)fprintf(stderr, "agent-vm: warning: %s\n", s.warnings.v[i]);
+		for (size_t i = 0; i < s.plan.warnings.n; i++)
+			(void)fprintf(stderr, "agent-vm: warning: %s\n", s.plan.warnings.v[i]);
 		s.all = a->json ? json_array() : NULL;
 		host = prov_host_find(span_str(s.url.host));
-		if (s.url.http && s.url.tls && s.url.port == 443 && prov_bound(&s.creds.launch, host))
+		if (s.url.http && s.url.tls && s.url.port == 443 && prov_bound(&s.plan.creds.launch, host))
 			decide_request(&s, host);
 		else
 			status = decide_network(&s);
@@ -266,10 +250,8 @@ static int why_run(struct cli *cli, void *args, char **rest)
 			status |= sessions_flush();
 	}
 	lookup_done(&s.lookup);
-	netplan_done(&s.net);
-	creds_done(&s.creds);
-	strv_done(&s.warnings);
-	free(s.url.path);
+	plan_done(&s.plan);
+	free(s.url.target);
 	return status;
 }
 
@@ -283,6 +265,7 @@ const struct cmd cmd_why = {
 		 "nothing is sent; a "
 		 "name is looked up.",
 	.examples = "agent-vm why https://api.openai.com/v1/files\ta request\n"
+		    "agent-vm why -X PATCH https://api.github.com/repos/o/r\ta write\n"
 		    "agent-vm why 192.168.1.10:5432\ta connection\n",
 	.opts = why_opts,
 	.args_size = sizeof(struct why_args),

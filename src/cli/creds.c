@@ -3,12 +3,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 
 #include "base/fd.h"
@@ -575,17 +572,18 @@ static bool gh_lend(enum ph_kind kind, char *(*env)(const char *), const char *h
 {
 	int pipefd[2], r;
 
-	free(c->gh_folder);
-	c->gh_folder = gh_folder(env, home);
-	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(c->gh_folder, warnings))
+	free(c->gh.folder);
+	c->gh.folder = gh_folder(env, home);
+	if (c->n_secrets == CREDS_SECRETS_MAX || !gh_is_signed_in(c->gh.folder, warnings))
 		return false;
-	r = prog_find("gh", &c->gh);
+	r = prog_find("gh", &c->gh.program);
 	if (r == -EPERM)
 		strv_add(warnings, "gh: " PROG_SHUNNED ", so its login is not lent");
 	if (r < 0 || pipe2(pipefd, O_CLOEXEC) < 0) {
-		free(TAKE_PTR(c->gh));
+		free(TAKE_PTR(c->gh.program));
 		return false;
 	}
+	c->gh.kind = kind;
 	c->gh_out = pipefd[1];
 	c->secrets[c->n_secrets++] = (struct creds_secret){ .kind = kind, .fd = pipefd[0] };
 	c->launch.lent |= PH_BIT(kind);
@@ -598,7 +596,7 @@ static void copilot_by_gh(const struct launch_args *args, char *(*env)(const cha
 {
 	if (!(verb_kinds(args) & ~c->launch.lent & PH_BIT(PH_COPILOT)))
 		return;
-	if (c->gh) {
+	if (c->gh.program) {
 		c->secrets[c->n_secrets - 1].copilot_too = true; /* creds_github() was the last to add one */
 		c->launch.lent |= PH_BIT(PH_COPILOT);
 	} else if (!gh_lend(PH_COPILOT, env, home, c, warnings)) {
@@ -701,10 +699,9 @@ void creds_done(struct creds *c)
 	strv_done(&c->shown);
 	strv_done(&c->opened);
 	free(c->missing);
-	if (c->gh)
+	if (c->gh.program)
 		close_p(&c->gh_out);
-	free(c->gh);
-	free(c->gh_folder);
+	gh_done(&c->gh);
 	*c = (struct creds){ .n_sources = 0 };
 }
 
@@ -729,53 +726,13 @@ void creds_github(const struct launch_args *args, char *(*env)(const char *), co
 		strv_add(&c->shown, "github: gh");
 }
 
-#define GH_MS 5000
-#define GH_LOOK_MS 20
-
-/* Its output is a pipe that nobody of ours reads but vault. */
-static void ask_gh(const char *path, const char *folder, int out)
-{
-	char gh[] = "gh", auth[] = "auth", token[] = "token", option[] = "--hostname", host[] = "github.com";
-	char *const argv[] = { gh, auth, token, option, host, NULL };
-	struct prog p = PROG_INIT;
-	pid_t pid;
-
-	p.path = path;
-	p.argv = argv;
-	p.out = out;
-	gh_env(folder, &p.env);
-	if (prog_start(&p, &pid, NULL) < 0)
-		return;
-	/* Its end must be vault's end of the pipe. */
-	(void)close(out);
-	for (int ms = 0; ms < GH_MS; ms += GH_LOOK_MS) {
-		if (waitpid(pid, NULL, WNOHANG) != 0)
-			return;
-		(void)poll(NULL, 0, GH_LOOK_MS);
-	}
-	(void)prog_stop(pid, 0);
-}
-
 void creds_ask_gh(struct creds *c)
 {
-	pid_t pid = c->gh ? fork() : -1;
-
-	if (pid == 0) {
-		/* It may outlive the launch, and must not keep what tells others that the session lives. */
-		if (dup2(c->gh_out, 3) == 3 && close_range(4, ~0U, 0) == 0) {
-			int null = open("/dev/null", O_RDWR);
-
-			for (int i = 0; i <= 2; i++)
-				(void)dup2(null, i);
-			(void)close(null);
-			(void)setsid();
-			ask_gh(c->gh, c->gh_folder, 3);
-		}
-		_exit(0);
-	}
-	if (c->gh)
-		close_p(&c->gh_out);
-	free(TAKE_PTR(c->gh));
+	if (!c->gh.program)
+		return;
+	gh_ask(&c->gh, c->gh_out);
+	close_p(&c->gh_out);
+	c->gh_out = -1;
 }
 
 /* --- what comes of it --- */

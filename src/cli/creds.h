@@ -4,6 +4,7 @@
 #pragma once
 
 #include "agents/providers.h"
+#include "cli/gh.h"
 #include "cli/launch_args.h"
 #include "proto/vaultcfg.h"
 #include "vault/source.h"
@@ -57,9 +58,8 @@ struct creds {
 	bool blind;	    /* a login is there that could not be noted: no memory can be locked */
 	const char *gh_env; /* variable that holds the user's GitHub token; NULL: none */
 	size_t gh_known;    /* which of @known that is */
-	char *gh;	    /* program that is asked for it; NULL: none is */
-	char *gh_folder;    /* whose login it is to tell */
-	int gh_out;	    /* the pipe that it writes to; only with @gh */
+	struct gh gh;	    /* the program that is asked for it, if one is */
+	int gh_out;	    /* the pipe that it writes to at launch; only with @gh's program */
 };
 
 /**
@@ -90,7 +90,7 @@ void creds_files(struct cli *cli, struct launch_args *args, char *(*env)(const c
 void creds_github(const struct launch_args *args, char *(*env)(const char *), const char *home, struct creds *c,
 		  struct strv *warnings);
 
-/* Starts `gh auth token` in a process of its own, which ends it after 5 s. Returns at once. */
+/* At launch. Returns at once. */
 void creds_ask_gh(struct creds *c);
 
 /* Vault has the secrets now. */

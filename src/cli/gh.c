@@ -1,6 +1,20 @@
 #include "cli/gh.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/macros.h"
 #include "base/prog.h"
+
+#define ASK_MS 5000
+#define LOOK_MS 20
 
 char *gh_folder(char *(*env)(const char *), const char *home)
 {
@@ -20,4 +34,109 @@ void gh_env(const char *folder, struct strv *ret)
 	strv_addf(ret, "GH_CONFIG_DIR=%s", folder);
 	strv_add(ret, "GH_NO_UPDATE_NOTIFIER=1");
 	strv_add(ret, "GH_PROMPT_DISABLED=1");
+}
+
+void gh_done(struct gh *g)
+{
+	free(g->program);
+	free(g->folder);
+	free(g->hosts);
+	*g = (struct gh){ .program = NULL };
+}
+
+void gh_refused(struct gh *g)
+{
+	g->wanted = true;
+}
+
+/* Whether hosts.yml is another one than when this was called last. What is not there is one, too. */
+static bool hosts_changed(struct gh *g)
+{
+	struct gh was = *g;
+	struct stat st;
+
+	if (!g->hosts)
+		g->hosts = xasprintf("%s/hosts.yml", g->folder);
+	if (stat(g->hosts, &st) < 0)
+		st = (struct stat){ 0 };
+	g->dev = st.st_dev;
+	g->ino = st.st_ino;
+	g->size = (uint64_t)st.st_size;
+	g->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	return was.dev != g->dev || was.ino != g->ino || was.size != g->size || was.mtime_ns != g->mtime_ns;
+}
+
+bool gh_is_due(struct gh *g, int64_t now_ms)
+{
+	if (!g->program)
+		return false;
+	g->wanted |= hosts_changed(g);
+	if (g->pid > 0 && waitpid(g->pid, NULL, WNOHANG) != 0)
+		g->pid = 0;
+	return g->wanted && g->pid == 0 && now_ms >= g->next;
+}
+
+/* In the process that asks. */
+static void ask(const struct gh *g, int out)
+{
+	char gh[] = "gh", auth[] = "auth", token[] = "token", option[] = "--hostname", host[] = "github.com";
+	char *const argv[] = { gh, auth, token, option, host, NULL };
+	struct prog p = PROG_INIT;
+	int status = -1, ms = 0;
+	pid_t pid, ended = 0;
+
+	p.path = g->program;
+	p.argv = argv;
+	p.out = out;
+	gh_env(g->folder, &p.env);
+	if (prog_start(&p, &pid, NULL) == 0) {
+		for (; ms < ASK_MS && (ended = waitpid(pid, &status, WNOHANG)) == 0; ms += LOOK_MS)
+			(void)poll(NULL, 0, LOOK_MS);
+		if (ended != pid) {
+			(void)prog_stop(pid, 0);
+			status = -1;
+		}
+	}
+	/* What it printed until then may be half of something. */
+	if (status != 0)
+		(void)!write(out, "", 1);
+}
+
+void gh_ask(struct gh *g, int out)
+{
+	pid_t pid;
+
+	(void)hosts_changed(g); /* what it answers from */
+	g->wanted = false;
+	pid = fork();
+	if (pid == 0) {
+		/* It may outlive the launch, and must not keep what tells others that the session lives. */
+		if (dup2(out, 3) == 3 && close_range(4, ~0U, 0) == 0) {
+			int null = open("/dev/null", O_RDWR);
+
+			for (int i = 0; i <= 2; i++)
+				(void)dup2(null, i);
+			(void)close(null);
+			(void)setsid();
+			ask(g, 3);
+		}
+		_exit(0);
+	}
+	g->pid = pid > 0 ? pid : 0;
+}
+
+int gh_ask_again(struct gh *g, int64_t now_ms)
+{
+	int pipefd[2], r;
+
+	g->next = now_ms + GH_AGAIN_MS;
+	if (pipe2(pipefd, O_CLOEXEC) < 0)
+		return -errno;
+	r = fd_nonblock(pipefd[0], true);
+	if (r == 0)
+		gh_ask(g, pipefd[1]);
+	(void)close(pipefd[1]);
+	if (r < 0)
+		(void)close(pipefd[0]);
+	return r < 0 ? r : pipefd[0];
 }

@@ -1,12 +1,52 @@
-/* GitHub's program gh on this host: where its login lies, and how we start it. */
+/* GitHub's program gh on this host: where its login lies, how we start it, and when it is asked for its token. */
 #pragma once
 
-#include "base/str.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
 
-/* Its folder of settings, whether it is there or not; a variable counts only when it is absolute. NULL: none can be named.
- * Caller owns. */
+#include "base/str.h"
+#include "proto/placeholder.h"
+
+#define GH_AGAIN_MS 60000 /* between two questions after the launch's own */
+
+/* Its folder of settings, whether it is there or not; a variable counts only when it is absolute. NULL: none can be
+ * named. Caller owns. */
 char *gh_folder(char *(*env)(const char *), const char *home);
 
 /* What it needs beside prog_env(): that folder and no other, the way to the keyring, and no questions. No token of the
  * environment: it answers for the login that it keeps. */
 void gh_env(const char *folder, struct strv *ret);
+
+/* The login that is lent is gh's, which is asked for its token: at launch, and again when GitHub has refused the token
+ * or hosts.yml has changed (credentials page 2.1). */
+struct gh {
+	char *program; /* absolute, from prog_find(); NULL: it is not asked */
+	char *folder;
+	enum ph_kind kind; /* what its token is lent as; as PH_GH if as both */
+	char *hosts;  /* the file in it; below how it was when gh was asked last */
+	pid_t pid;    /* who asks; 0: nobody */
+	int64_t next; /* ms; it is not asked again before */
+	bool wanted;
+	uint64_t dev, ino, size;
+	int64_t mtime_ns;
+};
+
+void gh_done(struct gh *g);
+
+/* Vault says that GitHub refused the token. */
+void gh_refused(struct gh *g);
+
+/* Whether it is to be asked again now; looks at hosts.yml. */
+bool gh_is_due(struct gh *g, int64_t now_ms);
+
+/**
+ * gh_ask() - Start `gh auth token` in a process of its own, which ends it after 5 s; returns at once
+ * @out:	Borrowed; gets what gh prints, and a NUL behind it if gh failed or was ended, which makes it no token
+ *
+ * Nobody of ours reads it but vault.
+ */
+void gh_ask(struct gh *g, int out);
+
+/* The same again, for a question that is due: the reading end of a new pipe, or a negative errno. */
+int gh_ask_again(struct gh *g, int64_t now_ms);

@@ -75,7 +75,9 @@ const struct help_row help_exits[] = {
 
 char *help_opt_left(const struct opt *o)
 {
-	return o->arg ? xasprintf("--%s %s", o->name, o->arg) : xasprintf("--%s", o->name);
+	const char *dash = o->name[1] == '\0' ? "-" : "--";
+
+	return o->arg ? xasprintf("%s%s %s", dash, o->name, o->arg) : xasprintf("%s%s", dash, o->name);
 }
 
 char *help_opt_text(const struct opt *o)
@@ -83,7 +85,7 @@ char *help_opt_text(const struct opt *o)
 	AUTO_FREE(char, example);
 
 	if (o->example)
-		example = xasprintf(" Example: --%s %s.", o->name, o->example);
+		example = xasprintf(" Example: %s%s %s.", o->name[1] == '\0' ? "-" : "--", o->name, o->example);
 	return xasprintf("%c%s.%s%s%s", toupper((unsigned char)*o->help), o->help + 1, o->more ? " " : "",
 			 o->more ? o->more : "", example ? example : "");
 }

@@ -328,6 +328,7 @@ static int start_run(struct launch *l)
 		.vmm_pid = l->vmm.pid,
 		.network = &l->network,
 		.renewer = l->renewer,
+		.gh = &l->plan.creds.gh,
 		.autopub = l->autopub,
 		.on_ports = list_ports,
 		.on_ports_arg = l,
@@ -585,6 +586,8 @@ static void watch_logins(struct launch *l)
 
 	creds_login_paths(getenv, l->plan.home, &paths);
 	loginwatch_begin(&paths, &l->logins);
+	l->logins.ours = renewer_wrote;
+	l->logins.arg = &l->root;
 	strv_done(&paths);
 }
 
@@ -595,9 +598,9 @@ static void report_logins(struct launch *l)
 
 	loginwatch_compare(&l->logins, &left);
 	for (size_t i = 0; i < left.n; i++)
-		log_info("login file of the host, not written for this session: %s", left.v[i]);
+		log_info("login file of the host, not written by a renewal: %s", left.v[i]);
 	if (left.n > 0 && !l->quiet) {
-		(void)fprintf(stderr, "==> logins of this host that changed meanwhile, not by a renewal for this session: ");
+		(void)fprintf(stderr, "==> logins of this host that changed meanwhile, not by a renewal: ");
 		for (size_t i = 0; i < left.n; i++)
 			(void)fprintf(stderr, "%s%s", i > 0 ? ", " : "", left.v[i]);
 		(void)fprintf(stderr, "\n");
@@ -606,20 +609,26 @@ static void report_logins(struct launch *l)
 	loginwatch_done(&l->logins);
 }
 
-/* What in the VM tried a credential again and again where it is not sent. */
-static void report_violations(struct launch *l)
+/* What in the VM tried a credential again and again where it is not sent, and what a service gave back of one. */
+static void report_requests(struct launch *l)
 {
-	network_drain(&l->network);
+	AUTO_FREE(char, echoes);
+
+	network_drain(&l->network, l->run != NULL);
 	for (size_t h = 0; h < HOSTS; h++) {
 		if (!l->network.vault.violated[h])
 			continue;
-		log_warn("%s: %d requests to %s within a minute had a credential that is not for that place; refused",
-			 l->args->verb, VIOLATIONS_TOLD, prov_hosts[h].name);
+		log_warn("%s: " VIOLATIONS_LINE, l->args->verb, VIOLATIONS_TOLD, prov_hosts[h].name);
 		if (!l->quiet)
-			(void)fprintf(stderr, "==> %s: %d requests to %s within a minute had a credential that is not for that place; "
-				      "they were refused; agent-vm logs --denied %s shows them\n", l->args->verb, VIOLATIONS_TOLD,
-				      prov_hosts[h].name, l->session.info.name);
+			(void)fprintf(stderr, "==> %s: " VIOLATIONS_LINE "; agent-vm logs --denied %s shows them\n", l->args->verb,
+				      VIOLATIONS_TOLD, prov_hosts[h].name, l->session.info.name);
 	}
+	echoes = echoes_text(&l->network.vault.echoes);
+	if (!echoes)
+		return;
+	log_warn(ECHOES_LINE "%s", echoes);
+	if (!l->quiet)
+		(void)fprintf(stderr, "==> " ECHOES_LINE "%s; agent-vm logs --role audit %s shows when\n", echoes, l->session.info.name);
 }
 
 /* What was lent before gh had been asked, and was not there. */
@@ -769,7 +778,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	}
 	launch_report(l);
 	report_logins(l);
-	report_violations(l);
+	report_requests(l);
 	report_gh(l);
 	l->profile.reported = now_ns();
 	capture_close(&l->console);

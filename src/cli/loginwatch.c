@@ -37,21 +37,24 @@ void loginwatch_done(struct loginwatch *w)
 }
 
 /* What became of it since it was looked at; NULL: nothing. */
-static const char *news(const struct loginwatch_file *was)
+static const char *news(const struct loginwatch *w, size_t i)
 {
+	const struct loginwatch_file *was = &w->v[i];
 	struct loginwatch_file now = { .path = was->path };
 
 	look(&now);
-	if (now.there != was->there)
-		return now.there ? "new" : "gone";
-	if (now.there && (now.dev != was->dev || now.ino != was->ino || now.size != was->size || now.mtime_ns != was->mtime_ns))
-		return "changed";
-	return NULL;
+	if (!now.there)
+		return was->there ? "gone" : NULL;
+	if (was->there && now.dev == was->dev && now.ino == was->ino && now.size == was->size && now.mtime_ns == was->mtime_ns)
+		return NULL;
+	if (w->ours && w->ours(w->arg, i, was->path))
+		return NULL;
+	return was->there ? "changed" : "new";
 }
 
 void loginwatch_renewing(struct loginwatch *w, size_t i)
 {
-	const char *seen = i < w->n ? news(&w->v[i]) : NULL;
+	const char *seen = i < w->n ? news(w, i) : NULL;
 
 	if (i >= w->n)
 		return;
@@ -73,7 +76,7 @@ void loginwatch_compare(const struct loginwatch *w, struct strv *ret)
 {
 	for (size_t i = 0; i < w->n; i++) {
 		const struct loginwatch_file *f = &w->v[i];
-		const char *what = f->renewing ? NULL : news(f);
+		const char *what = f->renewing ? NULL : news(w, i);
 		AUTO_FREE(char, shown);
 
 		if (!what && !f->seen)

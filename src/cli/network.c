@@ -24,6 +24,7 @@
 
 #define READY_MS 10000
 #define STOP_MS 2000
+#define LAST_WORDS_MS 300
 
 #define AUDIT_FD VAULT_FD_EXTRA
 #define AUDIT_OLD_FD (VAULT_FD_EXTRA + 1)
@@ -167,15 +168,25 @@ static ssize_t said(struct network_role *role, uint8_t *bytes, size_t size)
 		role->violated[bytes[1]] = true;
 	if (n == 2 && bytes[0] == NET_CTL_NO_TOKEN && bytes[1] < PH_KINDS)
 		role->lacks |= PH_BIT(bytes[1]);
+	if (n > 0 && bytes[0] == NET_CTL_ECHO)
+		(void)echoes_take(&role->echoes, bytes, (size_t)n);
+	if (n == 2 && bytes[0] == NET_CTL_GH && bytes[1] < PH_KINDS)
+		role->refused |= PH_BIT(bytes[1]);
 	return n;
 }
 
-void network_drain(struct network *n)
+static int64_t now_ms(void)
 {
+	return now_ns() / 1000000;
+}
+
+void network_drain(struct network *n, bool ends)
+{
+	int64_t until = now_ms() + (ends ? LAST_WORDS_MS : 0);
 	struct pollfd p = { n->vault.fd, POLLIN, 0 };
 	uint8_t bytes[1024];
 
-	while (p.fd >= 0 && poll(&p, 1, 0) > 0 && said(&n->vault, bytes, sizeof(bytes)) > 0)
+	while (p.fd >= 0 && poll(&p, 1, (int)MAX(until - now_ms(), 0)) > 0 && said(&n->vault, bytes, sizeof(bytes)) > 0)
 		;
 }
 
@@ -192,11 +203,6 @@ int network_heard(struct network_role *role, struct vault_renew *ret)
 		return 0;
 	memcpy(ret, bytes, sizeof(*ret));
 	return 1;
-}
-
-static int64_t now_ms(void)
-{
-	return now_ns() / 1000000;
 }
 
 static int take_ca(struct network *n, const uint8_t *p, size_t size)
@@ -346,6 +352,14 @@ void network_probed(struct network *n)
 
 	/* If it is gone, that is noticed elsewhere. */
 	(void)fd_send(n->vault.fd, &what, sizeof(what), NULL, 0);
+}
+
+void network_gh(struct network *n, enum ph_kind kind, int fd)
+{
+	const uint8_t msg[] = { NET_CTL_GH, (uint8_t)kind };
+
+	(void)fd_send(n->vault.fd, msg, sizeof(msg), &fd, 1);
+	(void)close(fd);
 }
 
 static int pair(int ret[2])

@@ -14,6 +14,7 @@
 #include "cli/ports.h"
 #include "cli/upstream.h"
 #include "proto/vaultcfg.h"
+#include "vault/echoes.h"
 #include "vault/policy.h"
 
 /* The user's HTTP proxy. */
@@ -51,6 +52,8 @@ struct network_role {
 	bool killed;	  /* it ended by a signal; set by network_ended() */
 	bool violated[HOSTS]; /* vault's: hosts that got requests with credentials that are not for them */
 	uint32_t lacks;	      /* vault's: PH_BIT of kinds for which gh gave no token */
+	uint32_t refused;     /* vault's: PH_BIT of kinds whose token GitHub refused; cleared by who acts on it */
+	struct echoes echoes; /* vault's: where logins came back */
 };
 
 #define NETWORK_CA_MAX 4000
@@ -93,17 +96,20 @@ int network_put_addr(struct buf *out, uint16_t key, const struct addr *a);
 /* The self-probe is over: what is refused from now on is the agent's. */
 void network_probed(struct network *n);
 
+/* What gh says now of that kind's token can be read from @fd, which is taken. */
+void network_gh(struct network *n, enum ph_kind kind, int fd);
+
 /* Close their control sockets, give them a moment, and wait for them. Safe at any time. */
 void network_stop(struct network *n);
 
-/* Takes in what vault said and nobody has read yet. */
-void network_drain(struct network *n);
+/* Takes in what vault said and nobody has read yet; with @ends its last words as well, for the VM is gone and so it ends. */
+void network_drain(struct network *n, bool ends);
 
 /**
  * network_heard() - A role's control socket is readable
  * @ret:	What vault wants renewed
  *
- * Return: 1 and @ret; 0 when there is nothing to do; -EPIPE when it ended or said why it will, see network_ended()
+ * Return: 1 and @ret; 0 when there is nothing to do or @role says it; -EPIPE when it ended or said why it will, see network_ended()
  */
 int network_heard(struct network_role *role, struct vault_renew *ret);
 

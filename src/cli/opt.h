@@ -26,7 +26,7 @@ enum opt_kind {
 
 enum opt_flags {
 	OPT_HIDDEN = 1 << 0, /* in no help */
-	OPT_INITIAL = 1 << 1, /* a flag; a dash and its first letter are the same. Never of a launch verb */
+	OPT_INITIAL = 1 << 1, /* a dash and its first letter are the same. Never of a launch verb */
 };
 
 struct opt {

@@ -448,22 +448,27 @@ static void plan_logins(struct cli *cli, struct launch_args *args, struct plan *
 	p->net.upstream = &p->upstream;
 }
 
+void preflight_policy(struct cli *cli, struct launch_args *args, struct plan *p)
+{
+	plan_secrets(cli, args, p); /* before any child has a copy of the environment */
+	netplan_begin(cli, args, variable, &p->net, &p->warnings); /* names are looked up beside what follows */
+	p->home = home_folder();
+	plan_root(cli, p);
+	plan_walls(p);
+	plan_files(cli, args, p);
+	plan_logins(cli, args, p);
+}
+
 void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 {
 	struct state_root root = STATE_ROOT_INIT;
 	struct host_facts host;
 	int cache_fd;
 
-	*ret = (struct plan){ .args = args, .project = PROJECT_INIT, .image.disk_fd = -1 };
+	*ret = PLAN_INIT(args);
 	host_facts_read("", &host);
 	launch_check(cli, args, &host, getenv);
-	plan_secrets(cli, args, ret); /* before any child has a copy of the environment */
-	netplan_begin(cli, args, variable, &ret->net, &ret->warnings); /* names are looked up beside what follows */
-	ret->home = home_folder();
-	plan_root(cli, ret);
-	plan_walls(ret);
-	plan_files(cli, args, ret);
-	plan_logins(cli, args, ret);
+	preflight_policy(cli, args, ret);
 	cache_fd = root_cache(cli, ret, &root);
 	plan_monitor(cli, args, ret, cache_fd);
 	gitid_read(cache_fd, ret->home, time(NULL), &ret->gitid);

@@ -42,6 +42,12 @@ struct plan {
 	struct strv argv;	     /* what runs in the guest */
 };
 
+#define PLAN_INIT(a) (struct plan){ .args = (a), .project = PROJECT_INIT, .image.disk_fd = -1 }
+
+/* The part of it that decides what the guest may reach: project, list, logins, network. After launch_check(), which has looked at
+ * @args; netplan_end() is the caller's. */
+void preflight_policy(struct cli *cli, struct launch_args *args, struct plan *p);
+
 /**
  * preflight() - Make the plan; every mistake goes to cli->problems
  *

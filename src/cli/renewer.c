@@ -38,7 +38,7 @@ struct worker {
 	struct renewlock lock;
 	struct renew_run run;
 	int lock_fd; /* -1: not held */
-	char *work;
+	const char *source;
 };
 
 static void answer(int fd, const struct vault_renew *m, int result, int64_t age_ms, const char *errors)
@@ -56,6 +56,7 @@ static void answer(int fd, const struct vault_renew *m, int result, int64_t age_
 
 static void serve(struct worker *w, int fd, const struct vault_renew *m)
 {
+	char was[RENEWLOCK_SEEN];
 	struct err err = { "" };
 	int r;
 
@@ -75,7 +76,9 @@ static void serve(struct worker *w, int fd, const struct vault_renew *m)
 		if (r == 0) {
 			w->run.what = (enum renew_program)m->program;
 			w->run.limit_ms = renew_program_limit_ms(w->run.what);
+			renewlock_look(w->source, was);
 			r = renew_run(&w->run, &err);
+			renewlock_leave(&w->lock, w->source, was);
 		}
 		answer(fd, m, r, -1, w->run.errors[0] ? w->run.errors : err.text);
 		return;
@@ -112,7 +115,7 @@ static bool worker_begin(int *fd, int *dir, const sigset_t *none)
 
 static void worker(const struct one *o, const char *work, int fd, int dir)
 {
-	struct worker w = { .lock_fd = -1 };
+	struct worker w = { .lock_fd = -1, .source = o->source->path };
 	struct vault_renew m;
 	sigset_t none;
 
@@ -254,12 +257,31 @@ bool renewer_read(struct renewer *r, int i, int vault_fd)
 	return false;
 }
 
+static const struct {
+	enum prov prov;
+	enum source_kind kind;
+} kinds[RENEWERS] = { { PROV_ANTHROPIC, SOURCE_ANTHROPIC }, { PROV_OPENAI, SOURCE_OPENAI } };
+
+bool renewer_wrote(void *root, size_t kind, const char *path)
+{
+	const struct state_root *state = root;
+	struct err err = { "" };
+	struct renewlock l;
+	AUTO_FREE(char, real);
+	AUTO_FD(own);
+
+	real = realpath(path, NULL);
+	own = renewlock_folder(getenv("XDG_RUNTIME_DIR"), &err);
+	for (size_t i = 0; real && (own >= 0 || own == -ENOENT) && i < RENEWERS; i++)
+		if (kinds[i].kind == kind) {
+			renewlock_init(&l, own >= 0 ? own : state->locks_fd, prov_str[kinds[i].prov], real);
+			return renewlock_wrote(&l, real);
+		}
+	return false;
+}
+
 struct renewer *renewer_new(const struct creds *creds, const struct state_root *root, struct loginwatch *watch)
 {
-	static const struct {
-		enum prov prov;
-		enum source_kind kind;
-	} kinds[RENEWERS] = { { PROV_ANTHROPIC, SOURCE_ANTHROPIC }, { PROV_OPENAI, SOURCE_OPENAI } };
 	struct renewer *r = xcalloc(1, sizeof(*r));
 	struct err err = { "" };
 	bool any = false;

@@ -30,5 +30,8 @@ void renewer_free(struct renewer *r);
 int renewer_ask(struct renewer *r, const struct vault_renew *m, int vault_fd);
 int renewer_fd(const struct renewer *r, int i);
 
+/* For struct loginwatch: whether a renewal, of whatever session, wrote that login file. @root: struct state_root */
+bool renewer_wrote(void *root, size_t kind, const char *path);
+
 /* Its descriptor is readable: the answer goes to vault. False when the process is gone and is not to be watched. */
 bool renewer_read(struct renewer *r, int i, int vault_fd);

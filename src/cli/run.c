@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -246,7 +247,21 @@ static void port_lost(struct run *r)
 	r->port_lost = now_ns();
 }
 
-/* After the start they say nothing until they end, but for vault's wish to have a login renewed. Then the VM goes too, for
+/* Vault said that GitHub refused gh's token, or it is time to look whether gh has another one. */
+static void ask_gh(struct run *r)
+{
+	int64_t now_ms = now_ns() / (SEC / 1000);
+	int fd;
+
+	if (!r->spec.gh || r->spec.network->vault.fd < 0 || r->end != RUN_OPEN || !gh_is_due(r->spec.gh, now_ms))
+		return;
+	fd = gh_ask_again(r->spec.gh, now_ms);
+	log_info("gh: asked for its token again%s%s", fd < 0 ? ", which failed: " : "", fd < 0 ? strerror(-fd) : "");
+	if (fd >= 0)
+		network_gh(r->spec.network, r->spec.gh->kind, fd);
+}
+
+/* After the start they say nothing until they end, but for what vault wishes to have of a login. Then the VM goes too, for
  * the guest's connections are gone. But they also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
 static void on_network(struct run *r, uint16_t i)
 {
@@ -262,6 +277,11 @@ static void on_network(struct run *r, uint16_t i)
 		n = renewer_ask(r->spec.renewer, &renew, role->fd);
 		if (n >= 0 && ev_watch(&r->ev, renewer_fd(r->spec.renewer, n), EPOLLIN, EV_RENEWER, (uint16_t)n, 0) < 0)
 			log_warn("renewal: its process cannot be watched");
+	}
+	if (r->spec.gh && (role->refused & PH_BIT(r->spec.gh->kind))) {
+		role->refused = 0;
+		gh_refused(r->spec.gh);
+		ask_gh(r);
 	}
 	if (k >= 0)
 		return;
@@ -376,6 +396,7 @@ static void dispatch(struct run *r, const struct ev_event *e)
 	case EV_CLOCK:
 		(void)!read(r->clock_fd, &ticks, sizeof(ticks)); /* ECANCELED: the clock was set */
 		run_send_clock(r);
+		ask_gh(r);
 		break;
 	case EV_STDIN:
 		local_stdin(r);

@@ -20,6 +20,7 @@
 #include "cli/autopub.h"
 #include "cli/capture.h"
 #include "cli/credprobe.h"
+#include "cli/gh.h"
 #include "cli/network.h"
 #include "cli/renewer.h"
 #include "cli/selfprobe.h"
@@ -55,6 +56,7 @@ struct run_spec {
 	pid_t vmm_pid;
 	struct network *network; /* NULL: none; its end ends the session. Borrowed */
 	struct renewer *renewer; /* NULL: no login can be renewed; borrowed */
+	struct gh *gh; /* whose token may be asked for again; NULL without a network. Borrowed */
 	struct autopub *autopub; /* NULL: the guest was not asked for its listeners. Borrowed */
 	void (*on_ports)(void *arg); /* what is published has changed; once for many changes */
 	void *on_ports_arg;

@@ -141,7 +141,9 @@ void table_rows(const struct plan *p, struct session *s, bool quiet)
 	rows(&pr, "hidden", &l->hidden);
 	rows(&pr, "exposed", &l->exposed);
 	row_login(&pr, p);
-	github = ghlist_text(&p->github, p->creds.launch.lent & PH_BIT(PH_GH));
+	/* Not for want of a login, and public repositories are out of reach as well. */
+	github = p->args->no_network ? xstrdup("none; there is no network")
+				     : ghlist_text(&p->github, p->creds.launch.lent & PH_BIT(PH_GH));
 	row(&pr, "github", github);
 	row_author(&pr, &p->gitid);
 	row_network(&pr, p);

@@ -3,11 +3,12 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/macros.h"
-#include "proto/http.h"
+#include "gate/judge.h"
 #include "vault/audit.h"
 
 #define FORM "write a URL, HOST:PORT or IP:PORT"
@@ -60,7 +61,7 @@ static int host_parse(const char *s, size_t n, struct why_url *u, struct err *er
 int why_url_parse(const char *s, struct why_url *ret, struct err *err)
 {
 	struct why_url u = { .tls = true, .port = 443 };
-	AUTO_FREE(char, path);
+	AUTO_FREE(char, target);
 	size_t n;
 	int r;
 
@@ -83,87 +84,197 @@ int why_url_parse(const char *s, struct why_url *ret, struct err *err)
 	if (!u.http)
 		u.tls = u.port == 443;
 	s += n;
-	path = xstrndup(s, strcspn(s, "?#"));
-	u.path = *path ? TAKE_PTR(path) : xstrdup("/");
+	target = xstrndup(s, strcspn(s, "#"));
+	u.target = *target == '/' ? TAKE_PTR(target) : xasprintf("/%s", target);
 	*ret = u;
 	return 0;
 }
 
 /* --- inspected hosts --- */
 
-static void at_endpoint(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path, struct why *w)
-{
-	bool token = strcmp(path, host == HOST_OPENAI_TOKEN ? "/oauth/token" : "/v1/oauth/token") == 0;
-	bool reads = method == METHOD_GET || method == METHOD_HEAD, foreign = prov_foreign(l, host);
+/* A push of one branch, as git begins it: the ref stands in the body. */
+#define PUSH_REF "refs/heads/main"
+#define ID_OLD "0000000000000000000000000000000000000000"
+#define ID_NEW "1111111111111111111111111111111111111111"
+#define PUSH_LINE ID_OLD " " ID_NEW " " PUSH_REF "\0report-status"
 
-	if (token && method != METHOD_POST) {
-		w->rule = xstrdup("token endpoint: this path takes POST alone (method)");
-		return;
-	}
-	if (token) {
-		w->decision = "answer";
-		w->rule = xasprintf("token endpoint: a renewal is answered on this host, and nothing is sent; %s",
-				    foreign ? "signing in inside is on" : "any other grant is refused");
-	} else if (reads || foreign) {
-		w->decision = "allow";
-		w->rule = xasprintf("token endpoint: %s", reads ? "reading goes out without any login" : "signing in inside is on");
-		return;
-	} else {
-		w->rule = xstrdup("token endpoint: signing in inside is off while the host's login is lent (login-inside)");
-	}
-	if (!foreign)
-		w->opens = xasprintf("--api %s=foreign", prov_str[prov_hosts[host].prov]);
+static void field(struct request *r, const char *name, const char *value)
+{
+	r->f[r->n++] = (struct http_field){ span_str(name), span_str(value) };
 }
 
-void why_request(const struct prov_launch *l, enum prov_host_id host, enum prov_method method, const char *path,
-		 struct why *w)
-{
-	enum prov_class best = CLASS_NEVER, class;
-	struct span p = span_str(path), raw, query;
-	bool any = false, has_query;
+/* One question to gate. */
+struct question {
+	const struct judge *j;
+	enum prov_host_id host;
+	enum prov_method method;
+	const char *target;
+	struct request r;
+	struct judged d;
+};
 
-	*w = (struct why){ .decision = "refuse" };
-	if (http_target_check(p, &raw, &query, &has_query) < 0) {
-		w->rule = xstrdup("a path that a service may read as another one (path)");
-		return;
+static enum verdict judge_push(struct question *q)
+{
+	static const char line[] = PUSH_LINE, end[] = "0000";
+	char body[4 + sizeof(line) + sizeof(end)];
+	size_t n = sizeof(line) - 1;
+	struct buf out;
+	enum verdict v;
+
+	(void)snprintf(body, sizeof(body), "%04zx", 4 + n);
+	memcpy(body + 4, line, n);
+	memcpy(body + 4 + n, end, sizeof(end));
+	buf_init(&out, HTTPMSG_MAX);
+	v = judge_body(q->j, &q->r, q->d.github.body == GH_BODY_PUSH ? SPAN(body, 4 + n + 4) : SPAN(body, 0), &q->d,
+		       &out);
+	buf_done(&out);
+	return v;
+}
+
+/* What gate says to it with the placeholder of that kind; PH_KINDS: without one. */
+static enum verdict ask(struct question *q, enum ph_kind kind)
+{
+	const char *name = prov_hosts[q->host].name;
+	AUTO_FREE(char, bearer);
+	enum verdict v;
+
+	memset(&q->r, 0, sizeof(q->r));
+	memset(&q->d, 0, sizeof(q->d));
+	q->r.method = q->method;
+	request_set_target(&q->r, span_str(q->target));
+	field(&q->r, "host", name);
+	if (q->method != METHOD_GET && q->method != METHOD_HEAD)
+		field(&q->r, "content-type", "application/json");
+	if (kind < PH_KINDS) {
+		bearer = xasprintf("Bearer %s", q->j->set.v[kind]);
+		if (prov_slots(kind, q->host) & SLOT_BIT(SLOT_KEY))
+			field(&q->r, "x-api-key", q->j->set.v[kind]);
+		else
+			field(&q->r, "authorization", bearer);
 	}
-	if (prov_hosts[host].role == HOST_TOKEN) {
-		at_endpoint(l, host, method, path, w);
-		return;
+	request_check(&q->r, span_str(name));
+	v = judge_request(q->j, q->host, true, &q->r, &q->d);
+	return v == JUDGE_BODY && (q->d.github.body == GH_BODY_PUSH || q->d.github.body == GH_BODY_MCP) ? judge_push(q)
+													: v;
+}
+
+static char *foreign(const struct question *q)
+{
+	return prov_foreign(&q->j->launch, q->host) ? NULL
+						    : xasprintf("--api %s=foreign", prov_str[prov_hosts[q->host].prov]);
+}
+
+static void refused(const struct question *q, struct why *w)
+{
+	const struct refusal *f = &q->r.fault;
+	const struct gh_decision *g = f->github;
+	static const char start[] = "start with ";
+
+	w->decision = "refuse";
+	if (prov_closed(q->host, q->r.path)) {
+		w->rule = xstrdup("this part of the service is closed, with a login and without (path-denied)");
+	} else if (g) {
+		w->rule = xasprintf("%s (%s)", g->what, refusal_code_str[g->code]);
+		if (str_starts(g->how, start))
+			w->opens = xstrdup(g->how + strlen(start));
+		else if (g->how[0] != '\0')
+			w->note = xstrdup(g->how);
+	} else if (f->code == REFUSAL_PATH_DENIED && (f->class == CLASS_NEVER || f->class == CLASS_DEFAULT)) {
+		w->rule = xstrdup("no rule lets a login go there (path-denied)");
+	} else if (f->code == REFUSAL_PATH_DENIED) {
+		w->class = prov_class_str[f->class];
+		w->rule = xasprintf("class %s is off (path-denied)", w->class);
+		w->opens = xasprintf("--api %s=%s", prov_str[prov_hosts[q->host].prov], w->class);
+	} else {
+		w->rule = xasprintf("%s (%s)", f->why, refusal_code_str[f->code]);
+		w->opens = f->code == REFUSAL_LOGIN_INSIDE ? foreign(q) : NULL;
 	}
+}
+
+static void forwarded(const struct question *q, struct why *w)
+{
+	bool github = prov_hosts[q->host].role == HOST_GITHUB && q->d.github.rule;
+	enum ph_kind kind = q->d.use.n > 0 ? q->d.use.kind[0] : PH_KINDS;
+	enum prov_class class;
+
+	w->decision = "allow";
+	if (kind < PH_KINDS) {
+		w->kind = ph_kind_str[kind];
+		if (kind != PH_GH && prov_allows(&q->j->launch, kind, q->host, q->method, q->r.path, false, &class))
+			w->class = prov_class_str[class];
+		w->rule = xasprintf("%s%sgoes out with the host's login in place of the guest's placeholder (%s)",
+				    github ? q->d.github.rule : "", github ? ": " : "", w->kind);
+	} else if (github) {
+		w->rule = xasprintf("%s: goes out without the user's rights", q->d.github.rule);
+		if (q->d.github.reply != GH_REPLY_STREAM && q->d.github.what[0] != '\0')
+			w->opens = xasprintf("--repo %s=read", q->d.github.what);
+	} else if (prov_hosts[q->host].role != HOST_TOKEN) {
+		w->rule = xstrdup("goes out without a login");
+	} else {
+		w->rule = xasprintf("token endpoint: %s", q->method == METHOD_GET || q->method == METHOD_HEAD
+								  ? "reading goes out without any login"
+								  : "signing in inside is on");
+	}
+}
+
+static void say(const struct question *q, enum verdict v, struct why *w)
+{
+	switch (v) {
+	case JUDGE_FORWARD:
+		forwarded(q, w);
+		break;
+	case JUDGE_TOKEN:
+		w->decision = "answer";
+		w->opens = foreign(q);
+		w->rule = xasprintf("token endpoint: a renewal is answered on this host, and nothing is sent; %s",
+				    w->opens ? "any other grant is refused" : "signing in inside is on");
+		break;
+	case JUDGE_REVOKE:
+		w->decision = "answer";
+		w->rule = xstrdup(
+			"token endpoint: signing out is answered here, and nothing is sent; the host's login stays");
+		break;
+	case JUDGE_BODY:
+	case JUDGE_ASK:
+		w->decision = "body";
+		w->rule = xasprintf("%s: what stands in the body decides", q->d.github.rule);
+		break;
+	default:
+		refused(q, w);
+	}
+	if (q->d.github.body == GH_BODY_PUSH)
+		w->note = xstrdup("judged for a push of " PUSH_REF);
+}
+
+void why_request(const struct prov_launch *l, const struct gh_scope *github, enum prov_host_id host,
+		 enum prov_method method, const char *target, struct why *w)
+{
+	static const uint8_t seed[PH_SEED];
+	struct judge j = { .launch = *l, .github = github };
+	struct question q = { .j = &j, .host = host, .method = method, .target = target };
+	enum verdict v;
+	int r = ph_draw(seed, l->lent, &j.set);
+
+	assert(r == 0);
+	(void)r;
+	*w = (struct why){ .decision = NULL };
+	/* GitHub's login is put in by the rules, whatever the guest sends. */
 	for (int k = 0; k < PH_KINDS; k++) {
-		/* Of GitHub's own login only the frame stands in the table. */
 		if (!(l->lent & PH_BIT(k)) || k == PH_GH || !prov_slots((enum ph_kind)k, host))
 			continue;
-		any = true;
-		if (prov_allows(l, (enum ph_kind)k, host, method, p, false, &class)) {
-			w->decision = "allow";
-			w->kind = ph_kind_str[k];
-			w->class = prov_class_str[class];
-			w->rule = xasprintf("goes out with the host's login in place of the guest's placeholder (%s)",
-					    w->kind);
-			return;
+		v = ask(&q, (enum ph_kind)k);
+		if (!w->decision || v == JUDGE_FORWARD) {
+			why_done(w);
+			say(&q, v, w);
 		}
-		if (class != CLASS_NEVER)
-			best = class;
+		if (v == JUDGE_FORWARD)
+			return;
 	}
-	if (prov_closed(host, p)) {
-		w->rule = xstrdup("this part of the service is closed, with a login and without (path-denied)");
-		return;
-	}
-	if (prov_hosts[host].role == HOST_GITHUB) {
-		w->rule = xstrdup("the rules for GitHub decide by the launch's list: reading what is not on it goes out without a "
-				  "login, writing it is refused");
-		w->decision = method == METHOD_GET || method == METHOD_HEAD ? "allow" : "refuse";
-		return;
-	}
-	w->class = best == CLASS_NEVER ? NULL : prov_class_str[best];
-	w->rule = !any			? xstrdup("no login that is lent has a place at this host")
-		  : best == CLASS_NEVER ? xstrdup("no rule lets a login go there (path-denied)")
-					: xasprintf("class %s is off (path-denied)", prov_class_str[best]);
-	if (best != CLASS_NEVER)
-		w->opens = xasprintf("--api %s=%s", prov_str[prov_hosts[host].prov], prov_class_str[best]);
-	w->note = xstrdup("without a login it goes out as it is");
+	v = ask(&q, PH_KINDS);
+	if (!w->decision)
+		say(&q, v, w);
+	else if (v == JUDGE_FORWARD && !w->note)
+		w->note = xstrdup("without a login it goes out as it is");
 }
 
 /* --- the network --- */

@@ -14,6 +14,8 @@
 
 #include <stdint.h>
 
+#include "proto/netmsg.h"
+
 #define VAULT_FD_CONFIG 7
 #define VAULT_FD_EXTRA 8   /* first of those that records name */
 #define VAULT_FDS_MAX 160  /* 64 publishes of both families, the audit files, and room */
@@ -102,6 +104,15 @@ struct vault_renewed {
 	int32_t result;
 	int64_t age_ms; /* -1: none */
 	char errors[VAULT_RENEW_ERRORS]; /* what the program said last on stderr, for the log and through its filter; zeros behind it */
+};
+
+/* Answers of one place that held a login and were overwritten, so far (vault/echoes.h). */
+struct vault_echo {
+	uint8_t what; /* NET_CTL_ECHO */
+	uint8_t host; /* enum prov_host_id; HOSTS: of all other places, with an empty path */
+	uint16_t zero;
+	uint32_t n; /* hits, not 0 */
+	char path[NET_NOTE_PATH]; /* template; zeros behind it */
 };
 
 /* Down on fd 3, any number of times while the session runs: publish one more TCP port of the guest. The listening socket

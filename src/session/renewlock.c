@@ -101,3 +101,41 @@ int64_t renewlock_age_ms(const struct renewlock *l)
 		return -1;
 	return now - (int64_t)at;
 }
+
+/* "DEV INO SIZE MTIME\n" */
+void renewlock_look(const char *source, char ret[RENEWLOCK_SEEN])
+{
+	struct stat st;
+
+	ret[0] = '\0';
+	if (stat(source, &st) == 0)
+		(void)snprintf(ret, RENEWLOCK_SEEN, "%ju %ju %jd %jd.%09ld\n", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino,
+			       (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+void renewlock_leave(const struct renewlock *l, const char *source, const char *was)
+{
+	char name[RENEWLOCK_NAME + 8], now[RENEWLOCK_SEEN];
+
+	renewlock_look(source, now);
+	/* Without it the change is told once too often. */
+	if (now[0] != '\0' && strcmp(now, was) != 0)
+		(void)file_replace_unsynced_at(l->dirfd, name_of(l, "left", name), now, strlen(now), 0600);
+}
+
+bool renewlock_wrote(const struct renewlock *l, const char *source)
+{
+	char name[RENEWLOCK_NAME + 8], now[RENEWLOCK_SEEN];
+	AUTO_FREE(char, left);
+	AUTO_FD(lock);
+	size_t n;
+
+	renewlock_look(source, now);
+	if (now[0] == '\0')
+		return false;
+	lock = renewlock_try(l);
+	if (lock == -EWOULDBLOCK)
+		return true;
+	return file_read_beneath(l->dirfd, name_of(l, "left", name), RENEWLOCK_SEEN, &left, &n) == 0 && n == strlen(now) &&
+	       memcmp(left, now, n) == 0;
+}

@@ -63,6 +63,19 @@ static void forget_request(struct exchange *x)
 	free(TAKE_PTR(x->m));
 }
 
+/* NULL: nothing. */
+static void tell_echo(struct vault *v, const struct vault_echo *m)
+{
+	AUTO_FREE(char, text);
+
+	if (!m)
+		return;
+	text = echoes_text(&v->echoes);
+	log_warn(ECHOES_LINE "%s", text);
+	/* If the launcher is gone nobody is left to hear it. */
+	(void)fd_send(NET_FD_CONTROL, m, sizeof(*m), NULL, 0);
+}
+
 /* Its hits are told, and its set is not held any longer. */
 static void search_over(struct vault *v, struct exchange *x)
 {
@@ -76,8 +89,7 @@ static void search_over(struct vault *v, struct exchange *x)
 			audit_echo(&v->audit, prov_hosts[x->w.host].name, x->path, echo_form_str[f], n);
 	}
 	if (hits > 0)
-		log_warn("upstream %s: an answer held the credential that was sent, %zu times; overwritten",
-			 prov_hosts[x->w.host].name, hits);
+		tell_echo(v, echoes_add(&v->echoes, x->w.host, x->path, hits));
 	echo_free(TAKE_PTR(x->echo));
 }
 
@@ -771,4 +783,6 @@ void exchanges_end(struct vault *v)
 	for (size_t i = 0; i < EXCHANGES_MAX; i++)
 		if (v->exchanges->v[i])
 			line(v, v->exchanges->v[i], true);
+	for (const struct vault_echo *m; (m = echoes_rest(&v->echoes));)
+		tell_echo(v, m);
 }

@@ -17,8 +17,7 @@ void request_refused(struct vault *v, enum prov_host_id host, enum refusal_code 
 
 	if (v->audit.probing || !violations_add(&v->violations, host, code, login, v->now))
 		return;
-	log_warn("%d requests to %s within a minute had a credential that is not for that place; refused", VIOLATIONS_TOLD,
-		 prov_hosts[host].name);
+	log_warn(VIOLATIONS_LINE, VIOLATIONS_TOLD, prov_hosts[host].name);
 	/* If the launcher is gone nobody is left to hear it. */
 	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
 }

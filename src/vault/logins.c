@@ -13,6 +13,9 @@
 #include "vault/echo.h"
 
 #define ENV_LOOK_NS (20 * MS)
+#define GH_ASK_NS (60 * NS) /* the launcher is asked for another token no more often */
+#define GH_NS (15 * NS)	    /* for it to come */
+#define GH_OLD_MAX 16	    /* as many as can be replaced before the first is past its time */
 
 struct login_file {
 	struct source s;
@@ -36,7 +39,14 @@ struct logins {
 		uint8_t *p; /* in the arena; NULL: nothing comes any more */
 		size_t n;
 		int fd;
+		int64_t until; /* it is waited for no longer; 0: always */
 	} pipe[PH_KINDS];
+	/* The token of gh, which may be another one later. */
+	struct {
+		uint64_t generation;
+		int64_t ask_at[PH_KINDS]; /* not before */
+		struct old_secret old[GH_OLD_MAX];
+	} gh;
 	struct needles needles[PROVS];
 };
 
@@ -194,6 +204,8 @@ static bool remake_needles(struct vault *v, enum prov prov)
 	for (int k = 0; k < PH_KINDS; k++)
 		if (kinds[k].prov == prov && l->env[k].n > 0)
 			s[count++] = secret_span(&l->env[k]);
+	if (prov == PROV_GITHUB)
+		count += old_needles(l->gh.old, GH_OLD_MAX, v->now / MS, s + count, ECHO_NEEDLES_MAX - count);
 	if (f)
 		count += source_needles(&f->s, v->now / MS, s + count, ECHO_NEEDLES_MAX - count);
 	if (!n->set || !echo_set_is(n->set, s, count)) {
@@ -233,11 +245,17 @@ static void lacks(const struct vault *v, enum ph_kind kind, const char *why)
 	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
 }
 
+/* Of the environment, or of gh: only the launcher knows. */
+static bool may_be_gh(int kind)
+{
+	return kind == PH_GH || kind == PH_COPILOT;
+}
+
 /* What came out of a pipe, for each kind that shares it. */
 static void told(const struct vault *v, enum ph_kind first, int r)
 {
 	const struct secret *s = &v->logins->env[first];
-	const char *why = r == -ENOENT ? "gh gave no token" : "what came is no token";
+	const char *why = may_be_gh(first) ? "gh gave no token" : "what came is no token";
 
 	for (int k = first; k < PH_KINDS; k++) {
 		if (v->cfg.env_fd[k] != v->cfg.env_fd[first])
@@ -247,9 +265,77 @@ static void told(const struct vault *v, enum ph_kind first, int r)
 	}
 }
 
+/* No more of it is wanted. */
+static void pipe_end(struct vault *v, enum ph_kind kind)
+{
+	struct logins *l = v->logins;
+
+	ev_unwatch(&v->ev, l->pipe[kind].fd);
+	close_p(&l->pipe[kind].fd);
+	secret_free(TAKE_PTR(l->pipe[kind].p));
+	l->pipe[kind].n = 0;
+	l->pipe[kind].until = 0;
+}
+
+/* @got: taken; it was asked for in place of the one that is there. */
+static void gh_answered(struct vault *v, enum ph_kind kind, int r, struct secret *got)
+{
+	struct logins *l = v->logins;
+	struct secret *now = &l->env[kind];
+
+	if (r < 0) {
+		log_warn("login %s: gh gave no token when it was asked again; what there was stays",
+			 ph_kind_str[kind]);
+	} else if (got->n == now->n && memcmp(got->p, now->p, now->n) == 0) {
+		log_info("login %s: gh has no other token", ph_kind_str[kind]);
+		secret_done(got);
+	} else {
+		old_keep(l->gh.old, GH_OLD_MAX, now, v->now / MS);
+		*now = *got;
+		l->gh.generation++;
+		log_info("login %s: gh gave another token, which counts from now on", ph_kind_str[kind]);
+		told(v, kind, 0);
+	}
+}
+
+int logins_gh(struct vault *v, enum ph_kind kind, int fd)
+{
+	struct logins *l = v->logins;
+
+	if (!may_be_gh(kind) || !(v->cfg.launch.lent & PH_BIT(kind)) || v->cfg.env_fd[kind] < 0 || holder(v, kind) != (int)kind) {
+		(void)close(fd);
+		return -EPROTO;
+	}
+	if (l->pipe[kind].p)
+		pipe_end(v, kind);
+	l->pipe[kind].p = secret_alloc(SECRET_MAX);
+	l->pipe[kind].fd = fd;
+	l->pipe[kind].until = v->now + GH_NS;
+	if (!l->pipe[kind].p || ev_watch(&v->ev, fd, EPOLLIN, EV_LOGIN, (uint16_t)kind, 0) < 0) {
+		log_warn("login %s: no memory for another token", ph_kind_str[kind]);
+		pipe_end(v, kind);
+	}
+	return 0;
+}
+
+void logins_refused(struct vault *v, enum ph_kind kind, uint64_t generation)
+{
+	struct logins *l = v->logins;
+	int from = holder(v, kind);
+	const uint8_t msg[] = { NET_CTL_GH, (uint8_t)from };
+
+	if (l->env[from].n == 0 || generation != l->gh.generation || l->pipe[from].p || v->now < l->gh.ask_at[from])
+		return;
+	l->gh.ask_at[from] = v->now + GH_ASK_NS;
+	log_info("login %s: GitHub refuses the token; if it is gh's, gh is asked again", ph_kind_str[from]);
+	/* If the launcher is gone nobody is left to hear it. */
+	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
+}
+
 void logins_event(struct vault *v, uint16_t kind)
 {
 	struct logins *l = v->logins;
+	struct secret got = { 0 };
 	size_t n;
 	ssize_t k;
 	int r;
@@ -262,11 +348,14 @@ void logins_event(struct vault *v, uint16_t kind)
 		l->pipe[kind].n += (size_t)k;
 	if ((k < 0 && (errno == EAGAIN || errno == EINTR)) || (k > 0 && n + (size_t)k < SECRET_MAX))
 		return;
-	ev_unwatch(&v->ev, l->pipe[kind].fd);
-	close_p(&l->pipe[kind].fd);
-	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &l->env[kind]) : -EBADMSG;
-	told(v, (enum ph_kind)kind, r);
-	secret_free(TAKE_PTR(l->pipe[kind].p));
+	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &got) : -EBADMSG;
+	pipe_end(v, kind);
+	if (l->env[kind].n > 0) {
+		gh_answered(v, kind, r, &got);
+	} else {
+		l->env[kind] = got;
+		told(v, kind, r);
+	}
 	(void)remake_needles(v, kinds[kind].prov);
 }
 
@@ -304,11 +393,12 @@ int logins_get(struct vault *v, enum ph_kind kind, bool look, struct cred *ret, 
 	const char *why;
 	int r;
 
-	if (l->pipe[from].p) {
+	if (l->pipe[from].p && l->env[from].n == 0) {
 		*ret_at = v->now + ENV_LOOK_NS;
 		return -EAGAIN;
 	}
 	c.secret = secret_span(&l->env[from]);
+	c.generation = may_be_gh(from) ? l->gh.generation : 0;
 	if (kind == PH_COPILOT && c.secret.n > 0 && !hostfile_copilot_takes(c.secret, &why))
 		return -ENOENT;
 	if (c.secret.n == 0 && f && f->cfg) {
@@ -362,24 +452,32 @@ struct echo_set *logins_needles(struct vault *v, enum ph_kind kind)
 	return make_needles(v, prov) ? echo_set_get(v->logins->needles[prov].set) : NULL;
 }
 
+/* Of one provider; when to call again, or -1. */
+static int64_t old_tick(struct vault *v, enum prov prov, const struct old_secret *old, size_t n)
+{
+	int64_t until = old_until(old, n);
+
+	if (until < 0 || until * MS > v->now)
+		return until < 0 ? -1 : until * MS;
+	(void)remake_needles(v, prov); /* it wipes */
+	return v->now + NS;
+}
+
 int64_t logins_tick(struct vault *v)
 {
 	struct logins *l = v->logins;
 	int64_t next = -1;
 
-	for (int i = 0; i < SOURCES; i++) {
-		struct source *s = &l->file[i].s;
-		int64_t until = -1;
-
-		for (size_t k = 0; k < SOURCE_OLD_MAX; k++)
-			if (s->old[k].s.n > 0)
-				until = sooner(until, s->old[k].until);
-		if (until < 0 || until * MS > v->now) {
-			next = sooner(next, until < 0 ? -1 : until * MS);
-			continue;
+	for (int i = 0; i < SOURCES; i++)
+		next = sooner(next, old_tick(v, source_prov[i], l->file[i].s.old, SOURCE_OLD_MAX));
+	next = sooner(next, old_tick(v, PROV_GITHUB, l->gh.old, GH_OLD_MAX));
+	for (int k = PH_GH; k <= PH_COPILOT; k++) {
+		if (l->pipe[k].until > 0 && l->pipe[k].until <= v->now) {
+			pipe_end(v, (enum ph_kind)k);
+			gh_answered(v, (enum ph_kind)k, -ETIMEDOUT, NULL);
 		}
-		(void)remake_needles(v, source_prov[i]); /* source_needles() wipes */
-		next = sooner(next, v->now + NS);
+		if (l->pipe[k].until > 0)
+			next = sooner(next, l->pipe[k].until);
 	}
 	return next;
 }

@@ -11,7 +11,7 @@ struct echo_set;
 struct cred {
 	struct span secret;  /* borrowed until the next look */
 	struct span account; /* of the login; empty: none */
-	uint64_t generation; /* of its file; 0: it has none */
+	uint64_t generation; /* of its file, or of gh's token; 0: it has none */
 	enum prov prov;	     /* whose login it is; PROVS: it has no expiry */
 };
 
@@ -21,6 +21,10 @@ int logins_open(struct vault *v, struct err *err);
 int logins_watch(struct vault *v);
 /* A pipe of VTC_ENV has something. */
 void logins_event(struct vault *v, uint16_t kind);
+/* The launcher asked gh again: what it says comes from @fd, which is taken. 0; -EPROTO: its login is not lent. */
+int logins_gh(struct vault *v, enum ph_kind kind, int fd);
+/* GitHub answered 401 to a request with that token: the launcher is asked for another, at most once a minute. */
+void logins_refused(struct vault *v, enum ph_kind kind, uint64_t generation);
 /* Wipes what is past its time; when to call again, or -1. */
 int64_t logins_tick(struct vault *v);
 

@@ -179,7 +179,7 @@ static void from_wire(struct vault *v, uint32_t events)
 	}
 }
 
-/* PROBED, one more port to publish, or what became of a renewal. */
+/* PROBED, one more port to publish, what became of a renewal, or another token of gh's. */
 static void from_launcher(struct vault *v)
 {
 	static uint8_t msg[sizeof(struct vault_renewed) + 1]; /* a longer one shows */
@@ -196,6 +196,9 @@ static void from_launcher(struct vault *v)
 		v->audit.probing = false;
 	} else if (k > 0 && fd < 0 && msg[0] == NET_CTL_RENEWED && renewals_message(v, msg, (size_t)k)) {
 		return;
+	} else if (k == 2 && fd >= 0 && msg[0] == NET_CTL_GH) {
+		if (logins_gh(v, (enum ph_kind)msg[1], fd) < 0)
+			vault_end(v, "the launcher is not understood; all parts of agent-vm must be of one build");
 	} else if (k < 0 || fd < 0 || vault_listen_check((const char *)msg, (size_t)k, &l) < 0) {
 		close_p(&fd);
 		vault_end(v, "the launcher is not understood; all parts of agent-vm must be of one build");

@@ -199,6 +199,8 @@ void renewals_rejected(struct vault *v, enum ph_kind kind, uint64_t generation)
 		renew_rejected(&v->renewals->r[PROV_ANTHROPIC], generation);
 	else if (kind == PH_CODEX_A || kind == PH_OPENCODE_A)
 		renew_rejected(&v->renewals->r[PROV_OPENAI], generation);
+	else if (kind == PH_GH || kind == PH_COPILOT)
+		logins_refused(v, kind, generation);
 }
 
 /* --- the launcher --- */

@@ -51,22 +51,36 @@ static bool is_live(const struct source *s, const struct secret *old)
 	return false;
 }
 
-/* Keeps @from, which is not live any more; when all places are taken the oldest makes room. */
-static void retire(struct source *s, struct secret *from, int64_t now)
+void old_keep(struct old_secret *v, size_t n, struct secret *from, int64_t now)
 {
 	size_t at = 0;
 
-	if (from->n == 0 || is_live(s, from)) {
-		secret_done(from);
-		return;
-	}
-	for (size_t i = 0; i < SOURCE_OLD_MAX && s->old[at].s.n > 0; i++)
-		if (s->old[i].s.n == 0 || s->old[i].until < s->old[at].until)
+	for (size_t i = 0; i < n && v[at].s.n > 0; i++)
+		if (v[i].s.n == 0 || v[i].until < v[at].until)
 			at = i;
-	secret_done(&s->old[at].s);
-	s->old[at].s = *from;
-	s->old[at].until = now + SOURCE_OLD_MS;
+	secret_done(&v[at].s);
+	v[at].s = *from;
+	v[at].until = now + SOURCE_OLD_MS;
 	*from = (struct secret){ 0 };
+}
+
+int64_t old_until(const struct old_secret *v, size_t n)
+{
+	int64_t first = -1;
+
+	for (size_t i = 0; i < n; i++)
+		if (v[i].s.n > 0 && (first < 0 || v[i].until < first))
+			first = v[i].until;
+	return first;
+}
+
+/* Keeps @from, which is not live any more. */
+static void retire(struct source *s, struct secret *from, int64_t now)
+{
+	if (from->n == 0 || is_live(s, from))
+		secret_done(from);
+	else
+		old_keep(s->old, SOURCE_OLD_MAX, from, now);
 }
 
 /* Puts in place what was read, or nothing. */
@@ -255,10 +269,17 @@ size_t source_needles(struct source *s, int64_t now, struct span *ret, size_t ma
 	n = add_needle(secret_span(&s->login.key), ret, n, max);
 	for (size_t i = 0; i < PH_KINDS; i++)
 		n = add_needle(secret_span(&s->keys.key[i]), ret, n, max);
-	for (size_t i = 0; i < SOURCE_OLD_MAX; i++) {
-		if (s->old[i].until <= now)
-			secret_done(&s->old[i].s);
-		n = add_needle(secret_span(&s->old[i].s), ret, n, max);
+	return n + old_needles(s->old, SOURCE_OLD_MAX, now, ret + n, max - n);
+}
+
+size_t old_needles(struct old_secret *v, size_t n, int64_t now, struct span *ret, size_t max)
+{
+	size_t found = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (v[i].until <= now)
+			secret_done(&v[i].s);
+		found = add_needle(secret_span(&v[i].s), ret, found, max);
 	}
-	return n;
+	return found;
 }

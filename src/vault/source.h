@@ -24,6 +24,19 @@ struct source_id {
 	struct timespec mtime, ctime;
 };
 
+/* One that is not sent any more and must not come back either. */
+struct old_secret {
+	struct secret s;
+	int64_t until; /* ms; then it is wiped */
+};
+
+/* @from is taken and kept for SOURCE_OLD_MS; when all @n places are taken the oldest makes room. */
+void old_keep(struct old_secret *v, size_t n, struct secret *from, int64_t now);
+/* As source_needles(). */
+size_t old_needles(struct old_secret *v, size_t n, int64_t now, struct span *ret, size_t max);
+/* When the first of them is past its time; -1: there is none. */
+int64_t old_until(const struct old_secret *v, size_t n);
+
 struct source {
 	enum source_kind kind;
 	int dirfd;			/* borrowed */
@@ -45,10 +58,7 @@ struct source {
 	int bad_result;
 	unsigned retries;
 	int64_t bad_since, retry_at;
-	struct {
-		struct secret s;
-		int64_t until;
-	} old[SOURCE_OLD_MAX];
+	struct old_secret old[SOURCE_OLD_MAX];
 };
 
 void source_init(struct source *s, enum source_kind kind, int dirfd, const char *name, uid_t owner);

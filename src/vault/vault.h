@@ -9,6 +9,7 @@
 #include "proto/netmsg.h"
 #include "vault/audit.h"
 #include "vault/config.h"
+#include "vault/echoes.h"
 #include "vault/rates.h"
 #include "vault/ties.h"
 #include "vault/violations.h"
@@ -56,6 +57,7 @@ struct vault {
 	struct rates rates;
 	struct audit audit;
 	struct violations violations;
+	struct echoes echoes;
 	struct opens *opens;
 	struct dns *dns;
 	struct publish *publish;

@@ -10,6 +10,9 @@
 
 #define VIOLATIONS_TOLD 20
 
+/* What both processes say about it, with VIOLATIONS_TOLD and the host's name. */
+#define VIOLATIONS_LINE "%d requests to %s within a minute had a credential that is not for that place; they were refused"
+
 struct violations {
 	int64_t at[HOSTS][VIOLATIONS_TOLD]; /* the last ones, a ring */
 	uint8_t n[HOSTS], next[HOSTS];

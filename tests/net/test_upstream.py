@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What the vault sends to the services and what it lets back (credentials page 4, 6, 8, 10, 11), with real TLS servers, its
 sandbox on, and the test as wire, gate and launcher."""
+import array
 import base64
 import contextlib
 import errno
@@ -9,7 +10,6 @@ import json
 import os
 import re
 import resource
-import select
 import signal
 import socket
 import ssl
@@ -381,8 +381,7 @@ class Requests(Case):
         u.write(self.host.claude_file, self.host.c.claude(200))
         xch.send(v.gate, xch.RENEW, 1, 9, bytes([xch.KINDS.index("claude-r")]) + bytes(7))
         for act in (0, 1):
-            self.assertTrue(select.select([v.control], [], [], 20)[0])
-            self.assertEqual(v.control.recv(64)[:3], bytes([xch.CTL_RENEW, 0, act]))
+            self.assertEqual(v.heard()[:3], bytes([xch.CTL_RENEW, 0, act]))
             said = b"said %s and %s" % (self.host.c.openai.encode(), self.host.c.anthropic.encode())
             v.control.send(struct.pack("<BBBBiq2048s", xch.CTL_RENEWED, 0, act, 0, 0, -1, said if act else b""))
         self.until(lambda: re.search(r"info x{200,}\n", v.log()))
@@ -660,8 +659,7 @@ class Costs(Case):
               Exchange(v, "chatgpt.com", "POST", "/backend-api/codex/responses", body=b"x", creds=CODEX)]
         u.write(self.host.claude_file, self.host.c.claude(100))
         xch.send(v.gate, xch.RENEW, 1, 9, bytes([xch.KINDS.index("claude-r")]) + bytes(7))
-        self.assertTrue(select.select([v.control], [], [], 10)[0])
-        v.control.recv(64)
+        self.assertTrue(v.heard())
         time.sleep(0.7)
         before = self.cpu(v)
         time.sleep(2)
@@ -919,6 +917,136 @@ class Logins(Case):
         return os.WCOREDUMP(os.waitpid(pid, 0)[1])
 
 
+class Gh(Case):
+    """The token of gh, which the launcher asks for again when GitHub refuses it."""
+    FIRST, SECOND, THIRD = (f"gho_CANARY{n}" + c * 26 for n, c in (("first", "A"), ("second", "B"), ("third", "C")))
+    AGAIN = bytes([9, xch.KINDS.index("gh")])
+
+    def setUp(self):
+        super().setUp()
+        self.host.c.all += [self.FIRST, self.SECOND, self.THIRD]
+        self.good_tokens, self.was = [self.FIRST], []
+
+        def answer(c, got):
+            sent = got.get("authorization")[0].decode().split()[-1]
+            # It gives back all tokens that it has ever seen.
+            self.was.append(sent)
+            return ok(" ".join(self.was).encode(), "200 OK" if sent in self.good_tokens else "401 Unauthorized")
+        self.up = self.upstream(answer)
+
+    GITHUB = ("api.github.com", "GET", "/repos/acme/app"), [("gh", "bearer")]
+    COPILOT = ("api.githubcopilot.com", "GET", "/models"), [("copilot", "bearer")]
+
+    def ask(self, v, want, what=GITHUB):
+        x = Exchange(v, *what[0], creds=what[1])
+        a, body, _ = x.all()
+        x.close()
+        self.assertEqual(a.status, want, v.log())
+        self.clean(a, body)
+        return body
+
+    def says(self, v, *pieces, end=True, kind="gh"):
+        """What the launcher sends when gh was asked again."""
+        r, w_ = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(w_, True)
+        v.control.sendmsg([bytes([9, xch.KINDS.index(kind)])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [r]))])
+        os.close(r)
+        for piece in pieces:
+            os.write(w_, piece)
+        if end:
+            os.close(w_)
+        return w_
+
+    def test_a_refused_token_is_replaced_and_never_comes_back(self):
+        v = self.vault(env={"gh": self.FIRST})
+        self.ask(v, 200)
+        self.assertEqual(v.heard(0.2), b"")
+        self.good_tokens = [self.SECOND]
+        n = len(self.up.requests)
+        self.ask(v, 401)  # the guest hears it; we do not try again by ourselves
+        self.assertEqual(len(self.up.requests), n + 1)
+        self.assertEqual(v.heard(), self.AGAIN)
+        for _ in range(20):
+            self.ask(v, 401)
+        self.assertEqual(v.heard(0.2), b"")  # no more than once a minute
+        self.says(v, self.SECOND.encode() + b"\n")
+        self.until(lambda: "gh gave another token" in v.log())
+        body = self.ask(v, 200)
+        self.assertEqual(body.count(b"x" * len(self.FIRST)), len(self.was))  # what clean() looked for was there
+        self.assertEqual(self.was[-1], self.SECOND)
+        self.assertEqual(v.heard(0.2), b"")
+        # The connection that carried the old one was not used again.
+        self.assertEqual(len(self.up.conns), 2)
+
+    def test_what_is_no_token_changes_nothing(self):
+        v = self.vault(env={"gh": self.FIRST})
+        self.ask(v, 200)
+        for said in ((b"",), (b"\n",), (b"gho_CANARYfirst\ngho_CANARYsecond\n",), (self.SECOND.encode(), b"\n\0"), (b"\0",), (b"a b",),
+                     (b"x" * 20000,), (b"gho_\x1b[2J",)):
+            with self.subTest(said[0][:20]):
+                n = v.log().count("what there was stays")
+                self.says(v, *said)
+                self.until(lambda: v.log().count("what there was stays") == n + 1)
+                self.ask(v, 200)
+        self.says(v, self.FIRST.encode())
+        self.until(lambda: "gh has no other token" in v.log())
+        self.ask(v, 200)
+
+    def test_one_that_does_not_come_is_not_waited_for(self):
+        v = self.vault(env={"gh": self.FIRST})
+        end = self.says(v, self.SECOND.encode(), end=False)
+        self.ask(v, 200)  # at once, with the old one
+        self.assertEqual(self.was[-1], self.FIRST)
+        self.says(v, self.THIRD.encode())  # a new question ends the old one
+        self.until(lambda: "gh gave another token" in v.log())
+        with self.assertRaises(BrokenPipeError):
+            os.write(end, b"\n")
+        os.close(end)
+        self.good_tokens = [self.THIRD]
+        self.ask(v, 200)
+        end = self.says(v, self.SECOND.encode(), end=False)
+        time.sleep(16)
+        with self.assertRaises(BrokenPipeError):
+            os.write(end, b"\n")
+        os.close(end)
+        self.assertEqual(v.log().count("what there was stays"), 1)
+        self.ask(v, 200)
+
+    def test_copilots_is_replaced_with_githubs_where_it_is_one(self):
+        v = self.vault(env={"gh": self.FIRST}, shared=("copilot",))
+        self.ask(v, 200, self.COPILOT)
+        self.good_tokens = [self.SECOND]
+        self.ask(v, 401, self.COPILOT)
+        self.assertEqual(v.heard(), self.AGAIN)
+        self.says(v, self.SECOND.encode())
+        self.until(lambda: "gh gave another token" in v.log())
+        for what in self.COPILOT, self.GITHUB:
+            self.ask(v, 200, what)
+            self.assertEqual(self.was[-1], self.SECOND)
+        self.says(v, b"ghp_" + self.THIRD.encode())  # none that Copilot's service takes
+        self.until(lambda: v.log().count("gh gave another token") == 2)
+        self.assertEqual(v.heard(), bytes([10, xch.KINDS.index("copilot")]))
+        self.ask(v, 503, self.COPILOT)
+        self.says(v, kind="copilot")  # which has no pipe of its own
+        self.assertEqual(v.wait(), 1)
+
+    def test_copilots_alone(self):
+        v = self.vault(env={"copilot": self.FIRST})
+        self.ask(v, 200, self.COPILOT)
+        self.good_tokens = [self.SECOND]
+        self.ask(v, 401, self.COPILOT)
+        self.assertEqual(v.heard(), bytes([9, xch.KINDS.index("copilot")]))
+        self.says(v, self.SECOND.encode(), kind="copilot")
+        self.until(lambda: "gh gave another token" in v.log())
+        self.ask(v, 200, self.COPILOT)
+
+    def test_where_nothing_is_lent_there_is_none(self):
+        v = self.vault(lent=("claude-a",))
+        self.says(v)
+        self.assertEqual(v.wait(), 1)
+        self.assertIn("the launcher is not understood", v.log())
+
+
 class Gate(Case):
     """attack-35: a gate that was taken over."""
 
@@ -1054,7 +1182,6 @@ class Gate(Case):
 
     def test_violations_are_told_once_a_host(self):
         v = self.vault()
-        v.control.settimeout(2)
 
         def note(host, code, kind="codex-a", n=1):
             m = struct.pack("<QQIHBBBB6x120s", 0, 0, 0, 403, xch.HOSTS.index(host), 2, xch.CODES.index(code),
@@ -1067,21 +1194,36 @@ class Gate(Case):
         note("chatgpt.com", "path-denied", n=19)
         note("api.openai.com", "wrong-host", n=19)
         self.records(v, 118)
-        with self.assertRaises(TimeoutError):
-            v.control.recv(99)
+        self.assertEqual(v.heard(2), b"")
         note("api.openai.com", "stale", n=41)
         note("chatgpt.com", "foreign-cred", None)
         for host in ("api.openai.com", "chatgpt.com"):
-            self.assertEqual(v.control.recv(99), bytes((7, xch.HOSTS.index(host))))
+            self.assertEqual(v.heard(), bytes((7, xch.HOSTS.index(host))))
             self.assertIn(f"20 requests to {host} within a minute", v.log())
         # What vault itself refuses counts, too, and the session goes on.
         for _ in range(20):
             x = Exchange(v, "api.anthropic.com", "POST", "/v1/organizations/x", creds=CLAUDE)
             self.assertEqual(x.answer().code, "path-denied")
             x.close()
-        self.assertEqual(v.control.recv(99), bytes((7, xch.HOSTS.index("api.anthropic.com"))))
-        with self.assertRaises(TimeoutError):
-            v.control.recv(99)
+        self.assertEqual(v.heard(), bytes((7, xch.HOSTS.index("api.anthropic.com"))))
+        self.assertEqual(v.heard(2), b"")
+
+    def test_echoes_are_told_as_their_count_doubles_and_at_the_end(self):
+        up, v = self.upstream(), self.vault()
+        echo = lambda n, path=b"/v1/models": struct.pack("<BBHI120s", 8, xch.HOSTS.index("api.anthropic.com"), 0, n, path)
+        for i in range(5):
+            x = Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE)
+            x.all()
+            x.close()
+            self.until(lambda: len([l for l in v.audit() if l["k"] == "echo"]) == i + 1)
+        each = [l["n"] for l in v.audit() if l["k"] == "echo"]
+        self.assertEqual(len(set(each)), 1, each)
+        self.assertEqual([v.heard(5, True) for _ in range(3)], [echo(n * each[0]) for n in (1, 2, 4)])
+        self.assertEqual(v.heard(0.3, True), b"")
+        self.assertEqual(len(re.findall("answers held a login", v.log())), 3, v.log())
+        v.wire.close()
+        self.assertEqual(v.heard(5, True), echo(5 * each[0]))
+        self.assertEqual(v.heard(5, True)[0], 2)
 
 
 VECTORS = os.environ.get("HTTP_VECTORS", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../decide/http-vectors.json"))
@@ -1541,7 +1683,7 @@ class Http2(Case):
 
 class Renewals(Case):
     def launcher(self, v, timeout=20):
-        data = v.control.recv(64) if select.select([v.control], [], [], timeout)[0] else b""
+        data = v.heard(timeout)
         assert len(data) == 4 and data[0] == xch.CTL_RENEW, data
         return tuple(data[1:])
 
@@ -1592,9 +1734,10 @@ class Renewals(Case):
                 t, runs, program = time.monotonic(), 0, state.get("program", "")
                 self.ask(v, kind)
                 while not v.box.pump(0.05) and time.monotonic() - t < 40:
-                    if not select.select([v.control], [], [], 0)[0]:
+                    if not (data := v.heard(0)):
                         continue
-                    prov, act, _ = self.launcher(v)
+                    what, prov, act, _ = data
+                    self.assertEqual(what, xch.CTL_RENEW)
                     held = state.get("lock", "")
                     if act == self.LOCK and held:
                         if "rotated" in held and time.monotonic() - t > 1:
@@ -1630,7 +1773,7 @@ class Renewals(Case):
             lack, left, exp, account, _, _ = self.renewed(v)
             self.assertEqual((lack, account), ("none", u.ACCOUNT))
             self.assertTrue(86380 <= left <= 86400 and abs(exp - time.time() - 86400) < 20)
-        self.assertFalse(select.select([v.control], [], [], 0.2)[0])
+        self.assertEqual(v.heard(0.2), b"")
 
     def run_one(self, v, rotate=True, errors=b"", result=0):
         self.assertEqual(self.launcher(v)[:2], (0, self.LOCK))
@@ -1655,7 +1798,7 @@ class Renewals(Case):
         self.assertEqual(self.launcher(v)[:2], (0, self.UNLOCK))
         lacks = [self.renewed(v, i)[0] for i in range(100)]
         self.assertEqual((lacks.count("none"), lacks.count("limit")), (8, 92))
-        self.assertFalse(select.select([v.control], [], [], 0.3)[0])
+        self.assertEqual(v.heard(0.3), b"")
         line, = [l for l in self.records(v) if l["k"] == "renewal"]
         self.assertEqual((line["provider"], line["program"], line["how"]), ("anthropic", "claude-status", "ran"))
 

@@ -380,6 +380,15 @@ class Vault:
         os.kill(self.pid, signal.SIGKILL)
         raise AssertionError("the vault does not end; " + self.log())
 
+    def heard(self, timeout=20, echoes=False):
+        """What the launcher is told next, b"" for nothing; of what came back only when that is asked."""
+        end = time.monotonic() + timeout
+        while select.select([self.control], [], [], max(end - time.monotonic(), 0))[0]:
+            data = self.control.recv(4096)
+            if data[:1] != b"\x08" or echoes:
+                return data
+        return b""
+
     def log(self):
         with open(self.log_path) as f:
             return f.read()

@@ -160,6 +160,57 @@ TEST(what_its_program_writes_is_no_change_by_others)
 	end();
 }
 
+/* As another session of the user sees it. */
+static bool wrote(void)
+{
+	return renewer_wrote(&t.state.root, SOURCE_ANTHROPIC, t.creds.sources[0].path);
+}
+
+TEST(what_it_writes_is_known_to_other_sessions_until_somebody_else_writes)
+{
+	struct loginwatch other;
+	struct strv logins = { 0 }, left = { 0 };
+	int fd;
+
+	begin("#!/bin/sh\necho new > \"$(dirname \"$0\")/.credentials.json\"\n");
+	strv_add(&logins, t.creds.sources[0].path);
+	loginwatch_begin(&logins, &other);
+	other.ours = renewer_wrote;
+	other.arg = &t.state.root;
+	CHECK(!wrote());
+	CHECK_INT(ASK(VAULT_RENEW_LOCK, 0).result, ==, 0);
+	CHECK_INT(ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS).result, ==, 0);
+	CHECK(wrote()); /* the lock is still held */
+	unlock();
+	loginwatch_compare(&other, &left);
+	CHECK_INT(left.n, ==, 0);
+	for (int i = 0; i < 20; i++, (void)usleep(10000))
+		CHECK(wrote());
+	CHECK(!renewer_wrote(&t.state.root, SOURCE_OPENAI, t.creds.sources[0].path));
+	CHECK(!renewer_wrote(&t.state.root, SOURCE_OPENCODE, t.creds.sources[0].path));
+	fd = open(t.creds.sources[0].path, O_WRONLY | O_TRUNC);
+	CHECK_INT(fd_write_all(fd, "by another\n", 11), ==, 0);
+	(void)close(fd);
+	CHECK(!wrote());
+	loginwatch_compare(&other, &left);
+	CHECK_INT(left.n, ==, 1);
+	CHECK(strstr(left.v[0], "/.credentials.json (new)"));
+	/* A renewal that writes nothing does not make it its own. */
+	write_script("#!/bin/sh\nexit 0\n");
+	CHECK_INT(ASK(VAULT_RENEW_LOCK, 0).result, ==, 0);
+	CHECK_INT(ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS).result, ==, 0);
+	unlock();
+	for (int i = 0; i < 500 && wrote(); i++)
+		(void)usleep(10000);
+	CHECK(!wrote());
+	CHECK_INT(unlink(t.creds.sources[0].path), ==, 0);
+	CHECK(!wrote());
+	strv_done(&left);
+	strv_done(&logins);
+	loginwatch_done(&other);
+	end();
+}
+
 TEST(what_is_out_of_order_is_answered_and_runs_nothing)
 {
 	struct vault_renewed a;

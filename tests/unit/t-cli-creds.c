@@ -322,6 +322,36 @@ TEST(env_never_passes_a_secret_in_clear)
 	      "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
 }
 
+TEST(with_no_network_env_gives_neither_secret_nor_placeholder)
+{
+	static const char *const words[] = { "ANTHROPIC_API_KEY=sk-ant-api03-CANARY-key", "GH_TOKEN=gho_CANARY0123456789",
+					     "MINE=sk-ant-oat01-CANARY-access", "HARMLESS=1" };
+	struct strv vars = { 0 };
+
+	begin("shell");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	t.args.no_network = true;
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		strv_add(&t.args.env, words[i]);
+	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
+	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
+	CHECK_INT(t.cli.problems.n, ==, 3);
+	CHECK_STR(t.cli.problems.v[0].text,
+		  "--env ANTHROPIC_API_KEY: a secret that would pass in clear: nothing is lent with --no-network; leave it out");
+	CHECK_STR(t.cli.problems.v[1].text,
+		  "--env GH_TOKEN: a secret that would pass in clear: nothing is lent with --no-network; leave it out");
+	CHECK_STR(t.cli.problems.v[2].text, "--env MINE: its value is one of the logins that are kept from the guest; leave it out");
+	CHECK_INT(t.c.launch.lent, ==, 0);
+	ROW("none");
+	creds_env(&t.c, true, &vars);
+	CHECK_INT(vars.n, ==, 0);
+	CHECK_INT(t.args.env.n, ==, 2); /* MINE, overwritten, and HARMLESS */
+	CHECK_STR(t.args.env.v[0], "MINE=");
+	CHECK_STR(t.args.env.v[1], "HARMLESS=1");
+	end();
+}
+
 TEST(without_locked_memory_env_passes_nothing_that_could_be_a_login)
 {
 	void *all[64];
@@ -751,7 +781,7 @@ TEST(copilots_token_is_the_first_that_exists)
 		CHECK_INT(t.c.n_sources, ==, from == 3 || from == 4);
 		if (t.c.n_sources > 0)
 			CHECK_STR(t.c.sources[0].name, from == 3 ? "config.json" : "copilot-token.json");
-		CHECK_INT(t.c.gh != NULL, ==, from == 5);
+		CHECK_INT(t.c.gh.program != NULL, ==, from == 5);
 		creds_draw(&t.c, seed);
 		creds_env(&t.c, false, &vars);
 		CHECK_INT(vars.n, ==, 1);
@@ -851,7 +881,7 @@ TEST(copilot_without_any_token_is_told_how_to_sign_in)
 	t.args.no_network = true;
 	plan();
 	CHECK_INT(t.cli.problems.n, ==, 0);
-	CHECK(t.c.launch.lent == 0 && !t.c.gh);
+	CHECK(t.c.launch.lent == 0 && !t.c.gh.program);
 	end();
 	/* Of another verb it is not the business, but --env must not give it away. */
 	begin("claude");
@@ -861,7 +891,7 @@ TEST(copilot_without_any_token_is_told_how_to_sign_in)
 	plan();
 	CHECK_INT(t.cli.problems.n, ==, 1);
 	CHECK(strstr(t.cli.problems.v[0].text, "--env MINE: its value is one of the logins"));
-	CHECK(t.c.launch.lent == 0 && !t.c.gh);
+	CHECK(t.c.launch.lent == 0 && !t.c.gh.program);
 	setenv("PATH", old, 1);
 	free(old);
 	end();

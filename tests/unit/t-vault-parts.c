@@ -259,6 +259,93 @@ TEST(what_is_a_violation)
 		}
 }
 
+/* Echoes. */
+
+static const struct vault_echo *echo_at(struct echoes *e, const char *path, size_t hits)
+{
+	char full[NET_NOTE_PATH] = "";
+
+	(void)snprintf(full, sizeof(full), "%s", path);
+	return echoes_add(e, HOST_ANTHROPIC, full, hits);
+}
+
+TEST(a_place_of_echoes_is_told_when_its_count_has_doubled_and_at_the_end)
+{
+	static struct echoes e, l;
+	const struct vault_echo *m;
+	int told = 0;
+
+	for (int i = 1; i <= 1000; i++) {
+		m = echo_at(&e, "/v1/models", 1);
+		if (!m)
+			continue;
+		told++;
+		CHECK_INT(m->n, ==, i);
+		CHECK_INT(i & (i - 1), ==, 0);
+		CHECK_INT(echoes_take(&l, m, sizeof(*m)), ==, 0);
+	}
+	CHECK_INT(told, ==, 10);
+	CHECK_INT(l.v[0].n, ==, 512);
+	CHECK_INT(echo_at(&e, "/v1/messages", 2)->n, ==, 2);
+	m = echoes_rest(&e);
+	CHECK_INT(m->n, ==, 1000);
+	CHECK_INT(echoes_take(&l, m, sizeof(*m)), ==, 0);
+	CHECK(!echoes_rest(&e));
+	CHECK_INT(echo_at(&e, "/v1/models", SIZE_MAX)->n, ==, UINT32_MAX);
+	CHECK(!echo_at(&e, "/v1/models", 1));
+}
+
+TEST(echoes_of_more_places_than_there_is_room_for_are_counted_together)
+{
+	static struct echoes e, l;
+	const struct vault_echo *m;
+	char path[16], want[1024] = "";
+	AUTO_FREE(char, text);
+
+	CHECK(!echoes_text(&e));
+	for (int i = 0; i < 20; i++) {
+		(void)snprintf(path, sizeof(path), "/%c", 'a' + i);
+		if (i < ECHOES_MAX - 1)
+			(void)snprintf(want + strlen(want), sizeof(want) - strlen(want), "api.anthropic.com%s (%d times), ", path, i + 2);
+		m = echo_at(&e, path, (size_t)i + 2);
+		if (m)
+			CHECK_INT(echoes_take(&l, m, sizeof(*m)), ==, 0);
+	}
+	while ((m = echoes_rest(&e)))
+		CHECK_INT(echoes_take(&l, m, sizeof(*m)), ==, 0);
+	(void)snprintf(want + strlen(want), sizeof(want) - strlen(want), "elsewhere (%d times)", 20 * 21 / 2 + 20 - (7 * 8 / 2 + 7));
+	text = echoes_text(&l);
+	CHECK_STR(text, want);
+}
+
+TEST(the_launcher_takes_no_echo_that_vault_cannot_mean)
+{
+	static const struct vault_echo good = { NET_CTL_ECHO, HOST_ANTHROPIC, 0, 3, "/v1/models" };
+	struct vault_echo bad[] = { good, good, good, good, good, good, good, good };
+	struct echoes e = { .n = 0 };
+
+	bad[0].what = NET_CTL_VIOLATIONS;
+	bad[1].host = HOSTS + 1;
+	bad[2].host = HOSTS; /* with a path */
+	bad[3].zero = 1;
+	bad[4].n = 0;
+	memset(bad[5].path, 'a', sizeof(bad[5].path));
+	memcpy(bad[6].path, "/v1/\033[2J", 9);
+	bad[7].path[NET_NOTE_PATH - 1] = 'x'; /* behind the end */
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		CHECK_INT(echoes_take(&e, &bad[i], sizeof(bad[i])), ==, -EBADMSG);
+	CHECK_INT(echoes_take(&e, &good, sizeof(good) - 1), ==, -EBADMSG);
+	CHECK_INT(e.n, ==, 0);
+	CHECK_INT(echoes_take(&e, &good, sizeof(good)), ==, 0);
+	bad[0] = good;
+	bad[0].n = 2; /* it never falls */
+	CHECK_INT(echoes_take(&e, &bad[0], sizeof(bad[0])), ==, -EBADMSG);
+	for (char c = 'a'; c < 'a' + 2 * ECHOES_MAX; c++) {
+		bad[0] = (struct vault_echo){ NET_CTL_ECHO, HOST_ANTHROPIC, 0, 1, { '/', c } };
+		CHECK_INT(echoes_take(&e, &bad[0], sizeof(bad[0])), ==, c < 'a' + ECHOES_MAX - 2 ? 0 : -EBADMSG);
+	}
+}
+
 /* resolv.conf */
 
 TEST(resolvers_are_read_in_order)

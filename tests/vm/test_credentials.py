@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import unittest
 import urllib.parse
@@ -116,6 +117,12 @@ class Credentials(Case):
         self.assertNotIn("authorization", self.upstream.seen[1][1].lower())
         self.assertIn("    login     claude: subscription; the guest has placeholders\n", self.stderr)
         self.assertIn("    testing   api.anthropic.com:443 -> 127.0.0.1:", self.stderr)
+        # What the service gave back is told at the end.
+        told = re.search(r"^==> answers held a login of this host, which was overwritten: api\.anthropic\.com/v1/models \(2 times\); "
+                         r"agent-vm logs --role audit (\S+) ", self.stderr, re.M)
+        self.assertTrue(told, self.stderr)
+        records = json.loads(self.vm("logs", "--json", "--role", "audit", told[1]).stdout)
+        self.assertEqual([(r["host"], r["path"], r["n"]) for r in records if r["k"] == "echo"], [("api.anthropic.com", "/v1/models", 2)])
 
     def test_a_login_tried_again_and_again_elsewhere_is_told_at_the_end(self):
         self.login()
@@ -279,6 +286,24 @@ r.end("{}");'
             self.assertEqual(self.exec(ask), "200")
         self.assertEqual([h.split(ACCESS)[1].split("\r\n")[0] for _, h, _ in self.upstream.seen], ["", "-new", "-new"])
 
+    def test_login_files_that_changed_meanwhile_are_named_at_the_end(self):
+        self.login()
+        (self.home / ".codex").mkdir()
+
+        def meanwhile():
+            while not (self.project / "ready").exists():
+                time.sleep(0.1)
+            self.login(left_s=10 ** 8)
+            (self.home / ".codex/auth.json").write_text("{}")
+            (self.project / "go").touch()
+        other = threading.Thread(target=meanwhile, daemon=True)
+        other.start()
+        self.run_("touch ready; until [ -e go ]; do sleep 0.1; done")
+        other.join()
+        claude, codex = (re.escape(str(self.home / n)) for n in (".claude/.credentials.json", ".codex/auth.json"))
+        self.assertRegex(self.stderr, rf"(?m)^==> logins of this host that changed meanwhile, not by a renewal: {claude} \(changed\), {codex} \(new\)$")
+        self.assertNotIn(ACCESS, self.stderr)
+
     def test_sessions_of_a_project_share_their_placeholders_while_they_overlap(self):
         self.login()
         show = "cat ~/.claude/.credentials.json"
@@ -317,6 +342,7 @@ cat {self.top}/new > {self.home}/.claude/.credentials.json
         cwd = (self.top / "cwd").read_text().split("\n")
         self.assertTrue(cwd[0].startswith(f"{runtime}/agent-vm/renew-"), cwd)
         self.assertEqual(cwd[1:], [""])
+        self.assertNotIn("changed meanwhile", self.stderr)
         self.assertEqual([n.name for n in (runtime / "agent-vm").iterdir() if n.name.startswith("renew-")], [])
         self.assertIn(ACCESS + "-new", self.upstream.seen[-1][1])
 

@@ -58,6 +58,8 @@ class GitHub(Upstream):
     def api(self, method, target, fields, body):
         js = {"Content-Type": "application/json; charset=utf-8"}
         may = fields.get("authorization") == f"Bearer {self.token}"
+        if "authorization" in fields and not may:
+            return 401, js, b'{"message":"Bad credentials"}'
         if target == "/graphql" and may:
             repo = lambda n, name: {"id": f"R_{n}", "databaseId": n, "nameWithOwner": name, "owner": {"__typename": "Organization"}}
             return 200, js, json.dumps({"data": {"r0": repo(1, "acme/app"), "r1": repo(2, "acme/lib"),
@@ -217,6 +219,51 @@ class Listed(Case):
         self.assertIn('"R_1"', out[5])
         for host, method, target, authorization in self.github.seen:
             self.assertEqual(authorization, None if "secret" in target else f"Bearer {TOKEN}", (method, target))
+
+    def why(self, *words, env=None):
+        p = self.vm("why", "--json", *words, env={**self.env, "GH_TOKEN": TOKEN, **(env or {})})
+        one, = json.loads(p.stdout)
+        return one["decision"], one["credential"], one["opens"]
+
+    def test_why_says_what_a_session_here_would_decide(self):
+        push, pulls = "https://github.com/acme/{}.git/git-receive-pack", "https://api.github.com/repos/acme/{}/pulls/1"
+        allowed = ("allow", "gh", None)
+        self.assertEqual(self.why("-X", "POST", push.format("app")), allowed)
+        self.assertEqual(self.why(push.format("lib"), "POST"), ("refuse", None, "--repo acme/lib=write"))
+        self.assertEqual(self.why(push.format("secret"), "POST"), ("refuse", None, "--repo acme/secret"))
+        self.assertEqual(self.why("--repo", "acme/secret", push.format("secret"), "POST"), allowed)
+        self.assertEqual(self.why("--github", "push-refs=refs/heads/x/*", push.format("app"), "POST")[0], "refuse")
+        self.assertEqual(self.why(pulls.format("lib")), allowed)
+        self.assertEqual(self.why("-X", "PATCH", pulls.format("lib"))[0], "refuse")
+        self.assertEqual(self.why("--no-git", "-X", "PATCH", pulls.format("app"))[:2], ("refuse", None))
+        # A mount's remotes are on the list, and a read-only one's for reading.
+        other = self.top / "other"
+        git("init", "-q", other)
+        git("remote", "add", "origin", "https://github.com/acme/secret.git", cwd=other)
+        self.assertEqual(self.why("--mount", f"{other}", push.format("secret"), "POST"), allowed)
+        self.assertEqual(self.why("--mount", f"{other}:ro", push.format("secret"), "POST"), ("refuse", None, "--repo acme/secret=write"))
+
+    def test_gh_is_asked_again_when_its_token_is_refused(self):
+        """gh has the good token from its second call on."""
+        old, calls = "gho_CANARY0000000000000000", self.top / "calls"
+        gh = self.top / "bin/gh"
+        gh.parent.mkdir()
+        gh.write_text(f'#!/bin/sh\n[ "$*" = "auth token --hostname github.com" ] || exit 1\necho x >>{calls}\n'
+                      f'[ $(grep -c x {calls}) = 1 ] && echo {old} || echo {TOKEN}\n')
+        gh.chmod(0o755)
+        hosts = self.home / ".config/gh/hosts.yml"
+        hosts.parent.mkdir(parents=True)
+        hosts.write_text("github.com:\n    user: me\n")
+        out = self.run_(r"""
+            ph=$(sed -n 's/.*oauth_token: *"*\([a-z0-9-]*\).*/\1/p' ~/.config/gh/hosts.yml | head -1)
+            ask() { curl -sS -o /tmp/body -w '%{http_code}\n' -H "Authorization: token $ph" https://api.github.com/repos/acme/app; }
+            for i in $(seq 300); do [ "$(ask)" = 200 ] && break; sleep 0.2; done
+            ask
+        """, env={"PATH": f"{gh.parent}:{os.environ['PATH']}"}).split()
+        self.assertEqual((out, calls.read_text()), (["200"], "x\nx\n"), self.stderr)
+        sent = [authorization for *_, authorization in self.github.seen]  # the first may be gate's own question about the list
+        self.assertEqual((sent[0], sent[-1]), (f"Bearer {old}", f"Bearer {TOKEN}"))
+        self.assertEqual(sent, sorted(sent, key=lambda a: a.endswith(TOKEN)))  # never the old one again
 
     def test_without_a_list_or_without_git_nothing_is_lent(self):
         out = self.run_(r"""
