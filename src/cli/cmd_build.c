@@ -26,7 +26,7 @@ static const struct opt build_opts[] = {
 	{ "minimal", OPT_FLAG, offsetof(struct build_cmd_args, minimal), NULL,
 	  "claude, codex and opencode, with git, curl and a few tools; 450 MB of layers" },
 	{ "full", OPT_FLAG, offsetof(struct build_cmd_args, full), NULL,
-	  "also Docker's packages, chromium and its DevTools server; 997 MB" },
+	  "also Docker's packages, chromium and its DevTools server; 1081 MB" },
 	{ "base", OPT_FLAG, offsetof(struct build_cmd_args, base), NULL, "the packages of --minimal, without any agent; 66 MB" },
 	{ "latest", OPT_FLAG, offsetof(struct build_cmd_args, latest), NULL,
 	  "the newest agents that npm has, not those that this version was tested with" },

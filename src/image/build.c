@@ -29,7 +29,7 @@
 #define TICK_MS 200
 #define LAYER_MAX (16ULL << 30)
 #define LAYERS_MAX (BUILD_PROGRAMS_MAX + 1)
-#define TAR_PER_TARBALL 3 /* of a program: its tar is at most so many times its tarball */
+#define TAR_PER_TARBALL 4 /* of a program: its tar, with what Copilot's carries inside, is at most so many times its tarball */
 
 const char *const build_set_str[] = {
 	[BUILD_BASE] = "base", [BUILD_MINIMAL] = "minimal", [BUILD_DEFAULT] = "default", [BUILD_FULL] = "full",

@@ -852,6 +852,50 @@ class Logins(Case):
         self.refused(Exchange(v, "api.openai.com", "GET", "/v1/models", creds=[("openai-key", "bearer")]), "credential-unavailable",
                      503)
 
+    GH = ("api.github.com", "GET", "/repos/acme/app"), [("gh", "bearer")]
+    COPILOT = ("api.githubcopilot.com", "GET", "/models"), [("copilot", "bearer")]
+
+    def test_ghs_answer_is_githubs_and_copilots(self):
+        """One pipe for both; a kind of token that Copilot's service does not take is GitHub's alone, and nothing is nobody's."""
+        up = self.upstream(lambda c, got: ok())
+        for token, gh, copilot in (("gho_CANARY-0123456789", 200, 200), ("ghp_CANARY-0123456789", 200, 503), ("", 503, 503)):
+            with self.subTest(token):
+                pipes = {}
+                v = self.vault(env={"gh": None}, shared=("copilot",), pipes=pipes)
+                waits = [Exchange(v, *target, creds=creds) for target, creds in (self.GH, self.COPILOT)]
+                time.sleep(0.2)
+                n = len(up.requests)
+                os.write(pipes["gh"], token.encode() + b"\n")
+                os.close(pipes["gh"])
+                self.assertEqual([x.all()[0].status for x in waits], [gh, copilot], v.log())
+                self.assertEqual([r.get("authorization") for r in up.requests[n:]],
+                                 [[b"Bearer " + token.encode()]] * [gh, copilot].count(200))
+                v.control.settimeout(2)
+                for kind, status in (("gh", gh), ("copilot", copilot)):
+                    if status == 503:
+                        self.assertEqual(v.control.recv(99), bytes((12, xch.KINDS.index(kind))))
+                with self.assertRaises(TimeoutError):
+                    v.control.recv(99)
+                self.assertNotIn("CANARY", v.log())
+
+    def test_copilots_file_is_looked_at_each_time(self):
+        up = self.upstream(lambda c, got: ok(got.get("authorization")[0]))
+        target, creds = self.COPILOT
+        file = '// of its program\n{"copilotTokens":{"https://github.com:me":"%s"}}'
+        u.write(self.host.copilot_file, file % "gho_CANARY-0123456789")
+        v = self.vault(env={}, sources=(3,))
+        for token, status in (("gho_CANARY-0123456789", 200), ("gho_CANARY-9876543210", 200), ("ghp_CANARY-0123456789", 503),
+                              ("gho_CANARY-0123456789", 200)):
+            u.write(self.host.copilot_file, file % token)
+            n = len(up.requests)
+            answer, body, *_ = Exchange(v, *target, creds=creds).all()
+            self.assertEqual(answer.status, status, v.log())
+            self.assertEqual([r.get("authorization") for r in up.requests[n:]], [[b"Bearer " + token.encode()]] * (status == 200))
+            self.assertNotIn(token.encode(), body)
+        os.unlink(self.host.copilot_file)
+        self.assertEqual(Exchange(v, *target, creds=creds).all()[0].status, 503)
+        self.assertNotIn("CANARY", v.log())
+
     def arena_alone(self, v):
         """The secret is in locked memory that is left out of dumps, and in no other."""
         with open(f"/proc/{v.pid}/smaps") as f:

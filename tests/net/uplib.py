@@ -208,6 +208,7 @@ class Host:
             os.mkdir(d, 0o700)
         self.claude_file, self.codex_file = self.claude + "/.credentials.json", self.codex + "/auth.json"
         self.opencode_file = self.opencode + "/auth.json"
+        self.copilot_file = self.opencode + "/config.json"
         write(self.claude_file, self.c.claude())
         write(self.codex_file, self.c.codex())
         write(self.opencode_file, self.c.opencode())
@@ -216,20 +217,21 @@ class Host:
         shutil.rmtree(self.dir)
 
     def vault(self, lent=tuple(xch.KINDS), opened=(), env=None, connect_to=(), trust=None, guards=(), program=1, records=b"",
-              sources=(ANTHROPIC, OPENAI, OPENCODE), inspected=(), pipes=None, **kw):
+              sources=(ANTHROPIC, OPENAI, OPENCODE), inspected=(), pipes=None, shared=(), **kw):
         env = {"anthropic-key": self.c.anthropic_key, "openai-key": self.c.openai_key} if env is None else env
         extra, number = {}, 20
         recs = w.rec(LENT, sum(1 << xch.KINDS.index(k) for k in lent))
         recs += b"".join(w.rec(OPENED, w.rec(PROV, PROVS.index(p)) + w.rec(BITS, 1 << CLASSES.index(c))) for p, c in opened)
         for kind in sources:
-            folder, name = os.path.split((self.claude_file, self.codex_file, self.opencode_file)[kind])
+            folder, name = os.path.split((self.claude_file, self.codex_file, self.opencode_file, self.copilot_file)[kind])
             extra[number] = os.open(folder, os.O_PATH | os.O_DIRECTORY)
             recs += w.rec(SOURCE, w.rec(KIND, kind) + w.rec(FD, number) + w.rec(NAME, name) + w.rec(PROGRAM, program) +
                           b"".join(w.rec(GUARD, struct.pack("<QQ", os.stat(g).st_dev, os.stat(g).st_ino)) for g in guards))
             number += 1
         for kind, secret in env.items():
             extra[number], end = os.pipe()
-            recs += w.rec(ENV, w.rec(KIND, xch.KINDS.index(kind)) + w.rec(FD, number))
+            for k in (kind, *shared):  # others that the same pipe is for
+                recs += w.rec(ENV, w.rec(KIND, xch.KINDS.index(k)) + w.rec(FD, number))
             number += 1
             if secret is None:
                 pipes[kind] = end

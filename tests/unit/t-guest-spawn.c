@@ -5,17 +5,16 @@
 
 #include "base/buf.h"
 #include "proto/ctl.h"
+#include "proto/guestcfg.h"
 #include "proto/rec.h"
 
-/* Whether TZ with this value reaches a program, beside what stands around it. */
-static bool zone_stays(const char *tz)
+/* Whether a variable reaches a program, beside what stands around it. */
+static bool var_stays(const char *var)
 {
 	struct buf b;
 	struct spawn_req req;
-	char var[600];
 	size_t n;
 
-	(void)snprintf(var, sizeof(var), "TZ=%s", tz);
 	buf_init(&b, 4096);
 	CHECK_INT(rec_put_str(&b, CTL_K_ARG, "date"), ==, 0);
 	CHECK_INT(rec_put_str(&b, CTL_K_ENV, "A=1"), ==, 0);
@@ -31,6 +30,23 @@ static bool zone_stays(const char *tz)
 	spawn_req_done(&req);
 	buf_done(&b);
 	return n == 3;
+}
+
+static bool zone_stays(const char *tz)
+{
+	char var[600];
+
+	(void)snprintf(var, sizeof(var), "TZ=%s", tz);
+	return var_stays(var);
+}
+
+/* There is none on this machine. */
+TEST(our_store_of_java_is_left_out_where_there_is_none)
+{
+	CHECK_INT(var_stays(GC_JAVA_VAR "=" GC_JAVA_VALUE), ==, false);
+	CHECK_INT(var_stays(GC_JAVA_VAR "=" GC_JAVA_VALUE " -Xmx1g"), ==, true);
+	CHECK_INT(var_stays(GC_JAVA_VAR "=-Xmx1g"), ==, true);
+	CHECK_INT(var_stays(GC_JAVA_VAR "="), ==, true);
 }
 
 TEST(a_zone_that_is_no_file_and_no_rule_is_left_out)
