@@ -3,19 +3,20 @@
 The fake believes only the login's token, which the guest never has; behind each agent the guest is searched for it. The
 Claude and Codex logins are over when the session begins, so the host's own program renews them, and they change once more
 in mid-session, when the tool is called."""
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 
 from models import ACCOUNT, BESIDES, HI, HOSTS, TEXT, Models, jwt
 from upstream import certificates
-from vmtest import Terminal
 
 # The agent as its own verb starts it; then all files that have changed on the disk, the guest's other file systems, environments
 # and command lines are searched for the word that is in every token, in three forms of base64 as well. PLANTED shows that the
@@ -168,69 +169,97 @@ def run(image, agent):
 
 
 KEY = "sk-ant-api03-AVMCANARY" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
-# What is shown when the agent waits for words, and words of first-run questions, without blanks.
+# By agent: what its screen shows when it waits for words; what it shows when it asks something first, or something has failed; its
+# own words to leave; and those with which it goes on with what was said last.
 SCREENS = {
-    "claude": (rb"bypasspermissionson", rb"trustthisfolder|textstyle|loginmethod|customAPIkey|Yes,Iaccept"),
-    "codex": (rb"permissions:YOLO", rb"trustthecontents|Signinwith|Updateavailable"),
-    "opencode": (rb"Askanything", rb"Connectaprovider|Selectprovider|Updateavailable"),
-    "copilot": (rb"/commands", rb"trustthefiles|trustthisfolder|/login|Updateavailable"),
+    "claude": (r"bypass permissions on", r"trust this folder|text style|login method|custom API key|Yes, I accept", "/exit", ["--continue"]),
+    "codex": (r"permissions: YOLO", r"trust the contents|Sign in with|Update available", "/quit", ["resume", "--last"]),
+    "opencode": (r"Ask anything|ctrl\+p", r"Connect a provider|Select provider|Update available", "/exit", ["--continue"]),
+    "copilot": (r"/commands|/ commands", r"trust the files|trust this folder|/login|Update available|[Ff]ailed", "/exit", ["--continue"]),
 }
 
 
 class Screen:
-    """What an agent draws, without blanks and the sequences of a terminal: Copilot draws a word in pieces. What a terminal is asked,
-    it answers."""
+    """An agent under tmux, which is the terminal: what a person would see is read, and words are typed. Ends with the block."""
 
-    def __init__(self, terminal):
-        self.terminal, self.drawn = terminal, b""
+    def __init__(self, words, where, env, columns=110, rows=40):
+        self.server = ["tmux", "-u", "-S", str(where / "tmux"), "-f", str(where / "tmux.conf")]
+        self.env, self.agent, self.seen = env, words[1], ""
+        (where / "tmux.conf").write_text("set -g remain-on-exit on\n")
+        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(where / "project"), "--", *words)
 
-    def until(self, pattern, seconds, agent):
+    def tmux(self, *words):
+        return subprocess.run([*self.server, *words], env=self.env, check=True, stdout=subprocess.PIPE, encoding="utf-8", timeout=60).stdout
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pid = int(self.tmux("display", "-p", "#{pane_pid}"))
+        if self.ended() is None:
+            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(AssertionError):
+                self.until(None, 60)
+        self.tmux("kill-server")
+
+    def ended(self):
+        """The status of the program, None while it runs."""
+        dead, status = self.tmux("display", "-p", "#{pane_dead} #{pane_dead_status}").rstrip("\n").split(" ")
+        return int(status or -1) if dead == "1" else None
+
+    def until(self, pattern, seconds):
+        """Until the screen shows it; None: until the program has ended."""
         end = time.monotonic() + seconds
-        while not re.search(pattern, self.drawn):
-            assert time.monotonic() < end and self.terminal.p.poll() is None, f"{agent}: no {pattern!r} in {self.drawn[-3000:]!r}"
-            self.terminal.drain()
-            new, self.terminal.out = self.terminal.out, b""
-            for question, answer in ((b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[c", b"\x1b[?62c")):
-                if question in new:
-                    self.terminal.type(answer)
-            self.drawn += re.sub(rb"\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b\[[0-9;?<>=:$]*[a-zA-Z]|\s", b"", new)
-            time.sleep(0.2)
+        while True:
+            status, shown = self.ended(), self.tmux("capture-pane", "-p")
+            if shown not in self.seen[-len(shown):]:
+                self.seen += shown
+            if re.search(pattern, shown) if pattern else status is not None:
+                return status
+            assert time.monotonic() < end and status is None, f"{self.agent}: no {pattern!r}, status {status}, the screen:\n{shown}"
+            time.sleep(0.3)
+
+    def type(self, words):
+        self.tmux("send-keys", "-l", words)
+        time.sleep(5)  # what is typed at once with the key that ends it, some take for something that was pasted
+        self.tmux("send-keys", "Enter")
 
 
 def interactive(image, agent):
-    """On a terminal, twice: it waits for words and asks nothing first, words get their answer, and what it keeps is there."""
+    """On a terminal, twice: it waits for words and asks nothing first, words get their answer, it follows the terminal's size and leaves
+    when it is told. The second time it goes on with what the first has said."""
     with Host(image, agent) as host:
         fake, state = host.fake, host.state
         login = Login(agent, host.home, fake)
         login.change()
-        prompt, questions = SCREENS[agent]
+        prompt, questions, leave, again = SCREENS[agent]
         waits = []
-        for turn in (1, 2):
-            if agent == "claude" and turn == 2:  # a key, which its own program would ask about
+        for words in ([], again):
+            if agent == "claude" and words:  # a key, which its own program would ask about
                 login.path().unlink()
                 fake.token = login.env["ANTHROPIC_API_KEY"] = KEY
             fake.models.clear()
             fake.make = "/opt/made.txt"  # in the guest, outside the project: a question about it would keep the answer away
             start = time.monotonic()
-            t = Terminal(*host.words(agent), cwd=host.project, env=host.environment(login))
-            screen = Screen(t)
-            try:
-                screen.until(prompt, 900, agent)
+            with Screen([image.agent_vm, *host.words(agent), *words], host.top, host.environment(login)) as screen:
+                screen.until(prompt, 900)
                 waits.append(f"{time.monotonic() - start:.0f}")
-                time.sleep(10)  # it may draw a question over it
-                t.type(b"say hi")
-                time.sleep(3)
-                t.type(b"\r")
-                screen.until(rb"hifromfake", 300, agent)
-                asked = re.findall(questions, screen.drawn)
-                assert not asked, f"{agent}: asks first: {asked}: {screen.drawn[-3000:]!r}"
+                screen.until(HI if words else prompt, 120)
+                time.sleep(15)  # it may draw a question over it
+                screen.until(prompt, 10)
+                screen.tmux("resize-window", "-x", "90", "-y", "30")
+                screen.type("say hello")
+                screen.until(HI + r"(?s:.*" + HI + ")" if words else HI, 600)
                 assert PATHS[agent] in fake.models and not [c for _, _, c in fake.refused if "avm" in c], (fake.models, fake.refused)
-            finally:
-                t.close()
+                screen.type(leave)
+                status = screen.until(None, 300)
+                assert status == 0, f"{agent}: exit status {status}:\n{screen.tmux('capture-pane', '-p')}"
+                asked = re.findall(questions, screen.seen)
+                assert not asked, f"{agent}: {asked}:\n{screen.seen}"
         assert not (state / "codex/packages").exists(), "codex: a daemon copied itself into its folder"
         assert agent == "claude" or list((state / "db").glob(f"{agent}.*")), f"{agent}: its databases were not saved"
         assert agent != "claude" or json.loads((state / "claude.json").read_text())["numStartups"] >= 2, "claude: its state did not stay"
-        return f"{agent}: on a terminal waits for words after {' and '.join(waits)} s, asks nothing, answers"
+        return f"{agent}: on a terminal waits for words after {' and '.join(waits)} s, asks nothing, answers, leaves, goes on the second time"
 
 
 # Chromium under the MCP server of the agents' settings: a page of a host that the session looks into, then one of a host whose
