@@ -165,7 +165,8 @@ static int take_entry(const struct gitconfig_entry *e, void *arg)
 			*to = xstrdup(e->value);
 		}
 	} else if (strcmp(e->key, "path") == 0 && e->value &&
-		   (e->sub ? strcmp(e->section, "includeif") == 0 && holds(r, e->sub) : strcmp(e->section, "include") == 0)) {
+		   (e->sub ? strcmp(e->section, "includeif") == 0 && holds(r, e->sub)
+			   : strcmp(e->section, "include") == 0)) {
 		path = place(r, e->value);
 		read_settings(r, path);
 	} else if (carried(e)) {
