@@ -50,6 +50,17 @@ WORDS = {
 }
 PATHS = {"claude": ("api.anthropic.com", "/v1/messages"), "codex": ("chatgpt.com", "/backend-api/codex/responses"),
          "opencode": ("chatgpt.com", "/backend-api/codex/responses"), "copilot": ("api.githubcopilot.com", "/chat/completions")}
+# Whom each agent asks, in a session without and with a login of its own kind: HOST PATH. What is not here is told.
+KNOWN = {
+    "claude": r"api\.anthropic\.com (/api/(hello|oauth/profile|claude_code\w*|claude_cli|eval|directory|event_logging)(/.*)?|/v1/(mcp_servers|messages(/count_tokens)?))"
+              r"|(platform|mcp-proxy|downloads)\..*|(github|raw\.githubusercontent)\.com .*",
+    "codex": r"chatgpt\.com /backend-api/(wham|codex|ps|plugins)/.*|api\.openai\.com /v1/responses|ab\.chatgpt\.com /otlp/.*|auth\.openai\.com /oauth/token"
+             r"|api\.github\.com /repos/openai/.*|(github|raw\.githubusercontent)\.com .*",
+    "opencode": r"chatgpt\.com /backend-api/codex/responses|api\.anthropic\.com /v1/messages|auth\.openai\.com /oauth/token|models\.opencode\.ai .*"
+                r"|registry\.npmjs\.org .*|api\.github\.com /repos/anomalyco/.*",
+    "copilot": r"api\.github\.com (/copilot_internal/(user|managed_settings|team_customizations)|/repos/github/copilot-cli/releases)"
+               r"|api\.githubcopilot\.com /(models|chat/completions|responses|v1/messages)|copilot-telemetry\.githubusercontent\.com /telemetry",
+}
 
 
 class Login:
@@ -127,7 +138,8 @@ class Host:
             shutil.rmtree(self.top, ignore_errors=True)
 
     def words(self, verb):
-        return [verb, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{self.image.kind}", "--no-git"]
+        """With two processors: one draws OpenCode's screen, which takes all of an emulated one."""
+        return [verb, "--no-update-check", "--memory", "3G", "--cpus", "2", "--image", f"localhost/agent-vm:{self.image.kind}", "--no-git"]
 
     def environment(self, login):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("AGENT_VM_", "ANTHROPIC_", "OPENAI_", "GH_", "GITHUB_", "XDG_"))}
@@ -137,7 +149,7 @@ class Host:
 
 
 def run(image, agent):
-    """One prompt with a tool call; a row of the table."""
+    """One prompt with a tool call."""
     with Host(image, agent) as host:
         project, home, fake = host.project, host.home, host.fake
         (project / ".agent-vm.runtime.sh").write_text(HOOK.replace("AGENT \"", f"{agent} \"").replace("/AGENT", f"/{agent}"))
@@ -145,7 +157,7 @@ def run(image, agent):
         fake.make, fake.made = str(project / "made.txt"), login.change
         start = time.monotonic()
         p = subprocess.run([image.agent_vm, *host.words(agent), *WORDS[agent]], cwd=project, env=host.environment(login),
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200)
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=2400)
         seconds = time.monotonic() - start
         said = f"exit status {p.returncode}\n{p.stdout.decode(errors='replace')[-3000:]}\n{p.stderr.decode(errors='replace')[-6000:]}\n" + "\n".join(
             f"{n} {h.splitlines()[0]}" for n, h, _ in fake.seen) + f"\nrefused {fake.refused}"
@@ -165,7 +177,10 @@ def run(image, agent):
         renewed = (home / "ran").read_text().splitlines() if (home / "ran").exists() else []
         if agent in ("claude", "codex"):
             assert len(renewed) == 1, f"{agent}: its host program ran {len(renewed)} times: {said}"
-        return {"agent": agent, "seconds": round(seconds), "requests": len(fake.seen), "renewed": len(renewed), "hosts": sorted({n for n, _, _ in fake.seen})}
+        strange = sorted({f"{n} {path}" for n, path in fake.paths() if not re.fullmatch(KNOWN[agent], f"{n} {path}")})
+        if strange:
+            print(f"warning: {agent} asks for what is not known of it: {', '.join(strange)}", flush=True)
+        return "one prompt with a tool call; no token found in the guest", f"{seconds:.0f} s; requests: {len(fake.seen)}; renewals: {len(renewed)}"
 
 
 KEY = "sk-ant-api03-AVMCANARY" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
@@ -242,24 +257,24 @@ def interactive(image, agent):
             fake.make = "/opt/made.txt"  # in the guest, outside the project: a question about it would keep the answer away
             start = time.monotonic()
             with Screen([image.agent_vm, *host.words(agent), *words], host.top, host.environment(login)) as screen:
-                screen.until(prompt, 900)
+                screen.until(prompt, 1500)
                 waits.append(f"{time.monotonic() - start:.0f}")
-                screen.until(HI if words else prompt, 120)
+                screen.until(HI if words else prompt, 600)
                 time.sleep(15)  # it may draw a question over it
-                screen.until(prompt, 10)
+                screen.until(prompt, 60)
                 screen.tmux("resize-window", "-x", "90", "-y", "30")
                 screen.type("say hello")
-                screen.until(HI + r"(?s:.*" + HI + ")" if words else HI, 600)
+                screen.until(HI + r"(?s:.*" + HI + ")" if words else HI, 1500)
                 assert PATHS[agent] in fake.models and not [c for _, _, c in fake.refused if "avm" in c], (fake.models, fake.refused)
                 screen.type(leave)
-                status = screen.until(None, 300)
+                status = screen.until(None, 600)
                 assert status == 0, f"{agent}: exit status {status}:\n{screen.tmux('capture-pane', '-p')}"
                 asked = re.findall(questions, screen.seen)
                 assert not asked, f"{agent}: {asked}:\n{screen.seen}"
         assert not (state / "codex/packages").exists(), "codex: a daemon copied itself into its folder"
         assert agent == "claude" or list((state / "db").glob(f"{agent}.*")), f"{agent}: its databases were not saved"
         assert agent != "claude" or json.loads((state / "claude.json").read_text())["numStartups"] >= 2, "claude: its state did not stay"
-        return f"{agent}: on a terminal waits for words after {' and '.join(waits)} s, asks nothing, answers, leaves, goes on the second time"
+        return "on a terminal: asks nothing, makes a file, answers, leaves; goes on the second time", f"words after {' and '.join(waits)} s"
 
 
 # Chromium under the MCP server of the agents' settings: a page of a host that the session looks into, then one of a host whose
@@ -297,9 +312,11 @@ def browser(image):
 
         def shell(script, **more):
             p = subprocess.run([image.agent_vm, *host.words("shell"), "--quiet", "--", "-c", script], cwd=host.project, env={**env, **more},
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1500, text=True)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=2400, text=True)
             return p.stdout, p.stdout + p.stderr
+        start = time.monotonic()
         out, said = shell(BROWSER)
+        seconds = time.monotonic() - start
         answers = {a["id"]: json.dumps(a.get("result")) for a in map(json.loads, re.findall(r"^\{.*\}$", out, re.M)) if "id" in a}
         assert "https:" in answers.get(3, "") and "nothing here" in answers[3], said
         assert ("api.anthropic.com", "GET /page HTTP/1.1") in [(n, h.splitlines()[0]) for n, h, _ in fake.seen], fake.seen
@@ -308,4 +325,4 @@ def browser(image):
         assert renderers and all(re.fullmatch(r"renderer Uid: 9999 9999 9999 9999 Seccomp: 2 +0", r) for r in renderers), said
         out, said = shell("grep -c chrome-devtools ~/.claude.json", AGENT_VM_NO_CHROME_MCP="1")
         assert out == "0\n", said
-        return "browser: a page over the session's authority, none over another one; renderers confined; left out on demand"
+        return "a page over the session's authority, none over another one; renderers confined; left out on demand", f"{seconds:.0f} s"
