@@ -218,9 +218,9 @@ class Screen:
         self.tmux("kill-server")
 
     def ended(self):
-        """The status of the program, None while it runs."""
-        dead, status = self.tmux("display", "-p", "#{pane_dead} #{pane_dead_status}").rstrip("\n").split(" ")
-        return int(status or -1) if dead == "1" else None
+        """The status of the program, or minus the signal that has ended it; None while it runs."""
+        status, by = self.tmux("display", "-p", "#{pane_dead_status} #{pane_dead_signal}").rstrip("\n").split(" ")
+        return int(status) if status else -int(by) if by else None  # of a program that has just ended tmux knows neither yet
 
     def until(self, pattern, seconds):
         """Until the screen shows it; None: until the program has ended."""
