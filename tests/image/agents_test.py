@@ -115,9 +115,9 @@ def main():
     failed = []
     for word in todo:
         agent, _, how = word.partition(":")
-        test = agents_live.browser if agent == "browser" else agents_live.interactive if how else agents_live.run
         try:
-            what, figures = test(image, agent)
+            what, figures = (agents_live.browser(image) if agent == "browser" else agents_live.interactive(image, agent) if how else
+                             agents_live.run(image, agent))
         except (AssertionError, subprocess.TimeoutExpired) as e:
             failed.append(word)
             print(f"{word}: FAILED: {e}", flush=True)
