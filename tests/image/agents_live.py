@@ -281,7 +281,7 @@ def interactive(image, agent):
 # certificate nobody believes. Then how its renderer is confined.
 BROWSER = r"""
 ask() { printf '{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":"%s","arguments":%s}}\n' "$@"; }
-waiting() { for i in $(seq 300); do grep -q "\"id\":$1[,}]" /root/answers && return; sleep 1; done; echo "no answer $1" >&2; exit 1; }
+waiting() { for i in $(seq 900); do grep -q "\"id\":$1[,}]" /root/answers && return; sleep 1; done; echo "no answer $1" >&2; exit 1; }
 : > /root/answers
 {
 	printf '%s\n' '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}' \
@@ -294,7 +294,7 @@ waiting() { for i in $(seq 300); do grep -q "\"id\":$1[,}]" /root/answers && ret
 		tr '\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'chromium.*--type=renderer' || continue
 		echo "renderer $(grep -E '^(Seccomp|Uid):' $p/status | tr -s '\t\n' ' ') $(tr '\0' ' ' < $p/cmdline | grep -c -- --no-sandbox)"
 	done | sort -u > /root/renderers
-} | timeout 900 sh -c "$(node -e '
+} | timeout 2700 sh -c "$(node -e '
 const s = JSON.parse(require("fs").readFileSync("/root/.claude.json")).mcpServers["chrome-devtools"];
 console.log("exec env", ...Object.entries(s.env).map(e => e.join("=")), s.command, ...s.args)')" > /root/answers 2> /root/mcp.log
 cat /root/answers /root/renderers
@@ -312,7 +312,7 @@ def browser(image):
 
         def shell(script, **more):
             p = subprocess.run([image.agent_vm, *host.words("shell"), "--quiet", "--", "-c", script], cwd=host.project, env={**env, **more},
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=2400, text=True)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3000, text=True)
             return p.stdout, p.stdout + p.stderr
         start = time.monotonic()
         out, said = shell(BROWSER)
