@@ -3,7 +3,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 SAN = build-san
 
-.PHONY: all demo check bench soak fuzz lab agents agents-lock install clean deps
+.PHONY: all demo check bench soak fuzz lab agents agents-check agents-lock install clean deps
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -46,10 +46,12 @@ lab:
 	@tests/lab/suite
 
 # The image with the agents, built twice and booted: each prints its version and answers a prompt of a fake service.
-# AGENTS=default or full for more.
+# AGENTS=default or full for more, LATEST=1 with the newest versions; agents-check: full, and what passed goes into the table.
 AGENTS = minimal
-agents:
-	@tools/deps run
+agents-check: AGENTS = full
+agents-check: export AGENTS_TESTED = docs/agents-tested.md
+agents agents-check:
+	@tools/deps agents
 	@$(MAKE) --no-print-directory all
 	@tests/image/agents_test.py $(BUILD) $(AGENTS)
 

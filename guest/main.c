@@ -20,6 +20,7 @@
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -29,6 +30,7 @@
 #include "guest/guest.h"
 #include "guest/mounts.h"
 #include "guest/setup.h"
+#include "proto/guestcfg.h"
 
 #define S ((int64_t)1000000000)
 #define PORT_WAIT_NS (10 * S)
@@ -67,6 +69,21 @@ static void limits(void)
 	(void)setrlimit(RLIMIT_CORE, &core);
 }
 
+/* When the project's hook ended, which is when it left its environment. A program of the session can have changed that
+ * file: what cannot be is not told. */
+static void put_hook(struct buf *out)
+{
+	int64_t up = now_ns(), ago_s;
+	struct timespec now;
+	struct stat st;
+
+	if (lstat(GC_HOOK_ENV, &st) < 0 || clock_gettime(CLOCK_REALTIME, &now) < 0 ||
+	    __builtin_sub_overflow((int64_t)now.tv_sec, (int64_t)st.st_mtim.tv_sec, &ago_s) || ago_s < 0 ||
+	    ago_s >= up / S)
+		return;
+	(void)guest_put_phase(out, "hook", up - ago_s * S - now.tv_nsec + st.st_mtim.tv_nsec, 0);
+}
+
 static int run(int64_t start, struct err *err)
 {
 	static const struct guest_ops ops = {
@@ -100,6 +117,7 @@ int main(void)
 {
 	struct err err = { "" };
 	int64_t start = now_ns();
+	struct buf bye;
 
 	if (getpid() != 1) {
 		(void)fprintf(stderr, "agent-vm-guest: is the first process of a VM and does nothing elsewhere\n");
@@ -112,8 +130,10 @@ int main(void)
 	limits();
 	if (run(start, &err) < 0)
 		log_error("%s", err.text);
+	buf_init(&bye, CTL_TEXT_MAX);
+	put_hook(&bye); /* its file is on a mount */
 	mounts_end();
-	guest_put(&the_guest, CTL_BYE, 0, 0, NULL, 0);
+	guest_put(&the_guest, CTL_BYE, 0, 0, buf_span(&bye).p, bye.n);
 	(void)port_drain(&the_guest.port, now_ns() + BYE_WAIT_NS);
 	power_off();
 	return 1;

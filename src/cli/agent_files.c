@@ -105,6 +105,11 @@ static void copilot(struct state_rules *w, const struct plan *p, const struct ag
 	else
 		login(w, p, STATE_KEYS("github_token"), NULL);
 	state_end(w);
+	/* What it brings by itself asks GitHub with the token for every repository, which gate refuses: each start would show
+	 * a failure. */
+	state_begin(w, "copilot/settings.json", GC_FORM_JSONC);
+	unless_there(w, STATE_KEYS("disabledMcpServers"), "[\"github-mcp-server\"]");
+	state_end(w);
 }
 
 /* The user's own text, then ours. */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <jansson.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -72,7 +73,8 @@ static void read_cache(int cache_fd, int64_t now_s, struct gitid *id)
 /* --- the user's own settings; read here, because git would be a process that a launch waits for --- */
 
 struct reading {
-	const char *home;
+	const char *home, *git_dir;
+	const char *file; /* that is being read */
 	char *name, *email;
 	struct strv *settings;
 	unsigned files;
@@ -99,6 +101,57 @@ static bool carried(const struct gitconfig_entry *e)
 
 static void read_settings(struct reading *r, const char *path);
 
+/* A path of the settings: below the home, beside the file that names it, or absolute. */
+static char *place(const struct reading *r, const char *path)
+{
+	if (str_starts(path, "~/"))
+		return xasprintf("%s/%s", r->home, path + 2);
+	return xasprintf("%.*s%s", *path == '/' ? 0 : (int)(strrchr(r->file, '/') + 1 - r->file), r->file, path);
+}
+
+/* As git compares folders: "**" is any number of them, all else stays within one. */
+static bool folders_match(const char *pattern, const char *path, int flags)
+{
+	size_t np = strcspn(pattern, "/"), n = strcspn(path, "/");
+	AUTO_FREE(char, want);
+	AUTO_FREE(char, is);
+
+	if (np == 2 && pattern[0] == '*' && pattern[1] == '*') {
+		if (!pattern[2])
+			return true;
+		for (; !folders_match(pattern + 3, path, flags); path += n + 1) {
+			n = strcspn(path, "/");
+			if (!path[n])
+				return false;
+		}
+		return true;
+	}
+	want = xasprintf("%.*s", (int)np, pattern);
+	is = xasprintf("%.*s", (int)n, path);
+	if (fnmatch(want, is, flags) != 0)
+		return false;
+	if (!pattern[np] || !path[n])
+		return !pattern[np] && !path[n];
+	return folders_match(pattern + np + 1, path + n + 1, flags);
+}
+
+/* Does the condition of [includeIf "gitdir:..."] hold for the project? No other condition does. */
+static bool holds(const struct reading *r, const char *condition)
+{
+	bool any_case = str_starts(condition, "gitdir/i:");
+	AUTO_FREE(char, pattern);
+	AUTO_FREE(char, at);
+
+	if (!r->git_dir || (!any_case && !str_starts(condition, "gitdir:")))
+		return false;
+	condition = strchr(condition, ':') + 1;
+	at = str_starts(condition, "~/") || str_starts(condition, "./")
+		     ? place(r, condition + (*condition == '.' ? 2 : 0))
+		     : xasprintf("%s%s", *condition == '/' ? "" : "**/", condition);
+	pattern = xasprintf("%s%s", at, *at && at[strlen(at) - 1] == '/' ? "**" : "");
+	return folders_match(pattern, r->git_dir, any_case ? FNM_CASEFOLD : 0);
+}
+
 static int take_entry(const struct gitconfig_entry *e, void *arg)
 {
 	struct reading *r = arg;
@@ -111,9 +164,10 @@ static int take_entry(const struct gitconfig_entry *e, void *arg)
 			free(*to);
 			*to = xstrdup(e->value);
 		}
-	} else if (!e->sub && strcmp(e->section, "include") == 0 && strcmp(e->key, "path") == 0 && e->value) {
-		path = str_starts(e->value, "~/") ? xasprintf("%s/%s", r->home, e->value + 2)
-						  : xasprintf("%s%s", e->value[0] == '/' ? "" : "/nowhere/", e->value);
+	} else if (strcmp(e->key, "path") == 0 && e->value &&
+		   (e->sub ? strcmp(e->section, "includeif") == 0 && holds(r, e->sub)
+			   : strcmp(e->section, "include") == 0)) {
+		path = place(r, e->value);
 		read_settings(r, path);
 	} else if (carried(e)) {
 		strv_addf(r->settings, "%s.%s=%s", e->section, e->key, e->value ? e->value : "true");
@@ -123,6 +177,7 @@ static int take_entry(const struct gitconfig_entry *e, void *arg)
 
 static void read_settings(struct reading *r, const char *path)
 {
+	const char *outer = r->file;
 	AUTO_FREE(char, text);
 	AUTO_FD(fd);
 	struct stat st;
@@ -130,15 +185,17 @@ static void read_settings(struct reading *r, const char *path)
 
 	if (r->files++ >= INCLUDES_MAX)
 		return;
+	r->file = path;
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fd_read_file(fd, GITCONFIG_MAX, &text, &n) == 0)
 		(void)gitconfig_read(text, n, take_entry, r);
+	r->file = outer;
 }
 
-void gitid_read(int cache_fd, const char *home, int64_t now_s, struct gitid *ret)
+void gitid_read(int cache_fd, const char *home, const char *git_dir, int64_t now_s, struct gitid *ret)
 {
 	const char *xdg = getenv("XDG_CONFIG_HOME");
-	struct reading r = { .home = home, .settings = &ret->settings };
+	struct reading r = { .home = home, .git_dir = git_dir, .settings = &ret->settings };
 	AUTO_FREE(char, first);
 	AUTO_FREE(char, second);
 	bool older;

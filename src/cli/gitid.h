@@ -20,9 +20,10 @@ struct gitid {
  * gitid_read() - From the cache, else from the user's own git settings
  * @cache_fd:	Folder of the cache, or -1
  * @home:	NULL: none
+ * @git_dir:	The project's, for includes with a condition; NULL: none
  * @now_s:	Seconds since 1970
  */
-void gitid_read(int cache_fd, const char *home, int64_t now_s, struct gitid *ret);
+void gitid_read(int cache_fd, const char *home, const char *git_dir, int64_t now_s, struct gitid *ret);
 void gitid_done(struct gitid *id);
 
 /* Asks `gh api user` in a process of its own, for the login that gh keeps, and keeps the answer in the cache; that there is

@@ -11,8 +11,6 @@
  * stops: "exit", set -e, a signal. $? is looked at before anything can change it. What the hook leaves of traps, options and
  * positional parameters goes; variables, folder, umask and limits stay. "." is called with a slash, so that PATH is not
  * searched. */
-#define ENV_FILE "/run/agent-vm/hook-env"
-
 static const char script[] =
 	"[[ -x " GC_SEED " ]] && " GC_SEED " </dev/null >/dev/null 2>&1\n"
 	"if [[ $0 = hook && -f " HOOK_FILE " ]]; then\n"
@@ -48,7 +46,7 @@ static const char script[] =
 	"set -- \"${__agent_vm_words[@]}\"\n"
 	"unset -f __agent_vm_stopped\n"
 	"unset ${!__agent_vm_*}\n"
-	"{ mkdir -p /run/agent-vm; env -0 >" ENV_FILE ".new; mv " ENV_FILE ".new " ENV_FILE "; } 2>/dev/null\n"
+	"{ mkdir -p /run/agent-vm; env -0 >" GC_HOOK_ENV ".new; mv " GC_HOOK_ENV ".new " GC_HOOK_ENV "; } 2>/dev/null\n"
 	"fi\n"
 	/* The program of that name, never a function that the hook has made. */
 	"type -P -- \"$1\" >/dev/null || exit 127\n"
@@ -66,7 +64,7 @@ void hook_exec_prefix(struct strv *ret)
 	static const char *const before[] = {
 		"bash", "--norc", "--noprofile", "-c",
 		"while IFS= read -r -d '' v; do case $v in TERM=*|_=*|SHLVL=*|PWD=*|OLDPWD=*) ;; *) export \"$v\" ;; esac; done "
-		"2>/dev/null <" ENV_FILE "\nunset v\nexec -- \"$@\"\n",
+		"2>/dev/null <" GC_HOOK_ENV "\nunset v\nexec -- \"$@\"\n",
 		"agent-vm"
 	};
 

@@ -471,7 +471,7 @@ void preflight(struct cli *cli, struct launch_args *args, struct plan *ret)
 	preflight_policy(cli, args, ret);
 	cache_fd = root_cache(cli, ret, &root);
 	plan_monitor(cli, args, ret, cache_fd);
-	gitid_read(cache_fd, ret->home, time(NULL), &ret->gitid);
+	gitid_read(cache_fd, ret->home, ret->layout.git.admin ? ret->layout.git.admin : ret->layout.git.common, time(NULL), &ret->gitid);
 	plan_resources(cli, args, &host, ret);
 	plan_network(cli, args, ret, &root);
 	plan_image(cli, args, ret, &root);

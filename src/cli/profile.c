@@ -56,6 +56,7 @@ static struct line hello_phase(const struct run *r, int64_t at)
 	return (struct line){ "hello", 0, 0 };
 }
 
+/* The end of what the guest reported with READY; the hook comes later. */
 static int64_t guest_end(const struct run *r)
 {
 	int64_t end = 0;
@@ -63,8 +64,17 @@ static int64_t guest_end(const struct run *r)
 	const struct run_phase *ph = run_phases(r, &n);
 
 	for (size_t i = 0; i < n; i++)
-		end = MAX(end, ph[i].start_ns + ph[i].duration_ns);
+		if (strcmp(ph[i].name, "hook") != 0)
+			end = MAX(end, ph[i].start_ns + ph[i].duration_ns);
 	return end;
+}
+
+/* The guest tells the moment at which the hook ended; it begins with what becomes the agent. */
+static struct line hook_phase(const struct run *r, const struct run_times *t, int64_t guest_end)
+{
+	struct line l = guest_phase(r, "hook", t->ready, guest_end);
+
+	return (struct line){ "hook", l.from == 0 ? 0 : t->exec, l.from };
 }
 
 void profile_print(const struct profile *p, const struct run *r, int mode)
@@ -86,6 +96,7 @@ void profile_print(const struct profile *p, const struct run *r, int mode)
 		r ? guest_phase(r, "network", t->ready, end) : (struct line){ "network", 0, 0 },
 		r ? guest_phase(r, "files", t->ready, end) : (struct line){ "files", 0, 0 },
 		r ? guest_phase(r, "probe", t->ready, end) : (struct line){ "probe", 0, 0 },
+		r ? hook_phase(r, t, end) : (struct line){ "hook", 0, 0 },
 		{ "agent-first-byte", t->exec, t->first_byte },
 		{ "agent", t->exec, t->exit },
 		{ "shutdown", p->down, t->gone },

@@ -243,6 +243,28 @@ static int on_exit_frame(struct run *r, struct stream *s, const struct ctl_frame
 	return k;
 }
 
+static int on_bye(struct run *r, struct span in)
+{
+	struct span val;
+	uint16_t key;
+	int k;
+
+	while ((k = rec_next(&in, &key, &val)) == 1) {
+		if (key != CTL_K_PHASE)
+			return -EBADMSG;
+		k = read_phase(r, val);
+		if (k < 0)
+			return k;
+	}
+	if (k < 0)
+		return k;
+	if (r->stage != STAGE_DOWN && !r->bye)
+		log_warn("guest: it shut down by itself");
+	r->bye = true;
+	r->times.bye = now_ns();
+	return 0;
+}
+
 static int on_stream(struct run *r, const struct ctl_frame *f)
 {
 	struct stream *s = find(r, f->stream);
@@ -313,11 +335,7 @@ static int on_frame(struct run *r, const struct ctl_frame *f)
 	case CTL_PONG:
 		return 0;
 	case CTL_BYE:
-		if (r->stage != STAGE_DOWN && !r->bye)
-			log_warn("guest: it shut down by itself");
-		r->bye = true;
-		r->times.bye = now_ns();
-		return 0;
+		return on_bye(r, in);
 	default:
 		return on_stream(r, f);
 	}

@@ -31,7 +31,7 @@
 #include "base/buf.h"
 #include "base/span.h"
 
-#define CTL_VERSION 3
+#define CTL_VERSION 4
 #define CTL_PORT_NAME "agent-vm.ctl" /* /sys/class/virtio-ports/vportXpY/name in the guest */
 #define CTL_MAGIC 0x4d564741u	     /* "AGVM" */
 #define CTL_HEAD 12
@@ -64,7 +64,7 @@ enum ctl_type {
 	CTL_PING,   /* both: cookie u64 */
 	CTL_PONG,   /* both: the same cookie */
 	CTL_SHUTDOWN, /* host: grace in ms u32: SIGTERM to everything, SIGKILL after it, sync, unmount, power off */
-	CTL_BYE,      /* guest: everything of the project is synced, the power goes off now */
+	CTL_BYE,      /* guest: records CTL_K_PHASE; everything of the project is synced, the power goes off now */
 	CTL_LOG,      /* guest: level u8, text */
 	CTL_PORT,     /* guest, when CONFIG asked for it: port u16, u8 1: something listens there, 0: no longer; port 0: nothing
 		       * listens any more */
@@ -83,7 +83,7 @@ enum ctl_key {
 	CTL_K_MODE,    /* PUT: u64, permission bits */
 	CTL_K_MAX,     /* GET: u64, refuse larger files */
 	CTL_K_TEXT,    /* FAIL: what failed and why; HELLO: kernel release */
-	CTL_K_PHASE,   /* HELLO, READY: nested CTL_K_NAME, CTL_K_NS (start, guest boot clock), CTL_K_NS (duration) */
+	CTL_K_PHASE,   /* HELLO, READY, BYE: nested CTL_K_NAME, CTL_K_NS (start, guest boot clock), CTL_K_NS (duration) */
 	CTL_K_NAME,
 	CTL_K_NS,
 	CTL_K_ADDR,    /* DIAL: 5 or 17 bytes: 4 or 6, and the address */

@@ -77,6 +77,7 @@ enum guestcfg_rule {
 };
 
 #define GC_SEED "/opt/agent-vm/seed-claude-plugins.sh" /* of images of the older program */
+#define GC_HOOK_ENV "/run/agent-vm/hook-env" /* what the project's hook has left, written when it ends */
 #define GC_STATE_AT "/agent-vm-state"
 #define GC_STATE_ASIDE ".agent-vm-bad"
 #define GC_STATE_MAX (8 << 20) /* cli page 11.1 */

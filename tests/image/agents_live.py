@@ -3,19 +3,20 @@
 The fake believes only the login's token, which the guest never has; behind each agent the guest is searched for it. The
 Claude and Codex logins are over when the session begins, so the host's own program renews them, and they change once more
 in mid-session, when the tool is called."""
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 
 from models import ACCOUNT, BESIDES, HI, HOSTS, TEXT, Models, jwt
 from upstream import certificates
-from vmtest import Terminal
 
 # The agent as its own verb starts it; then all files that have changed on the disk, the guest's other file systems, environments
 # and command lines are searched for the word that is in every token, in three forms of base64 as well. PLANTED shows that the
@@ -49,6 +50,17 @@ WORDS = {
 }
 PATHS = {"claude": ("api.anthropic.com", "/v1/messages"), "codex": ("chatgpt.com", "/backend-api/codex/responses"),
          "opencode": ("chatgpt.com", "/backend-api/codex/responses"), "copilot": ("api.githubcopilot.com", "/chat/completions")}
+# Whom each agent asks, in a session without and with a login of its own kind: HOST PATH. What is not here is told.
+KNOWN = {
+    "claude": r"api\.anthropic\.com (/api/(hello|oauth/profile|claude_code\w*|claude_cli|eval|directory|event_logging)(/.*)?|/v1/(mcp_servers|messages(/count_tokens)?))"
+              r"|(platform|mcp-proxy|downloads)\..*|(github|raw\.githubusercontent)\.com .*",
+    "codex": r"chatgpt\.com /backend-api/(wham|codex|ps|plugins)/.*|api\.openai\.com /v1/responses|ab\.chatgpt\.com /otlp/.*|auth\.openai\.com /oauth/token"
+             r"|api\.github\.com /repos/openai/.*|(github|raw\.githubusercontent)\.com .*",
+    "opencode": r"chatgpt\.com /backend-api/codex/responses|api\.anthropic\.com /v1/messages|auth\.openai\.com /oauth/token|models\.opencode\.ai .*"
+                r"|registry\.npmjs\.org .*|api\.github\.com /repos/anomalyco/.*",
+    "copilot": r"api\.github\.com (/copilot_internal/(user|managed_settings|team_customizations)|/repos/github/copilot-cli/releases)"
+               r"|api\.githubcopilot\.com /(models|chat/completions|responses|v1/messages)|copilot-telemetry\.githubusercontent\.com /telemetry",
+}
 
 
 class Login:
@@ -126,7 +138,8 @@ class Host:
             shutil.rmtree(self.top, ignore_errors=True)
 
     def words(self, verb):
-        return [verb, "--no-update-check", "--memory", "3G", "--image", f"localhost/agent-vm:{self.image.kind}", "--no-git"]
+        """With two processors: one draws OpenCode's screen, which takes all of an emulated one."""
+        return [verb, "--no-update-check", "--memory", "3G", "--cpus", "2", "--image", f"localhost/agent-vm:{self.image.kind}", "--no-git"]
 
     def environment(self, login):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("AGENT_VM_", "ANTHROPIC_", "OPENAI_", "GH_", "GITHUB_", "XDG_"))}
@@ -136,7 +149,7 @@ class Host:
 
 
 def run(image, agent):
-    """One prompt with a tool call; a row of the table."""
+    """One prompt with a tool call."""
     with Host(image, agent) as host:
         project, home, fake = host.project, host.home, host.fake
         (project / ".agent-vm.runtime.sh").write_text(HOOK.replace("AGENT \"", f"{agent} \"").replace("/AGENT", f"/{agent}"))
@@ -144,7 +157,7 @@ def run(image, agent):
         fake.make, fake.made = str(project / "made.txt"), login.change
         start = time.monotonic()
         p = subprocess.run([image.agent_vm, *host.words(agent), *WORDS[agent]], cwd=project, env=host.environment(login),
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200)
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=2400)
         seconds = time.monotonic() - start
         said = f"exit status {p.returncode}\n{p.stdout.decode(errors='replace')[-3000:]}\n{p.stderr.decode(errors='replace')[-6000:]}\n" + "\n".join(
             f"{n} {h.splitlines()[0]}" for n, h, _ in fake.seen) + f"\nrefused {fake.refused}"
@@ -164,80 +177,111 @@ def run(image, agent):
         renewed = (home / "ran").read_text().splitlines() if (home / "ran").exists() else []
         if agent in ("claude", "codex"):
             assert len(renewed) == 1, f"{agent}: its host program ran {len(renewed)} times: {said}"
-        return {"agent": agent, "seconds": round(seconds), "requests": len(fake.seen), "renewed": len(renewed), "hosts": sorted({n for n, _, _ in fake.seen})}
+        strange = sorted({f"{n} {path}" for n, path in fake.paths() if not re.fullmatch(KNOWN[agent], f"{n} {path}")})
+        if strange:
+            print(f"warning: {agent} asks for what is not known of it: {', '.join(strange)}", flush=True)
+        return "one prompt with a tool call; no token found in the guest", f"{seconds:.0f} s; requests: {len(fake.seen)}; renewals: {len(renewed)}"
 
 
 KEY = "sk-ant-api03-AVMCANARY" + "A" * 40 + "ABCDEFGHIJKLMNOPQRST"
-# What is shown when the agent waits for words, and words of first-run questions, without blanks.
+# By agent: what its screen shows when it waits for words; what it shows when it asks something first, or something has failed; its
+# own words to leave; and those with which it goes on with what was said last.
 SCREENS = {
-    "claude": (rb"bypasspermissionson", rb"trustthisfolder|textstyle|loginmethod|customAPIkey|Yes,Iaccept"),
-    "codex": (rb"permissions:YOLO", rb"trustthecontents|Signinwith|Updateavailable"),
-    "opencode": (rb"Askanything", rb"Connectaprovider|Selectprovider|Updateavailable"),
-    "copilot": (rb"/commands", rb"trustthefiles|trustthisfolder|/login|Updateavailable"),
+    "claude": (r"bypass permissions on", r"trust this folder|text style|login method|custom API key|Yes, I accept", "/exit", ["--continue"]),
+    "codex": (r"permissions: YOLO", r"trust the contents|Sign in with|Update available", "/quit", ["resume", "--last"]),
+    "opencode": (r"Ask anything|ctrl\+p", r"Connect a provider|Select provider|Update available", "/exit", ["--continue"]),
+    "copilot": (r"/commands|/ commands", r"trust the files|trust this folder|/login|Update available|[Ff]ailed", "/exit", ["--continue"]),
 }
 
 
 class Screen:
-    """What an agent draws, without blanks and the sequences of a terminal: Copilot draws a word in pieces. What a terminal is asked,
-    it answers."""
+    """An agent under tmux, which is the terminal: what a person would see is read, and words are typed. Ends with the block."""
 
-    def __init__(self, terminal):
-        self.terminal, self.drawn = terminal, b""
+    def __init__(self, words, where, env, columns=110, rows=40):
+        self.server = ["tmux", "-u", "-S", str(where / "tmux"), "-f", str(where / "tmux.conf")]
+        self.env, self.agent, self.seen = env, words[1], ""
+        (where / "tmux.conf").write_text("set -g remain-on-exit on\n")
+        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(where / "project"), "--", *words)
 
-    def until(self, pattern, seconds, agent):
+    def tmux(self, *words):
+        return subprocess.run([*self.server, *words], env=self.env, check=True, stdout=subprocess.PIPE, encoding="utf-8", timeout=60).stdout
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pid = int(self.tmux("display", "-p", "#{pane_pid}"))
+        if self.ended() is None:
+            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(AssertionError):
+                self.until(None, 60)
+        self.tmux("kill-server")
+
+    def ended(self):
+        """The status of the program, or minus the signal that has ended it; None while it runs."""
+        status, by = self.tmux("display", "-p", "#{pane_dead_status} #{pane_dead_signal}").rstrip("\n").split(" ")
+        return int(status) if status else -int(by) if by else None  # of a program that has just ended tmux knows neither yet
+
+    def until(self, pattern, seconds):
+        """Until the screen shows it; None: until the program has ended."""
         end = time.monotonic() + seconds
-        while not re.search(pattern, self.drawn):
-            assert time.monotonic() < end and self.terminal.p.poll() is None, f"{agent}: no {pattern!r} in {self.drawn[-3000:]!r}"
-            self.terminal.drain()
-            new, self.terminal.out = self.terminal.out, b""
-            for question, answer in ((b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[c", b"\x1b[?62c")):
-                if question in new:
-                    self.terminal.type(answer)
-            self.drawn += re.sub(rb"\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b\[[0-9;?<>=:$]*[a-zA-Z]|\s", b"", new)
-            time.sleep(0.2)
+        while True:
+            status, shown = self.ended(), self.tmux("capture-pane", "-p")
+            if shown not in self.seen[-len(shown):]:
+                self.seen += shown
+            if re.search(pattern, shown) if pattern else status is not None:
+                return status
+            assert time.monotonic() < end and status is None, f"{self.agent}: no {pattern!r}, status {status}, the screen:\n{shown}"
+            time.sleep(0.3)
+
+    def type(self, words):
+        self.tmux("send-keys", "-l", words)
+        time.sleep(5)  # what is typed at once with the key that ends it, some take for something that was pasted
+        self.tmux("send-keys", "Enter")
 
 
 def interactive(image, agent):
-    """On a terminal, twice: it waits for words and asks nothing first, words get their answer, and what it keeps is there."""
+    """On a terminal, twice: it waits for words and asks nothing first, words get their answer, it follows the terminal's size and leaves
+    when it is told. The second time it goes on with what the first has said."""
     with Host(image, agent) as host:
         fake, state = host.fake, host.state
         login = Login(agent, host.home, fake)
         login.change()
-        prompt, questions = SCREENS[agent]
+        prompt, questions, leave, again = SCREENS[agent]
         waits = []
-        for turn in (1, 2):
-            if agent == "claude" and turn == 2:  # a key, which its own program would ask about
+        for words in ([], again):
+            if agent == "claude" and words:  # a key, which its own program would ask about
                 login.path().unlink()
                 fake.token = login.env["ANTHROPIC_API_KEY"] = KEY
             fake.models.clear()
             fake.make = "/opt/made.txt"  # in the guest, outside the project: a question about it would keep the answer away
             start = time.monotonic()
-            t = Terminal(*host.words(agent), cwd=host.project, env=host.environment(login))
-            screen = Screen(t)
-            try:
-                screen.until(prompt, 900, agent)
+            with Screen([image.agent_vm, *host.words(agent), *words], host.top, host.environment(login)) as screen:
+                screen.until(prompt, 1500)
                 waits.append(f"{time.monotonic() - start:.0f}")
-                time.sleep(10)  # it may draw a question over it
-                t.type(b"say hi")
-                time.sleep(3)
-                t.type(b"\r")
-                screen.until(rb"hifromfake", 300, agent)
-                asked = re.findall(questions, screen.drawn)
-                assert not asked, f"{agent}: asks first: {asked}: {screen.drawn[-3000:]!r}"
+                screen.until(HI if words else prompt, 600)
+                time.sleep(15)  # it may draw a question over it
+                screen.until(prompt, 60)
+                screen.tmux("resize-window", "-x", "90", "-y", "30")
+                screen.type("say hello")
+                screen.until(HI + r"(?s:.*" + HI + ")" if words else HI, 1500)
                 assert PATHS[agent] in fake.models and not [c for _, _, c in fake.refused if "avm" in c], (fake.models, fake.refused)
-            finally:
-                t.close()
+                screen.type(leave)
+                status = screen.until(None, 600)
+                assert status == 0, f"{agent}: exit status {status}:\n{screen.tmux('capture-pane', '-p')}"
+                asked = re.findall(questions, screen.seen)
+                assert not asked, f"{agent}: {asked}:\n{screen.seen}"
         assert not (state / "codex/packages").exists(), "codex: a daemon copied itself into its folder"
         assert agent == "claude" or list((state / "db").glob(f"{agent}.*")), f"{agent}: its databases were not saved"
         assert agent != "claude" or json.loads((state / "claude.json").read_text())["numStartups"] >= 2, "claude: its state did not stay"
-        return f"{agent}: on a terminal waits for words after {' and '.join(waits)} s, asks nothing, answers"
+        return "on a terminal: asks nothing, makes a file, answers, leaves; goes on the second time", f"words after {' and '.join(waits)} s"
 
 
 # Chromium under the MCP server of the agents' settings: a page of a host that the session looks into, then one of a host whose
 # certificate nobody believes. Then how its renderer is confined.
 BROWSER = r"""
 ask() { printf '{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":"%s","arguments":%s}}\n' "$@"; }
-waiting() { for i in $(seq 300); do grep -q "\"id\":$1[,}]" /root/answers && return; sleep 1; done; echo "no answer $1" >&2; exit 1; }
+waiting() { for i in $(seq 900); do grep -q "\"id\":$1[,}]" /root/answers && return; sleep 1; done; echo "no answer $1" >&2; exit 1; }
 : > /root/answers
 {
 	printf '%s\n' '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}' \
@@ -250,7 +294,7 @@ waiting() { for i in $(seq 300); do grep -q "\"id\":$1[,}]" /root/answers && ret
 		tr '\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'chromium.*--type=renderer' || continue
 		echo "renderer $(grep -E '^(Seccomp|Uid):' $p/status | tr -s '\t\n' ' ') $(tr '\0' ' ' < $p/cmdline | grep -c -- --no-sandbox)"
 	done | sort -u > /root/renderers
-} | timeout 900 sh -c "$(node -e '
+} | timeout 2700 sh -c "$(node -e '
 const s = JSON.parse(require("fs").readFileSync("/root/.claude.json")).mcpServers["chrome-devtools"];
 console.log("exec env", ...Object.entries(s.env).map(e => e.join("=")), s.command, ...s.args)')" > /root/answers 2> /root/mcp.log
 cat /root/answers /root/renderers
@@ -268,9 +312,11 @@ def browser(image):
 
         def shell(script, **more):
             p = subprocess.run([image.agent_vm, *host.words("shell"), "--quiet", "--", "-c", script], cwd=host.project, env={**env, **more},
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1500, text=True)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3000, text=True)
             return p.stdout, p.stdout + p.stderr
+        start = time.monotonic()
         out, said = shell(BROWSER)
+        seconds = time.monotonic() - start
         answers = {a["id"]: json.dumps(a.get("result")) for a in map(json.loads, re.findall(r"^\{.*\}$", out, re.M)) if "id" in a}
         assert "https:" in answers.get(3, "") and "nothing here" in answers[3], said
         assert ("api.anthropic.com", "GET /page HTTP/1.1") in [(n, h.splitlines()[0]) for n, h, _ in fake.seen], fake.seen
@@ -279,4 +325,4 @@ def browser(image):
         assert renderers and all(re.fullmatch(r"renderer Uid: 9999 9999 9999 9999 Seccomp: 2 +0", r) for r in renderers), said
         out, said = shell("grep -c chrome-devtools ~/.claude.json", AGENT_VM_NO_CHROME_MCP="1")
         assert out == "0\n", said
-        return "browser: a page over the session's authority, none over another one; renderers confined; left out on demand"
+        return "a page over the session's authority, none over another one; renderers confined; left out on demand", f"{seconds:.0f} s"

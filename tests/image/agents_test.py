@@ -3,13 +3,16 @@
 
 Builds it (--minimal unless SET says default or full), twice: the second time nothing may be loaded and the disk must be the
 same. Then boots it, and each agent prints its version, with the pinned one in it. Then, against services of the test's own
-(agents_live.py), each starts by its own verb on a terminal, twice, and answers one prompt with a tool call without one. Many
-minutes and half a gigabyte of download; therefore not among the tests of each run. AGENTS_ONLY=codex,claude:tty,browser runs no
-more than these, with an image that is there."""
+(agents_live.py), each starts by its own verb on a terminal, twice, and answers one prompt with a tool call without one; with
+full, the browser opens pages. Many minutes and half a gigabyte of download; therefore not among the tests of each run.
+
+AGENTS_ONLY=codex,claude:tty,browser runs no more than these, with an image that is there; LATEST=1 builds with the newest
+versions of the registry; AGENTS_TESTED=FILE keeps the table of what has passed in it."""
 import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,21 +24,12 @@ os.environ.setdefault("AGENT_VM", str(pathlib.Path(sys.argv[1]).resolve() / "age
 os.environ.setdefault("AGENT_VM_STATE_DIR", "")
 import agents_live  # noqa: E402
 
+NAMES = {"claude": "Claude Code", "codex": "Codex", "opencode": "OpenCode", "copilot": "Copilot CLI", "browser": "Chromium"}
 AGENTS = {"minimal": ["claude", "codex", "opencode"], "default": ["claude", "codex", "opencode", "copilot"],
           "full": ["claude", "codex", "opencode", "copilot"]}
+LATEST = os.environ.get("LATEST", "0") not in ("", "0")
 # A proxy that refuses: nothing is reached.
 NO_NETWORK = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "all_proxy")}
-BROWSER = r"""
-set -e
-cd /tmp
-setpriv --reuid=9999 --regid=9999 --clear-groups --no-new-privs env -i HOME=/home/chrome PATH="$PATH" \
-	chromium --headless --disable-gpu --no-first-run --dump-dom 'data:text/html,<p id=a>rendered</p>' 2>/tmp/chromium.log |
-	grep -o 'rendered' || { tail -n 20 /tmp/chromium.log >&2; exit 1; }
-{ printf '%s\n' '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}' \
-	'{"jsonrpc":"2.0","method":"notifications/initialized"}' '{"jsonrpc":"2.0","id":2,"method":"tools/list"}'; sleep 60; } |
-	CHROME_DEVTOOLS_MCP_NO_USAGE_STATISTICS=1 timeout 90 agent-vm-chrome-mcp npx -y chrome-devtools-mcp@1.0.1 --headless 2>/tmp/mcp.log |
-	grep -m 1 -o '"name":"new_page"' || { tail -n 20 /tmp/mcp.log >&2; exit 1; }
-"""
 
 
 def pinned(program):
@@ -52,7 +46,8 @@ class Image:
     def build(self, **env):
         """The event of its end, and the disk's SHA-256."""
         start = time.monotonic()
-        run = subprocess.run([self.agent_vm, "build", "--json", *([] if self.kind == "default" else ["--" + self.kind])],
+        words = ([] if self.kind == "default" else ["--" + self.kind]) + (["--latest"] if LATEST else [])
+        run = subprocess.run([self.agent_vm, "build", "--json", *words],
                              env={**os.environ, "AGENT_VM_STATE_DIR": str(self.state), **env}, stdout=subprocess.PIPE)
         events = [json.loads(line) for line in run.stdout.splitlines()]
         assert run.returncode == 0, f"build: exit status {run.returncode}: {events[-1:]}"
@@ -66,11 +61,45 @@ class Image:
               f"{done['size'] / 1e6:.1f} MB of disk, {time.monotonic() - start:.1f} s with hashing; disk {sha.hexdigest()}", flush=True)
         return done, sha.hexdigest()
 
+    def build_twice(self):
+        first, disk = self.build()
+        again, disk_again = self.build(**({} if LATEST else NO_NETWORK))
+        assert disk == disk_again, "two builds, two disks"
+        assert again["new"] == 0 and again["digest"] == first["digest"], again
+
     def run(self, script, seconds):
         with tempfile.TemporaryDirectory(prefix="agent-vm-agents-", dir="/var/tmp") as project:
             return subprocess.run([self.agent_vm, "shell", "--quiet", "--no-update-check", "--memory", "3G", "--image",
                                    f"localhost/agent-vm:{self.kind}", "--", "sh", "-c", script], cwd=project, timeout=seconds,
                                   env={**os.environ, "AGENT_VM_STATE_DIR": str(self.state)}, stdout=subprocess.PIPE, text=True)
+
+    def versions(self, agents):
+        """What each says of itself, and which monitor has run it."""
+        script = "\n".join(f'printf "%s: " {a}; timeout 300 {a} --version 2>&1 | head -n 20 | tr "\\n" " "; echo' for a in agents if a != "browser")
+        script += "\nprintf 'browser: '; dpkg-query -W -f '${Version}\\n' chromium" if "browser" in agents else ""
+        run = self.run(script, 1500)
+        print(run.stdout, end="", flush=True)
+        assert run.returncode == 0, f"exit status {run.returncode}"
+        said = dict(line.split(": ", 1) for line in run.stdout.splitlines() if ": " in line)
+        for a in agents:
+            assert a == "browser" or LATEST or pinned(a) in said.get(a, ""), f"{a}: pinned {pinned(a)}, says {said.get(a)!r}"
+        return {a: re.search(r"\d+(\.\d+)+", said[a]).group() for a in agents}
+
+
+def keep(path, agent, version, test, figures):
+    """The row of the table for this agent and test; the others stay."""
+    path = pathlib.Path(path)
+    head = """# Which versions of the agents were tested
+
+Kept by `make agents-check` (docs/agents.md, "How it was tested"), a row for each test that passed last.
+
+| agent | test | version | day | figures |
+|---|---|---|---|---|
+"""
+    rows = [line for line in (path.read_text().splitlines() if path.exists() else []) if line.startswith("| ") and not line.startswith("| agent ")]
+    rows = [row for row in rows if not row.startswith(f"| {NAMES[agent]} | {test} |")]
+    rows.append(f"| {NAMES[agent]} | {test} | {version} | {time.strftime('%Y-%m-%d', time.gmtime())} | {figures} |")
+    path.write_text(head + "".join(row + "\n" for row in sorted(rows)))
 
 
 def main():
@@ -79,36 +108,26 @@ def main():
     pathlib.Path(state).mkdir(mode=0o700, exist_ok=True)
     image = Image(str(build / "agent-vm"), kind, state)
     only = os.environ.get("AGENTS_ONLY")
-    if only:
-        for agent in only.split(","):
-            name, _, how = agent.partition(":")
-            print(agents_live.browser(image) if name == "browser" else agents_live.interactive(image, name) if how else
-                  agents_live.run(image, name), flush=True)
-        return
-    first, disk = image.build()
-    again, disk_again = image.build(**NO_NETWORK)
-    assert disk == disk_again, "two builds, two disks"
-    assert again["new"] == 0 and again["digest"] == first["digest"], again
-    script = "\n".join(f'printf "%s: " {a}; timeout 120 {a} --version 2>&1 | head -n 20 | tr "\\n" " "; echo' for a in AGENTS[kind])
-    run = image.run(script, 900)
-    print(run.stdout, end="", flush=True)
-    assert run.returncode == 0, f"exit status {run.returncode}"
-    said = dict(line.split(": ", 1) for line in run.stdout.splitlines() if ": " in line)
-    for agent in AGENTS[kind]:
-        assert pinned(agent) in said.get(agent, ""), f"{agent}: pinned {pinned(agent)}, says {said.get(agent)!r}"
-    for a in AGENTS[kind]:
-        print(agents_live.interactive(image, a), flush=True)
-    rows = [agents_live.run(image, a) for a in AGENTS[kind]]
-    print("| agent | version | one prompt with a tool call, s | requests | renewals | hosts asked |\n|---|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {row['agent']} | {pinned(row['agent'])} | {row['seconds']} | {row['requests']} | {row['renewed']} | {', '.join(row['hosts'])} |")
-    if kind == "full":
-        run = image.run(BROWSER, 600)
-        print(run.stdout, end="", flush=True)
-        assert run.returncode == 0 and "rendered" in run.stdout and "new_page" in run.stdout, "browser or DevTools server"
-        print(agents_live.browser(image), flush=True)
-    print("passed")
+    todo = only.split(",") if only else [a + how for how in (":tty", "") for a in AGENTS[kind]] + (["browser"] if kind == "full" else [])
+    if not only:
+        image.build_twice()
+    versions = image.versions(sorted({word.partition(":")[0] for word in todo}))
+    failed = []
+    for word in todo:
+        agent, _, how = word.partition(":")
+        try:
+            what, figures = (agents_live.browser(image) if agent == "browser" else agents_live.interactive(image, agent) if how else
+                             agents_live.run(image, agent))
+        except (AssertionError, subprocess.TimeoutExpired) as e:
+            failed.append(word)
+            print(f"{word}: FAILED: {e}", flush=True)
+            continue
+        print(f"{NAMES[agent]} {versions[agent]}: {what}: {figures}", flush=True)
+        if os.environ.get("AGENTS_TESTED"):
+            keep(os.environ["AGENTS_TESTED"], agent, versions[agent], what, figures)
+    print(f"failed: {', '.join(failed)}" if failed else "passed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -63,6 +63,7 @@ TEST(a_bad_head_is_refused_before_its_payload_came)
 	CHECK_INT(decode(CTL_SIDE_HOST, CTL_EXEC, 0, 0, 1, 5), ==, -EBADMSG); /* the guest gives no orders */
 	CHECK_INT(decode(CTL_SIDE_GUEST, CTL_EXEC, 0, 0, 1, 5), ==, 0);
 	CHECK_INT(decode(CTL_SIDE_HOST, CTL_BYE, 0, 0, 1, 0), ==, -EBADMSG);
+	CHECK_INT(decode(CTL_SIDE_HOST, CTL_BYE, 0, 0, 0, CTL_TEXT_MAX + 1), ==, -EBADMSG);
 	CHECK_INT(decode(CTL_SIDE_HOST, 0, 0, 0, 0, 0), ==, -EBADMSG);
 	CHECK_INT(decode(CTL_SIDE_HOST, CTL_TYPES, 0, 0, 0, 0), ==, -EBADMSG);
 	CHECK_INT(decode(CTL_SIDE_HOST, CTL_CREDIT, 1, 0, 1, 4), ==, -EBADMSG); /* credit goes against the data */

@@ -108,6 +108,10 @@ class Models(Upstream):
         self.models = []   # (host, path) of each request to a model that was answered
         super().__init__(folder)
 
+    def paths(self):
+        """(host, path) of each request."""
+        return [(name, head.split(" ")[1].partition("?")[0]) for name, head, _ in self.seen]
+
     def tell(self):
         """The file to make, once."""
         with self.lock:

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -110,6 +112,7 @@ class State(Agents):
         copilot = self.json("copilot/config.json")
         self.assertRegex(copilot.pop("github_token"), r"^gho_avm_[a-z2-9]{26}$")
         self.assertEqual(copilot, {"trusted_folders": ["/"], "trustedFolders": ["/"]})
+        self.assertEqual(self.json("copilot/settings.json"), {"disabledMcpServers": ["github-mcp-server"]})
         self.assertEqual((self.state / "codex/config.toml").read_text(), 'approval_policy = "never"\nsandbox_mode = '
                          f'"danger-full-access"\n\n[projects."{project}"]\ntrust_level = "trusted"\n')
         for path, mode in [("claude.json", 0o600), ("claude/settings.json", 0o600), ("copilot/config.json", 0o600), ("claude", 0o700)]:
@@ -189,6 +192,71 @@ class State(Agents):
         self.assertEqual(secret.read_text(), '{"hasCompletedOnboarding": false}')
         self.assertTrue(self.json("claude.json")["hasCompletedOnboarding"])
         self.assertNotIn("renamed", self.vm("copilot", check=0).stderr.decode())
+
+    FOLDERS = ["claude", "codex", "opencode", "opencode-config", "copilot", "gh-config", "db"]
+    FILES = ["claude.json", "gitconfig", "bash_history", "claude/settings.json", "claude/.credentials.json", "codex/config.toml", "codex/auth.json",
+             "codex/AGENTS.md", "opencode/auth.json", "opencode-config/opencode.json", "opencode-config/AGENTS.md", "copilot/config.json",
+             "copilot/settings.json", "copilot/copilot-instructions.md", "gh-config/hosts.yml", "gh-config/config.yml", "codex/state_5.sqlite", "opencode/opencode.db",
+             "copilot/session-store.db", "db/codex.7/state_5.sqlite", "db/codex.8", "db/opencode.1"]
+
+    def forms(self, outside, name):
+        """What can stand in the place of a file or folder: each makes it there."""
+        def socket_at(at):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.bind(f"/proc/self/fd/{fd}/s")
+            (outside / "s").rename(at)
+        fd = os.open(outside, os.O_PATH)
+        self.addCleanup(os.close, fd)
+        return [lambda at: at.symlink_to(outside / name), os.mkfifo, lambda at: at.symlink_to(at), lambda at: (at / "x/y").mkdir(parents=True),
+                lambda at: at.write_bytes(b"") or os.truncate(at, 1 << 42), socket_at, lambda at: at.write_bytes(b"\0\xff{" * 999),
+                lambda at: at.symlink_to("/etc/passwd"), lambda at: at.symlink_to(os.path.relpath(outside / name, at.parent))]
+
+    def test_every_file_and_folder_in_every_wrong_form(self):
+        outside = self.top / "outside"
+        outside.mkdir()
+        (outside / "file").write_text('{"CANARY": 1}')
+        (outside / "folder").mkdir()
+        before = sorted(outside.rglob("*"))
+        (self.project / "show").write_text("cat /etc/passwd | md5sum; git config --global --list >/dev/null; bash -ic 'history | tail -n 1' >/dev/null 2>&1\n")
+        sums = set()
+        self.state.mkdir(mode=0o700)
+        for turn, (places, name) in enumerate([(self.FILES, "file"), (self.FOLDERS, "folder"), (self.FILES, "file"), ([], "")]):
+            for n, place in enumerate(places):
+                at = self.state / place
+                shutil.rmtree(at, ignore_errors=True)
+                at.unlink(missing_ok=True)
+                at.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                forms = self.forms(outside, name)
+                forms[(n + turn * 4) % len(forms)](at)
+            p = self.vm("copilot", check=0)
+            first, _, rest = p.stdout.decode().partition("\n")
+            self.assertEqual(first, "copilot: [--allow-all]", p.stderr)
+            sums.add(rest)
+            self.assertEqual(self.json("copilot/config.json")["trustedFolders"], ["/"])
+            self.assertTrue(self.json("claude.json")["hasCompletedOnboarding"])
+            self.assertEqual(sorted(outside.rglob("*")), before)
+            self.assertEqual((outside / "file").read_text(), '{"CANARY": 1}')
+            for f in self.state.rglob("*"):
+                if f.is_file() and not f.is_symlink() and f.stat().st_size < 1 << 30:
+                    self.assertNotRegex(f.read_bytes(), b"CANARY|root:x:0:0", f)
+        self.assertEqual(len(sums), 1, sums)  # the guest's own file is as it was
+
+    def test_a_session_beside_that_never_stops_poisoning(self):
+        outside = self.top / "outside"
+        outside.write_text('{"CANARY": 1}')
+        script = f"""cd /agent-vm-state; i=0; n() {{ rm -rf $1; case $((i++ % 4)) in 0) ln -s {outside} $1;; 1) mkfifo $1;; 2) mkdir -p $1/x;;
+            3) truncate -s 1G $1;; esac; }}
+            (while :; do for f in claude.json claude/settings.json codex/config.toml codex/AGENTS.md copilot/config.json gitconfig; do n $f; done 2>/dev/null
+            mv claude c; ln -s codex claude; rm claude; mv c claude; done) & echo up; exec sleep 600"""
+        with self.session(script=script):
+            for _ in range(2):
+                p = self.vm("copilot")  # begins, or says why not
+                if p.returncode != 0:
+                    self.assertRegex(p.stderr.decode(), r"agent-vm: .*/agent-vm-state/\S+: cannot be ")
+        p = self.vm("copilot", check=0)
+        self.assertEqual(p.stdout, b"copilot: [--allow-all]\n")
+        self.assertTrue(self.json("claude.json")["hasCompletedOnboarding"])
+        self.assertEqual(outside.read_text(), '{"CANARY": 1}')
 
     def test_what_an_agent_leaves_is_there_the_next_time(self):
         self.sh("echo 'a = 1' >> ~/.codex-test; mkdir -p ~/.claude/projects ~/.copilot/x; echo h > ~/.claude/projects/s.jsonl;"

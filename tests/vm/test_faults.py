@@ -417,6 +417,14 @@ class Limits(Case):
         loud.insert(loud.index("agent"), "agent-first-byte")
         self.assertEqual([ph["phase"] for ph in whole["phases"]], loud)
         self.assertGreater(whole["launcher_cpu_before_vmm_ms"], 0)
+        (self.project / ".agent-vm.runtime.sh").write_text("sleep 2\n")
+        p = self.vm("shell", "--quiet", "--", "-c", "sleep 2; echo x", env={"AGENT_VM_PROFILE": "json"}, check=0)
+        phases = {ph["phase"]: ph for ph in json.loads(p.stderr.decode().splitlines()[-1])["phases"]}
+        self.assertEqual(list(phases), [*loud[:loud.index("probe") + 1], "hook", *loud[loud.index("agent-first-byte"):]])
+        hook, agent = phases["hook"], phases["agent"]
+        self.assertEqual(hook["start_ms"], agent["start_ms"])
+        self.assertGreater(hook["duration_ms"], 1900)
+        self.assertLess(hook["duration_ms"], agent["duration_ms"] - 1900)
         p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_PROFILE": "off"}, check=0)
         self.assertEqual(p.stderr, b"")
 
