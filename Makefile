@@ -32,7 +32,7 @@ check:
 bench:
 	@tools/deps lab
 	@$(MAKE) --no-print-directory all
-	@s=0; for b in github http net; do tests/bench/$$b $(BUILD) || s=1; done; tests/bench/pull || s=1; tests/bench/run || s=1; exit $$s
+	@s=0; for b in github http net; do tests/bench/$$b $(BUILD) || s=1; done; tests/bench/pull || s=1; tests/bench/run || s=1; tests/bench/memory || s=1; exit $$s
 
 # The network under connections of every kind for SECONDS, then 10,000 at once; nothing may be left afterwards.
 SECONDS ?= 1800
