@@ -130,19 +130,23 @@ TEST(a_folder_without_controllers_or_with_processes_is_none)
 static void read_only_body(const char *top)
 {
 	find(top, "/a/b", 0, "", false);
+	find(top, "/c/d", 0, "", false);
 }
 
-TEST(the_right_to_move_processes_is_needed_as_well)
+TEST(the_rights_to_make_groups_and_to_move_processes_are_both_needed)
 {
 	char *top = files_tmp("/tmp");
 
 	group(top, "", "memory pids\n", "memory pids\n", "");
 	group(top, "/a", "memory pids\n", "memory pids\n", "");
 	group(top, "/a/b", "memory pids\n", "", "5\n");
-	files_sh(top, "chmod 755 .; chmod a-w a/cgroup.procs a/b/cgroup.procs");
+	group(top, "/c", "memory pids\n", "memory pids\n", "");
+	group(top, "/c/d", "memory pids\n", "", "6\n");
+	files_sh(top, "chmod 755 .; chmod a-w a/cgroup.procs a/b/cgroup.procs c");
 	if (geteuid() == 0)
 		files_sh(top, "chown -R 65534:65534 .");
 	as_somebody(read_only_body, top);
+	files_sh(top, "chmod u+w c");
 	files_rm(top);
 }
 
