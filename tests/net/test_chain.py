@@ -163,6 +163,10 @@ class Mixed(Case):
             j.join()
         self.apart()
 
+    def test_the_guest_may_offer_what_it_likes(self):
+        for host in ("api.github.com", "github.com", "uploads.github.com"):
+            self.assertEqual(self.tls(host, ("h2", "http/1.1")).selected_alpn_protocol(), "http/1.1")
+
     def apart(self):
         """What goes out without credentials shares no connection with what has one."""
         with_, without = set(), set()
@@ -234,15 +238,6 @@ class Streams(Case):
         want = {"login": (f"Bearer {self.host.c.anthropic}", None), "key": (None, self.host.c.anthropic_key), "none": (None, None)}[which]
         self.assertEqual((status, body, seen.get(str(i))), (200, b"%d" % i, [want]), (i, which))
 
-    def test_github_is_not_spoken_to_in_http2(self):
-        self.assertEqual(self.tls("api.anthropic.com", ("h2", "http/1.1")).selected_alpn_protocol(), "h2")
-
-
-class Github1(Case):
-    def test_github_is_spoken_to_in_http1(self):
-        for host in ("api.github.com", "github.com", "uploads.github.com"):
-            self.assertEqual(self.tls(host, ("h2", "http/1.1")).selected_alpn_protocol(), "http/1.1")
-
 
 class Storage(http.server.BaseHTTPRequestHandler):
     """Where the objects lie, with a key of its own. The server has @objects and @seen."""
@@ -269,8 +264,8 @@ class Storage(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Lfs(Case):
-    """The real git and git-lfs."""
+class Programs(Case):
+    """The real git, git-lfs and gh: what they run in, and GitHub behind it."""
 
     def setUp(self):
         super().setUp()
@@ -294,11 +289,12 @@ class Lfs(Case):
         ca = self.top / "guest.pem"
         ca.write_text(ssl.DER_cert_to_PEM_cert(self.gate.ca_der))
         self.env = {"HOME": str(home), "PATH": f"{LFS}:{os.environ['PATH']}", "HTTPS_PROXY": self.proxy.url, "GIT_SSL_CAINFO": str(ca),
-                    "SSL_CERT_FILE": str(ca), "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
+                    "SSL_CERT_FILE": str(ca), "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1",
+                    "GH_TOKEN": placeholder("gh"), "GH_PROMPT_DISABLED": "1", "GH_NO_UPDATE_NOTIFIER": "1"}
         self.git("lfs", "install", "--skip-repo")
 
-    def git(self, *words, cwd=None, check=True, env=()):
-        p = subprocess.run(["git", *map(str, words)], cwd=cwd or self.top, env={**self.env, **dict(env)}, capture_output=True, text=True,
+    def git(self, *words, program="git", cwd=None, check=True, env=()):
+        p = subprocess.run([program, *map(str, words)], cwd=cwd or self.top, env={**self.env, **dict(env)}, capture_output=True, text=True,
                            timeout=300, stdin=subprocess.DEVNULL)
         text = p.stdout + p.stderr
         self.assertNotIn(self.token, text)
@@ -332,6 +328,12 @@ class Lfs(Case):
         path = target.partition("?")[0]
         slug = "/".join(path.strip("/").split("/")[:2]).removesuffix(".git")
         auth = fields.get("authorization")
+        if fields["host"] != "github.com":
+            asks = fields.get("user-agent") == "agent-vm"
+            if not asks:
+                self.requests.append((got.method.decode(), target, auth))
+            status, text = ghapi.answer(got.method.decode(), path, auth == f"Bearer {self.token}", got.body, asks)
+            return ok(text, f"{status} X", "Content-Type: application/json; charset=utf-8")
         self.requests.append((got.method.decode(), target, auth))
         writes = "receive-pack" in target or "/info/lfs/locks" in path or b'"operation":"upload"' in got.body.replace(b" ", b"")
         if auth not in (None, self.basic):
@@ -373,6 +375,38 @@ class Lfs(Case):
     def auths(self, part):
         return {a for _, t, a in self.requests if part in t}
 
+
+class Gh(Programs):
+    """What of gh needs git; test_gh.py has the rest."""
+
+    def gh(self, words, repo, cwd=None):
+        words = words.replace("@R", repo).replace("@N", repo.split("/")[1]).split()
+        return self.git(*words, program=ghapi.GH, cwd=cwd, check=False)
+
+    def test_clone_and_checkout(self):
+        clone, checkout = ghapi.WITH_GIT
+        for name in ("acme/app", "acme/secret", "octo/pub"):
+            work = self.made(name)
+            for branch in ("main", "fix"):
+                self.git("commit", "-q", "--allow-empty", "-m", f"of {branch}", cwd=work)
+                self.git("push", "-q", self.repos / f"{name}.git", f"HEAD:{branch}", cwd=work)
+        self.assertEqual(self.gh(clone, "acme/app")[0], 0)
+        there = self.top / "there-app"
+        self.assertEqual(self.gh(checkout, "acme/app", there)[0], 0)
+        self.assertEqual(self.git("log", "-1", "--format=%D: %s", cwd=there).strip().split(", ")[0], "HEAD -> fix")
+        self.assertEqual(self.auths("/acme/app"), {self.basic})
+        self.assertEqual(self.auths("/graphql"), {f"Bearer {self.token}"})
+        for words in ghapi.WITH_GIT:
+            code, text = self.gh(words, "acme/secret", there)
+            self.assertNotEqual(code, 0)
+            self.assertIn("--repo acme/secret", text)
+        self.assertEqual(self.auths("acme/secret"), set())
+        self.assertEqual(self.gh(clone, "octo/pub")[0], 0)
+        self.assertEqual(self.git("log", "--format=%s", cwd=self.top / "there-pub"), "of main\n")
+        self.assertEqual(self.auths("octo/pub"), {None})
+
+
+class Lfs(Programs):
     def test_listed_for_writing(self):
         data, work = os.urandom(300000), self.made("acme/app")
         self.with_object(work, data)

@@ -42,6 +42,8 @@ COMMANDS = [
     ("issue create -R @R -t t -b b", "/issues/1"), ("issue comment 1 -R @R -b hello", "issuecomment"),
     ("run list -R @R", ""), ("release create v1 -R @R -t v1 -n notes FILE", "/releases/tag/v1"), ("repo view @R", ""), ("api repos/@R", "path"),
 ]
+# Those that need git; the first makes there-NAME, in which the others are asked for.
+WITH_GIT = ["repo clone @R there-@N -- -q", "pr checkout 1 -R @R"]
 
 
 def git(repos, method, target, fields, body, signed_in):
