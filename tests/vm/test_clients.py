@@ -165,7 +165,7 @@ class Clients(InWorld):
         self.assertEqual(seen.count("after goodbye 3000000"), 2)
         self.assertEqual([s for s in seen if "github" in s or "lan" in s or s.endswith(":22")], [])
         self.assertRegex(self.world("logs", "--role", "audit"),
-                         rf"tcp  {re.escape(w.PUBLIC)}:443 \(www\.test\)  \w+  up \d+ B  down \d+ B  \d+ ms  fin")
+                         rf"tcp  {re.escape(w.PUBLIC)}:443 \(www\.test\)  (allow|inspect)  up \S+ k?B  down \S+ [kM]?B  \d+ ms  fin")
 
 
 if __name__ == "__main__":
