@@ -18,7 +18,10 @@ struct check {
 	struct launch_args *args;
 	const struct host_facts *host;
 	char *(*getenv_fn)(const char *);
-	struct publish *ports; /* those that are right so far */
+	struct {
+		struct publish p;
+		const char *words; /* borrowed */
+	} *ports; /* those that are right so far */
 	size_t n_ports;
 	size_t env_n; /* uses of --env so far */
 };
@@ -122,13 +125,15 @@ static void use_publish(struct check *c, const struct opt_use *use)
 		return;
 	}
 	for (size_t i = 0; i < c->n_ports; i++)
-		if (publish_meets(&p, &c->ports[i])) {
-			(void)err_set(&err, -EEXIST, "port %u of this host is published twice; choose another one", p.host);
+		if (publish_meets(&p, &c->ports[i].p)) {
+			(void)err_set(&err, -EEXIST, "port %u of this host is published by --publish %s already; choose another one",
+				      p.host, c->ports[i].words);
 			report(c, use, &err);
 			return;
 		}
 	c->ports = xrealloc(c->ports, (c->n_ports + 1) * sizeof(*c->ports));
-	c->ports[c->n_ports++] = p;
+	c->ports[c->n_ports].p = p;
+	c->ports[c->n_ports++].words = use->value;
 }
 
 static void use_egress(struct check *c, const struct opt_use *use)

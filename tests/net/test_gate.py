@@ -1475,12 +1475,15 @@ class Http2(Case):
             pass
         self.works(g)
         c = self.h2(g)
-        c.send(1, fields=[(f"x-{i}", "y" * 1000) for i in range(70)])
-        status, fields, _, _ = c.answer(1)
-        self.assertEqual((status, fields["x-sandbox-policy"]), (431, "limit"))
-        c.send(3)
+        # Without the last of the long ones it would be a good request.
+        for stream, many in ((1, [(f"x-{i}", "y" * 1000) for i in range(70)]), (3, [(f"x-{i}", "y") for i in range(130)]),
+                             (5, [(f"x-{i}", "y" * n) for i, n in enumerate([20000, 20000, 20000, 30000])])):
+            c.send(stream, fields=many)
+            status, fields, _, _ = c.answer(stream)
+            self.assertEqual((status, fields["x-sandbox-policy"]), (431, "limit"))
+        c.send(7)
         g.exchange().answer(200, [], b"ok")
-        self.assertEqual(c.answer(3)[0], 200)
+        self.assertEqual(c.answer(7)[0], 200)
 
     def test_no_preface(self):
         g = self.gate()

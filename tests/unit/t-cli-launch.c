@@ -236,7 +236,7 @@ TEST(one_port_twice)
 	launch_check(&cli, &args, &host, fake_getenv);
 	CHECK_INT(cli.problems.n, ==, 1);
 	CHECK_STR(cli.problems.v[0].text,
-		  "--publish 127.0.0.1:80:81: port 80 of this host is published twice; choose another one");
+		  "--publish 127.0.0.1:80:81: port 80 of this host is published by --publish 80:80 already; choose another one");
 }
 
 TEST(options_that_exclude_each_other_are_both_named)

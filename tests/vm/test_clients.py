@@ -164,7 +164,8 @@ class Clients(InWorld):
         seen = (self.top / "seen").read_text().split("\n")
         self.assertEqual(seen.count("after goodbye 3000000"), 2)
         self.assertEqual([s for s in seen if "github" in s or "lan" in s or s.endswith(":22")], [])
-        self.assertIn("www.test", self.world("logs", "--role", "audit"))
+        self.assertRegex(self.world("logs", "--role", "audit"),
+                         rf"tcp  {re.escape(w.PUBLIC)}:443 \(www\.test\)  (allow|inspect)  up \S+ k?B  down \S+ [kM]?B  \d+ ms  fin")
 
 
 if __name__ == "__main__":

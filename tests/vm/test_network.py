@@ -125,6 +125,35 @@ class Network(InWorld):
             "address",
             "agent-vm: 2 problems, nothing was started"])
 
+    def test_mistakes_are_told_together_and_nothing_boots(self):
+        """Bad addresses, ports out of range, a name that is not, publishes that clash, an address of somebody else: one line each,
+        in the order typed, with what to do."""
+        options = ["publish 0:80", "publish 80:99999", "publish 3000:3000", "publish 127.0.0.1:3000:3001", "allow-egress 300.1.1.1",
+                   "allow-egress 10.0.0.1:70000", "allow-egress 127.0.0.1", "allow-egress nowhere.test:80", "publish 192.0.2.7:4:4",
+                   "allow-egress www.test:80"]
+        words = [word for o in options for word in f"--{o}".split()]
+        begin = time.monotonic()
+        self.world("shell", *words, "true", check=2)
+        self.assertLess(time.monotonic() - begin, 30 * SLOW)
+        self.assertEqual(self.stderr.splitlines(), ["agent-vm: " + l for l in (
+            "--publish 0:80: 0 is no port; ports are 1 to 65535",
+            "--publish 80:99999: 99999 is no port; ports are 1 to 65535",
+            "--publish 127.0.0.1:3000:3001: port 3000 of this host is published by --publish 3000:3000 already; choose another one",
+            "--allow-egress 300.1.1.1: not IP, CIDR or NAME with an optional :PORT; write it as 192.168.1.10:5432, 10.0.0.0/8, "
+            "db.example or [fd12::1]:5432",
+            "--allow-egress 10.0.0.1:70000: 70000 is no port; ports are 1 to 65535",
+            "--allow-egress 127.0.0.1: nothing can open this address; leave the option out",
+            "--allow-egress nowhere.test:80: nowhere.test does not resolve on this host; check the spelling, or write its address",
+            "--publish 192.0.2.7:4:4: 192.0.2.7 is no address of this host; choose one that 'ip address' shows, or leave it out",
+            "8 problems, nothing was started")])
+        many = [word for i in range(65) for word in ("--publish", f"{20000 + i}:80")]
+        many += [word for i in range(257) for word in ("--allow-egress", f"10.0.0.1:{1 + i}")]
+        self.world("shell", *many, "true", check=2)
+        self.assertEqual(self.stderr.splitlines(), ["agent-vm: " + l for l in (
+            "--publish: more than 64 of them; leave some out", "--allow-egress and --allow-ssh: 257 of them; at most 256 are possible",
+            "2 problems, nothing was started")])
+        self.assertEqual(self.seen(), [])
+
     def test_names_when_no_resolver_answers(self):
         out = self.sh("echo up", "--allow-egress", "slow.test:80", world={"WORLD_RESOLVER": "192.168.77.99"})
         self.assertEqual(out, "up\n")

@@ -191,7 +191,8 @@ class Publish(Case):
                 "--publish 192.0.2.7:4:4: 192.0.2.7 is no address of this host; choose one that 'ip address' shows, or leave it out",
                 "3 problems, nothing was started")))
             p = self.vm("shell", "--publish", f"{free}:1", "--publish", f"[::1]:{free}:2", "--memory", "0", "true", check=2)
-            self.assertIn(f"--publish [::1]:{free}:2: port {free} of this host is published twice; choose another one", p.stderr.decode())
+            self.assertIn(f"--publish [::1]:{free}:2: port {free} of this host is published by --publish {free}:1 already; choose another "
+                          "one", p.stderr.decode())
             self.assertIn("2 problems", p.stderr.decode())
         if os.geteuid() != 0 and int(pathlib.Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > 81:
             p = self.vm("shell", "--publish", "81:81", "true", check=1)
