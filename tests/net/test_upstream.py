@@ -873,7 +873,7 @@ class Logins(Case):
                 v.control.settimeout(2)
                 for kind, status in (("gh", gh), ("copilot", copilot)):
                     if status == 503:
-                        self.assertEqual(v.control.recv(99), bytes((12, xch.KINDS.index(kind))))
+                        self.assertEqual(v.control.recv(99), bytes((10, xch.KINDS.index(kind))))
                 with self.assertRaises(TimeoutError):
                     v.control.recv(99)
                 self.assertNotIn("CANARY", v.log())
