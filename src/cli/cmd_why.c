@@ -265,7 +265,7 @@ const struct cmd cmd_why = {
 		 "nothing is sent; a "
 		 "name is looked up.",
 	.examples = "agent-vm why https://api.openai.com/v1/files\ta request\n"
-		    "agent-vm why -X PATCH https://api.github.com/repos/o/r\ta write\n"
+		    "agent-vm why -X POST https://api.github.com/gists\ta write\n"
 		    "agent-vm why 192.168.1.10:5432\ta connection\n",
 	.opts = why_opts,
 	.args_size = sizeof(struct why_args),
