@@ -131,7 +131,7 @@ class Group(Case):
                 self.assertEqual((group / "memory.oom.group").read_text(), "1\n")
                 print(f"memory {(group / 'memory.current').read_text().strip()}, processes "
                       f"{(group / 'pids.current').read_text().strip()}")
-            for p in inside:
+            for p in inside - {monitor[0]}:  # that one is the supervisor, outside of the cage
                 self.assertFalse(os.path.lexists(f"/proc/{p}/root/sys"))
         self.assertEqual(self.groups(), [])
 
