@@ -66,7 +66,9 @@ def _graphql(query, body):
         return {"repository": {**REPO, "pullRequests": {"nodes": []}}}
     if b'"octo"' in body:
         return {"repository": PUBLIC}
-    return {k: v for k, v in DATA.items() if (k in MUTATIONS) == query.lstrip().startswith("mutation") and (k not in MUTATIONS or k in query)}
+    # No more than was asked for at the top: gh takes no other names.
+    return {k: v for k, v in DATA.items() if (k in MUTATIONS) == query.lstrip().startswith("mutation") and
+            re.search(rf"\b{k} *" + (r"\{" if k == "viewer" else "[(:]"), query)}
 
 
 def _facts(query):

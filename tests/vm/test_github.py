@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 
+import ghapi
 from upstream import Upstream, certificates
 from vmtest import BOOT_S, Case
 
@@ -41,19 +42,11 @@ class GitHub(Upstream):
         return line[0], line[1], fields, body
 
     def git(self, method, target, fields, body):
-        path, _, query = target.partition("?")
-        slug = "/".join(path.strip("/").split("/")[:2]).removesuffix(".git")
+        slug = "/".join(target.partition("?")[0].strip("/").split("/")[:2]).removesuffix(".git")
         may = fields.get("authorization") == BASIC
         if (slug in PRIVATE or "receive-pack" in target) and not may:
             return 401, {"WWW-Authenticate": 'Basic realm="GitHub"'}, b"who are you?"
-        env = {"PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(self.repos), "GIT_HTTP_EXPORT_ALL": "1", "REQUEST_METHOD": method,
-               "PATH_INFO": path, "QUERY_STRING": query, "CONTENT_TYPE": fields.get("content-type", ""), "REMOTE_ADDR": "127.0.0.1",
-               "REMOTE_USER": "me" if may else "", "CONTENT_LENGTH": str(len(body)), "GIT_PROTOCOL": fields.get("git-protocol", ""),
-               "HTTP_CONTENT_ENCODING": fields.get("content-encoding", "")}
-        out = subprocess.run(["/usr/lib/git-core/git-http-backend"], input=body, env=env, capture_output=True).stdout
-        head, _, body = out.partition(b"\r\n\r\n")
-        answer = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
-        return int(answer.pop("Status", "200").split()[0]), answer, body
+        return ghapi.git(self.repos, method, target, fields, body, may)
 
     def api(self, method, target, fields, body):
         js = {"Content-Type": "application/json; charset=utf-8"}
