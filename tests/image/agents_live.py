@@ -277,9 +277,31 @@ def interactive(image, agent):
         return "on a terminal: asks nothing, makes a file, answers, leaves; goes on the second time", f"words after {' and '.join(waits)} s"
 
 
-# Chromium under the MCP server of the agents' settings: a page of a host that the session looks into, then one of a host whose
-# certificate nobody believes. Then how its renderer is confined.
-BROWSER = r"""
+# How chromium's renderers are confined while it runs.
+RENDERERS = r"""
+renderers() {
+	for f in $(grep -la -e '--type=rendere[r]' /proc/[0-9]*/cmdline); do
+		how=$(grep -E '^(Seccomp|Uid):' ${f%/*}/status) && echo "renderer $(echo $how) $(grep -ca -e --no-sandbox $f)"
+	done 2>/dev/null
+}
+"""
+# Chromium as the MCP server would start it, by the user chrome: a page of a host that the session looks into, then one of a host
+# whose certificate nobody believes.
+PAGES = RENDERERS + r"""
+page() {
+	timeout 1200 agent-vm-chrome-mcp chromium --headless --disable-gpu --no-first-run --enable-logging=stderr --dump-dom "$1" 2> /root/log
+	grep -aoE 'net_error -[0-9]+' /root/log | sort -u
+	tail -n 20 /root/log >&2
+}
+while sleep 5; do renderers; done > /root/renderers &
+page https://api.anthropic.com/page
+echo ====
+page https://raw.githubusercontent.com/page
+kill $!
+sort -u /root/renderers
+"""
+# The same through the MCP server of the agents' settings.
+BROWSER = RENDERERS + r"""
 ask() { printf '{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":"%s","arguments":%s}}\n' "$@"; }
 waiting() { for i in $(seq 900); do grep -q "\"id\":$1[,}]" /root/answers && return; sleep 1; done; echo "no answer $1" >&2; exit 1; }
 : > /root/answers
@@ -290,10 +312,7 @@ waiting() { for i in $(seq 900); do grep -q "\"id\":$1[,}]" /root/answers && ret
 	ask 2 new_page '{"url":"https://api.anthropic.com/page","timeout":200000}'; waiting 2
 	ask 3 evaluate_script '{"function":"() => location.protocol + document.body.innerText"}'; waiting 3
 	ask 4 new_page '{"url":"https://raw.githubusercontent.com/page","timeout":200000}'; waiting 4
-	for p in /proc/[0-9]*; do
-		tr '\0' ' ' < $p/cmdline 2>/dev/null | grep -q 'chromium.*--type=renderer' || continue
-		echo "renderer $(grep -E '^(Seccomp|Uid):' $p/status | tr -s '\t\n' ' ') $(tr '\0' ' ' < $p/cmdline | grep -c -- --no-sandbox)"
-	done | sort -u > /root/renderers
+	renderers | sort -u > /root/renderers
 } | timeout 2700 sh -c "$(node -e '
 const s = JSON.parse(require("fs").readFileSync("/root/.claude.json")).mcpServers["chrome-devtools"];
 console.log("exec env", ...Object.entries(s.env).map(e => e.join("=")), s.command, ...s.args)')" > /root/answers 2> /root/mcp.log
@@ -302,8 +321,8 @@ tail -n 20 /root/mcp.log >&2
 """
 
 
-def browser(image):
-    """The agents' browser believes the session's authority and no other, and is confined; without the entry it is not offered."""
+def browser(image, by_mcp):
+    """The agents' browser believes the session's authority and no other, and is confined; without its entry it is not offered."""
     with Host(image, "browser") as host:
         fake = host.fake
         login = Login("claude", host.home, fake)
@@ -315,14 +334,21 @@ def browser(image):
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3000, text=True)
             return p.stdout, p.stdout + p.stderr
         start = time.monotonic()
-        out, said = shell(BROWSER)
+        out, said = shell(BROWSER if by_mcp else PAGES)
         seconds = time.monotonic() - start
-        answers = {a["id"]: json.dumps(a.get("result")) for a in map(json.loads, re.findall(r"^\{.*\}$", out, re.M)) if "id" in a}
-        assert "https:" in answers.get(3, "") and "nothing here" in answers[3], said
-        assert ("api.anthropic.com", "GET /page HTTP/1.1") in [(n, h.splitlines()[0]) for n, h, _ in fake.seen], fake.seen
-        assert "ERR_CERT_AUTHORITY_INVALID" in answers.get(4, ""), said
+        if by_mcp:
+            answers = {a["id"]: json.dumps(a.get("result")) for a in map(json.loads, re.findall(r"^\{.*\}$", out, re.M)) if "id" in a}
+            assert "https:" in answers.get(3, "") and "nothing here" in answers[3], said
+            assert "ERR_CERT_AUTHORITY_INVALID" in answers.get(4, ""), said
+        else:
+            first, _, second = out.partition("====\n")
+            assert "nothing here" in first and "net_error -2" not in first, said
+            assert "net_error -202" in second and "nothing here" not in second, said  # ERR_CERT_AUTHORITY_INVALID
+        assert ("api.anthropic.com", "/page") in fake.paths() and ("raw.githubusercontent.com", "/page") not in fake.paths(), fake.paths()
         renderers = re.findall(r"^renderer .*", out, re.M)
-        assert renderers and all(re.fullmatch(r"renderer Uid: 9999 9999 9999 9999 Seccomp: 2 +0", r) for r in renderers), said
-        out, said = shell("grep -c chrome-devtools ~/.claude.json", AGENT_VM_NO_CHROME_MCP="1")
-        assert out == "0\n", said
-        return "a page over the session's authority, none over another one; renderers confined; left out on demand", f"{seconds:.0f} s"
+        assert renderers and all(re.fullmatch(r"renderer Uid: 9999 9999 9999 9999 Seccomp: 2 0", r) for r in renderers), said
+        if by_mcp:
+            out, said = shell("grep -c chrome-devtools ~/.claude.json", AGENT_VM_NO_CHROME_MCP="1")
+            assert out == "0\n", said
+        return (f"a page over the session's authority, none over another{' by the MCP server' if by_mcp else ''}; renderers confined",
+                f"{seconds:.0f} s")

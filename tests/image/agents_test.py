@@ -6,7 +6,7 @@ same. Then boots it, and each agent prints its version, with the pinned one in i
 (agents_live.py), each starts by its own verb on a terminal, twice, and answers one prompt with a tool call without one; with
 full, the browser opens pages. Many minutes and half a gigabyte of download; therefore not among the tests of each run.
 
-AGENTS_ONLY=codex,claude:tty,browser runs no more than these, with an image that is there; LATEST=1 builds with the newest
+AGENTS_ONLY=codex,claude:tty,browser,browser:mcp runs no more than these, with an image that is there; LATEST=1 builds with the newest
 versions of the registry; AGENTS_TESTED=FILE keeps the table of what has passed in it."""
 import hashlib
 import json
@@ -108,7 +108,7 @@ def main():
     pathlib.Path(state).mkdir(mode=0o700, exist_ok=True)
     image = Image(str(build / "agent-vm"), kind, state)
     only = os.environ.get("AGENTS_ONLY")
-    todo = only.split(",") if only else [a + how for how in (":tty", "") for a in AGENTS[kind]] + (["browser"] if kind == "full" else [])
+    todo = only.split(",") if only else [a + how for how in (":tty", "") for a in AGENTS[kind]] + (["browser", "browser:mcp"] if kind == "full" else [])
     if not only:
         image.build_twice()
     versions = image.versions(sorted({word.partition(":")[0] for word in todo}))
@@ -116,7 +116,7 @@ def main():
     for word in todo:
         agent, _, how = word.partition(":")
         try:
-            what, figures = (agents_live.browser(image) if agent == "browser" else agents_live.interactive(image, agent) if how else
+            what, figures = (agents_live.browser(image, how) if agent == "browser" else agents_live.interactive(image, agent) if how else
                              agents_live.run(image, agent))
         except (AssertionError, subprocess.TimeoutExpired) as e:
             failed.append(word)
