@@ -23,7 +23,7 @@ def make_guest_namespace():
 
 
 class Pair:
-    def __init__(self, build, gate=False, **options):
+    def __init__(self, build, real_gate=False, **options):
         self.vault, self.real_gate = Vault(ready=False, **options), None
         path = os.path.join(tempfile.mkdtemp(), "link")
         listening = socket.socket(socket.AF_UNIX)
@@ -52,7 +52,7 @@ class Pair:
         for s in (link, control, gate, listening, self.vault.wire):
             s.close()
         os.close(log)
-        if gate:
+        if real_gate:
             self.real_gate = gatetest.Gate(wire=self.gate, vault=self.vault.gate)
         assert self.control.recv(99)[0] == 1 and self.vault.control.recv(99)[0] == 1
         with G:

@@ -44,6 +44,8 @@ class Both(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.pair.close()
+        for x in (*cls.servers, cls.lan, cls.resolver):
+            x.close()
 
     @staticmethod
     def zone(name, qtype):
@@ -313,7 +315,7 @@ class Whole(unittest.TestCase):
             raise unittest.SkipTest("/dev/net/tun is not open to this user")
 
     def pair(self, **options):
-        p = pair.Pair(os.environ["AGENT_VM_BUILD"], gate=True, inspected=[self.INSPECTED], **options)
+        p = pair.Pair(os.environ["AGENT_VM_BUILD"], real_gate=True, inspected=[self.INSPECTED], **options)
         self.addCleanup(p.close)
         return p
 
