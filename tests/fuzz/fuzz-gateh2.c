@@ -1,10 +1,10 @@
 /* A hostile guest that speaks HTTP/2 with gate: its streams, their requests and exchanges as they are, with the real
- * nghttp2 beneath, over socket pairs; instead of TLS the bytes go as they are. vault is played, and lies as well. The first
- * byte chooses the host, and then come steps (enum step).
+ * nghttp2 beneath, over socket pairs; instead of TLS the bytes go as they are. vault is played, and lies as well. The
+ * first byte chooses the host, and then come steps (enum step).
  *
  * What must hold: every message to vault is one that vault takes, and its own check agrees; bodies are framed as the
- * message said; no two streams mix, in either direction; an answer that vault cut never ends cleanly; nothing that a guest
- * does ends the session or lets gate spin; and when the guest is gone nothing is left of it. */
+ * message said; no two streams mix, in either direction; an answer that vault cut never ends cleanly; nothing that a
+ * guest does ends the session or lets gate spin; and when the guest is gone nothing is left of it. */
 #include "fuzz.h"
 
 #include <errno.h>
@@ -25,16 +25,16 @@ int gate_check(const void *msg, size_t n, bool has_fd);
 #define LETTER 0x80 /* and an exchange's number: each byte of its answer's body */
 
 enum step {
-	STEP_RAW,      /* length, bytes */
-	STEP_FRAME,    /* type, flags, stream, length, payload */
-	STEP_REQUEST,  /* stream, flags, template, login, n fields: name, length, value */
-	STEP_DATA,     /* stream, flags, length / 64: each byte is the stream's number */
-	STEP_BODY,     /* stream, flags, length, bytes */
+	STEP_RAW,     /* length, bytes */
+	STEP_FRAME,   /* type, flags, stream, length, payload */
+	STEP_REQUEST, /* stream, flags, template, login, n fields: name, length, value */
+	STEP_DATA,    /* stream, flags, length / 64: each byte is the stream's number */
+	STEP_BODY,    /* stream, flags, length, bytes */
 	STEP_TURN,
-	STEP_TIME,     /* 2^n ms */
-	STEP_READ,     /* n * 64 bytes; 255: all */
-	STEP_VAULT,    /* exchange, enum act, and what that wants */
-	STEP_END,      /* the guest's direction */
+	STEP_TIME,  /* 2^n ms */
+	STEP_READ,  /* n * 64 bytes; 255: all */
+	STEP_VAULT, /* exchange, enum act, and what that wants */
+	STEP_END,   /* the guest's direction */
 	STEP_RENEWED,
 	STEP_KINDS,
 };
@@ -60,8 +60,9 @@ static const struct {
 };
 
 static const char *const names[] = {
-	"content-length", "content-type", "expect",	     "te",	     "connection", "transfer-encoding", "host",
-	"cookie",	  "x-a",	  "accept-encoding", "authorization", "x-api-key", ":path",		"upgrade",
+	"content-length",    "content-type", "expect", "te",	  "connection",
+	"transfer-encoding", "host",	     "cookie", "x-a",	  "accept-encoding",
+	"authorization",     "x-api-key",    ":path",  "upgrade",
 };
 
 /* What vault was asked, and what it said. */
@@ -226,7 +227,8 @@ static void say(struct exchange_seen *x, struct buf *b)
 static void put_fields(struct buf *b, struct span *in, uint16_t *n)
 {
 	for (unsigned k = fuzz_u8(in) % 4; k > 0; k--) {
-		struct span name = span_str(names[fuzz_u8(in) % ARRAY_SIZE(names)]), value = fuzz_bytes(in, fuzz_u8(in));
+		struct span name = span_str(names[fuzz_u8(in) % ARRAY_SIZE(names)]),
+			    value = fuzz_bytes(in, fuzz_u8(in));
 
 		if (httpmsg_field(b, name, value) == 0)
 			(*n)++;
@@ -423,7 +425,8 @@ static void request(struct span *in)
 		hpack_field(&block, span_str("authorization"), buf_span(&ph), true);
 	}
 	for (unsigned k = fuzz_u8(in) % 8; k > 0; k--) {
-		struct span name = span_str(names[fuzz_u8(in) % ARRAY_SIZE(names)]), value = fuzz_bytes(in, fuzz_u8(in));
+		struct span name = span_str(names[fuzz_u8(in) % ARRAY_SIZE(names)]),
+			    value = fuzz_bytes(in, fuzz_u8(in));
 
 		hpack_field(&block, name, value, flags & 4);
 	}
@@ -469,7 +472,8 @@ static void turns(void)
 	int n, i = 0;
 
 	do {
-		ssize_t k = guest >= 0 && up.n > 0 ? send(guest, buf_span(&up).p, up.n, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+		ssize_t k =
+			guest >= 0 && up.n > 0 ? send(guest, buf_span(&up).p, up.n, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
 
 		if (k > 0)
 			buf_consume(&up, (size_t)k);

@@ -1,10 +1,10 @@
-/* A hostile service that speaks HTTP/2 with vault: exchanges, connections and streams as they are, with the real nghttp2
- * beneath, over socket pairs; instead of TLS the bytes go as they are. gate is played, and cuts. An input is a row of steps
- * (enum step); the logins are two keys of the environment.
+/* A hostile service that speaks HTTP/2 with vault: exchanges, connections and streams as they are, with the real
+ * nghttp2 beneath, over socket pairs; instead of TLS the bytes go as they are. gate is played, and cuts. An input is a
+ * row of steps (enum step); the logins are two keys of the environment.
  *
- * What must hold: a secret is in its field alone, of its own host, and never indexed; it never goes back to gate; bodies
- * are framed as gate's message said; no two streams mix, in either direction; an answer that was cut never ends cleanly;
- * vault does not spin; and when gate is gone and time has passed nothing is left. */
+ * What must hold: a secret is in its field alone, of its own host, and never indexed; it never goes back to gate;
+ * bodies are framed as gate's message said; no two streams mix, in either direction; an answer that was cut never ends
+ * cleanly; vault does not spin; and when gate is gone and time has passed nothing is left. */
 #include "fuzz.h"
 
 #include <errno.h>
@@ -26,11 +26,11 @@
 #define LETTER 0x80 /* and a number: each byte of a body, in both directions */
 
 enum step {
-	STEP_RAW,     /* service, length, bytes */
-	STEP_FRAME,   /* service, type, flags, stream, length, payload */
-	STEP_ANSWER,  /* service, stream, flags, status, n fields */
-	STEP_DATA,    /* service, stream, flags, length / 64 */
-	STEP_SECRET,  /* service, stream, flags, how much of it */
+	STEP_RAW,    /* service, length, bytes */
+	STEP_FRAME,  /* service, type, flags, stream, length, payload */
+	STEP_ANSWER, /* service, stream, flags, status, n fields */
+	STEP_DATA,   /* service, stream, flags, length / 64 */
+	STEP_SECRET, /* service, stream, flags, how much of it */
 	STEP_TURN,
 	STEP_TIME,    /* 2^n ms */
 	STEP_READ,    /* service, n * 64 bytes; 255: all */
@@ -69,7 +69,9 @@ static const struct {
 
 static const char *const names[] = { "content-length", "content-type", "content-encoding", "x-a", "Set-Cookie",
 				     "connection",     ":status",      "trailer",	   "",	  "transfer-encoding" };
-static const char *const statuses[] = { "200", "204", "304", "100", "103", "401", "500", "101", "99", "2000", "abc", "" };
+static const char *const statuses[] = {
+	"200", "204", "304", "100", "103", "401", "500", "101", "99", "2000", "abc", ""
+};
 
 struct exchange_seen {
 	int fd; /* gate's end */
@@ -372,7 +374,8 @@ static void data(struct service *s, struct span *in, bool secret)
 
 	memset(bytes, fill_of((int)(s - sv), stream), p.n);
 	if (secret) /* its front, or its rest: so that it comes in two */
-		p = n < 64 ? SPAN(text.p, MIN(n, text.n)) : SPAN(text.p + MIN(n - 64, text.n), text.n - MIN(n - 64, text.n));
+		p = n < 64 ? SPAN(text.p, MIN(n, text.n))
+			   : SPAN(text.p + MIN(n - 64, text.n), text.n - MIN(n - 64, text.n));
 	ends(s, stream, H2_DATA, flags);
 	h2_put(&s->out, H2_DATA, flags & H2_END_STREAM, stream, p);
 }
@@ -584,7 +587,9 @@ static void start(void)
 		(void)close(pair[1]);
 		v.cfg.env_fd[secrets[i].kind] = pair[0];
 		v.cfg.launch.lent |= PH_BIT(secrets[i].kind);
-		to[i] = (struct vault_connect_to){ .port = 443, .addr = { .family = AF_INET, .b = { 127, 0, 0, 1 } }, .to_port = 443 };
+		to[i] = (struct vault_connect_to){ .port = 443,
+						   .addr = { .family = AF_INET, .b = { 127, 0, 0, 1 } },
+						   .to_port = 443 };
 		(void)snprintf(to[i].name, sizeof(to[i].name), "%s", prov_hosts[secrets[i].host].name);
 	}
 	v.cfg.n_connect_to = ARRAY_SIZE(secrets);

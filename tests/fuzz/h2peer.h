@@ -1,7 +1,7 @@
 /* The hostile peer of an HTTP/2 connection, for fuzz-gateh2 (a guest) and fuzz-uph2 (a service): an input is a row of
  * steps, and those for the peer make bytes. Frames come with a right length and field lists as HPACK, so that what a
- * fuzzer changes is what they mean; raw bytes change the rest. What comes back is cut into frames and its field lists are
- * read as any client or server would. */
+ * fuzzer changes is what they mean; raw bytes change the rest. What comes back is cut into frames and its field lists
+ * are read as any client or server would. */
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -14,7 +14,18 @@
 #define H2_FRAME_MAX (16 << 10)
 #define H2_STREAMS 256 /* ids are a byte of the input */
 
-enum h2_frame { H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST, H2_SETTINGS, H2_PUSH, H2_PING, H2_GOAWAY, H2_WINDOW, H2_CONT };
+enum h2_frame {
+	H2_DATA,
+	H2_HEADERS,
+	H2_PRIORITY,
+	H2_RST,
+	H2_SETTINGS,
+	H2_PUSH,
+	H2_PING,
+	H2_GOAWAY,
+	H2_WINDOW,
+	H2_CONT
+};
 #define H2_END_STREAM 1
 #define H2_END_HEADERS 4
 #define H2_PADDED 8
@@ -41,9 +52,10 @@ static inline struct span fuzz_bytes(struct span *in, size_t n)
 /* Appends a frame, whole or not at all. */
 static inline void h2_put(struct buf *out, uint8_t type, uint8_t flags, uint32_t stream, struct span payload)
 {
-	const uint8_t head[9] = { (uint8_t)(payload.n >> 16), (uint8_t)(payload.n >> 8), (uint8_t)payload.n, type, flags,
-				  (uint8_t)(stream >> 24),   (uint8_t)(stream >> 16),	(uint8_t)(stream >> 8),
-				  (uint8_t)stream };
+	const uint8_t head[9] = {
+		(uint8_t)(payload.n >> 16), (uint8_t)(payload.n >> 8), (uint8_t)payload.n,     type,	       flags,
+		(uint8_t)(stream >> 24),    (uint8_t)(stream >> 16),   (uint8_t)(stream >> 8), (uint8_t)stream
+	};
 
 	if (!buf_room(out, sizeof(head) + payload.n))
 		return;
@@ -132,7 +144,8 @@ static inline bool h2_next(struct h2_reader *r, struct span *ret)
 		return false;
 	r->type = in.p[3];
 	r->flags = in.p[4];
-	r->stream = ((uint32_t)in.p[5] << 24 | (uint32_t)in.p[6] << 16 | (uint32_t)in.p[7] << 8 | in.p[8]) & 0x7fffffffu;
+	r->stream =
+		((uint32_t)in.p[5] << 24 | (uint32_t)in.p[6] << 16 | (uint32_t)in.p[7] << 8 | in.p[8]) & 0x7fffffffu;
 	memcpy(frame, in.p + 9, n);
 	buf_consume(&r->in, 9 + n);
 	*ret = SPAN(frame, n);
@@ -140,7 +153,8 @@ static inline bool h2_next(struct h2_reader *r, struct span *ret)
 }
 
 /* The fields of HEADERS and CONTINUATION, when they are whole, each told. */
-static inline void h2_fields(struct h2_reader *r, struct span payload, void (*each)(void *arg, const nghttp2_nv *nv), void *arg)
+static inline void h2_fields(struct h2_reader *r, struct span payload, void (*each)(void *arg, const nghttp2_nv *nv),
+			     void *arg)
 {
 	const uint8_t *p;
 	size_t n;
