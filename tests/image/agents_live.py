@@ -286,10 +286,11 @@ renderers() {
 }
 """
 # Chromium as the MCP server would start it, by the user chrome: a page of a host that the session looks into, then one of a host
-# whose certificate nobody believes.
+# whose certificate nobody believes. Under emulation its processes need longer to find each other than the 15 s that it gives them.
 PAGES = RENDERERS + r"""
 page() {
-	timeout 1200 agent-vm-chrome-mcp chromium --headless --disable-gpu --no-first-run --enable-logging=stderr --dump-dom "$1" 2> /root/log
+	timeout 1200 agent-vm-chrome-mcp chromium --headless --disable-gpu --no-first-run --ipc-connection-timeout=600 --enable-logging=stderr \
+		--dump-dom "$1" 2> /root/log
 	grep -aoE 'net_error -[0-9]+' /root/log | sort -u
 	tail -n 20 /root/log >&2
 }
@@ -315,7 +316,7 @@ waiting() { for i in $(seq 900); do grep -q "\"id\":$1[,}]" /root/answers && ret
 	renderers | sort -u > /root/renderers
 } | timeout 2700 sh -c "$(node -e '
 const s = JSON.parse(require("fs").readFileSync("/root/.claude.json")).mcpServers["chrome-devtools"];
-console.log("exec env", ...Object.entries(s.env).map(e => e.join("=")), s.command, ...s.args)')" > /root/answers 2> /root/mcp.log
+console.log("exec env", ...Object.entries(s.env).map(e => e.join("=")), s.command, ...s.args, "--chromeArg=--ipc-connection-timeout=600")')" > /root/answers 2> /root/mcp.log
 cat /root/answers /root/renderers
 tail -n 20 /root/mcp.log >&2
 """
