@@ -4,6 +4,8 @@ public and not listed."""
 import base64
 import json
 import os
+import pathlib
+import re
 import subprocess
 
 import ghapi
@@ -11,7 +13,7 @@ from upstream import Upstream, certificates
 from vmtest import BOOT_S, Case
 
 TOKEN = "gho_CANARY5b1d8c3f7a9e2460"
-NAMES = ["github.com", "api.github.com", "api.githubcopilot.com"]
+NAMES = ["github.com", "api.github.com", "uploads.github.com", "api.githubcopilot.com"]
 BASIC = "Basic " + base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
 PRIVATE = ("acme/app", "acme/lib", "acme/secret")
 
@@ -81,7 +83,10 @@ def git(*words, cwd=None):
                           capture_output=True, text=True).stdout
 
 
-class Listed(Case):
+class World(Case):
+    """@upstream: what stands in for GitHub."""
+    upstream = GitHub
+
     def setUp(self):
         super().setUp()
         self.home, self.repos = self.top / "home", self.top / "repos"
@@ -98,7 +103,7 @@ class Listed(Case):
         git("init", "-q", self.project)
         git("remote", "add", "origin", "git@github.com:acme/app.git", cwd=self.project)
         (self.project / ".gitmodules").write_text('[submodule "lib"]\n\tpath = lib\n\turl = ../lib.git\n')
-        self.github = GitHub(self.top, self.repos)
+        self.github = self.upstream(self.top, self.repos)
         self.addCleanup(self.github.close)
         self.env = {"HOME": self.home, "SSL_CERT_FILE": self.top / "ca.pem", "AGENT_VM_IMAGE_TAG": os.environ["AGENT_VM_IMAGE_TAG"],
                     "AGENT_VM_CONNECT_TO": ",".join(f"{n}:443:127.0.0.1:{self.github.port}" for n in NAMES)}
@@ -111,6 +116,9 @@ class Listed(Case):
 
     def main(self, name):
         return git("log", "--format=%s", "main", cwd=self.repos / f"{name}.git").split("\n")[0]
+
+
+class Listed(World):
 
     def test_git_with_listed_and_unlisted_repositories(self):
         out = self.run_(r"""
@@ -267,3 +275,81 @@ class Listed(Case):
         self.assertEqual(out.split("\n")[:2], ["public 0", "0"], self.stderr)
         self.assertEqual({a for *_, a in self.github.seen}, {None})
         self.assertIn("    github    none; all repositories without your rights\n", self.stderr)
+
+
+class GhApi(GitHub):
+    """@documents: what GraphQL was asked for, other than by the sandbox itself."""
+
+    def __init__(self, folder, repos):
+        self.documents = []
+        super().__init__(folder, repos)
+
+    def api(self, method, target, fields, body):
+        asks = fields.get("user-agent") == "agent-vm"
+        if target == "/graphql" and not asks:
+            self.documents.append(body)
+        status, text = ghapi.answer(method, target.partition("?")[0], fields.get("authorization") == f"Bearer {TOKEN}", body, asks)
+        return status, {"Content-Type": "application/json; charset=utf-8"}, text
+
+
+class Gh(World):
+    """The real gh of Debian in the guest, and its git."""
+    upstream = GhApi
+
+    def setUp(self):
+        super().setUp()
+        branch = self.top / "work"
+        git("checkout", "-q", "-b", "fix", cwd=branch)
+        git("commit", "-q", "--allow-empty", "-m", "mended", cwd=branch)
+        git("push", "-q", self.repos / "acme/app.git", "fix", cwd=branch)
+
+    def test_gh_with_listed_and_unlisted_repositories(self):
+        asked = [(repo, words) for repo in ("acme/app", "acme/secret") for words in
+                 [*ghapi.WITH_GIT, *(c for c, _ in ghapi.COMMANDS)]]
+        # Ten seconds for a handshake are Go's own limit, which a busy host under emulation does not always keep.
+        script = r"""
+            try() {
+                n=$1; shift
+                for i in 1 2 3 4 5 6 7 8; do
+                    out=$(timeout 900 gh "$@" </dev/null 2>&1); code=$?
+                    case $out in *"TLS handshake timeout"*) ;; *) break ;; esac
+                done
+                printf '== %s\n%s\n-- %s %s\n' "$n" "$out" "$n" "$code"
+            }
+            cd /tmp; echo an asset >file
+        """ + "\n"
+        for i, (repo, words) in enumerate([*asked, ("octo/pub", ghapi.WITH_GIT[0])]):
+            words = words.replace("@R", repo).replace("@N", repo.split("/")[1]).replace("FILE", "/tmp/file")
+            script += f"try {i} {words}\n"
+            script += "cd /tmp/there-app\n" if i == 0 else ""
+        out = self.run_(script + r"""
+            git -C /tmp/there-app log -1 --format='on %D: %s'; ls /tmp/there-app/there-secret /tmp/there-app/there-pub
+            grep -r "$(printf gho_CAN%s ARY)" /root /home /tmp /run /etc /agent-vm-state -s -l | sed 's/^/token in /'
+        """, "--mount", f"{pathlib.Path(ghapi.GH).parent}:/opt/gh:ro", "--env", "PATH=/opt/gh:/usr/local/bin:/usr/bin:/bin", env={"GH_TOKEN": TOKEN})
+        ends = {int(i): (text, int(code)) for i, text, code in re.findall(r"^== (\d+)\n(.*?)^-- \1 (\d+)$", out, re.S | re.M)}
+        self.assertEqual(len(ends), len(asked) + 1, (out, self.stderr))
+        shows = {**dict(ghapi.COMMANDS), **dict.fromkeys(ghapi.WITH_GIT, "")}
+        for i, (repo, words) in enumerate(asked):
+            with self.subTest(words, repo=repo):
+                text, code = ends[i]
+                if repo == "acme/app":
+                    self.assertEqual(code, 0, text)
+                    self.assertNotIn("sandbox", text)
+                    self.assertIn(shows[words], text)
+                else:
+                    self.assertNotEqual(code, 0, text)
+                    self.assertIn("--repo acme/secret", text)
+        self.assertEqual(ends[len(asked)][1], 0, ends[len(asked)])
+        self.assertIn(": mended\n", out)
+        self.assertIn("README\n", out)
+        self.assertNotIn("token in", out)
+        # The service saw the login with what is listed, and of the rest only readers without one.
+        for host, method, target, authorization in self.github.seen:
+            other = "acme/secret" in target or "octo/pub" in target
+            self.assertEqual(authorization, None if other else BASIC if host == "github.com" else f"Bearer {TOKEN}", (method, target))
+            if other and not target.endswith("/git-upload-pack"):
+                self.assertIn(method, ("GET", "HEAD"), target)
+        self.assertFalse([d for d in self.github.documents if b"secret" in d])
+        self.assertEqual({(h, m, t.partition("?")[0]) for h, m, t, _ in self.github.seen if h == "uploads.github.com"},
+                         {("uploads.github.com", "POST", "/repos/acme/app/releases/5/assets")})
+        self.assertTrue([t for h, m, t, a in self.github.seen if (h, m, t) == ("api.github.com", "GET", "/repos/acme/secret") and a is None])
