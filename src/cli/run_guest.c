@@ -1,6 +1,7 @@
 /* What the guest says. Every frame is hostile input: the decoder has checked type, direction, channel and bounds; here
  * the stage, the stream and the payload are. Anything out of order ends the session. */
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 
 #include "base/fd.h"
@@ -165,6 +166,8 @@ static int on_ready(struct run *r, const struct ctl_frame *f)
 		}
 	}
 	run_ready(r);
+	/* What came before was more than what is needed from now on, perhaps for days. */
+	(void)malloc_trim(0);
 	return 0;
 }
 
