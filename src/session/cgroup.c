@@ -102,7 +102,7 @@ int cgroup_find_in(const char *top, const char *own, struct cgroup_place *ret, s
 	enum fit best = FIT_NO_RIGHT;
 	char *slash;
 
-	path = xasprintf("%s%s", top, strcmp(own, "/") == 0 ? "" : own);
+	path = xasprintf("%s%s", top, own + (strcmp(own, "/") == 0));
 	shown = str_escape(own, strlen(own));
 	for (;;) {
 		enum fit f = fit(path);

@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -14,7 +15,7 @@ import unittest
 import urllib.parse
 
 from upstream import Upstream, certificates
-from vmtest import BOOT_S, SLOW, STATE, Case, children, comm, command, environment
+from vmtest import BOOT_S, SLOW, STATE, Case, children, comm, command, environment, wait_for
 
 ACCESS = "sk-ant-oat01-CANARY-7f3a9c2e5b81d604-QwErTy"
 REFRESH = "sk-ant-ort01-CANARY-19be77aa0c4d2f58-ZxCvB"
@@ -140,42 +141,106 @@ class Credentials(Case):
                 self.assertEqual(len(re.findall("launcher.*20 requests to api.anthropic.com within a minute", logs)), 1, logs)
         self.assertEqual(self.upstream.seen, [])
 
+    def http2(self, path, text):
+        """A service that speaks HTTP/2 alone, with one file; its port, and the file that it tells its requests in."""
+        (self.top / "h2" / path).parent.mkdir(parents=True)
+        (self.top / "h2" / path).write_text(text)
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            port = s.getsockname()[1]
+        with open(self.top / "h2.log", "wb") as log:
+            p = subprocess.Popen(["/usr/sbin/nghttpd", "-v", "-a", "127.0.0.1", "-d", self.top / "h2", str(port), self.top / "server.key",
+                                  self.top / "server.crt"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+
+        def listens():
+            with socket.socket() as s:
+                return p.poll() is not None or s.connect_ex(("127.0.0.1", port)) == 0
+        wait_for(listens, 20, "nghttpd does not listen")
+        self.assertIsNone(p.poll(), (self.top / "h2.log").read_text())
+        return port, self.top / "h2.log"
+
     @unittest.skipUnless(pathlib.Path("/usr/bin/node").exists(), "no node here")
     def test_other_clients_trust_the_session_without_being_told(self):
-        """Python and node (this machine's, by its own loader), git, and openssl with bytes of its own."""
+        """Python and node (this machine's, by its own loader), git, and openssl with bytes of its own; curl and node by HTTP/2, two
+        requests beside each other of which one is refused. What they used is nowhere in the VM's memory afterwards."""
         self.login()
         for program in ("python3", "node"):
             shutil.copy(f"/usr/bin/{program}", self.project)
-        out = self.run_(r"""
-            openssl() { timeout 120 /usr/bin/openssl "$@"; }
-            host() { timeout 240 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
-            export PH=$(login access)
-            PYTHONHOME=/host host ./python3 -c '
+        port, log = self.http2("v1/models", f"key {KEY} end")
+        env = {**self.env, "OPENAI_API_KEY": KEY,
+               "AGENT_VM_CONNECT_TO": self.env["AGENT_VM_CONNECT_TO"].replace(f"api.openai.com:443:127.0.0.1:{self.upstream.port}",
+                                                                              f"api.openai.com:443:127.0.0.1:{port}")}
+        mounts = [w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
+                  for w in ("--mount", f"/usr/{at}:/{'usr' if at[0] == 's' else 'host'}/{at}:ro")]
+        with self.session(*mounts, env=env) as p:
+            out = self.exec(r"""
+                openssl() { timeout 120 /usr/bin/openssl "$@"; }
+                host() { timeout 240 /host/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu "$@"; }
+                export PH=$(login access)
+                PYTHONHOME=/host host ./python3 -c '
 import os, urllib.request
 r = urllib.request.Request("https://api.anthropic.com/v1/messages", b"{}", {"Authorization": "Bearer " + os.environ["PH"]})
 print("python", urllib.request.urlopen(r).status)'
-            host ./node -e '
+                host ./node -e '
 const r = require("https").request("https://api.anthropic.com/v1/messages",
   {method: "POST", headers: {authorization: "Bearer " + process.env.PH}}, a => { console.log("node", a.statusCode); process.exit(); });
 r.end("{}");'
-            git -c http.extraHeader="Authorization: Bearer $PH" ls-remote https://api.anthropic.com/v1/models 2>&1 | tail -n 1
-            printf 'GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
-                openssl s_client -quiet -verify_return_error -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null |
-                head -n 1
-            printf 'GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
-                openssl s_client -quiet -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null | head -n 1
-            env -i /usr/bin/openssl s_client -servername api.anthropic.com -connect api.anthropic.com:443 </dev/null 2>/dev/null |
-                grep 'Verify return code'
-        """, *[w for at in ("lib/python3.11", "lib/x86_64-linux-gnu", "share/nodejs") if pathlib.Path("/usr", at).exists()
-               for w in ("--mount", f"/usr/{at}:/{'usr' if at[0] == 's' else 'host'}/{at}:ro")]).split("\n")
-        self.assertEqual(out[:2], ["python 200", "node 200"], self.stderr)
-        self.assertIn("403", out[2])  # git asks for a path that is not named: it was judged, so it was believed
-        self.assertEqual(out[3].strip(), "HTTP/1.1 200")
-        self.assertRegex(out[4], r"^HTTP/1.1 421 ")
-        self.assertEqual(out[5].strip(), "Verify return code: 0 (ok)")  # by the hashed link, with no variable
-        for _, head, _ in self.upstream.seen:
-            self.assertIn(ACCESS, head)
-            self.assertNotIn("avm-", head)
+                git -c http.extraHeader="Authorization: Bearer $PH" ls-remote https://api.anthropic.com/v1/models 2>&1 | tail -n 1
+                printf 'GET /v1/models HTTP/1.1\r\nHost: api.anthropic.com\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
+                    openssl s_client -quiet -verify_return_error -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null |
+                    head -n 1
+                printf 'GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' "$PH" |
+                    openssl s_client -quiet -servername api.anthropic.com -connect api.anthropic.com:443 2>/dev/null | head -n 1
+                env -i /usr/bin/openssl s_client -servername api.anthropic.com -connect api.anthropic.com:443 </dev/null 2>/dev/null |
+                    grep 'Verify return code'
+                curl -sS -H 'Content-Type: application/json' -d '{"grant_type":"refresh_token","refresh_token":"'$(login refresh)'"}' \
+                    -o /dev/null -w 'renewed %{http_code}\n' https://platform.claude.com/v1/oauth/token
+                curl -sS -Z --http2 --retry 5 --retry-all-errors -H "Authorization: Bearer $OPENAI_API_KEY" -w '%{http_code} %{http_version} %{url_effective}\n' \
+                    -o /root/listed https://api.openai.com/v1/models -o /dev/null https://api.openai.com/v1/organization/users | sort
+                cat /root/listed; echo
+                host ./node -e '
+const s = require("http2").connect("https://api.openai.com");
+let left = 2;
+for (const path of ["/v1/models", "/v1/organization/users"]) {
+  const r = s.request({":path": path, authorization: "Bearer " + process.env.OPENAI_API_KEY});
+  let status, code;
+  r.on("response", h => { status = h[":status"]; code = h["x-sandbox-policy"]; });
+  r.on("data", () => {});
+  r.on("end", () => { console.log("h2", status, code, path); if (--left === 0) process.exit(); });
+}' | sort
+                echo "$PH"
+            """).split("\n")
+            self.assertEqual(out[:2], ["python 200", "node 200"], out)
+            self.assertIn("403", out[2])  # git asks for a path that is not named: it was judged, so it was believed
+            self.assertEqual(out[3].strip(), "HTTP/1.1 200")
+            self.assertRegex(out[4], r"^HTTP/1.1 421 ")
+            self.assertEqual(out[5].strip(), "Verify return code: 0 (ok)")  # by the hashed link, with no variable
+            self.assertEqual(out[6:12], ["renewed 200", "200 2 https://api.openai.com/v1/models",
+                                         "403 2 https://api.openai.com/v1/organization/users", f"key {'x' * len(KEY)} end",
+                                         "h2 200 undefined /v1/models", "h2 403 path-denied /v1/organization/users"])
+            for _, head, _ in self.upstream.seen:
+                self.assertIn(ACCESS, head)
+                self.assertNotIn("avm-", head)
+            told = log.read_text()
+            self.assertEqual(told.count(":path: /v1/models\n"), 2, told)
+            self.assertEqual(told.count(f"authorization: Bearer {KEY}\n"), 2, told)
+            self.assertNotIn("organization", told)
+            self.assertNotIn("avm-", told)
+            self.assertRegex(out[12], "^avm-claude-a-[a-z2-9]{26}$")
+            self.search_vm(p.pid, out[12])
+
+    def search_vm(self, launcher, placeholder):
+        """The VM's memory, where the placeholder is, so that what is not found there would have been."""
+        found = {}
+        for pid in children(launcher):
+            data = memory(pid)
+            if data and placeholder.encode() in data:
+                found[comm(pid)] = len(data)
+                self.canaries(data, f"memory of {comm(pid)}")
+        vm = [name for name in found if name.startswith("qemu") or name == "agent-vm-vmm"]
+        self.assertTrue(vm, found)
+        self.assertGreater(found[vm[0]], 64 << 20)
 
     def test_an_unbound_host_is_not_touched(self):
         self.login()
