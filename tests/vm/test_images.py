@@ -204,6 +204,7 @@ class Images(Case):
                  "/run/agent-vm/java-cacerts", 2)):
             with self.subTest(name):
                 self.put(Image(BASE, layer({"etc/tag": name.encode(), **own, **more})))
+                self.vm("pull", check=0)
                 p = self.vm("shell", "--", "-c", script + path, env={"ANTHROPIC_API_KEY": "sk-ant-api03-CANARY-0123456789"}, check=0)
                 text, _, rest = p.stdout.partition(b"end\n")
                 line, _, got = rest.partition(b"\n")
