@@ -28,10 +28,12 @@
 #define DOWN_S 8
 #define DOWN_EMULATED_S 30
 #define CLOCK_EVERY_S 30
-#define PORT_LOST_S 2 /* from the end of the control port to the end of the monitor */
+/* What the monitor, virtiofsd and their supervisor get to end when the control port or the network has: seconds on a machine that
+ * is short of processors. */
+#define MONITOR_END_S 10
 #define PROGRESS_AFTER_S 1
 #define VMM_LINES 100 /* of a monitor that was taken over; an honest one says a few */
-#define NET_LOST_MS 300
+#define NET_LOST_MS 300 /* for a better cause than that of the first that is heard */
 #define LINES_MAX 10000 /* a guest that opens and closes ports without end fills no disk of ours */
 #define HELD_MAX 64
 
@@ -130,6 +132,11 @@ static void monitor_death(struct run *r)
 
 	last = r->spec.console && r->times.exec == 0 ? capture_last_line(r->spec.console) : xstrdup("");
 	says = *last ? xasprintf("; the console's last line: %s", last) : xstrdup("");
+	if (st == 0) {
+		run_fail(r, RUN_LOST, "VM: the guest's kernel ended %s (a panic or a reset)%s; logs: %s", when, says,
+			 r->spec.log_dir);
+		return;
+	}
 	if (sig > 0 && sig < NSIG)
 		run_fail(r, RUN_LOST, "VM: the monitor was killed by signal %d (%s) %s%s%s; logs: %s", sig, strsignal(sig), when,
 			 sig == SIGKILL ? "; is the host short of memory? a smaller --memory may help" : "", says,
@@ -262,7 +269,7 @@ static void ask_gh(struct run *r)
 }
 
 /* After the start they say nothing until they end, but for what vault wishes to have of a login. Then the VM goes too, for
- * the guest's connections are gone. But they also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
+ * the guest's connections are gone. But they also end, in order, when the VM has: see network_limit(). */
 static void on_network(struct run *r, uint16_t i)
 {
 	struct network_role *role = network_role(r->spec.network, i);
@@ -289,12 +296,12 @@ static void on_network(struct run *r, uint16_t i)
 	text = network_ended(role);
 	close_p(&role->fd);
 	role->fd = -1;
-	/* One that was killed is the cause, also when another that noticed is heard first. */
-	if (r->net_lost > 0 && (r->net_killed || !role->killed))
+	/* The cause counts, also when another that noticed is heard first. */
+	if (r->net_lost > 0 && role->end <= r->net_end)
 		return;
-	r->net_killed = role->killed;
-	if (r->net_lost == 0)
+	if (r->net_lost == 0 || r->net_end == NETWORK_IN_ORDER)
 		r->net_lost = now_ns();
+	r->net_end = role->end;
 	(void)snprintf(r->net_text, sizeof(r->net_text), "%s", text);
 }
 
@@ -356,10 +363,30 @@ static void on_credprobe(struct run *r)
 		run_fail(r, RUN_FAILED, "%s; nothing was started; log: %s", err.text, r->spec.log_dir);
 }
 
+/* The monitor closed @what of its and has had time to end. A kill of ours is not to be told as one of the host's. */
+static void monitor_stuck(struct run *r, const char *what)
+{
+	if (r->stage < STAGE_DOWN)
+		run_fail(r, RUN_LOST, "VM: its %s ended, but the monitor did not within %d s and was killed; logs: %s", what,
+			 MONITOR_END_S, r->spec.log_dir);
+	if (r->vmm_pid > 0)
+		(void)kill(r->vmm_pid, SIGKILL);
+}
+
+/* Network processes that ended in order did so because the VM has, which SIGCHLD will tell. */
+static int64_t network_limit(const struct run *r)
+{
+	return r->net_lost + (r->net_end == NETWORK_IN_ORDER ? MONITOR_END_S * SEC : NET_LOST_MS * (SEC / 1000));
+}
+
 static void network_lost(struct run *r)
 {
-	if (r->net_lost == 0 || now_ns() < r->net_lost + NET_LOST_MS * (SEC / 1000) || r->stage >= STAGE_DOWN)
+	if (r->net_lost == 0 || now_ns() < network_limit(r) || r->stage >= STAGE_DOWN)
 		return;
+	if (r->net_end == NETWORK_IN_ORDER) {
+		monitor_stuck(r, "network");
+		return;
+	}
 	run_fail(r, RUN_LOST, "%s; logs: %s", r->net_text, r->spec.log_dir);
 	if (r->vmm_pid > 0)
 		(void)kill(r->vmm_pid, SIGKILL);
@@ -484,8 +511,9 @@ void run_line(struct run *r, const char *text)
 
 static int64_t next_deadline(const struct run *r)
 {
-	const int64_t all[] = { r->deadline, r->progress_at, r->lock_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1,
-				r->net_lost > 0 && r->end == RUN_OPEN ? r->net_lost + NET_LOST_MS * (SEC / 1000) : -1 };
+	const int64_t all[] = { r->deadline, r->progress_at, r->lock_at,
+				r->port_lost > 0 ? r->port_lost + MONITOR_END_S * SEC : -1,
+				r->net_lost > 0 && r->end == RUN_OPEN ? network_limit(r) : -1 };
 	int64_t first = -1;
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
@@ -524,8 +552,8 @@ static void step(struct run *r, bool *more)
 			(void)run_guest_frames(r);
 		port_lost(r);
 	}
-	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
-		(void)kill(r->vmm_pid, SIGKILL);
+	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + MONITOR_END_S * SEC)
+		monitor_stuck(r, "control port");
 	network_lost(r);
 	if (r->lock_at >= 0 && now_ns() >= r->lock_at && r->end == RUN_OPEN)
 		run_send_config(r);

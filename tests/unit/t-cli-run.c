@@ -12,6 +12,7 @@
 #include "base/macros.h"
 #include "cli/run.h"
 #include "proto/ctl.h"
+#include "proto/netmsg.h"
 #include "proto/rec.h"
 
 static struct capture console;
@@ -115,6 +116,7 @@ static void guest(int fd, enum script script)
 }
 
 static struct autopub *autopub;
+static struct network *network;
 static size_t ports_changes;
 
 static void on_ports(void *arg)
@@ -127,8 +129,8 @@ static struct run *start(enum script script, int fast, pid_t *ret_pid)
 {
 	static const struct buf config;
 	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .config = &config, .argv = &argv,
-				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .on_ports = on_ports,
-				 .on_ports_arg = &ports_changes };
+				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .network = network,
+				 .on_ports = on_ports, .on_ports_arg = &ports_changes };
 	int pair[2], file;
 	char path[] = "/tmp/t-cli-run.XXXXXX";
 	struct run *run;
@@ -184,6 +186,77 @@ TEST(a_monitor_killed_during_boot_is_told_with_its_signal_and_the_last_line)
 	boot_dies(SILENT, SIGUSR1);
 	CHECK(strstr(err.text, "signal 10 (User defined signal 1) before the guest was up; the console's"));
 	CHECK(!strstr(err.text, "memory"));
+}
+
+/* A network process that ends at once: after it said @error, or without a word with @status, or by SIGKILL. */
+static void role(struct network_role *role, const char *error, int status)
+{
+	char msg[64] = { NET_CTL_ERROR };
+	int pair[2];
+
+	CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), ==, 0);
+	role->fd = pair[0];
+	role->pid = fork();
+	if (role->pid == 0) {
+		if (error)
+			(void)!write(pair[1], msg, 1 + (size_t)snprintf(msg + 1, sizeof(msg) - 1, "%s", error));
+		if (status == SIGKILL)
+			(void)raise(SIGKILL);
+		_exit(status);
+	}
+	(void)close(pair[1]);
+}
+
+/* A monitor that ends in order. */
+static void on_usr2(int sig)
+{
+	(void)sig;
+	_exit(0);
+}
+
+TEST(network_processes_that_end_with_the_vm_are_not_told_as_the_cause)
+{
+	static const struct {
+		const char *wire, *vault;
+		int wire_status, vault_status, end_ms;
+		const char *text;
+	} cases[] = {
+		/* A busy machine: the monitor's end is heard a second after that of its link. */
+		{ NULL, NULL, 0, 0, 1000, "VM: the guest's kernel ended before the guest was up (a panic or a reset); the console's last line: "
+					  "Kernel panic; logs: /logs" },
+		{ NULL, NULL, 0, 0, -1, "VM: its network ended, but the monitor did not within 10 s and was killed; logs: /logs" },
+		{ NULL, "out of memory", 0, 1, -1, "network process (vault) ended: out of memory; logs: /logs" },
+		{ "wire: link out of step", NULL, 1, 0, -1, "network process (wire) ended: wire: link out of step; logs: /logs" },
+		{ NULL, NULL, 0, SIGKILL, -1, "network process (vault) ended: signal 9 (Killed); logs: /logs" },
+		{ NULL, "broken", SIGKILL, 1, -1, "network process (wire) ended: signal 9 (Killed); logs: /logs" },
+	};
+	struct run *run;
+	pid_t pid, killer;
+
+	(void)signal(SIGUSR2, on_usr2);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct network net = NETWORK_INIT;
+
+		role(&net.wire, cases[i].wire, cases[i].wire_status);
+		role(&net.vault, cases[i].vault, cases[i].vault_status);
+		network = &net;
+		run = start(SILENT, 0, &pid);
+		CHECK_INT(write(console_write, "Kernel panic\n", 13), ==, 13);
+		killer = fork();
+		if (killer == 0) {
+			if (cases[i].end_ms >= 0) {
+				(void)usleep((useconds_t)cases[i].end_ms * 1000);
+				(void)kill(pid, SIGUSR2);
+			}
+			_exit(0);
+		}
+		CHECK_INT(run_boot(run, &err), ==, RUN_LOST);
+		CHECK_STR(err.text, cases[i].text);
+		finish(run);
+		(void)waitpid(killer, NULL, 0);
+		network = NULL;
+		network_stop(&net);
+	}
 }
 
 /* As the supervisor does for the process inside. */
