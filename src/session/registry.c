@@ -19,7 +19,8 @@
 #include "session/lock.h"
 
 #define REGISTRY_LOCK "registry" /* in run/locks, beside names of 12 hex digits */
-#define REGISTRY_WAIT_MS 10000	 /* it is only held for some file operations */
+/* It is only held for some file operations; but who waits asks again and again, so on a busy machine others come first. */
+#define REGISTRY_WAIT_MS 30000
 #define PREFIX_MIN 4
 #define LISTED_MAX 8 /* candidates in an error text */
 
