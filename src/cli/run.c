@@ -32,6 +32,7 @@
  * is short of processors. */
 #define MONITOR_END_S 10
 #define PROGRESS_AFTER_S 1
+#define PROGRESS_PLAIN_S 2 /* of a phase, for its line where no line can be rewritten */
 #define VMM_LINES 100 /* of a monitor that was taken over; an honest one says a few */
 #define NET_LOST_MS 300 /* for a better cause than that of the first that is heard */
 #define LINES_MAX 10000 /* a guest that opens and closes ports without end fills no disk of ours */
@@ -465,14 +466,40 @@ static const char *stage_word(const struct run *r)
 	return r->times.running == 0 ? "monitor" : r->stage == STAGE_BOOT ? "kernel" : r->stage == STAGE_CONFIG ? "mounts" : "self-probe";
 }
 
+/* A pipe that says so takes a line without waiting. */
+static bool stderr_takes(const struct run *r)
+{
+	struct pollfd p = { STDERR_FILENO, POLLOUT, 0 };
+
+	return r->local.out[1].q.n == 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
 static void progress(struct run *r)
 {
-	if (!r->spec.progress || r->stage > STAGE_PROBE)
+	if (r->stage > STAGE_PROBE)
 		return;
-	(void)dprintf(STDERR_FILENO, "\r==> starting: %s %.1f s\033[K", stage_word(r),
-		      (double)(now_ns() - r->started) / (double)SEC);
-	r->progress_shown = true;
-	r->progress_at = now_ns() + SEC / 10;
+	if (r->spec.terminal) {
+		(void)dprintf(STDERR_FILENO, "\r==> starting: %s %.1f s\033[K", stage_word(r),
+			      (double)(now_ns() - r->started) / (double)SEC);
+		r->progress_shown = true;
+		r->progress_at = now_ns() + SEC / 10;
+	} else {
+		r->progress_at = -1; /* until the next phase */
+		if (stderr_takes(r))
+			(void)dprintf(STDERR_FILENO, "==> starting: %s\n", stage_word(r));
+	}
+}
+
+/* A phase begins: its line is due if it takes long. */
+static void progress_phase(struct run *r)
+{
+	const char *word = stage_word(r);
+
+	if (!r->spec.progress || r->spec.terminal || r->stage > STAGE_PROBE ||
+	    (r->progress_word && strcmp(word, r->progress_word) == 0))
+		return;
+	r->progress_word = word;
+	r->progress_at = now_ns() + PROGRESS_PLAIN_S * SEC;
 }
 
 void run_progress_clear(struct run *r)
@@ -481,14 +508,6 @@ void run_progress_clear(struct run *r)
 		(void)dprintf(STDERR_FILENO, "\r\033[K");
 	r->progress_shown = false;
 	r->progress_at = -1;
-}
-
-/* A pipe that says so takes a line without waiting. */
-static bool stderr_takes(const struct run *r)
-{
-	struct pollfd p = { STDERR_FILENO, POLLOUT, 0 };
-
-	return r->local.out[1].q.n == 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
 }
 
 void run_line(struct run *r, const char *text)
@@ -557,6 +576,7 @@ static void step(struct run *r, bool *more)
 	network_lost(r);
 	if (r->lock_at >= 0 && now_ns() >= r->lock_at && r->end == RUN_OPEN)
 		run_send_config(r);
+	progress_phase(r);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
 		progress(r);
 }
@@ -572,6 +592,7 @@ enum run_end run_boot(struct run *r, struct err *err)
 	bool more = false;
 
 	r->deadline = r->started + limit_s * SEC;
+	progress_phase(r);
 	while (r->end == RUN_OPEN && r->stage < STAGE_IDLE) {
 		step(r, &more);
 		if (r->stage == STAGE_PROBE && past_deadline(r))
@@ -655,7 +676,7 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 	*r = (struct run){ .spec = *spec, .port.fd = -1, .control_fd = spec->control_fd, .listen_fd = spec->listen_fd,
 			   .signal_fd = -1, .clock_fd = -1, .vmm_pid = spec->vmm_pid, .next_id = 1, .deadline = -1, .lock_at = -1,
 			   .started = now_ns(), .ev.epfd = -1 };
-	r->progress_at = spec->progress ? r->started + PROGRESS_AFTER_S * SEC : -1;
+	r->progress_at = spec->progress && spec->terminal ? r->started + PROGRESS_AFTER_S * SEC : -1;
 	r->local.out[0].fd = r->local.out[1].fd = -1;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(watched_signals); i++)

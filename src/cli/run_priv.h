@@ -89,9 +89,10 @@ struct run {
 		int status; /* as a shell shows it */
 	} local;
 
-	/* Progress line while booting. */
+	/* Progress while booting; the word is that of the phase at hand, for a stderr that is no terminal. */
 	int64_t started, progress_at;
 	bool progress_shown;
+	const char *progress_word;
 };
 
 /* run.c */

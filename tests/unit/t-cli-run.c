@@ -117,6 +117,7 @@ static void guest(int fd, enum script script)
 
 static struct autopub *autopub;
 static struct network *network;
+static bool progress;
 static size_t ports_changes;
 
 static void on_ports(void *arg)
@@ -130,7 +131,7 @@ static struct run *start(enum script script, int fast, pid_t *ret_pid)
 	static const struct buf config;
 	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .config = &config, .argv = &argv,
 				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .network = network,
-				 .on_ports = on_ports, .on_ports_arg = &ports_changes };
+				 .progress = progress, .on_ports = on_ports, .on_ports_arg = &ports_changes };
 	int pair[2], file;
 	char path[] = "/tmp/t-cli-run.XXXXXX";
 	struct run *run;
@@ -300,6 +301,38 @@ TEST(a_guest_that_says_nothing_is_told_with_the_last_console_line)
 	CHECK_STR(err.text, "guest: it did not come up within 1 s (last phase: monitor; the console's last line: waiting for root); "
 			    "logs: /logs");
 	finish(run);
+}
+
+/* What a boot that is given up after @s seconds says on a stderr that is no terminal. */
+static const char *boot_says(bool shown, int s)
+{
+	static char said[200];
+	int err_fd = dup(STDERR_FILENO), pair[2];
+	struct run *run;
+	ssize_t n;
+	pid_t pid;
+
+	CHECK_INT(pipe2(pair, O_CLOEXEC | O_NONBLOCK), ==, 0);
+	progress = shown;
+	run = start(SILENT, s, &pid);
+	progress = false;
+	CHECK(dup2(pair[1], STDERR_FILENO) == STDERR_FILENO);
+	CHECK_INT(run_boot(run, &err), ==, RUN_FAILED);
+	CHECK(dup2(err_fd, STDERR_FILENO) == STDERR_FILENO);
+	finish(run);
+	n = read(pair[0], said, sizeof(said) - 1);
+	said[n > 0 ? n : 0] = '\0';
+	(void)close(err_fd);
+	(void)close(pair[0]);
+	(void)close(pair[1]);
+	return said;
+}
+
+TEST(without_a_terminal_a_phase_that_takes_long_is_one_line)
+{
+	CHECK_STR(boot_says(true, 5), "==> starting: monitor\n");
+	CHECK_STR(boot_says(true, 1), "");
+	CHECK_STR(boot_says(false, 3), "");
 }
 
 /* @sig comes while run_boot() waits. Returns how long the end took, ms. */

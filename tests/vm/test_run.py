@@ -103,6 +103,7 @@ class Run(Case):
         out = p.stdout.decode()
         self.assertIn("    env       A, B_TOKEN (in clear), FROM_HOST\n", p.stderr.decode())
         self.assertNotIn("x y", p.stderr.decode())
+        self.assertLessEqual(p.stderr.count(b"==> starting: kernel\n"), 1)
         self.assertIn("COLORTERM=truecolor\n", out)
         self.assertIn("NO_COLOR=1\n", out)
         self.assertIn("A=1\n", out)
