@@ -308,6 +308,8 @@ int session_find(const struct session_list *list, const char *what, const char *
 		path_hash(what, hash_buf);
 		hash = hash_buf;
 	} else {
+		if (*what == '\0')
+			return err_set(err, -ENOENT, "session: its name is empty; agent-vm ps lists them");
 		if (str_starts(what, SESSION_NAME_PREFIX))
 			what += strlen(SESSION_NAME_PREFIX);
 		if (strlen(what) < PREFIX_MIN) {

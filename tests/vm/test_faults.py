@@ -61,6 +61,10 @@ class Words(Case):
         for part in ("--cpus 0: ", "AGENT_VM_MEMORY_GIB=x: ", "AGENT_VM_IMAGE_TAG: ", "AGENT_VM_LIBKRUNFW=", "agent-vm: /: "):
             self.assertEqual(len([line for line in lines if part in line]), 1, (part, lines))
 
+    def test_a_state_root_that_is_none_is_one_line(self):
+        p = self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": "/etc/passwd"}, check=1)
+        self.assertEqual(p.stderr.decode(), "agent-vm: /etc/passwd: not a folder; remove it or set AGENT_VM_STATE_DIR to another folder\n")
+
     def test_folders_that_cannot_be_projects(self):
         home = self.top / "home"
         home.mkdir()
