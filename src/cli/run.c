@@ -128,11 +128,12 @@ static void monitor_death(struct run *r)
 {
 	int st = r->vmm_status, sig = WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st) > 128 ? WEXITSTATUS(st) - 128 : 0;
 	const char *when = r->times.exec > 0 ? "while the session ran" : "before the guest was up";
+	bool shown = r->spec.console && r->times.exec == 0;
 	AUTO_FREE(char, last);
 	AUTO_FREE(char, says);
 
-	last = r->spec.console && r->times.exec == 0 ? capture_last_line(r->spec.console) : xstrdup("");
-	says = *last ? xasprintf("; the console's last line: %s", last) : xstrdup("");
+	last = shown ? capture_last_line(r->spec.console) : xstrdup("");
+	says = *last ? xasprintf("; the console's last line: %s", last) : xstrdup(shown ? "; nothing on the console" : "");
 	if (st == 0) {
 		run_fail(r, RUN_LOST, "VM: the guest's kernel ended %s (a panic or a reset)%s; logs: %s", when, says,
 			 r->spec.log_dir);
