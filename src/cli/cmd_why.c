@@ -150,6 +150,8 @@ static int decide_network(struct state *s)
 {
 	const char *inspected[HOSTS + 1] = { NULL };
 	const struct lookup_name *found;
+	bool service = prov_host_find(span_str(s->url.host)) < HOSTS;
+	size_t n;
 	AUTO_FREE(struct policy, p);
 	AUTO_FREE(char, what);
 	struct addr literal;
@@ -166,15 +168,16 @@ static int decide_network(struct state *s)
 	}
 	lookup_finish(&s->lookup);
 	found = lookup_find(&s->lookup, s->url.host);
-	if (!found || found->n_addrs == 0) {
+	if ((!found || found->n_addrs == 0) && !service) {
 		(void)fprintf(stderr, "agent-vm: %s: %s; write its address\n", s->url.host,
 			      found && found->state == LOOKUP_SILENT ? "no resolver of this host answered"
 								     : "does not resolve on this host");
 		return 1;
 	}
-	for (size_t i = 0; i < found->n_addrs; i++) {
-		why_network(p, s->url.host, &found->addrs[i], s->url.port, &w);
-		if (s->url.tls && prov_host_find(span_str(s->url.host)) < HOSTS && strcmp(w.decision, "allow") == 0)
+	n = found ? found->n_addrs : 0;
+	for (size_t i = 0; i < MAX(n, 1); i++) {
+		why_network(p, s->url.host, i < n ? &found->addrs[i] : NULL, s->url.port, &w);
+		if (s->url.tls && service && strcmp(w.decision, "allow") == 0)
 			w.note = xstrdup("not inspected: no login that is lent goes there, so what the guest signs in "
 					 "with itself works");
 		print_one(s, what, &w);

@@ -240,7 +240,8 @@ static int wait_ready(struct network *n, struct network_role *role, char **ret_t
 			return 0;
 		}
 		text = network_ended(role);
-		return err_set(err, -EPIPE, "%s", text);
+		return err_set(err, -EPIPE, "%s",
+			       role->end == NETWORK_IN_ORDER ? "VM: it ended before its network was ready" : text);
 	}
 }
 
@@ -253,16 +254,22 @@ char *network_ended(struct network_role *role)
 
 	if (!role->error)
 		(void)said(role, bytes, sizeof(bytes));
-	for (int i = 0; i < 50 && role->pid > 0 && (pid = waitpid(role->pid, &status, WNOHANG)) == 0; i++)
+	for (int i = 0; i < 200 && role->pid > 0 && (pid = waitpid(role->pid, &status, WNOHANG)) == 0; i++)
 		(void)nanosleep(&moment, NULL);
 	if (pid == role->pid)
 		role->pid = -1;
-	role->killed = pid > 0 && WIFSIGNALED(status);
-	if (role->error)
+	role->end = NETWORK_IN_ORDER; /* also when it only closed its socket: no cause is known */
+	if (role->error) {
+		role->end = NETWORK_FAILED;
 		return xasprintf("network process (%s) ended: %s", role->name, role->error);
-	if (role->killed)
+	}
+	if (pid > 0 && WIFSIGNALED(status)) {
+		role->end = NETWORK_KILLED;
 		return xasprintf("network process (%s) ended: signal %d (%s)", role->name, WTERMSIG(status),
 				 strsignal(WTERMSIG(status)));
+	}
+	if (pid > 0 && status != 0)
+		role->end = NETWORK_FAILED;
 	return xasprintf("network process (%s) ended: status %d", role->name, pid > 0 ? WEXITSTATUS(status) : -1);
 }
 

@@ -44,12 +44,16 @@ struct network_plan {
 	char probe[33]; /* the self-probe's random value; "": none */
 };
 
+/* How a role ended; the higher, the more it is the cause and not what followed from it. In order is what it does when the VM
+ * or another role is gone. */
+enum network_end { NETWORK_IN_ORDER, NETWORK_FAILED, NETWORK_KILLED };
+
 struct network_role {
 	const char *name; /* "wire" */
 	pid_t pid;	  /* -1: not started */
 	int fd;		  /* launcher's end of its control socket; -1 */
 	char *error;	  /* what it said last: why it ends */
-	bool killed;	  /* it ended by a signal; set by network_ended() */
+	enum network_end end; /* set by network_ended() */
 	bool violated[HOSTS]; /* vault's: hosts that got requests with credentials that are not for them */
 	uint32_t lacks;	      /* vault's: PH_BIT of kinds for which gh gave no token */
 	uint32_t refused;     /* vault's: PH_BIT of kinds whose token GitHub refused; cleared by who acts on it */
@@ -116,6 +120,7 @@ int network_heard(struct network_role *role, struct vault_renew *ret);
 /**
  * network_ended() - Why a role's control socket is at its end
  *
- * "network process (wire) ended: CAUSE", with what it said or how it was killed. Caller owns.
+ * "network process (wire) ended: CAUSE", with what it said or how it was killed. No cause of anything when @role's end is
+ * then NETWORK_IN_ORDER. Caller owns.
  */
 char *network_ended(struct network_role *role);

@@ -192,6 +192,8 @@ static int put_ports(struct buf *out, const struct network_plan *net)
 	return 0;
 }
 
+#define HOST_NAMES "host.agent-vm.internal host.microsandbox.internal"
+
 int orders_guest(const struct plan *p, const struct session *s, const struct network *net, struct selfprobe *probe,
 		 struct buf *out)
 {
@@ -207,7 +209,9 @@ int orders_guest(const struct plan *p, const struct session *s, const struct net
 		TRY(rec_put_str(out, GC_SHARE_TAG, VMM_SHARE_TAG));
 	for (size_t i = 0; i < p->layout.n_shares; i++)
 		TRY(put_bind(out, &p->layout.shares[i], i, p->namespaces));
-	hosts = xasprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", s->info.name);
+	/* The gateway's names resolve without a network too: a program is then refused at once instead of waiting for DNS. */
+	hosts = xasprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n"
+			  "192.0.0.1 " HOST_NAMES "\n%s", s->info.name, net->ipv6 ? "fd6b:91d4:3e07::1 " HOST_NAMES "\n" : "");
 	TRY(orders_file(out, "/etc/hosts", 0644, hosts));
 	if (!p->net.no_network)
 		TRY(put_net(out, net));

@@ -224,10 +224,11 @@ static void plan_files(struct cli *cli, struct launch_args *args, struct plan *p
 /* The state root as it is: -1 when it is not there. */
 static int root_cache(struct cli *cli, const struct plan *p, struct state_root *root)
 {
-	struct err err;
+	struct err err, said;
 	int r = p->root_path ? state_root_open(p->root_path, false, root, &err) : -ENOENT;
 
-	if (r < 0 && r != -ENOENT)
+	/* What the check finds plan_root() has told. */
+	if (r < 0 && r != -ENOENT && state_root_check(p->root_path, &said) == 0)
 		problem_world(&cli->problems, "%s", err.text);
 	return r < 0 ? -1 : root->cache_fd;
 }

@@ -28,10 +28,13 @@
 #define DOWN_S 8
 #define DOWN_EMULATED_S 30
 #define CLOCK_EVERY_S 30
-#define PORT_LOST_S 2 /* from the end of the control port to the end of the monitor */
+/* What the monitor, virtiofsd and their supervisor get to end when the control port or the network has: seconds on a machine that
+ * is short of processors. */
+#define MONITOR_END_S 10
 #define PROGRESS_AFTER_S 1
+#define PROGRESS_PLAIN_S 2 /* of a phase, for its line where no line can be rewritten */
 #define VMM_LINES 100 /* of a monitor that was taken over; an honest one says a few */
-#define NET_LOST_MS 300
+#define NET_LOST_MS 300 /* for a better cause than that of the first that is heard */
 #define LINES_MAX 10000 /* a guest that opens and closes ports without end fills no disk of ours */
 #define HELD_MAX 64
 
@@ -125,11 +128,17 @@ static void monitor_death(struct run *r)
 {
 	int st = r->vmm_status, sig = WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st) > 128 ? WEXITSTATUS(st) - 128 : 0;
 	const char *when = r->times.exec > 0 ? "while the session ran" : "before the guest was up";
+	bool shown = r->spec.console && r->times.exec == 0;
 	AUTO_FREE(char, last);
 	AUTO_FREE(char, says);
 
-	last = r->spec.console && r->times.exec == 0 ? capture_last_line(r->spec.console) : xstrdup("");
-	says = *last ? xasprintf("; the console's last line: %s", last) : xstrdup("");
+	last = shown ? capture_last_line(r->spec.console) : xstrdup("");
+	says = *last ? xasprintf("; the console's last line: %s", last) : xstrdup(shown ? "; nothing on the console" : "");
+	if (st == 0) {
+		run_fail(r, RUN_LOST, "VM: the guest's kernel ended %s (a panic or a reset)%s; logs: %s", when, says,
+			 r->spec.log_dir);
+		return;
+	}
 	if (sig > 0 && sig < NSIG)
 		run_fail(r, RUN_LOST, "VM: the monitor was killed by signal %d (%s) %s%s%s; logs: %s", sig, strsignal(sig), when,
 			 sig == SIGKILL ? "; is the host short of memory? a smaller --memory may help" : "", says,
@@ -262,7 +271,7 @@ static void ask_gh(struct run *r)
 }
 
 /* After the start they say nothing until they end, but for what vault wishes to have of a login. Then the VM goes too, for
- * the guest's connections are gone. But they also end when the VM has, which is for SIGCHLD to tell: it gets a moment. */
+ * the guest's connections are gone. But they also end, in order, when the VM has: see network_limit(). */
 static void on_network(struct run *r, uint16_t i)
 {
 	struct network_role *role = network_role(r->spec.network, i);
@@ -289,12 +298,12 @@ static void on_network(struct run *r, uint16_t i)
 	text = network_ended(role);
 	close_p(&role->fd);
 	role->fd = -1;
-	/* One that was killed is the cause, also when another that noticed is heard first. */
-	if (r->net_lost > 0 && (r->net_killed || !role->killed))
+	/* The cause counts, also when another that noticed is heard first. */
+	if (r->net_lost > 0 && role->end <= r->net_end)
 		return;
-	r->net_killed = role->killed;
-	if (r->net_lost == 0)
+	if (r->net_lost == 0 || r->net_end == NETWORK_IN_ORDER)
 		r->net_lost = now_ns();
+	r->net_end = role->end;
 	(void)snprintf(r->net_text, sizeof(r->net_text), "%s", text);
 }
 
@@ -356,10 +365,30 @@ static void on_credprobe(struct run *r)
 		run_fail(r, RUN_FAILED, "%s; nothing was started; log: %s", err.text, r->spec.log_dir);
 }
 
+/* The monitor closed @what of its and has had time to end. A kill of ours is not to be told as one of the host's. */
+static void monitor_stuck(struct run *r, const char *what)
+{
+	if (r->stage < STAGE_DOWN)
+		run_fail(r, RUN_LOST, "VM: its %s ended, but the monitor did not within %d s and was killed; logs: %s", what,
+			 MONITOR_END_S, r->spec.log_dir);
+	if (r->vmm_pid > 0)
+		(void)kill(r->vmm_pid, SIGKILL);
+}
+
+/* Network processes that ended in order did so because the VM has, which SIGCHLD will tell. */
+static int64_t network_limit(const struct run *r)
+{
+	return r->net_lost + (r->net_end == NETWORK_IN_ORDER ? MONITOR_END_S * SEC : NET_LOST_MS * (SEC / 1000));
+}
+
 static void network_lost(struct run *r)
 {
-	if (r->net_lost == 0 || now_ns() < r->net_lost + NET_LOST_MS * (SEC / 1000) || r->stage >= STAGE_DOWN)
+	if (r->net_lost == 0 || now_ns() < network_limit(r) || r->stage >= STAGE_DOWN)
 		return;
+	if (r->net_end == NETWORK_IN_ORDER) {
+		monitor_stuck(r, "network");
+		return;
+	}
 	run_fail(r, RUN_LOST, "%s; logs: %s", r->net_text, r->spec.log_dir);
 	if (r->vmm_pid > 0)
 		(void)kill(r->vmm_pid, SIGKILL);
@@ -438,14 +467,40 @@ static const char *stage_word(const struct run *r)
 	return r->times.running == 0 ? "monitor" : r->stage == STAGE_BOOT ? "kernel" : r->stage == STAGE_CONFIG ? "mounts" : "self-probe";
 }
 
+/* A pipe that says so takes a line without waiting. */
+static bool stderr_takes(const struct run *r)
+{
+	struct pollfd p = { STDERR_FILENO, POLLOUT, 0 };
+
+	return r->local.out[1].q.n == 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
 static void progress(struct run *r)
 {
-	if (!r->spec.progress || r->stage > STAGE_PROBE)
+	if (r->stage > STAGE_PROBE)
 		return;
-	(void)dprintf(STDERR_FILENO, "\r==> starting: %s %.1f s\033[K", stage_word(r),
-		      (double)(now_ns() - r->started) / (double)SEC);
-	r->progress_shown = true;
-	r->progress_at = now_ns() + SEC / 10;
+	if (r->spec.terminal) {
+		(void)dprintf(STDERR_FILENO, "\r==> starting: %s %.1f s\033[K", stage_word(r),
+			      (double)(now_ns() - r->started) / (double)SEC);
+		r->progress_shown = true;
+		r->progress_at = now_ns() + SEC / 10;
+	} else {
+		r->progress_at = -1; /* until the next phase */
+		if (stderr_takes(r))
+			(void)dprintf(STDERR_FILENO, "==> starting: %s\n", stage_word(r));
+	}
+}
+
+/* A phase begins: its line is due if it takes long. */
+static void progress_phase(struct run *r)
+{
+	const char *word = stage_word(r);
+
+	if (!r->spec.progress || r->spec.terminal || r->stage > STAGE_PROBE ||
+	    (r->progress_word && strcmp(word, r->progress_word) == 0))
+		return;
+	r->progress_word = word;
+	r->progress_at = now_ns() + PROGRESS_PLAIN_S * SEC;
 }
 
 void run_progress_clear(struct run *r)
@@ -454,14 +509,6 @@ void run_progress_clear(struct run *r)
 		(void)dprintf(STDERR_FILENO, "\r\033[K");
 	r->progress_shown = false;
 	r->progress_at = -1;
-}
-
-/* A pipe that says so takes a line without waiting. */
-static bool stderr_takes(const struct run *r)
-{
-	struct pollfd p = { STDERR_FILENO, POLLOUT, 0 };
-
-	return r->local.out[1].q.n == 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
 }
 
 void run_line(struct run *r, const char *text)
@@ -484,8 +531,9 @@ void run_line(struct run *r, const char *text)
 
 static int64_t next_deadline(const struct run *r)
 {
-	const int64_t all[] = { r->deadline, r->progress_at, r->lock_at, r->port_lost > 0 ? r->port_lost + PORT_LOST_S * SEC : -1,
-				r->net_lost > 0 && r->end == RUN_OPEN ? r->net_lost + NET_LOST_MS * (SEC / 1000) : -1 };
+	const int64_t all[] = { r->deadline, r->progress_at, r->lock_at,
+				r->port_lost > 0 ? r->port_lost + MONITOR_END_S * SEC : -1,
+				r->net_lost > 0 && r->end == RUN_OPEN ? network_limit(r) : -1 };
 	int64_t first = -1;
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
@@ -524,11 +572,12 @@ static void step(struct run *r, bool *more)
 			(void)run_guest_frames(r);
 		port_lost(r);
 	}
-	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + PORT_LOST_S * SEC)
-		(void)kill(r->vmm_pid, SIGKILL);
+	if (r->port_lost > 0 && r->vmm_pid > 0 && now_ns() >= r->port_lost + MONITOR_END_S * SEC)
+		monitor_stuck(r, "control port");
 	network_lost(r);
 	if (r->lock_at >= 0 && now_ns() >= r->lock_at && r->end == RUN_OPEN)
 		run_send_config(r);
+	progress_phase(r);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
 		progress(r);
 }
@@ -544,6 +593,7 @@ enum run_end run_boot(struct run *r, struct err *err)
 	bool more = false;
 
 	r->deadline = r->started + limit_s * SEC;
+	progress_phase(r);
 	while (r->end == RUN_OPEN && r->stage < STAGE_IDLE) {
 		step(r, &more);
 		if (r->stage == STAGE_PROBE && past_deadline(r))
@@ -627,7 +677,7 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 	*r = (struct run){ .spec = *spec, .port.fd = -1, .control_fd = spec->control_fd, .listen_fd = spec->listen_fd,
 			   .signal_fd = -1, .clock_fd = -1, .vmm_pid = spec->vmm_pid, .next_id = 1, .deadline = -1, .lock_at = -1,
 			   .started = now_ns(), .ev.epfd = -1 };
-	r->progress_at = spec->progress ? r->started + PROGRESS_AFTER_S * SEC : -1;
+	r->progress_at = spec->progress && spec->terminal ? r->started + PROGRESS_AFTER_S * SEC : -1;
 	r->local.out[0].fd = r->local.out[1].fd = -1;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(watched_signals); i++)

@@ -65,7 +65,8 @@ struct run_spec {
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;
-	bool progress; /* show what is going on when the boot takes long */
+	bool progress; /* show what is going on when the boot takes long: on a terminal in one line, else a line a phase */
+	bool terminal; /* stderr is one */
 	const struct buf *config; /* CONFIG payload; read when lock() has been called */
 	/* The lock of the project's files (session/lock.h) is held while the guest applies CONFIG; NULL: there is none.
 	 * lock() never waits: 0 or more when it is held, -EWOULDBLOCK, or a negative errno with @err set. */

@@ -53,7 +53,7 @@ struct run {
 	unsigned walls;
 	int64_t port_lost; /* when the control port ended, 0: it did not */
 	int64_t net_lost;  /* a network process ended, 0: none did */
-	bool net_killed;   /* it was killed: the one of net_text */
+	enum network_end net_end; /* of the one of net_text */
 	char net_text[ERR_TEXT_MAX];
 	bool bye, oom;
 	bool seed; /* CTL_K_SEED came */
@@ -89,9 +89,10 @@ struct run {
 		int status; /* as a shell shows it */
 	} local;
 
-	/* Progress line while booting. */
+	/* Progress while booting; the word is that of the phase at hand, for a stderr that is no terminal. */
 	int64_t started, progress_at;
 	bool progress_shown;
+	const char *progress_word;
 };
 
 /* run.c */

@@ -302,17 +302,20 @@ static_assert(ARRAY_SIZE(step_words) == STEPS, "step_words[] is incomplete");
 
 void why_network(const struct policy *p, const char *name, const struct addr *addr, uint16_t port, struct why *w)
 {
+	static const struct addr public = { AF_INET, { 1, 1, 1, 1 } };
+	bool known = addr != NULL;
 	const char *const names[] = { name, NULL };
-	struct policy_question q = { .proto = POLICY_TCP, .dst = *addr, .port = port, .names = name ? names : NULL };
+	struct policy_question q = { .proto = POLICY_TCP, .dst = known ? *addr : public, .port = port,
+				     .names = name ? names : NULL };
 	struct policy_answer kept =
-		name ? policy_keeps(p, addr, name) : (struct policy_answer){ .verdict = POLICY_ALLOW };
+		name ? policy_keeps(p, &q.dst, name) : (struct policy_answer){ .verdict = POLICY_ALLOW };
 	struct policy_answer a = policy_decide(p, &q);
-	struct audit_refused r = { .proto = POLICY_TCP, .name = name, .dst = *addr, .port = port, .step = a.step };
-	struct audit_dns d = { .q = name, .first = *addr, .group = kept.group };
+	struct audit_refused r = { .proto = POLICY_TCP, .name = name, .dst = q.dst, .port = port, .step = a.step };
+	struct audit_dns d = { .q = name, .first = q.dst, .group = kept.group };
 	char text[ADDR_TEXT], option[400];
 
 	*w = (struct why){ .decision = "refuse" };
-	(void)addr_format(addr, text);
+	(void)addr_format(&q.dst, text);
 	if (kept.verdict != POLICY_ALLOW && !p->no_network) {
 		w->rule = xasprintf("%s: %s address, left out of what the guest hears for this name", text,
 				    kept.group == GROUP_PRIVATE ? "a private" : "a reserved");
@@ -320,7 +323,8 @@ void why_network(const struct policy *p, const char *name, const struct addr *ad
 			w->opens = xstrdup(option);
 		return;
 	}
-	w->rule = xasprintf("%s: %s", text, step_words[a.step]);
+	w->rule = xasprintf("%s: %s", known ? text : "judged as a public address, for the name does not resolve here",
+			    step_words[a.step]);
 	if (a.verdict != POLICY_REFUSE) {
 		w->decision = "allow";
 		return;

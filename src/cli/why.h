@@ -43,6 +43,6 @@ void why_request(const struct prov_launch *l, const struct gh_scope *github, enu
  * why_network() - A connection that is not inspected
  * @p:		With the addresses of this host
  * @name:	That was asked for, NULL: an address
- * @addr:	One of its addresses
+ * @addr:	One of its addresses; NULL: none is known, and it is the name of a public service
  */
 void why_network(const struct policy *p, const char *name, const struct addr *addr, uint16_t port, struct why *ret);

@@ -21,7 +21,8 @@ static void watch(struct gate *g, const struct seqlink *l, enum gate_ev kind, ui
 
 static void gone(struct gate *g, const struct seqlink *l, int r)
 {
-	gate_end(g, r == -ENOMEM ? "out of memory" : l == &g->vault ? "vault is gone" : "wire is gone", true);
+	/* That one of them is gone is how sessions end: wire does when the VM has. One that failed tells the launcher itself. */
+	gate_end(g, r == -ENOMEM ? "out of memory" : l == &g->vault ? "vault is gone" : "wire is gone", r == -ENOMEM);
 }
 
 void vault_send(struct gate *g, const void *msg, size_t n, int fd)

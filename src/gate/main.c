@@ -215,11 +215,7 @@ int main(int argc, char **argv)
 	if (r == 0 && g->failed)
 		r = err_set(&err, -EPROTO, "gate: %s; the session ends", g->ended);
 	if (r < 0) {
-		/* wire ends by itself when the VM has, so this is how sessions end. When it dies the launcher tells. */
-		if (g->ended && strcmp(g->ended, "wire is gone") == 0)
-			log_info("%s", err.text);
-		else
-			log_error("%s", err.text);
+		log_error("%s", err.text);
 		tell(NET_CTL_ERROR, err.text, strlen(err.text));
 	} else {
 		log_info("%s", g->ended);

@@ -19,7 +19,8 @@
 #include "session/lock.h"
 
 #define REGISTRY_LOCK "registry" /* in run/locks, beside names of 12 hex digits */
-#define REGISTRY_WAIT_MS 10000	 /* it is only held for some file operations */
+/* It is only held for some file operations; but who waits asks again and again, so on a busy machine others come first. */
+#define REGISTRY_WAIT_MS 30000
 #define PREFIX_MIN 4
 #define LISTED_MAX 8 /* candidates in an error text */
 
@@ -307,6 +308,8 @@ int session_find(const struct session_list *list, const char *what, const char *
 		path_hash(what, hash_buf);
 		hash = hash_buf;
 	} else {
+		if (*what == '\0')
+			return err_set(err, -ENOENT, "session: its name is empty; agent-vm ps lists them");
 		if (str_starts(what, SESSION_NAME_PREFIX))
 			what += strlen(SESSION_NAME_PREFIX);
 		if (strlen(what) < PREFIX_MIN) {

@@ -379,6 +379,17 @@ static int run(struct vault *v, struct err *err)
 	return r;
 }
 
+/* Wire ends by itself when the VM has, so this is how sessions end; one that failed tells the launcher itself. */
+static bool in_order(const char *ended)
+{
+	static const char *const all[] = { "told to end", "the launcher is gone", "wire is gone", "gate is gone" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (strcmp(ended, all[i]) == 0)
+			return true;
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	static struct vault vault;
@@ -405,15 +416,11 @@ int main(int argc, char **argv)
 		tell(NET_CTL_ERROR, err.text);
 		_exit(1);
 	}
-	if (strcmp(vault.ended, "the launcher is gone") != 0 && strcmp(vault.ended, "told to end") != 0) {
-		/* wire ends by itself when the VM has, so this is how sessions end. When it dies the launcher tells. */
-		if (strcmp(vault.ended, "wire is gone") == 0)
-			log_info("session ends: %s", vault.ended);
-		else
-			log_error("session ends: %s", vault.ended);
+	if (!in_order(vault.ended)) {
+		log_error("session ends: %s", vault.ended);
 		tell(NET_CTL_ERROR, vault.ended);
 		_exit(1);
 	}
-	log_info("%s", vault.ended);
+	log_info("session ends: %s", vault.ended);
 	_exit(0);
 }

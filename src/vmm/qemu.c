@@ -275,8 +275,12 @@ static void machine_argv(struct strv *a, const struct vmm_config *cfg)
 	bool kvm = cfg->monitor == VMM_QEMU_KVM;
 	AUTO_FREE(char, tsc);
 	uint32_t khz = kvm ? 0 : tsc_khz();
+	const char *check;
 
 	tsc = khz ? xasprintf(" tsc_early_khz=%u tsc=reliable", khz) : xstrdup("");
+	/* The kernel's check that timer interrupts come is one against the host's clock: when the host is short of processors it
+	 * fails, and that is a panic before there is a console. A guest of KVM's leaves it out by itself. */
+	check = kvm ? "" : " no_timer_check";
 	strv_add(a, "-name");
 	strv_add(a, cfg->label);
 	strv_add(a, "-nodefaults");
@@ -305,7 +309,7 @@ static void machine_argv(struct strv *a, const struct vmm_config *cfg)
 	strv_add(a, "-kernel");
 	strv_addf(a, "/proc/self/fd/%d", kernel_fd);
 	strv_add(a, "-append");
-	strv_addf(a, KERNEL_LINE "%s", tsc);
+	strv_addf(a, KERNEL_LINE "%s%s", check, tsc);
 }
 
 static void device_argv(struct strv *a, const struct vmm_config *cfg)

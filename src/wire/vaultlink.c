@@ -28,7 +28,7 @@ static bool vault_sendv(struct wire *w, const struct iovec *iov, int n)
 		w->vault_full = true;
 		(void)ev_watch(&w->ev, w->vault, WIRE_WATCH_OUT, EV_VAULT, 0, 0);
 	} else {
-		wire_over(w, "vault is gone");
+		wire_over(w, NULL);
 	}
 	return false;
 }
@@ -363,7 +363,7 @@ void gate_read(struct wire *w)
 		else if (n == -EBADMSG)
 			wire_over(w, "gate: a message that was cut");
 		else if (n <= 0)
-			wire_over(w, "gate is gone");
+			wire_over(w, NULL);
 		else
 			gate_message(w, (size_t)n, fd);
 	}

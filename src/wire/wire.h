@@ -284,7 +284,7 @@ void wire_turn(struct wire *w, int64_t now_ns);
 /* When to call wire_turn() with no event: now_ns() time, 0 for at once, negative for never. */
 int64_t wire_until(const struct wire *w);
 
-/* End the session; the first cause counts. NULL: the other side is gone. */
+/* End the session; the first cause counts. NULL: the other side of something is gone, in order. */
 void wire_over(struct wire *w, const char *why);
 /* Count; log the first and then at most one line a minute. */
 void wire_count(struct wire *w, enum counter c);

@@ -136,11 +136,11 @@ class Start(Case):
                 self.ends("configuration of the gate", cfg=cfg)
 
     def test_it_ends_with_those_around_it(self):
-        for who, code in (("control", 0), ("wire", 1), ("vault", 1)):
+        for who in ("control", "wire", "vault"):
             with self.subTest(who=who):
                 g = Gate()
                 getattr(g, who).close()
-                self.assertEqual(g.wait(), code)
+                self.assertEqual(g.wait(), 0)
                 for s in (g.control, g.wire, g.vault):
                     s.close()
 

@@ -1062,7 +1062,7 @@ class Role(Case):
     def test_ends_with_wire_launcher_and_sigterm(self):
         v = self.vault()
         v.wire.close()
-        self.assertEqual(v.wait(2), 1)
+        self.assertEqual(v.wait(2), 0)
         self.assertIn(" vault info session ends: wire is gone", v.log())  # as it does whenever the VM has ended
         self.assertNotIn(" vault error ", v.log())
         v = self.vault()
@@ -1073,7 +1073,7 @@ class Role(Case):
         self.assertEqual(v.wait(2), 0)
         v = self.vault()
         v.gate.close()
-        self.assertEqual(v.wait(2), 1)
+        self.assertEqual(v.wait(2), 0)
 
     def test_walls(self):
         """Of a running vault: no capability, no new privileges, seccomp, not dumpable."""

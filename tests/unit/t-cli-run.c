@@ -12,6 +12,7 @@
 #include "base/macros.h"
 #include "cli/run.h"
 #include "proto/ctl.h"
+#include "proto/netmsg.h"
 #include "proto/rec.h"
 
 static struct capture console;
@@ -115,6 +116,8 @@ static void guest(int fd, enum script script)
 }
 
 static struct autopub *autopub;
+static struct network *network;
+static bool progress;
 static size_t ports_changes;
 
 static void on_ports(void *arg)
@@ -127,8 +130,8 @@ static struct run *start(enum script script, int fast, pid_t *ret_pid)
 {
 	static const struct buf config;
 	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .config = &config, .argv = &argv,
-				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .on_ports = on_ports,
-				 .on_ports_arg = &ports_changes };
+				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .network = network,
+				 .progress = progress, .on_ports = on_ports, .on_ports_arg = &ports_changes };
 	int pair[2], file;
 	char path[] = "/tmp/t-cli-run.XXXXXX";
 	struct run *run;
@@ -186,6 +189,77 @@ TEST(a_monitor_killed_during_boot_is_told_with_its_signal_and_the_last_line)
 	CHECK(!strstr(err.text, "memory"));
 }
 
+/* A network process that ends at once: after it said @error, or without a word with @status, or by SIGKILL. */
+static void role(struct network_role *role, const char *error, int status)
+{
+	char msg[64] = { NET_CTL_ERROR };
+	int pair[2];
+
+	CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), ==, 0);
+	role->fd = pair[0];
+	role->pid = fork();
+	if (role->pid == 0) {
+		if (error)
+			(void)!write(pair[1], msg, 1 + (size_t)snprintf(msg + 1, sizeof(msg) - 1, "%s", error));
+		if (status == SIGKILL)
+			(void)raise(SIGKILL);
+		_exit(status);
+	}
+	(void)close(pair[1]);
+}
+
+/* A monitor that ends in order. */
+static void on_usr2(int sig)
+{
+	(void)sig;
+	_exit(0);
+}
+
+TEST(network_processes_that_end_with_the_vm_are_not_told_as_the_cause)
+{
+	static const struct {
+		const char *wire, *vault;
+		int wire_status, vault_status, end_ms;
+		const char *text;
+	} cases[] = {
+		/* A busy machine: the monitor's end is heard a second after that of its link. */
+		{ NULL, NULL, 0, 0, 1000, "VM: the guest's kernel ended before the guest was up (a panic or a reset); the console's last line: "
+					  "Kernel panic; logs: /logs" },
+		{ NULL, NULL, 0, 0, -1, "VM: its network ended, but the monitor did not within 10 s and was killed; logs: /logs" },
+		{ NULL, "out of memory", 0, 1, -1, "network process (vault) ended: out of memory; logs: /logs" },
+		{ "wire: link out of step", NULL, 1, 0, -1, "network process (wire) ended: wire: link out of step; logs: /logs" },
+		{ NULL, NULL, 0, SIGKILL, -1, "network process (vault) ended: signal 9 (Killed); logs: /logs" },
+		{ NULL, "broken", SIGKILL, 1, -1, "network process (wire) ended: signal 9 (Killed); logs: /logs" },
+	};
+	struct run *run;
+	pid_t pid, killer;
+
+	(void)signal(SIGUSR2, on_usr2);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct network net = NETWORK_INIT;
+
+		role(&net.wire, cases[i].wire, cases[i].wire_status);
+		role(&net.vault, cases[i].vault, cases[i].vault_status);
+		network = &net;
+		run = start(SILENT, 0, &pid);
+		CHECK_INT(write(console_write, "Kernel panic\n", 13), ==, 13);
+		killer = fork();
+		if (killer == 0) {
+			if (cases[i].end_ms >= 0) {
+				(void)usleep((useconds_t)cases[i].end_ms * 1000);
+				(void)kill(pid, SIGUSR2);
+			}
+			_exit(0);
+		}
+		CHECK_INT(run_boot(run, &err), ==, RUN_LOST);
+		CHECK_STR(err.text, cases[i].text);
+		finish(run);
+		(void)waitpid(killer, NULL, 0);
+		network = NULL;
+		network_stop(&net);
+	}
+}
+
 /* As the supervisor does for the process inside. */
 TEST(a_status_above_128_is_a_signal)
 {
@@ -227,6 +301,38 @@ TEST(a_guest_that_says_nothing_is_told_with_the_last_console_line)
 	CHECK_STR(err.text, "guest: it did not come up within 1 s (last phase: monitor; the console's last line: waiting for root); "
 			    "logs: /logs");
 	finish(run);
+}
+
+/* What a boot that is given up after @s seconds says on a stderr that is no terminal. */
+static const char *boot_says(bool shown, int s)
+{
+	static char said[200];
+	int err_fd = dup(STDERR_FILENO), pair[2];
+	struct run *run;
+	ssize_t n;
+	pid_t pid;
+
+	CHECK_INT(pipe2(pair, O_CLOEXEC | O_NONBLOCK), ==, 0);
+	progress = shown;
+	run = start(SILENT, s, &pid);
+	progress = false;
+	CHECK(dup2(pair[1], STDERR_FILENO) == STDERR_FILENO);
+	CHECK_INT(run_boot(run, &err), ==, RUN_FAILED);
+	CHECK(dup2(err_fd, STDERR_FILENO) == STDERR_FILENO);
+	finish(run);
+	n = read(pair[0], said, sizeof(said) - 1);
+	said[n > 0 ? n : 0] = '\0';
+	(void)close(err_fd);
+	(void)close(pair[0]);
+	(void)close(pair[1]);
+	return said;
+}
+
+TEST(without_a_terminal_a_phase_that_takes_long_is_one_line)
+{
+	CHECK_STR(boot_says(true, 5), "==> starting: monitor\n");
+	CHECK_STR(boot_says(true, 1), "");
+	CHECK_STR(boot_says(false, 3), "");
 }
 
 /* @sig comes while run_boot() waits. Returns how long the end took, ms. */

@@ -169,3 +169,22 @@ TEST(connections_that_nobody_looks_into)
 	network(NULL, "10.1.1.1", 80, true, "refuse", "--allow-egress 10.1.1.1:80");
 	network(NULL, "127.0.0.1", 80, true, "refuse", NULL);
 }
+
+TEST(a_public_service_whose_name_does_not_resolve)
+{
+	struct policy p = { .allow_lan = true };
+	struct why w;
+
+	why_network(&p, "api.anthropic.com", NULL, 443, &w);
+	CHECK_STR(w.decision, "allow");
+	CHECK_STR(w.rule, "judged as a public address, for the name does not resolve here: public internet");
+	why_done(&w);
+	why_network(&p, "api.anthropic.com", NULL, 22, &w);
+	CHECK_STR(w.decision, "refuse");
+	CHECK_STR(w.opens, "--allow-ssh api.anthropic.com");
+	why_done(&w);
+	p.no_network = true;
+	why_network(&p, "api.anthropic.com", NULL, 443, &w);
+	CHECK_STR(w.decision, "refuse");
+	why_done(&w);
+}

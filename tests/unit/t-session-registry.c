@@ -28,6 +28,7 @@ TEST(session_by_name_prefix_and_path)
 	CHECK_STR(found("7d73bf4fdeae-4711-", NULL, false, 0), three[1].name);
 	CHECK_STR(found("a031", NULL, false, 0), three[2].name);
 	CHECK(strstr(found("a03", NULL, false, -ENOENT), "too short"));
+	CHECK_STR(found("", NULL, false, -ENOENT), "session: its name is empty; agent-vm ps lists them");
 	CHECK(strstr(found("a032", NULL, false, -ENOENT), "7d73bf4fdeae-4711, 7d73bf4fdeae-4711-2, a0317725f24b-99"));
 	CHECK(strstr(found("7d73", NULL, false, -ENOTUNIQ), "7d73bf4fdeae-4711, 7d73bf4fdeae-4711-2"));
 	CHECK(!strstr(found("7d73", NULL, false, -ENOTUNIQ), "a031"));

@@ -61,6 +61,10 @@ class Words(Case):
         for part in ("--cpus 0: ", "AGENT_VM_MEMORY_GIB=x: ", "AGENT_VM_IMAGE_TAG: ", "AGENT_VM_LIBKRUNFW=", "agent-vm: /: "):
             self.assertEqual(len([line for line in lines if part in line]), 1, (part, lines))
 
+    def test_a_state_root_that_is_none_is_one_line(self):
+        p = self.vm("shell", "true", env={"AGENT_VM_STATE_DIR": "/etc/passwd"}, check=1)
+        self.assertEqual(p.stderr.decode(), "agent-vm: /etc/passwd: not a folder; remove it or set AGENT_VM_STATE_DIR to another folder\n")
+
     def test_folders_that_cannot_be_projects(self):
         home = self.top / "home"
         home.mkdir()
@@ -187,6 +191,28 @@ class Kill(Case):
                 self.nothing_left(kids)
                 self.assertEqual(session_folders(), [])
             i += 1
+
+    def test_a_monitor_that_ends_before_its_supervisor_is_heard_is_the_cause(self):
+        """On a busy machine the network processes have ended long before the monitor's status comes."""
+        p = subprocess.Popen([AGENT_VM, "shell", "--vmm", "qemu", "true"], cwd=self.project, env=environment(),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+        def named(name):
+            return next((k for k in children(p.pid) if comm(k).startswith(name)), None)
+        wait_for(lambda: named("agent-vm-wire") and named("virtiofsd") and named("qemu"), 60, "no monitor")
+        supervisor, qemu = named("agent-vm-vmm"), named("qemu")
+        status = pathlib.Path(f"/proc/{qemu}/status")
+        wait_for(lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) & 1 << signal.SIGTERM - 1, 30, "no handler yet")
+        os.kill(supervisor, signal.SIGSTOP)
+        os.kill(qemu, signal.SIGTERM)  # it ends with 0, as when the guest's kernel does
+        wait_for(lambda: not alive(qemu), 20, "QEMU lives on")
+        time.sleep(2)
+        os.kill(supervisor, signal.SIGCONT)
+        err = p.communicate(timeout=30 * SLOW)[1].decode()
+        self.assertRegex(err, r"agent-vm: VM: the guest's kernel ended before the guest was up \(a panic or a reset\); "
+                              r"(nothing on the console|the console's last line: .*); logs: /.*\n")
+        self.assertNotIn("network process", err)
+        self.assertEqual(p.returncode, 1)
 
     def test_kill_9_of_each_process_while_ending(self):
         n, i = 1, 0

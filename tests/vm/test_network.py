@@ -38,11 +38,13 @@ class Network(InWorld):
         out = self.sh("get www.test 80; get 45.0.0.10 5000; get 192.168.77.20 80; get 192.168.77.10 8080; get 10.99.0.1 8080;"
                       "get 169.254.169.254 80; get 127.0.0.1 8080; get host.agent-vm.internal 8080; get 45.0.0.10 22;"
                       "getent ahostsv4 rebind.test || echo none; getent ahostsv4 both.test | cut -d' ' -f1 | sort -u;"
-                      "get 2002:c0a8:4d14::1 80; get ::ffff:192.168.77.20 80")
+                      "get 2002:c0a8:4d14::1 80; get ::ffff:192.168.77.20 80;"
+                      "for n in agent-vm microsandbox; do getent ahostsv4 host.$n.internal | cut -d' ' -f1 | sort -u; done")
         refused = "Connection refused"
         self.assertEqual(out.split("\n")[:9], ["this is public", "this is public", *[refused] * 7])
         self.assertEqual(out.split("\n")[9:11], ["none", "45.0.0.10"])
         self.assertNotIn("this is", "".join(out.split("\n")[11:]))
+        self.assertEqual(out.split("\n")[-3:], ["192.0.0.1", "192.0.0.1", ""])
         self.assertEqual(self.seen(), ["public 45.0.0.10:5000", "public 45.0.0.10:80"])
         self.assertIn("    network   public internet only\n", self.stderr)
         denied = self.world("logs", "--denied")
@@ -200,9 +202,12 @@ class Network(InWorld):
         self.assertIn("self-probe", self.world("logs", "--role", "audit"))
 
     def test_no_network_is_none(self):
-        out = self.sh("get 45.0.0.10 80; get www.test 80; cat /sys/class/net/eth0/operstate", "--no-network")
+        out = self.sh("get 45.0.0.10 80; get www.test 80; cat /sys/class/net/eth0/operstate;"
+                      "getent hosts host.agent-vm.internal host.microsandbox.internal | tr -s ' ' '\\n'", "--no-network")
         self.assertNotIn("this is", out)
-        self.assertTrue(out.endswith("down\n"))
+        names, found = ["host.agent-vm.internal", "host.microsandbox.internal"], out.split("down\n")[1].split()
+        self.assertEqual((found[1:3], found[4:]), (names, names))
+        self.assertLessEqual({found[0], found[3]}, {"192.0.0.1", "fd6b:91d4:3e07::1"})
         self.assertEqual(self.seen(), [])
         for row in ("login     none", "github    none; there is no network", "network   none"):
             self.assertIn(f"    {row}\n", self.stderr)

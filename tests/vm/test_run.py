@@ -98,13 +98,19 @@ class Run(Case):
         self.assertLess(time.monotonic() - start, 100)
 
     def test_environment(self):
-        out = self.sh("env; tty; true", "--env", "A=1", "--env", "B_TOKEN=x y", "--env", "FROM_HOST",
-                      env={"FROM_HOST": "h", "LEAK": "leak", "LD_PRELOAD": ""})
+        p = self.vm("shell", "--env", "A=1", "--env", "B_TOKEN=x y", "--env", "FROM_HOST", "--", "-c", "env; tty; true", check=0,
+                    env={"FROM_HOST": "h", "LEAK": "leak", "LD_PRELOAD": "", "COLORTERM": "truecolor", "NO_COLOR": "1"})
+        out = p.stdout.decode()
+        self.assertIn("    env       A, B_TOKEN (in clear), FROM_HOST\n", p.stderr.decode())
+        self.assertNotIn("x y", p.stderr.decode())
+        self.assertLessEqual(p.stderr.count(b"==> starting: kernel\n"), 1)
+        self.assertIn("COLORTERM=truecolor\n", out)
+        self.assertIn("NO_COLOR=1\n", out)
         self.assertIn("A=1\n", out)
         self.assertIn("B_TOKEN=x y\n", out)
         self.assertIn("FROM_HOST=h\n", out)
         self.assertNotIn("leak", out)
-        self.assertNotIn("TERM=", out)
+        self.assertNotIn("\nTERM=", "\n" + out)
         self.assertIn("not a tty", out)
 
 
