@@ -561,11 +561,19 @@ static struct sinks *take_sinks(const struct launch *l)
 /* What was undone in git configs that the guest may write, and what could not be. The guest is gone. */
 static void report_confs(struct launch *l)
 {
+	const struct strv *undone;
+	size_t n;
+
 	if (!l->confs)
 		return;
 	confwatch_look(l->confs);
-	for (size_t i = 0; i < confwatch_undone(l->confs)->n; i++)
-		(void)fprintf(stderr, "==> undone in a git config: %s\n", confwatch_undone(l->confs)->v[i]);
+	undone = confwatch_undone(l->confs);
+	for (size_t i = 0; i < undone->n; i += n) {
+		for (n = 1; i + n < undone->n && strcmp(undone->v[i], undone->v[i + n]) == 0; n++)
+			;
+		(void)fprintf(stderr, "==> undone in a git config: %s", undone->v[i]);
+		(void)(n > 1 ? fprintf(stderr, ", %zu times\n", n) : fputc('\n', stderr));
+	}
 	for (size_t i = 0; i < confwatch_failed(l->confs)->n; i++) {
 		log_warn("git config: %s", confwatch_failed(l->confs)->v[i]);
 		(void)fprintf(stderr, "agent-vm: warning: %s; look at it before git runs there\n", confwatch_failed(l->confs)->v[i]);

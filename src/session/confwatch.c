@@ -113,10 +113,12 @@ static int write_over(const struct conf *c, int dir, const char *name)
 	if (c->uid != geteuid() || c->gid != getegid())
 		(void)!fchown(fd, c->uid, c->gid);
 	r = fd_write_all(fd, c->good, c->n_good);
-	if (r == 0 && (fchmod(fd, c->mode) < 0 || fsync(fd) < 0 || renameat(dir, tmp, dir, name) < 0))
+	if (r == 0 && (fchmod(fd, c->mode) < 0 || renameat(dir, tmp, dir, name) < 0))
 		r = -errno;
 	if (r < 0)
 		(void)unlinkat(dir, tmp, 0);
+	else
+		(void)fsync(fd); /* afterwards: what it waits for would be time for what is undone */
 	return r;
 }
 

@@ -436,6 +436,7 @@ TEST(hiding_that_cannot_be_enforced_stops_the_launch)
 	plan(&t, "main");
 	CHECK_INT(t.r, ==, 0);
 	CHECK_STR(t.l.rows.guard.v[0], "report only");
+	CHECK_INT(t.l.rows.guard.n, ==, 1);
 	CHECK_INT(t.l.shares[t.l.project].guard_ro.n, ==, 0);
 	files_write(t.home, "main/.env", "x");
 	plan(&t, "main");
