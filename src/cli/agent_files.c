@@ -156,10 +156,16 @@ char *agent_instructions(const struct plan *p)
 	str_append(&text, line);
 	str_append(&text,
 		   "\nLogins: tokens and keys that you find here begin with `avm-` or `gho_avm_` and are placeholders. They work towards "
-		   "their own service and nowhere else, and are worth nothing outside.\n"
-		   "\nGit: `.git/hooks` and `.git/config` are read-only, because what stands there would run on the host.\n"
-		   "`git push -u` and `git checkout -b X origin/X` work but cannot record what they track, and say so; plain `git push` "
-		   "pushes the current branch to the branch of its name. SSH is closed: GitHub is reached by https.\n"
+		   "their own service and nowhere else, and are worth nothing outside.\n");
+	str_append(&text,
+		   p->layout.guard.configs.n > 0 ?
+			   "\nGit: `.git/hooks` is read-only, because what stands there would run on the host. In `.git/config` branches, "
+			   "remotes, your name and a few more may be changed; every other change is undone at once, and after the tenth "
+			   "the user's side ends this machine. SSH is closed: GitHub is reached by https.\n" :
+			   "\nGit: `.git/hooks` and `.git/config` are read-only, because what stands there would run on the host.\n"
+			   "`git push -u` and `git checkout -b X origin/X` work but cannot record what they track, and say so; plain "
+			   "`git push` pushes the current branch to the branch of its name. SSH is closed: GitHub is reached by https.\n");
+	str_append(&text,
 		   "\nWhat is refused says why, in an HTTP answer or an error. Do not look for a way around it: tell the user what you "
 		   "need and which option of agent-vm would open it (`agent-vm logs --denied` on the host lists refusals with the "
 		   "option).\n");

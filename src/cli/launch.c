@@ -66,6 +66,7 @@ struct launch {
 	struct update *update; /* looking for a newer image beside the session */
 	struct profile profile;
 	struct sinks *before; /* NULL: the guest never had the files */
+	struct confwatch *confs; /* NULL: the guest may write no git config */
 	struct loginwatch logins;
 	bool quiet;
 
@@ -334,6 +335,7 @@ static int start_run(struct launch *l)
 		.on_ports_arg = l,
 		.probe = &l->probe,
 		.credprobe = credprobe_wanted(&l->plan.creds, &l->network) ? &l->credprobe : NULL,
+		.confs = l->confs,
 		.emulated = l->plan.monitor == VMM_QEMU_TCG,
 		.quiet = l->quiet,
 		.progress = !l->quiet,
@@ -557,6 +559,30 @@ static struct sinks *take_sinks(const struct launch *l)
 	return s;
 }
 
+/* What was undone in git configs that the guest may write, and what could not be. The guest is gone. */
+static void report_confs(struct launch *l)
+{
+	const struct strv *undone;
+	size_t n;
+
+	if (!l->confs)
+		return;
+	confwatch_look(l->confs);
+	undone = confwatch_undone(l->confs);
+	for (size_t i = 0; i < undone->n; i += n) {
+		for (n = 1; i + n < undone->n && strcmp(undone->v[i], undone->v[i + n]) == 0; n++)
+			;
+		(void)fprintf(stderr, "==> undone in a git config: %s", undone->v[i]);
+		(void)(n > 1 ? fprintf(stderr, ", %zu times\n", n) : fputc('\n', stderr));
+	}
+	for (size_t i = 0; i < confwatch_failed(l->confs)->n; i++) {
+		log_warn("git config: %s", confwatch_failed(l->confs)->v[i]);
+		(void)fprintf(stderr, "agent-vm: warning: %s; look at it before git runs there\n", confwatch_failed(l->confs)->v[i]);
+	}
+	confwatch_free(l->confs);
+	l->confs = NULL;
+}
+
 /* What the session left that runs on the host. */
 static void launch_report(struct launch *l)
 {
@@ -689,6 +715,10 @@ static void launch_run_guest(struct launch *l)
 		return;
 	}
 	/* While the VM boots; it gets no files before run_boot() has sent it its configuration. */
+	if (l->plan.layout.guard.configs.n > 0 && confwatch_open(&l->plan.layout.guard.configs, &l->confs, &l->err) < 0) {
+		take_end(l, RUN_FAILED);
+		return;
+	}
 	l->before = take_sinks(l);
 	watch_logins(l);
 	if (!l->args->no_host_settings)
@@ -777,6 +807,7 @@ static void launch_end(struct launch *l, int profile_mode)
 		(void)kill(l->vmm.pid, SIGKILL);
 		(void)waitpid(l->vmm.pid, NULL, 0);
 	}
+	report_confs(l);
 	launch_report(l);
 	report_logins(l);
 	report_requests(l);

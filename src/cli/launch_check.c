@@ -219,14 +219,6 @@ static void use_no_network(struct check *c, const struct opt_use *use)
 				     network_opts[i]);
 }
 
-static void use_git_config(struct check *c, const struct opt_use *use)
-{
-	if (strcmp(use->value, "rw") == 0)
-		problem_text(&c->cli->problems,
-			     "--git-config rw: not in this version, which cannot watch what is written there; leave it out, and "
-			     "change .git/config on the host");
-}
-
 static const struct {
 	const char *name;
 	void (*fn)(struct check *, const struct opt_use *);
@@ -234,7 +226,6 @@ static const struct {
 	{ "memory", use_memory }, { "cpus", use_cpus }, { "disk", use_disk },       { "publish", use_publish },
 	{ "repo", use_repo },     { "api", use_api },   { "github", use_github },   { "allow-egress", use_egress },
 	{ "allow-ssh", use_ssh }, { "env", use_env },   { "no-network", use_no_network },
-	{ "git-config", use_git_config },
 };
 
 static void check_use(struct check *c, const struct opt_use *use)

@@ -49,7 +49,10 @@ const struct opt launch_opts[] = {
 	  "shown, too. none: only the project folder.",
 	  "none", git_dir_choices },
 	{ "git-config", OPT_CHOICE, AT(git_config), "ro|rw", "whether the guest may write .git/config", 0,
-	  "ro is the default: settings of git can run programs on the host. rw is not in this version.", "ro",
+	  "ro is the default: settings of git can run programs on the host. rw lets git in the guest record what it tracks "
+	  "(branches, remotes); a change of any setting that can run something, by you as well, is undone at once and told at "
+	  "the end, and the tenth ends the session.",
+	  "rw",
 	  git_config_choices },
 	{ "no-git", OPT_FLAG, AT(no_git), NULL, "no look at remotes, no GitHub login" },
 	{ "repo", OPT_STRV, AT(repos), "OWNER/REPO[=LEVEL]", "a GitHub repository the guest may use", 0,

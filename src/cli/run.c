@@ -232,7 +232,10 @@ static void on_signal(struct run *r)
 			local_resize(r);
 			break;
 		case SIGTSTP:
-			if (!r->local.pty)
+			/* While we are stopped nothing would be undone. */
+			if (r->spec.confs)
+				run_line(r, "not stopped: git configs are watched (--git-config rw)");
+			else if (!r->local.pty)
 				(void)raise(SIGSTOP);
 			break;
 		case SIGCONT:
@@ -315,6 +318,23 @@ static void on_renewer(struct run *r, uint16_t i)
 		return;
 	if (!renewer_read(r->spec.renewer, i, r->spec.network->vault.fd))
 		ev_unwatch(&r->ev, fd);
+}
+
+/* @all: not only what the events are about. */
+static void watch_confs(struct run *r, bool all)
+{
+	struct confwatch *w = r->spec.confs;
+	size_t told = confwatch_undone(w)->n;
+
+	(all ? confwatch_look : confwatch_turn)(w);
+	for (; told < confwatch_undone(w)->n; told++)
+		log_warn("git config, undone: %s", confwatch_undone(w)->v[told]);
+	if (!confwatch_end(w) || r->stage == STAGE_GONE)
+		return;
+	/* What it wrote in the shares is on the host; an orderly end would be more time for it. */
+	run_fail(r, RUN_LOST, "%s; the session was ended; log: %s", confwatch_end(w), r->spec.log_dir);
+	if (r->vmm_pid > 0)
+		(void)kill(r->vmm_pid, SIGKILL);
 }
 
 static void ready(struct run *r)
@@ -426,6 +446,8 @@ static void dispatch(struct run *r, const struct ev_event *e)
 		(void)!read(r->clock_fd, &ticks, sizeof(ticks)); /* ECANCELED: the clock was set */
 		run_send_clock(r);
 		ask_gh(r);
+		if (r->spec.confs)
+			watch_confs(r, true);
 		break;
 	case EV_STDIN:
 		local_stdin(r);
@@ -450,6 +472,9 @@ static void dispatch(struct run *r, const struct ev_event *e)
 		break;
 	case EV_RENEWER:
 		on_renewer(r, e->slot);
+		break;
+	case EV_CONFS:
+		watch_confs(r, false);
 		break;
 	case EV_PROBE:
 		selfprobe_accept(r->spec.probe, e->slot);
@@ -706,6 +731,8 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 			k = ev_watch(&r->ev, spec->probe->listen[i].fd, EPOLLIN, EV_PROBE, i, 0);
 	if (k == 0 && r->listen_fd >= 0)
 		k = ev_watch(&r->ev, r->listen_fd, EPOLLIN, EV_LISTEN, 0, 0);
+	if (k == 0 && spec->confs)
+		k = ev_watch(&r->ev, confwatch_fd(spec->confs), EPOLLIN, EV_CONFS, 0, 0);
 	if (k == 0 && spec->console)
 		k = ev_watch(&r->ev, spec->console->pipe_fd, EPOLLIN, EV_CAPTURE, 0, 0);
 	if (k == 0 && spec->vmm_log)

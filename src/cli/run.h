@@ -24,6 +24,7 @@
 #include "cli/network.h"
 #include "cli/renewer.h"
 #include "cli/selfprobe.h"
+#include "session/confwatch.h"
 
 enum run_end {
 	RUN_OPEN,    /* nothing ended it yet */
@@ -62,6 +63,7 @@ struct run_spec {
 	void *on_ports_arg;
 	struct selfprobe *probe; /* what the guest tries before it is ready, NULL: nothing; borrowed */
 	struct credprobe *credprobe; /* what follows it, NULL: nothing; borrowed */
+	struct confwatch *confs; /* git configs that the guest may write, NULL: none; borrowed */
 	bool emulated; /* longer time limits */
 	int hello_s;   /* another limit for the boot, for tests; 0: none */
 	bool quiet;

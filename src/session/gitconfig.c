@@ -9,6 +9,7 @@
 #include "base/span.h"
 #include "base/str.h"
 
+#define VALUE_SHOWN 60
 #define NAME_MAX_LEN 4096 /* of a section, subsection or key: more than any real one */
 
 struct reader {
@@ -252,6 +253,23 @@ int gitconfig_get(const char *bytes, size_t n, const char *section, const char *
 	}
 	*ret = w.value;
 	return 0;
+}
+
+char *gitconfig_name(const struct gitconfig_entry *e)
+{
+	return e->sub ? xasprintf("%s.%s.%s", e->section, e->sub, e->key) : xasprintf("%s.%s", e->section, e->key);
+}
+
+char *gitconfig_shown(const char *name, const char *value)
+{
+	const char *v = value ? value : "true";
+	AUTO_FREE(char, key);
+	AUTO_FREE(char, text);
+	size_t n = strlen(v);
+
+	key = str_escape(name, strlen(name));
+	text = str_escape(v, MIN(n, (size_t)VALUE_SHOWN));
+	return xasprintf("%s = %s%s", key, text, n > VALUE_SHOWN ? "..." : "");
 }
 
 bool gitconfig_true(const char *value)

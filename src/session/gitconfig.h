@@ -32,5 +32,11 @@ int gitconfig_read(const char *text, size_t n, int (*each)(const struct gitconfi
  */
 int gitconfig_get(const char *text, size_t n, const char *section, const char *key, char **ret);
 
+/* "core.fsmonitor", "remote.origin.url": as git names it. Caller owns. */
+char *gitconfig_name(const struct gitconfig_entry *e);
+
+/* "NAME = VALUE" for people: escaped, a long value cut. @value may be NULL. Caller owns. */
+char *gitconfig_shown(const char *name, const char *value);
+
 /* git's idea of true: true, yes, on, any case, or a number that is not 0. */
 bool gitconfig_true(const char *value);

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/macros.h"
+#include "session/confdiff.h"
 #include "session/gitconfig.h"
 #include "session/gitindex.h"
 #include "session/path.h"
@@ -156,6 +157,32 @@ static void commondir(struct walk *w, int fd, const char *dir)
 	}
 }
 
+/* A config that is left writable. What cannot be compared cannot be watched. */
+static void rw_watched(struct walk *w, int fd, const char *dir, const char *name)
+{
+	AUTO_FREE(char, path);
+	AUTO_FREE(char, shown);
+	AUTO_FREE(char, text);
+	struct buf record;
+	size_t n;
+	int r;
+
+	path = path_join(dir, name);
+	r = file_read_beneath(fd, name, GITCONFIG_MAX, &text, &n);
+	if (r == 0) {
+		r = confdiff_record(SPAN(text, n), &record);
+		buf_done(&record);
+	}
+	if (r < 0 && r != -ENOENT) {
+		shown = path_shown(path);
+		findings_add(w->found, FINDING_WORLD,
+			     "--git-config rw: %s: cannot be watched, since it is no plain file, or holds what git would not read; "
+			     "repair it, or leave the option out",
+			     shown);
+	}
+	strv_add(&w->g->configs, path);
+}
+
 /* The places that every git directory has. */
 static void git_places(struct walk *w, int fd, const char *dir)
 {
@@ -163,8 +190,8 @@ static void git_places(struct walk *w, int fd, const char *dir)
 
 	ro_made(w, fd, dir, "hooks", S_IFDIR);
 	if (w->config_rw) {
-		strv_take(&w->g->configs, path_join(dir, "config"));
-		strv_take(&w->g->configs, path_join(dir, "config.worktree"));
+		rw_watched(w, fd, dir, "config");
+		rw_watched(w, fd, dir, "config.worktree");
 	} else {
 		ro_made(w, fd, dir, "config", S_IFREG);
 		if (worktree_config)
@@ -279,7 +306,7 @@ static int worktree_files(struct walk *w, int fd, const char *path)
 	(void)ro_if_there(w, fd, path, "commondir", S_IFREG);
 	(void)ro_if_there(w, fd, path, "gitdir", S_IFREG);
 	if (w->config_rw)
-		strv_take(&w->g->configs, path_join(path, "config.worktree"));
+		rw_watched(w, fd, path, "config.worktree");
 	else if (w->worktree_config)
 		ro_made(w, fd, path, "config.worktree", S_IFREG);
 	else
@@ -521,8 +548,7 @@ int guard_below(struct guard *g, const char *dir, const char *gitdir, const char
 	return b.r;
 }
 
-/* Opens the folder of an absolute path; no link on the way. @ret_name points into @path. */
-static int open_parent(const char *path, const char **ret_name)
+int guard_open_parent(const char *path, const char **ret_name)
 {
 	AUTO_FREE(char, dir);
 	AUTO_FD(root);
@@ -547,7 +573,7 @@ int guard_place_there(const char *path)
 	const char *name;
 	struct stat st;
 
-	dir = open_parent(path, &name);
+	dir = guard_open_parent(path, &name);
 	if (dir < 0)
 		return dir;
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
@@ -559,7 +585,7 @@ int guard_place_make(const char *path)
 	AUTO_FD(fd);
 	const char *name;
 
-	dir = open_parent(path, &name);
+	dir = guard_open_parent(path, &name);
 	if (dir < 0)
 		return dir;
 	if (is_named(name, "hooks"))
@@ -591,7 +617,7 @@ void guard_place_remove(const char *path)
 	const char *name;
 	size_t n;
 
-	dir = open_parent(path, &name);
+	dir = guard_open_parent(path, &name);
 	if (dir < 0)
 		return;
 	if (is_named(name, "hooks"))

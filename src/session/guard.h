@@ -30,7 +30,7 @@ struct guard {
 	struct strv ro;	      /* host paths bound onto themselves read-only */
 	struct strv self;     /* host paths bound onto themselves writable, so that they stay where they are */
 	struct strv make;     /* of ro: made before the binds where they are missing, and removed at the end (session/made.h) */
-	struct strv configs;  /* git configs that were left writable (--git-config rw) */
+	struct strv configs;  /* git configs that were left writable (--git-config rw), for session/confwatch.h */
 };
 
 /**
@@ -66,5 +66,8 @@ int guard_place_make(const char *path);
 void guard_place_remove(const char *path);
 /* 0; -ENOENT: it is missing; a negative errno. */
 int guard_place_there(const char *path);
+
+/* Opens the folder of an absolute path, O_RDONLY, no link on the way. @ret_name points into @path. Negative errno. */
+int guard_open_parent(const char *path, const char **ret_name);
 
 void guard_done(struct guard *g);

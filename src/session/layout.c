@@ -666,9 +666,25 @@ static char *guard_text(const struct plan *p)
 	return text;
 }
 
+/* A config.worktree that is not there is nothing that a person knows. */
+static char *watched_text(const struct plan *p)
+{
+	const struct strv *configs = &p->l.guard.configs;
+	struct strv known = { 0 };
+	char *text;
+
+	for (size_t i = 0; i < configs->n; i++)
+		if (strcmp(strrchr(configs->v[i], '/'), "/config.worktree") != 0 || guard_place_there(configs->v[i]) == 0)
+			strv_add_new(&known, configs->v[i]);
+	text = list_text(&known, p->a->project, GUARD_ROW_ITEMS);
+	strv_done(&known);
+	return text;
+}
+
 static void write_rows(struct plan *p)
 {
 	struct layout_rows *rows = &p->l.rows;
+	AUTO_FREE(char, watched);
 	AUTO_FREE(char, guard);
 	AUTO_FREE(char, hidden);
 
@@ -688,6 +704,9 @@ static void write_rows(struct plan *p)
 		strv_add(&rows->guard, "report only");
 	else if (*guard)
 		strv_addf(&rows->guard, "ro %s", guard);
+	watched = watched_text(p);
+	if (*watched)
+		strv_addf(&rows->guard, "rw %s (watched: what could run something is undone)", watched);
 	hidden = list_text(&p->patterns, NULL, SIZE_MAX);
 	if (p->hide.n > 0)
 		strv_addf(&rows->hidden, "%s (%zu %s)", hidden, p->hide.n, p->hide.n == 1 ? "entry" : "entries");

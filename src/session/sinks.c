@@ -25,7 +25,6 @@
 #define CONFIGS_MAX 1000       /* different ones of a tree */
 #define FOLDER_MAX 2000	       /* entries of one hooks folder */
 #define MODULES_MAX 20000      /* entries below modules/ and worktrees/ */
-#define VALUE_SHOWN 60
 #define ITEMS_SHOWN 20
 
 struct mark {
@@ -255,26 +254,22 @@ static int config_each(const struct gitconfig_entry *e, void *arg)
 	const char *value = e->value ? e->value : "true";
 	AUTO_FREE(char, name);
 	AUTO_FREE(char, file);
-	AUTO_FREE(char, key);
 	AUTO_FREE(char, text);
 	AUTO_FREE(char, at);
 	SHA2_CTX sum;
 	char *id;
-	size_t n;
 
 	if (sink_config_is_harmless(e))
 		return 0;
 	if (is_spent(c->t))
 		return 1;
-	name = e->sub ? xasprintf("%s.%s.%s", e->section, e->sub, e->key) : xasprintf("%s.%s", e->section, e->key);
+	name = gitconfig_name(e);
 	file = path_shown(c->rel);
-	key = str_escape(name, strlen(name));
-	n = strlen(value);
-	text = str_escape(value, MIN(n, (size_t)VALUE_SHOWN));
+	text = gitconfig_shown(name, value);
 	SHA256Init(&sum);
 	sum_text(&sum, value);
 	id = xasprintf("%s\n%s", c->rel, name);
-	mark(c->t, id, xasprintf("%s %s = %s%s", file, key, text, n > VALUE_SHOWN ? "..." : ""), SINK_ITSELF, false, &sum);
+	mark(c->t, id, xasprintf("%s %s", file, text), SINK_ITSELF, false, &sum);
 	if (strcmp(e->section, "core") == 0 && !e->sub && strcmp(e->key, "hookspath") == 0) {
 		strv_add(c->t->hooks_paths, value);
 		at = in_tree(c->t, c->base, value);

@@ -114,12 +114,11 @@ TEST(memory_cpus_and_disk_have_limits)
 	CHECKED(WORDS(W "--disk", W "0"), 2, "agent-vm: --disk 0: no room for anything; for sixteen GiB write --disk 16\n");
 }
 
-TEST(a_writable_git_config_is_refused_until_it_is_watched)
+TEST(a_git_config_is_read_only_or_writable)
 {
 	CHECKED(WORDS(W "--git-config", W "ro"), 0, "");
-	CHECKED(WORDS(W "--git-config=rw"), 2,
-		"agent-vm: --git-config rw: not in this version, which cannot watch what is written there; leave it out, and "
-		"change .git/config on the host\n");
+	CHECKED(WORDS(W "--git-config=rw"), 0, "");
+	CHECKED(WORDS(W "--git-config=r"), 2, "agent-vm: --git-config r: no such value; write --git-config ro or --git-config rw\n");
 }
 
 TEST(a_mistake_is_reported_once)

@@ -137,6 +137,13 @@ TEST(modules_and_the_folders_above_them_are_guarded)
 	s = &t.l.shares[t.l.project];
 	CHECK(has(&s->guard_ro, ".git/hooks") && !has(&s->guard_ro, ".git/config"));
 	CHECK_INT(t.l.guard.configs.n, ==, 4);
+	CHECK_INT(t.l.rows.guard.n, ==, 2);
+	CHECK_STR(t.l.rows.guard.v[1], "rw .git/config, .git/modules/libs/m/config (watched: what could run something is undone)");
+	/* Their folders stay where they are. */
+	CHECK(has(&s->guard_self, ".git") && has(&s->guard_self, ".git/modules/libs/m"));
+	files_sh(t.home, "echo '[broken' > super/.git/config");
+	plan(&t, "super");
+	CHECK(t.r < 0 && strstr(t.found.v[0].text, "/super/.git/config: cannot be watched"));
 	launch_done(&t);
 }
 
@@ -429,6 +436,7 @@ TEST(hiding_that_cannot_be_enforced_stops_the_launch)
 	plan(&t, "main");
 	CHECK_INT(t.r, ==, 0);
 	CHECK_STR(t.l.rows.guard.v[0], "report only");
+	CHECK_INT(t.l.rows.guard.n, ==, 1);
 	CHECK_INT(t.l.shares[t.l.project].guard_ro.n, ==, 0);
 	files_write(t.home, "main/.env", "x");
 	plan(&t, "main");

@@ -3,11 +3,12 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import unittest
 
-from vmtest import AGENT_VM, MONITOR, Case, environment
+from vmtest import AGENT_VM, MONITOR, Case, environment, wait_for
 
 
 def git(*words, cwd):
@@ -195,6 +196,55 @@ class Git(Case):
         self.sh("cp -r .git plain; cd plain; echo x > hooks/post-commit; echo y >> config; mv hooks h2; mv config c2")
         self.assertTrue((self.project / "plain/h2/post-commit").exists())
         self.assertTrue((self.project / "plain/c2").read_text().endswith("y\n"))
+
+    def test_a_writable_config_keeps_harmless_settings_and_undoes_others(self):
+        config = self.project / ".git/config"
+        with self.session("--git-config", "rw") as s:
+            self.exec("git config user.name me && git checkout -q -b topic && git config branch.topic.merge refs/heads/topic")
+            wait_for(lambda: "name = me" in config.read_text(), 5, "the harmless change did not arrive")
+            good = config.read_bytes()
+            for evil in ("git config core.fsmonitor ./x", "echo '[alias] a = !x' >> .git/config",
+                         "mkfifo .git/fifo && mv -f .git/fifo .git/config", "ln .git/config .git/c2 && echo '[include] path = x' >> .git/c2"):
+                self.exec("sleep 1.5; " + evil)  # the guest's kernel believes a name for a second
+                # The guest has ended its write; a second is the bound on a machine that is not busy.
+                wait_for(lambda: config.is_file() and config.read_bytes() == good, 1, evil)
+            hooks = "echo x > .git/hooks/post-commit; mv .git .git2; rm -rf .git/hooks; echo ../e > .git/commondir; true"
+            self.exec(hooks)
+            self.assertFalse((self.project / ".git/hooks/post-commit").exists())
+            self.assertFalse((self.project / ".git2").exists())
+            self.assertEqual((self.project / ".git/commondir").read_text(), ".\n")
+            s.send_signal(signal.SIGTSTP)  # nothing would be undone meanwhile
+            self.exec("git config core.fsmonitor ./y")
+            wait_for(lambda: config.read_bytes() == good, 1, "not undone by a launcher that was asked to stop")
+            s.terminate()
+            err = s.stderr.read().decode()
+        self.assertIn("    guard     ro .git/hooks\n    guard     rw .git/config (watched: what could run something is undone)\n", err)
+        for told in ("core.fsmonitor = ./x (new)", "alias.a = !x (new)", "is no plain file", "include.path = x (new)",
+                     "core.fsmonitor = ./y (new)"):
+            self.assertIn(f"==> undone in a git config: {config}: {told}\n", err)
+        self.assertIn("==> not stopped: git configs are watched (--git-config rw)\n", err)
+        self.assertNotIn("runs by itself", err)
+        self.assertEqual(config.read_bytes(), good)
+
+    def test_the_tenth_change_of_a_writable_config_ends_the_session(self):
+        config = self.project / ".git/config"
+        good = config.read_bytes()
+        p = self.vm("shell", "--git-config", "rw", "--", "-c", "while :; do git config core.fsmonitor ./x; sleep 0.2; done",
+                    check=1)
+        err = p.stderr.decode()
+        self.assertIn("agent-vm: git configs: changed 10 times in a way that could run something on this host, and put back each time "
+                      f"(at last {config}: core.fsmonitor = ./x (new)); the session was ended; log: ", err)
+        self.assertIn(f"==> undone in a git config: {config}: core.fsmonitor = ./x (new), 10 times\n", err)
+        self.assertNotIn("runs by itself", err)
+        self.assertEqual(config.read_bytes(), good)
+
+    def test_a_config_that_cannot_be_watched_stops_the_launch(self):
+        config = self.project / ".git/config"
+        config.rename(self.project / "elsewhere")
+        config.symlink_to("../elsewhere")
+        p = self.vm("shell", "--git-config", "rw", "true", check=1)
+        self.assertEqual(p.stderr.decode(), f"agent-vm: --git-config rw: {config}: cannot be watched, since it is no plain file, "
+                                            "or holds what git would not read; repair it, or leave the option out\n")
 
     def test_git_in_clear_text_becomes_https(self):
         self.assertEqual(self.sh("git ls-remote --get-url git://example.org/x"), "https://example.org/x\n")
