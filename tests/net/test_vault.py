@@ -156,6 +156,8 @@ class Opens(Case):
         self.assertEqual([h.outcome for h in held] + [o.outcome, o.error], [CONNECTED, CONNECTED, FAILED, errno.EADDRNOTAVAIL])
         self.assertIn("refused for lack of something on this host: Cannot assign requested address", v.log())
         self.hello(v.tcp(w.PUBLIC2, 80))
+        for h in held:
+            self.assertEqual(h.sock.recv(16), b"hello")  # so it was seen
         self.assertEqual((l.seen, other.seen), (2, 1))
         for h in held:
             h.close()
