@@ -600,7 +600,8 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 		vault_end(v, "wire waits for more opens than it may");
 		return;
 	}
-	if (open_find(o, FOR_WIRE, m->head.slot, m->head.generation, (int)proto)) {
+	if (open_find(o, FOR_WIRE, m->head.slot, m->head.generation, (int)proto) ||
+	    flow_find(o, m->head.slot, m->head.generation)) {
 		vault_end(v, "wire asks twice with one slot and generation");
 		return;
 	}

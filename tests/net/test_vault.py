@@ -1061,6 +1061,17 @@ class Role(Case):
         self.assertEqual(v.wait(), 1)
         self.assertIn("more opens than it may", v.log())
 
+    def test_a_slot_and_generation_are_of_one_flow(self):
+        self.listener(w.PUBLIC, 80)
+        for dst in (w.PUBLIC, w.DEAD):  # open; asked for
+            v = self.vault()
+            slot = v.ask(w.OPEN_TCP, dst, 80)
+            if dst == w.PUBLIC:
+                v.opened(w.OPEN_TCP, slot).close()
+            v.ask(w.OPEN_TCP, w.PUBLIC, 80, slot=slot)
+            self.assertEqual(v.wait(), 1)
+            self.assertIn("asks twice", v.log())
+
     def test_ends_with_wire_launcher_and_sigterm(self):
         v = self.vault()
         v.wire.close()
