@@ -166,6 +166,7 @@ void conn_put(struct conn *c, struct span s)
 
 void conn_inspect(struct conn *c, enum prov_host_id host, bool tls)
 {
+	struct net_head m = { NET_VERSION, NET_INSPECTED, sizeof(m), c->wire_slot, c->wire_gen };
 	struct gate *g = c->g;
 
 	if (g->n_inspected >= INSPECTED_MAX + CROWD_MAX) {
@@ -173,6 +174,9 @@ void conn_inspect(struct conn *c, enum prov_host_id host, bool tls)
 		conn_reset(c);
 		return;
 	}
+	/* Where nothing was tied vault may have connected already. */
+	if (!c->tied)
+		vault_send(g, &m, sizeof(m), -1);
 	g->n_undecided--;
 	g->n_inspected++;
 	c->inspected = true;

@@ -66,12 +66,13 @@ enum net_type {
 	NET_CLOSE = 0x28,   /* head alone: reset the flow */
 	NET_FAMILY = 0x2a,  /* struct net_family */
 	/* vault to gate, gate to vault, gate to wire. Slot and generation are those of wire's flow, but for RENEW and NOTE. */
-	NET_PEEK = 0x40,     /* struct net_peek; descriptor: the far end of what wire got with INSPECT; no answer */
+	NET_PEEK = 0x40,     /* struct net_peek; descriptor: the far end of what wire got with INSPECT; DIAL or INSPECTED may follow */
 	NET_DIAL = 0x42,     /* struct net_dial: gate steps aside, connect to what the guest dialled */
 	NET_DIALLED = 0x43,  /* struct net_dialled; descriptor with CONNECTED */
 	NET_RENEW = 0x44,    /* struct net_renew: a token endpoint was asked; slot and generation of gate's exchange */
 	NET_RENEWED = 0x45,  /* struct net_renewed */
 	NET_NOTE = 0x46,     /* struct net_note: gate answered by itself; no answer */
+	NET_INSPECTED = 0x48, /* head alone: gate answers that flow, which is not tied, by itself; no answer */
 	NET_HOLD = 0x50,     /* head alone: write no more to the pair */
 	NET_HELD = 0x51,     /* struct net_held */
 	NET_HANDOVER = 0x52, /* head alone; descriptor: the socket that takes the pair's place */

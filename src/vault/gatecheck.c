@@ -57,6 +57,9 @@ int gate_check(const void *msg, size_t n, bool has_fd)
 	case NET_DIAL:
 		ok = n == sizeof(struct net_dial) && dial_ok(msg);
 		break;
+	case NET_INSPECTED:
+		ok = n == sizeof(h);
+		break;
 	case NET_RENEW:
 		ok = n == sizeof(struct net_renew) && renew_ok(msg);
 		break;

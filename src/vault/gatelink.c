@@ -44,11 +44,16 @@ static void message(struct vault *v, const void *msg, size_t n, int fd)
 	struct net_renew renew;
 	struct net_note noted;
 	struct net_dial dial;
+	struct net_head head;
 
 	switch (gate_check(msg, n, fd >= 0)) {
 	case NET_DIAL:
 		memcpy(&dial, msg, sizeof(dial));
 		opens_dial(v, &dial);
+		break;
+	case NET_INSPECTED:
+		memcpy(&head, msg, sizeof(head));
+		opens_inspected(v, &head);
 		break;
 	case NET_RENEW:
 		memcpy(&renew, msg, sizeof(renew));

@@ -1,18 +1,30 @@
 /* Connections that the guest asks for (network page 5, 6, 9.1).
  *
  *   asked --- refused, or failed at once ---> answered
- *     |   \--- to be inspected ---> answered with one end of a stream pair, the other one to gate: a flow
- *     |                             gate steps aside ---> asked again, by gate
+ *     |   \--- tied to an inspected name ---> answered with one end of a stream pair, the other one to gate: a flow
+ *     |                                       gate steps aside ---> asked again, by gate
  *     +-> CONNECTING --- connected ---> checked with getpeername() ---> answered with the socket: a flow
  *     |        |  75 s, error ---> the alias's ::1, the proxy's next address, or answered with the error
  *     |        +--- by proxy ---> PROXY_HEAD --- 2xx ---> a flow
  *     +-> cancelled: closed, no answer
  *
+ * What may have to be inspected, at an address that is not tied (port 443), is connected like the rest before the name is
+ * known, so that who is refused or away looks like it, and no round trip is paid twice:
+ *
+ *   FOR_WIRE CONNECTING --- connected, or after AHEAD_NS ---> answered with the pair: a flow, and FOR_AHEAD
+ *   FOR_AHEAD CONNECTING --- connected ---> WAITS
+ *        |         |         \--- failed ---> the flow keeps the error for gate
+ *        |         +--- gate steps aside ---> judged again, and FOR_GATE: gate is told how it ends
+ *        |         WAITS --- the same ---> judged and checked again, the socket to gate
+ *        +-> gate inspects, or the flow ends: closed, nobody is told
+ *
  * Others than wire have connections made here as well: gate, to where an inspected flow wanted to go, and upstream.c, which
  * dials hosts by name and races their addresses.
  *
  * Bounds: OPENS_TCP, OPENS_UDP, OPENS_ECHO waiting (wire keeps them; more is a broken wire and ends the session), OPENS_GATE
- * and OPENS_UP (more fail), FLOWS_MAX flows. A flow is only a record, for the log and for ties: its socket is wire's. */
+ * of FOR_AHEAD and FOR_GATE and OPENS_UP (more fail), FLOWS_MAX flows. Nothing is connected ahead that would make more than
+ * OPENS_TCP with those that wire waits for: then the pair is handed out at once, and the address dialled when gate steps
+ * aside. A flow is only a record, for the log and for ties: its socket is wire's. */
 #include <assert.h>
 #include <errno.h>
 #include <netinet/icmp6.h>
@@ -35,7 +47,7 @@
 #define OPENS_TCP 512
 #define OPENS_UDP 64
 #define OPENS_ECHO 32
-#define OPENS_GATE 256
+#define OPENS_GATE 512 /* as many as gate has undecided */
 #define OPENS_UP 256
 #define OPENS_MAX (OPENS_TCP + OPENS_UDP + OPENS_ECHO + OPENS_GATE + OPENS_UP)
 #define PEEKS_MAX 512 /* that gate has not read */
@@ -43,6 +55,8 @@
 #define FLOWS_HASH 8192
 
 #define CONNECT_NS (75 * NS)
+#define AHEAD_NS (250 * MS) /* longer than curl's 200 ms for one family, so that the other one wins */
+#define WAIT_NS (75 * NS)   /* gate decides within 20 s */
 #define PROXY_NS (30 * NS)
 #define NOTE_NS (60 * NS)
 #define HOLD_S 2		/* ties change, so not long */
@@ -51,8 +65,8 @@
 #define PROXY_LOG_NS (60 * NS)
 #define ECHO_PORT 1 /* of a ping socket: means nothing, but getpeername() fails on one whose port is 0 */
 
-enum open_state { OPEN_FREE, OPEN_CONNECTING, OPEN_PROXY_HEAD };
-enum open_for { FOR_WIRE, FOR_GATE, FOR_UP, OPEN_FORS };
+enum open_state { OPEN_FREE, OPEN_CONNECTING, OPEN_PROXY_HEAD, OPEN_WAITS };
+enum open_for { FOR_WIRE, FOR_AHEAD, FOR_GATE, FOR_UP, OPEN_FORS };
 
 struct open {
 	enum open_state state;
@@ -70,6 +84,7 @@ struct open {
 	size_t proxy_at;
 	int fd;
 	int64_t start, until;
+	int64_t inspect_at; /* to be inspected: wire is answered then, connected or not; 0: not, or it was answered */
 	struct buf head; /* of the proxy's answer */
 };
 
@@ -77,7 +92,8 @@ struct flow {
 	bool used;
 	enum policy_proto proto;
 	uint8_t verdict, step;
-	bool proxied, noted, probe, inspected, dialled;
+	bool proxied, noted, probe, inspected, decided; /* decided: gate steps aside, or inspects */
+	int error; /* of what was connected ahead */
 	uint16_t port;
 	uint32_t slot, generation;
 	struct addr dst;
@@ -141,7 +157,8 @@ static struct flow flow_of(struct vault *v, const struct open *p)
 			      .id = ++v->opens->last_id, .start = p->start };
 }
 
-static void flow_add(struct vault *v, const struct open *p)
+/* False: the session ends. */
+static bool flow_add(struct vault *v, const struct open *p)
 {
 	struct opens *o = v->opens;
 	uint32_t i = o->free, *bucket = flow_bucket(o, p->slot, p->generation);
@@ -149,7 +166,7 @@ static void flow_add(struct vault *v, const struct open *p)
 
 	if (!i && o->used_to == FLOWS_MAX) {
 		vault_end(v, "wire has more flows open than it may");
-		return;
+		return false;
 	}
 	if (!i)
 		i = ++o->used_to;
@@ -163,6 +180,7 @@ static void flow_add(struct vault *v, const struct open *p)
 	*(o->newest ? &o->flows[o->newest - 1].newer : &o->oldest) = i;
 	o->newest = i;
 	ties_flow(&v->ties, &p->dst, true, v->now);
+	return true;
 }
 
 static void flow_line(struct vault *v, const struct flow *f, const struct net_ended *e, const char *end)
@@ -178,7 +196,7 @@ static void flow_line(struct vault *v, const struct flow *f, const struct net_en
 		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end, .probe = f->probe });
 }
 
-static void dial_cancel(struct vault *v, const struct flow *f);
+static void flow_undial(struct vault *v, const struct flow *f);
 
 static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 {
@@ -190,8 +208,8 @@ static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
 	uint32_t i = (uint32_t)(f - o->flows) + 1, *at = flow_bucket(o, f->slot, f->generation);
 
 	static_assert(ARRAY_SIZE(ends) == NET_ENDS, "ends[] is incomplete");
-	if (f->dialled)
-		dial_cancel(v, f);
+	if (f->inspected)
+		flow_undial(v, f);
 	flow_line(v, f, e, e ? ends[e->how] : "error:ECANCELED");
 	ties_flow(&v->ties, &f->dst, false, v->now);
 	if (!f->noted)
@@ -238,6 +256,23 @@ static struct open *open_find(struct opens *o, enum open_for who, uint32_t slot,
 	return NULL;
 }
 
+static size_t *open_count(struct opens *o, const struct open *p)
+{
+	return p->who == FOR_WIRE ? &o->waiting[p->proto] : &o->others[p->who];
+}
+
+static size_t of_gate(const struct opens *o)
+{
+	return o->others[FOR_AHEAD] + o->others[FOR_GATE];
+}
+
+static void open_now_for(struct opens *o, struct open *p, enum open_for who)
+{
+	*open_count(o, p) -= 1;
+	p->who = who;
+	*open_count(o, p) += 1;
+}
+
 /* A free place; the callers know that there is one. */
 static struct open *open_new(struct vault *v, enum open_for who, enum policy_proto proto, uint32_t slot, uint32_t generation)
 {
@@ -252,7 +287,7 @@ static struct open *open_new(struct vault *v, enum open_for who, enum policy_pro
 			    .generation = generation, .fd = -1, .start = v->now, .probe = v->audit.probing,
 			    .until = v->now + CONNECT_NS };
 	o->n++;
-	*(who == FOR_WIRE ? &o->waiting[proto] : &o->others[who]) += 1;
+	*open_count(o, p) += 1;
 	return p;
 }
 
@@ -265,7 +300,7 @@ static void open_free(struct vault *v, struct open *p)
 	buf_done(&p->head);
 	if (p->state != OPEN_FREE) {
 		v->opens->n--;
-		*(p->who == FOR_WIRE ? &v->opens->waiting[p->proto] : &v->opens->others[p->who]) -= 1;
+		*open_count(v->opens, p) -= 1;
 	}
 	*p = (struct open){ .state = OPEN_FREE, .gen = p->gen + 1, .fd = -1 };
 }
@@ -295,17 +330,21 @@ static void reply(struct vault *v, const struct open *p, enum net_outcome outcom
 		wire_send(v, &m, sizeof(m), fd);
 	else if (p->who == FOR_GATE)
 		dialled(v, p->slot, p->generation, outcome, error, fd);
+	else if (p->who == FOR_AHEAD)
+		flow_find(v->opens, p->slot, p->generation)->error = outcome == NET_REFUSED ? EACCES : error;
 	else
 		up_dialled(v, (uint16_t)p->slot, p->generation, fd, outcome == NET_REFUSED ? EACCES : error);
 }
 
-static void dial_cancel(struct vault *v, const struct flow *f)
+/* Nothing is to be connected for it any more. */
+static void flow_undial(struct vault *v, const struct flow *f)
 {
-	struct open *p = open_find(v->opens, FOR_GATE, f->slot, f->generation, POLICY_TCP);
+	struct open *p = open_find(v->opens, f->decided ? FOR_GATE : FOR_AHEAD, f->slot, f->generation, POLICY_TCP);
 
 	if (!p)
 		return;
-	reply(v, p, NET_FAILED, ECANCELED, -1);
+	if (p->who == FOR_GATE)
+		reply(v, p, NET_FAILED, ECANCELED, -1);
 	open_free(v, p);
 }
 
@@ -387,30 +426,6 @@ static bool peer_ok(const struct vault *v, const struct open *p)
 	       ((struct sockaddr_in6 *)&is)->sin6_port == ((struct sockaddr_in6 *)&want)->sin6_port;
 }
 
-static void done(struct vault *v, struct open *p)
-{
-	int fd;
-
-	if (!peer_ok(v, p)) {
-		char text[ADDR_TEXT];
-
-		log_warn("open: the socket to %s port %u is connected elsewhere; closed", addr_format(&p->to, text), p->to_port);
-		p->answer.step = STEP_HOST;
-		refuse(v, p);
-		return;
-	}
-	if (p->to.family == AF_INET)
-		v->opens->v4_ok = v->now;
-	else
-		v->opens->v6_timeouts = 0;
-	if (p->who == FOR_WIRE)
-		flow_add(v, p);
-	ev_unwatch(&v->ev, p->fd);
-	fd = TAKE_FD(p->fd);
-	reply(v, p, NET_CONNECTED, 0, fd);
-	open_free(v, p);
-}
-
 /* Was this address given out for a name that is looked into? @standin: the name that it stands for; "": for none. */
 static bool is_tied(struct vault *v, const struct addr *dst, const char *standin)
 {
@@ -434,12 +449,58 @@ static void inspect(struct vault *v, struct open *p)
 		fail(v, p, EAGAIN);
 	} else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
 		fail(v, p, errno);
+	} else if (!flow_add(v, p)) {
+		(void)close(pair[0]);
+		(void)close(pair[1]);
+		open_free(v, p);
 	} else {
-		flow_add(v, p);
 		link_send(v, &v->gate, &m, sizeof(m), pair[1]);
 		reply(v, p, NET_INSPECT, 0, pair[0]);
-		open_free(v, p);
+		p->inspect_at = 0;
+		/* gate says only of what is not tied when it needs no connection. */
+		if (p->fd < 0 || m.tied || of_gate(v->opens) >= OPENS_GATE)
+			open_free(v, p);
+		else
+			open_now_for(v->opens, p, FOR_AHEAD);
 	}
+}
+
+/* To whoever asked for it. */
+static void connected(struct vault *v, struct open *p)
+{
+	int fd;
+
+	if (!peer_ok(v, p)) {
+		char text[ADDR_TEXT];
+
+		log_warn("open: the socket to %s port %u is connected elsewhere; closed", addr_format(&p->to, text), p->to_port);
+		p->answer.step = STEP_HOST;
+		refuse(v, p);
+		return;
+	}
+	if (p->inspect_at) {
+		inspect(v, p);
+		return;
+	}
+	if (p->who == FOR_AHEAD)
+		return;
+	if (p->who == FOR_WIRE)
+		(void)flow_add(v, p);
+	fd = TAKE_FD(p->fd);
+	reply(v, p, NET_CONNECTED, 0, fd);
+	open_free(v, p);
+}
+
+static void done(struct vault *v, struct open *p)
+{
+	if (p->to.family == AF_INET)
+		v->opens->v4_ok = v->now;
+	else
+		v->opens->v6_timeouts = 0;
+	ev_unwatch(&v->ev, p->fd);
+	p->state = OPEN_WAITS;
+	p->until = v->now + WAIT_NS;
+	connected(v, p);
 }
 
 static void set_options(int fd, enum policy_proto proto, sa_family_t family)
@@ -548,7 +609,8 @@ static bool decide_standin(struct vault *v, struct open *p)
 	return true;
 }
 
-static void start(struct vault *v, struct open *p)
+/* Sets p->answer. False: it is refused. */
+static bool judge(struct vault *v, struct open *p)
 {
 	const char *const *names;
 
@@ -558,7 +620,21 @@ static void start(struct vault *v, struct open *p)
 		names = ties_names(&v->ties, &p->dst, v->now);
 		p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, p->dst, p->port, names, way(v, &p->dst) });
 	}
-	if (p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT) {
+	if (p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT)
+		return false;
+	if ((p->answer.group == GROUP_GATEWAY || p->answer.group == GROUP_HOST) && publish_uses(v, p->proto, p->port)) {
+		p->answer.step = STEP_HOST; /* the guest would be talking to itself */
+		return false;
+	}
+	return true;
+}
+
+static void start(struct vault *v, struct open *p)
+{
+	const char *const *names;
+	bool gates;
+
+	if (!judge(v, p)) {
 		refuse(v, p);
 		return;
 	}
@@ -567,11 +643,6 @@ static void start(struct vault *v, struct open *p)
 		p->to_port = p->proto == POLICY_ECHO ? ECHO_PORT : p->port;
 	}
 	p->alias = p->answer.group == GROUP_GATEWAY;
-	if ((p->alias || p->answer.group == GROUP_HOST) && publish_uses(v, p->proto, p->port)) {
-		p->answer.step = STEP_HOST; /* the guest would be talking to itself */
-		refuse(v, p);
-		return;
-	}
 	if (p->alias)
 		p->to = loopback4;
 	else if (!p->standin[0] && !(p->dst.family == AF_INET ? v->ipv4 : v->ipv6)) {
@@ -585,10 +656,14 @@ static void start(struct vault *v, struct open *p)
 		p->to = v->cfg.proxy.addrs[0];
 		p->to_port = v->cfg.proxy.port;
 	}
-	if (p->answer.verdict == POLICY_INSPECT && p->who == FOR_WIRE && v->cfg.inspected)
+	gates = p->answer.verdict == POLICY_INSPECT && p->who == FOR_WIRE && v->cfg.inspected;
+	if (gates && (is_tied(v, &p->dst, p->standin) ||
+		      v->opens->waiting[POLICY_TCP] + of_gate(v->opens) > OPENS_TCP)) {
 		inspect(v, p);
-	else
+	} else {
+		p->inspect_at = gates ? v->now + AHEAD_NS : 0;
 		dial(v, p);
+	}
 }
 
 static void asked(struct vault *v, enum policy_proto proto, const struct net_open *m)
@@ -600,7 +675,8 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 		vault_end(v, "wire waits for more opens than it may");
 		return;
 	}
-	if (open_find(o, FOR_WIRE, m->head.slot, m->head.generation, (int)proto)) {
+	if (open_find(o, FOR_WIRE, m->head.slot, m->head.generation, (int)proto) ||
+	    flow_find(o, m->head.slot, m->head.generation)) {
 		vault_end(v, "wire asks twice with one slot and generation");
 		return;
 	}
@@ -624,31 +700,70 @@ static bool is_foreign(struct vault *v, const struct open *p, const char *name)
 	return is_tied(v, &p->dst, standin ? standin : "");
 }
 
+/* It was judged when the guest asked, and what was true then may not be any more. */
+static bool still_may(struct vault *v, struct open *p)
+{
+	struct open now = { .proto = p->proto, .dst = p->dst, .port = p->port };
+	bool ok = judge(v, &now);
+
+	p->answer = now.answer;
+	return ok;
+}
+
 void opens_dial(struct vault *v, const struct net_dial *m)
 {
 	const struct net_head *h = &m->head;
 	struct flow *f = flow_find(v->opens, h->slot, h->generation);
 	struct open *p;
+	bool ahead;
 
-	if (f && (!f->inspected || f->dialled)) {
-		vault_end(v, "gate asks for a flow that it has no part in, or twice");
-	} else if (!f) {
+	if (!f) {
 		dialled(v, h->slot, h->generation, NET_FAILED, ECANCELED, -1); /* wire ended it meanwhile */
-	} else if (v->opens->others[FOR_GATE] >= OPENS_GATE) {
-		dialled(v, h->slot, h->generation, NET_FAILED, EAGAIN, -1);
+		return;
+	}
+	if (!f->inspected || f->decided) {
+		vault_end(v, "gate asks for a flow that it has no part in, or twice");
+		return;
+	}
+	f->decided = true;
+	p = open_find(v->opens, FOR_AHEAD, h->slot, h->generation, POLICY_TCP);
+	ahead = p;
+	if (f->error != 0 || (!ahead && of_gate(v->opens) >= OPENS_GATE)) {
+		dialled(v, h->slot, h->generation, NET_FAILED, f->error != 0 ? f->error : EAGAIN, -1);
+		return;
+	}
+	if (ahead) {
+		open_now_for(v->opens, p, FOR_GATE);
 	} else {
-		f->dialled = true;
 		p = open_new(v, FOR_GATE, POLICY_TCP, h->slot, h->generation);
 		p->dst = f->dst;
 		p->port = f->port;
 		p->probe = f->probe;
-		if (m->name[0] != '\0' && is_foreign(v, p, m->name)) {
-			p->answer = (struct policy_answer){ POLICY_REFUSE, STEP_FOREIGN_NAME, GROUP_PUBLIC };
-			refuse(v, p);
-			return;
-		}
-		start(v, p);
 	}
+	if (m->name[0] != '\0' && is_foreign(v, p, m->name)) {
+		p->answer = (struct policy_answer){ POLICY_REFUSE, STEP_FOREIGN_NAME, GROUP_PUBLIC };
+		refuse(v, p);
+	} else if (!ahead) {
+		start(v, p);
+	} else if (!still_may(v, p)) {
+		refuse(v, p);
+	} else if (p->state == OPEN_WAITS) {
+		connected(v, p);
+	}
+}
+
+void opens_inspected(struct vault *v, const struct net_head *h)
+{
+	struct flow *f = flow_find(v->opens, h->slot, h->generation);
+
+	if (!f)
+		return; /* wire ended it meanwhile */
+	if (!f->inspected || f->decided) {
+		vault_end(v, "gate inspects a flow that it has no part in, or twice");
+		return;
+	}
+	flow_undial(v, f);
+	f->decided = true;
 }
 
 int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial *d)
@@ -777,7 +892,6 @@ static void proxy_read(struct vault *v, struct open *p)
 	if (status == 0)
 		return;
 	if (status >= 200 && status <= 299) {
-		p->state = OPEN_CONNECTING;
 		done(v, p);
 		return;
 	}
@@ -795,7 +909,7 @@ void opens_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
 	socklen_t n = sizeof(int);
 	int error = 0;
 
-	if (!p || p->state == OPEN_FREE || p->gen != gen)
+	if (!p || p->state == OPEN_FREE || p->state == OPEN_WAITS || p->gen != gen)
 		return;
 	if (p->state == OPEN_PROXY_HEAD) {
 		proxy_read(v, p);
@@ -834,11 +948,15 @@ int64_t opens_tick(struct vault *v)
 		if (p->until <= v->now && p->state == OPEN_PROXY_HEAD) {
 			proxy_trouble(v, "no answer to CONNECT within 30 s");
 			fail(v, p, ETIMEDOUT);
+		} else if (p->until <= v->now && p->state == OPEN_WAITS) {
+			fail(v, p, ETIMEDOUT);
 		} else if (p->until <= v->now) {
 			timed_out(v, p);
 		}
+		if (p->state != OPEN_FREE && p->inspect_at && p->inspect_at <= v->now)
+			inspect(v, p);
 		if (p->state != OPEN_FREE)
-			next = sooner(next, p->until);
+			next = sooner(next, p->inspect_at ? p->inspect_at : p->until);
 	}
 	while (o->oldest && o->flows[o->oldest - 1].start + NOTE_NS <= v->now) {
 		struct flow *f = &o->flows[o->oldest - 1];

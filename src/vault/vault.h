@@ -132,6 +132,8 @@ int64_t opens_tick(struct vault *v); /* runs what is due; when to call again, or
 void opens_end(struct vault *v); /* a line for each flow that the end of the session ends */
 /* NET_DIAL of gate: to where the guest wanted to go. */
 void opens_dial(struct vault *v, const struct net_dial *m);
+/* NET_INSPECTED: what was connected for that flow is not needed. */
+void opens_inspected(struct vault *v, const struct net_head *h);
 
 struct up_dial {
 	const char *name; /* of the host; kept while it is dialled */

@@ -158,7 +158,7 @@ static void start(const char *program)
 
 static SSL *guest(void)
 {
-	struct net_peek m = { .head = { NET_VERSION, NET_PEEK, sizeof(m), 1, 1 }, .port = 443 };
+	struct net_peek m = { .head = { NET_VERSION, NET_PEEK, sizeof(m), 1, 1 }, .port = 443, .tied = 1 };
 	SSL *ssl = SSL_new(SSL_CTX_new(TLS_client_method()));
 	int pair[2];
 

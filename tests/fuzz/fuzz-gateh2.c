@@ -176,6 +176,7 @@ static void drain_links(void)
 			memcpy(&renew_gen, msg + offsetof(struct net_head, generation), 4);
 			renew_asked = true;
 			break;
+		case NET_INSPECTED:
 		case NET_NOTE:
 			break;
 		default:

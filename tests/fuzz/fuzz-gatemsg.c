@@ -30,6 +30,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		memcpy(&d, p, sizeof(d));
 		MUST(n == sizeof(d) && memchr(d.name, '\0', sizeof(d.name)));
 		break;
+	case NET_INSPECTED:
+		MUST(n == sizeof(struct net_head));
+		break;
 	default:
 		MUST(type < 0);
 	}

@@ -202,6 +202,11 @@ void opens_dial(struct vault *w, const struct net_dial *m)
 	MUST(!"nobody dials");
 }
 
+void opens_inspected(struct vault *w, const struct net_head *h)
+{
+	MUST(!"nobody inspects");
+}
+
 int dns_resolve(struct vault *w, const char *name, uint16_t type, uint16_t slot, uint32_t gen)
 {
 	MUST(!"nobody asks for a name");

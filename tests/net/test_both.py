@@ -406,6 +406,113 @@ class Aside(Whole):
         self.assertEqual(plain.seen, 3)
 
 
+class Ahead(Whole):
+    """Port 443 of an address that is not tied: it is connected before the name is known."""
+
+    def setUp(self):
+        self.got = []
+
+    def answer(self, c):
+        """What came, when it has ended; to HTTP a page."""
+        with c:
+            data, more = b"", b"x"
+            try:
+                while more and not data.endswith(b"\r\n\r\n"):
+                    data += (more := c.recv(4096))
+                if data:
+                    c.sendall(b"HTTP/1.0 200 OK\r\n\r\nhere")
+            except ConnectionError:
+                pass
+            self.got.append(data)
+
+    def wait(self, what):
+        end = time.monotonic() + 20
+        while not what():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def test_who_refuses_is_away_silent_or_open_looks_like_it(self):
+        p = self.pair()
+        w.sh("ip route add unreachable 45.0.3.3/32")
+        self.addCleanup(w.sh, "ip route del unreachable 45.0.3.3/32")
+        fds = len(os.listdir(f"/proc/{p.vault.pid}/fd"))
+        times = []
+        for _ in range(5):
+            t = time.monotonic()
+            with self.assertRaises(ConnectionRefusedError):
+                self.guest(socket.SOCK_STREAM, w.PUBLIC, 443)
+            times.append(time.monotonic() - t)
+        self.assertLess(sorted(times)[2], 0.1, times)
+        with self.assertRaises(OSError) as e:
+            self.guest(socket.SOCK_STREAM, "45.0.3.3", 443)
+        self.assertEqual(e.exception.errno, errno.EHOSTUNREACH)
+        t = time.monotonic()
+        silent = self.guest(socket.SOCK_STREAM, w.DEAD, 443)  # its end, after 75 s: Patience
+        self.assertGreater(time.monotonic() - t, 0.249)
+        l = self.listener(w.PUBLIC, 443, serve=self.answer)
+        s = self.guest(socket.SOCK_STREAM, w.PUBLIC, 443)  # nc -z
+        self.wait(lambda: l.seen == 1)
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # with a FIN it would wait on, as in the world
+        for x in (s, silent):
+            x.close()
+        self.wait(lambda: self.got == [b""])
+        self.wait(lambda: len(os.listdir(f"/proc/{p.vault.pid}/fd")) <= fds)
+
+    def test_an_inspected_name_needs_no_connection(self):
+        l, p = self.listener(w.PUBLIC, 443, serve=self.answer), self.pair()
+        s = self.guest(socket.SOCK_STREAM, w.PUBLIC, 443)
+        self.wait(lambda: l.seen == 1)
+        self.assertEqual(self.got, [])
+        t = p.real_gate.trust().wrap_socket(s, server_hostname=self.INSPECTED)  # gate answers it
+        self.addCleanup(t.close)
+        self.wait(lambda: self.got == [b""])  # while the guest's stream lives
+        t.sendall(b"GET /x HTTP/1.1\r\nHost: " + self.INSPECTED.encode() + b"\r\n\r\n")
+        self.assertEqual(t.recv(5), b"HTTP/")
+        self.assertEqual((l.seen, p.wire_ended(0)), (1, None))
+
+    def test_a_client_with_two_families_finds_the_one_that_lives(self):
+        self.pair()
+        self.listener(w.PUBLIC, 443, serve=self.answer)
+        with w.S:
+            w.sh("ip -6 route add blackhole 2a0e:b107::dead/128")
+        self.addCleanup(self.alive)
+        for lame in (w.PUBLIC6, "2a0e:b107::dead"):  # refuses; is silent
+            with self.subTest(lame), pair.G:
+                r = subprocess.run(["curl", "-sS", "-m", "20", "--happy-eyeballs-timeout-ms", "50", "-w", " %{remote_ip}", "--resolve",
+                                    f"{self.PLAIN}:443:[{lame}],{w.PUBLIC}", f"http://{self.PLAIN}:443/"], capture_output=True, text=True)
+                self.assertEqual((r.stdout, r.stderr), (f"here {w.PUBLIC}", ""))
+
+    def test_a_flood_of_syns_leaves_nothing(self):
+        """40,000 to a black hole; the guest's kernel, which knows nothing of them, resets those that are answered."""
+        p = self.pair()
+        fds = lambda: [len(os.listdir(f"/proc/{pid}/fd")) for pid in (p.vault.pid, p.real_gate.pid, p.wire)]
+
+        def dialled():
+            with open("/proc/net/tcp") as f:
+                return sum(line.split()[3] == "02" for line in f)
+        before, most = fds(), 0
+        with pair.G:
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self.addCleanup(raw.close)
+        addrs = socket.inet_aton("192.0.0.2") + socket.inet_aton(w.DEAD)
+        for i in range(40000):
+            raw.sendto(struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0) + addrs +
+                       struct.pack("!HHIIBBHHH", 1024 + i, 443, i, 0, 0x50, 2, 65000, 0, 0), (w.DEAD, 0))
+            if i % 1000 == 0:
+                most = max(most, dialled())
+        self.assertTrue(0 < most <= 512, most)
+        self.listener(w.PUBLIC, 443)
+        s = self.guest(socket.SOCK_STREAM, w.PUBLIC, 443)
+        s.sendall(b"\0 no name")
+        self.assertEqual(s.recv(5), b"hello")
+        s.close()
+        self.wait(lambda: not any(n > b for n, b in zip(fds(), before)) and dialled() == 0)
+
+    def alive(self):
+        with w.S:
+            w.sh("ip -6 route del blackhole 2a0e:b107::dead/128")
+
+
 class Patience(Whole):
     """What only time shows, all of it at once."""
 

@@ -500,6 +500,22 @@ class Aside(Case):
         self.assertTrue(g.from_wire.none(xch.HANDOVER))
         self.works(g)
 
+    def test_vault_is_told_what_needs_no_connection(self):
+        """Of an address that is not tied: once, when gate answers by itself, in TLS or in clear."""
+        g = self.gate()
+        for data in (hello(ANTHROPIC), b"GET / HTTP/1.1\r\nHost: " + ANTHROPIC.encode() + b"\r\n\r\n"):
+            flow, s = g.stream()
+            s.sendall(data[:20])
+            self.assertTrue(g.from_vault.none(xch.INSPECTED))
+            s.sendall(data[20:])
+            m = g.from_vault.get(xch.INSPECTED)
+            self.assertEqual((m[3], m[4]), (xch.msg(xch.INSPECTED, *flow), None))
+            s.recv(3)
+            flow, s = g.stream(tied=1)
+            s.sendall(data)
+            s.recv(3)
+            self.assertTrue(g.from_vault.none(xch.INSPECTED, xch.DIAL))
+
     def test_a_malformed_hello_is_reset(self):
         g = self.gate()
         for data in (b"\x16\3\1\x40\1" + b"\1" * 100, b"\x16\3\1\0\4\2\0\0\0", b"\x16\3\1\0\4\1\0\x40\1"):

@@ -1978,7 +1978,6 @@ class Inspected(Case):
         o, far = self.flow(v)
         o.sock.sendall(b"ClientHello")
         self.assertEqual(far.recv(64), b"ClientHello")
-        self.assertEqual(l.seen, 0)
         xch.raw_send(v.gate, xch.net_dial(o.slot, 7))
         outcome, error, sock = self.dialled(v, o.slot)
         self.assertEqual((outcome, error), (w.CONNECTED, 0))
@@ -2007,7 +2006,7 @@ class Inspected(Case):
         self.assertEqual(v.dns("api.anthropic.com").addrs, [w.PUBLIC])
         for port in (8443, 80, 443):
             o, far = self.flow(v, port=port, tied=1)
-        o, far = self.flow(v, w.PUBLIC2)
+        o, far = self.flow(v, w.DEAD)
         # attack-14: no QUIC
         q = v.udp(w.PUBLIC, 443)
         self.assertEqual((q.outcome, q.step), (w.REFUSED, "quic"))
@@ -2030,7 +2029,9 @@ class Inspected(Case):
         self.assertEqual(v.dns("api.anthropic.com").addrs, [w.PUBLIC])
         xch.raw_send(v.gate, xch.net_dial(o.slot, 7, "front.example"))  # it is at DIAL that it counts
         self.assertEqual(self.dialled(v, o.slot)[0], w.REFUSED)
-        seen = l.seen
+        seen = 2  # connected ahead, both times
+        while l.seen < seen:
+            time.sleep(0.01)
         for name in ("front.example", "anthropic.com", "api.anthropic.com.", "1.2.3.4"):
             self.assertEqual(dial(name, 1), w.REFUSED, name)
         self.assertEqual(l.seen, seen)
@@ -2078,7 +2079,8 @@ class Inspected(Case):
 
     def test_a_gate_that_does_not_read(self):
         """Its queue is bounded; what is beyond fails, the rest lives on."""
-        v = self.vault()
+        v = self.vault(inspected=["api.anthropic.com"])
+        self.assertEqual(v.dns("api.anthropic.com").addrs, [w.PUBLIC])  # so it is answered at once
         slots = [v.ask(w.OPEN_TCP, w.PUBLIC, 443) for _ in range(500)] + [v.ask(w.OPEN_TCP, w.PUBLIC, 443) for _ in range(300)]
         outcomes = [v.opened(w.OPEN_TCP, s) for s in slots]
         for o in outcomes:

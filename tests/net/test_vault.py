@@ -14,7 +14,8 @@ import time
 import unittest
 
 import vaulttest as w
-from vaulttest import (ALLOW_HOST, ALLOW_LAN, CONNECTED, FAILED, NO_NETWORK, REFUSED, TAKEN, Listener, Resolver, Vault, addr_rr,
+import xch
+from vaulttest import (ALLOW_HOST, ALLOW_LAN, CONNECTED, FAILED, INSPECT, NO_NETWORK, REFUSED, TAKEN, Listener, Resolver, Vault, addr_rr,
                        rr, rule, wire_name)
 
 
@@ -156,6 +157,8 @@ class Opens(Case):
         self.assertEqual([h.outcome for h in held] + [o.outcome, o.error], [CONNECTED, CONNECTED, FAILED, errno.EADDRNOTAVAIL])
         self.assertIn("refused for lack of something on this host: Cannot assign requested address", v.log())
         self.hello(v.tcp(w.PUBLIC2, 80))
+        for h in held:
+            self.assertEqual(h.sock.recv(16), b"hello")  # so it was seen
         self.assertEqual((l.seen, other.seen), (2, 1))
         for h in held:
             h.close()
@@ -574,6 +577,297 @@ class Families(Case):
         v = self.vault()
         self.assertEqual((v.dns("a.example").rcode, v.dns("a.example").addrs), (0, []))
         self.assertEqual(v.tcp(w.PUBLIC, 80).error, errno.ENETUNREACH)
+
+
+class Ahead(Case):
+    """Port 443 of an address that is not tied, where names are inspected: connected before the name is known (network page 3.2)."""
+    SILENT = "45.0.2.2"  # not there yet: with appear() it is, and what waits for it is answered within seconds
+
+    def setUp(self):
+        super().setUp()
+        self.ends = []
+
+    def vault(self, *a, **kw):
+        v = super().vault(*a, inspected=["api.anthropic.com"], **kw)
+        v.box = xch.Inbox(v.gate)
+        v.dns("gateway.agent-vm.internal")
+        self.fds = self.count(v)
+        return v
+
+    @staticmethod
+    def count(v):
+        return len(os.listdir(f"/proc/{v.pid}/fd"))
+
+    def appear(self):
+        with w.S:
+            w.sh(f"ip addr add {self.SILENT}/32 dev lo")
+        self.addCleanup(self.disappear)
+
+    def disappear(self):
+        with w.S:
+            w.sh(f"ip addr del {self.SILENT}/32 dev lo 2>/dev/null || true")
+
+    def server(self, addr=w.PUBLIC):
+        """Says hello, and keeps how each connection ended."""
+        def serve(c):
+            with c:
+                try:
+                    c.sendall(b"hello")
+                    while data := c.recv(64):
+                        c.sendall(data)
+                    self.ends.append("end")
+                except ConnectionError:
+                    self.ends.append("reset")
+        return self.listener(addr, 443, serve=serve)
+
+    def flow(self, v, addr=w.PUBLIC, tied=0):
+        o = v.tcp(addr, 443)
+        self.assertEqual((o.outcome, o.step), (INSPECT, "public"))
+        _, _, _, data, fd = v.box.get(xch.PEEK, slot=o.slot)
+        self.assertEqual(struct.unpack("<HB", data[16:19]), (443, tied))
+        far = socket.socket(fileno=fd)
+        self.addCleanup(o.close), self.addCleanup(far.close)
+        return o
+
+    def dial(self, v, o, name="www.example.org"):
+        xch.raw_send(v.gate, xch.net_dial(o.slot, 7, name))
+
+    def dialled(self, v, o):
+        _, _, _, data, fd = v.box.get(xch.DIALLED, slot=o.slot)
+        sock = socket.socket(fileno=fd) if fd is not None else None
+        if sock:
+            sock.settimeout(5)
+            self.addCleanup(sock.close)
+        return (*struct.unpack("<II", data[16:]), sock)
+
+    def wait(self, what, seconds=20):
+        end = time.monotonic() + seconds
+        while not what():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def nothing_left(self, v):
+        self.wait(lambda: v.dns("gateway.agent-vm.internal") and self.count(v) <= self.fds)
+
+    def test_who_refuses_or_is_not_there_looks_like_it(self):
+        v = self.vault()
+        w.sh("ip route add unreachable 45.0.3.3/32")
+        self.addCleanup(w.sh, "ip route del unreachable 45.0.3.3/32")
+        times = []
+        for _ in range(5):
+            t = time.monotonic()
+            o = v.tcp(w.PUBLIC, 443)
+            times.append(time.monotonic() - t)
+            self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
+        self.quick(0.1, times)
+        o = v.tcp("45.0.3.3", 443)
+        self.assertEqual((o.outcome, o.error), (FAILED, errno.EHOSTUNREACH))
+        o = v.tcp(w.LAN, 443)
+        self.assertEqual((o.outcome, o.step), (REFUSED, "private"))
+        self.assertTrue(v.box.none(xch.PEEK))
+        self.assertEqual([(l["verdict"], l["end"]) for l in v.audit() if l["k"] == "tcp"],
+                         [("inspect", "error:ECONNREFUSED")] * 5 + [("inspect", "error:EHOSTUNREACH")])
+
+    def test_what_is_open_waits_and_is_used(self):
+        l, v = self.server(), self.vault()
+        o = self.flow(v)
+        self.wait(lambda: l.seen == 1)
+        self.dial(v, o)
+        outcome, error, sock = self.dialled(v, o)
+        self.assertEqual((outcome, error, sock.recv(16)), (CONNECTED, 0, b"hello"))
+        sock.sendall(b"ClientHello")
+        self.assertEqual(sock.recv(64), b"ClientHello")
+        sock.close()
+        self.wait(lambda: self.ends == ["end"])
+        self.assertEqual(l.seen, 1)
+        v.ended(o.slot)
+        self.nothing_left(v)
+        self.assertEqual([(l["verdict"], l["end"]) for l in v.audit()], [("inspect", "fin")])
+
+    def test_what_is_open_and_not_needed_is_closed(self):
+        l, v = self.server(), self.vault()
+        o = self.flow(v)
+        self.wait(lambda: l.seen == 1)
+        self.assertEqual(self.ends, [])
+        xch.send(v.gate, xch.INSPECTED, o.slot, 7)
+        self.wait(lambda: self.ends)  # while the flow lives
+        self.nothing_left(v)
+        v.ended(o.slot)
+        xch.send(v.gate, xch.INSPECTED, o.slot, 7)  # on its way when the flow ended
+        self.assertEqual(v.dns("gateway.agent-vm.internal").addrs, ["192.0.0.1"])
+        self.assertEqual(l.seen, 1)
+
+    def test_silence_is_accepted_after_a_quarter_of_a_second(self):
+        v, times = self.vault(), []
+        for _ in range(3):
+            t = time.monotonic()
+            self.flow(v, w.DEAD)
+            times.append(time.monotonic() - t)
+        self.assertGreaterEqual(min(times), 0.249)
+        self.quick(0.5, times)
+
+    def test_silence_then_an_answer(self):
+        l, v = self.server(self.SILENT), self.vault()
+        joins, waits = self.flow(v, self.SILENT), self.flow(v, self.SILENT)
+        self.dial(v, joins)
+        self.assertTrue(v.box.none(xch.DIALLED))
+        self.appear()
+        self.assertEqual(self.dialled(v, joins)[0], CONNECTED)
+        self.wait(lambda: l.seen == 2)
+        self.dial(v, waits)
+        self.assertEqual(self.dialled(v, waits)[2].recv(16), b"hello")
+        self.assertEqual(l.seen, 2)
+
+    def test_silence_then_a_refusal(self):
+        v = self.vault()
+        joins = self.flow(v, self.SILENT)
+        self.dial(v, joins)
+        self.appear()
+        self.assertEqual(self.dialled(v, joins)[:2], (FAILED, errno.ECONNREFUSED))
+        v.ended(joins.slot)
+        self.disappear()
+        before = len(v.audit())
+        late = self.flow(v, self.SILENT)
+        self.appear()
+        self.wait(lambda: len(v.audit()) > before)
+        l = self.server(self.SILENT)
+        self.dial(v, late)  # it failed once: that is the answer, whoever has come there since
+        self.assertEqual(self.dialled(v, late)[:2], (FAILED, errno.ECONNREFUSED))
+        self.assertEqual(l.seen, 0)
+        v.ended(late.slot)
+        self.nothing_left(v)
+
+    def test_nothing_is_left_whoever_ends_it(self):
+        l, v = self.server(), self.vault()
+        o = v.ask(w.OPEN_TCP, w.DEAD, 443)  # not answered
+        v.send(w.CANCEL, o, 7)
+        self.nothing_left(v)
+        for addr in (w.DEAD, w.PUBLIC):
+            for what in ("wire", "gate", "wire after dial", "cancel on its way"):
+                if addr == w.PUBLIC and what == "wire after dial":
+                    continue  # it was handed over
+                with self.subTest(addr, what=what):
+                    self.ends.clear()
+                    o = self.flow(v, addr)
+                    if what == "wire after dial":
+                        self.dial(v, o)
+                        self.assertTrue(v.box.none(xch.DIALLED))
+                    else:
+                        v.dns("gateway.agent-vm.internal")
+                        self.assertGreater(self.count(v), self.fds)
+                    if what == "gate":
+                        xch.send(v.gate, xch.INSPECTED, o.slot, 7)
+                    elif what == "cancel on its way":
+                        v.send(w.CANCEL, o.slot, 7)
+                    else:
+                        v.ended(o.slot)
+                    if what == "wire after dial":
+                        self.assertEqual(self.dialled(v, o)[:2], (FAILED, errno.ECANCELED))
+                    self.nothing_left(v)
+                    if addr == w.PUBLIC:
+                        self.wait(lambda: self.ends)
+        self.assertTrue(v.box.none(xch.DIALLED))
+
+    def test_it_is_judged_again_when_it_is_asked_for(self):
+        addr, v = "45.0.4.4", self.vault()
+        with w.S:
+            w.sh(f"ip addr add {addr}/32 dev lo")
+        l = self.server(addr)
+        o = self.flow(v, addr)
+        self.wait(lambda: l.seen == 1)
+        silent = self.flow(v, self.SILENT)
+        w.sh(f"ip addr add {addr}/32 dev lo; ip addr add {self.SILENT}/32 dev lo")  # became addresses of this host
+        self.addCleanup(w.sh, f"ip addr del {addr}/32 dev lo; ip addr del {self.SILENT}/32 dev lo")
+        time.sleep(0.3)
+        for x in (o, silent):
+            self.dial(v, x)
+            self.assertEqual(self.dialled(v, x)[::2], (REFUSED, None))
+        self.nothing_left(v)
+
+    def test_a_tie_counts_whenever_it_comes(self):
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, w.PUBLIC)] if t == 1 else [], [], []))
+        w.resolvers(w.RESOLVER)
+        l, v = self.server(), self.vault()
+        o = self.flow(v)
+        self.wait(lambda: l.seen == 1)
+        self.assertEqual(v.dns("api.anthropic.com").addrs, [w.PUBLIC])
+        self.dial(v, o, "front.example")
+        self.assertEqual(self.dialled(v, o)[::2], (REFUSED, None))
+        self.wait(lambda: self.ends)
+        self.flow(v, tied=1)  # nobody is asked there before gate has spoken
+        self.assertFalse(v.box.pump(0.3))
+        self.assertEqual(l.seen, 1)
+
+    def test_gate_decides_once(self):
+        self.server()
+        for first in (xch.DIAL, xch.INSPECTED):
+            for second in (xch.DIAL, xch.INSPECTED):
+                v = self.vault()
+                o = self.flow(v)
+                for kind in (first, second):
+                    xch.raw_send(v.gate, xch.net_dial(o.slot, 7) if kind == xch.DIAL else xch.msg(kind, o.slot, 7))
+                self.assertEqual(v.wait(), 1, (first, second))
+
+    def connecting(self):
+        with open("/proc/net/tcp") as f:
+            return sum(line.split()[3] == "02" for line in f)
+
+    def test_a_flood_has_no_more_under_way_than_wire_may_wait_for(self):
+        v, slots, most = self.vault(), [], 0
+        for _ in range(4):
+            slots += (new := [v.ask(w.OPEN_TCP, w.DEAD, 443) for _ in range(400)])
+            for s in new:
+                v.opened(w.OPEN_TCP, s, 20).close()
+                v.box.pump()
+                most = max(most, self.connecting()) if s % 50 == 0 else most
+            while v.box.queue:
+                if (fd := v.box.queue.pop()[4]) is not None:
+                    os.close(fd)
+        most = max(most, self.connecting())
+        self.assertTrue(400 < most <= 512, most)
+        l = self.server()  # and who comes now is served, if not asked for ahead
+        o = self.flow(v)
+        self.assertEqual(l.seen, 0)
+        for s in slots[:200]:
+            v.ended(s)
+        self.dial(v, o)
+        self.assertEqual(self.dialled(v, o)[2].recv(16), b"hello")
+        for s in slots[200:]:
+            v.ended(s)
+        v.ended(o.slot)
+        self.nothing_left(v)
+        self.assertEqual(self.connecting(), 0)
+
+    def test_by_proxy(self):
+        heads, ends = [], []
+
+        def serve(c):
+            with c:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += c.recv(1)
+                heads.append(head.split()[1].decode())
+                if heads[-1] == "45.0.0.11:443":
+                    c.sendall(b"HTTP/1.1 403 no\r\n\r\n")
+                elif heads[-1] != "45.0.0.12:443":
+                    c.sendall(b"HTTP/1.1 200 ok\r\n\r\nbanner")
+                try:
+                    ends.append(c.recv(1))
+                except ConnectionError:
+                    ends.append(b"")
+        self.listener(w.PROXY, 3128, serve=serve)
+        v = self.vault(0, w.rec(8, w.rec(33, w.packed(w.PROXY)) + w.rec(41, 3128) + w.rec(42, "http://proxy.corp:3128")))
+        o = v.tcp("45.0.0.11", 443)
+        self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
+        o, unused, silent = self.flow(v), self.flow(v), self.flow(v, "45.0.0.12")
+        self.dial(v, o)
+        self.assertEqual(self.dialled(v, o)[2].recv(16), b"banner")
+        self.assertEqual(len(ends), 1)
+        for x in (unused, silent):
+            xch.send(v.gate, xch.INSPECTED, x.slot, 7)
+        self.wait(lambda: len(ends) == 3)
+        self.assertEqual(heads, ["45.0.0.11:443", "45.0.0.10:443", "45.0.0.10:443", "45.0.0.12:443"])
+        self.nothing_left(v)
 
 
 class Publish(Case):
@@ -1058,6 +1352,17 @@ class Role(Case):
             pass
         self.assertEqual(v.wait(), 1)
         self.assertIn("more opens than it may", v.log())
+
+    def test_a_slot_and_generation_are_of_one_flow(self):
+        self.listener(w.PUBLIC, 80)
+        for dst in (w.PUBLIC, w.DEAD):  # open; asked for
+            v = self.vault()
+            slot = v.ask(w.OPEN_TCP, dst, 80)
+            if dst == w.PUBLIC:
+                v.opened(w.OPEN_TCP, slot).close()
+            v.ask(w.OPEN_TCP, w.PUBLIC, 80, slot=slot)
+            self.assertEqual(v.wait(), 1)
+            self.assertIn("asks twice", v.log())
 
     def test_ends_with_wire_launcher_and_sigterm(self):
         v = self.vault()
