@@ -1267,7 +1267,7 @@ class Gate(Case):
         self.assertEqual(len(re.findall("answers held a login", v.log())), 3, v.log())
         v.wire.close()
         self.assertEqual(v.heard(5, True), echo(5 * each[0]))
-        self.assertEqual(v.heard(5, True)[0], 2)
+        self.assertEqual(v.heard(5, True), b"")
 
 
 VECTORS = os.environ.get("HTTP_VECTORS", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../decide/http-vectors.json"))
