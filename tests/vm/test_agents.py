@@ -164,6 +164,7 @@ class State(Agents):
         self.assertFalse((self.state / "opencode/opencode.db").exists())
 
     def test_poisoned_files_are_set_aside(self):
+        self.addCleanup(shutil.rmtree, self.state, ignore_errors=True)  # other tests read what states hold
         secret = self.top / "secret.json"
         secret.write_text('{"hasCompletedOnboarding": false}')
         for d in ("claude", "codex", "opencode-config", "copilot"):
@@ -212,6 +213,7 @@ class State(Agents):
                 lambda at: at.symlink_to("/etc/passwd"), lambda at: at.symlink_to(os.path.relpath(outside / name, at.parent))]
 
     def test_every_file_and_folder_in_every_wrong_form(self):
+        self.addCleanup(shutil.rmtree, self.state, ignore_errors=True)
         outside = self.top / "outside"
         outside.mkdir()
         (outside / "file").write_text('{"CANARY": 1}')
@@ -242,6 +244,7 @@ class State(Agents):
         self.assertEqual(len(sums), 1, sums)  # the guest's own file is as it was
 
     def test_a_session_beside_that_never_stops_poisoning(self):
+        self.addCleanup(shutil.rmtree, self.state, ignore_errors=True)  # other tests read what states hold
         outside = self.top / "outside"
         outside.write_text('{"CANARY": 1}')
         script = f"""cd /agent-vm-state; i=0; n() {{ rm -rf $1; case $((i++ % 4)) in 0) ln -s {outside} $1;; 1) mkfifo $1;; 2) mkdir -p $1/x;;
