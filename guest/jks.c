@@ -1,11 +1,11 @@
 #include "guest/jks.h"
 
 #include <errno.h>
+#include <sha1.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/base64.h"
-#include "base/sha1.h"
 
 #define MAGIC 0xfeedfeedU
 #define VERSION 2
@@ -13,31 +13,32 @@
 #define HEAD 12 /* magic, version, number */
 #define DER_MAX (64 << 10)
 
-static void digest(struct span body, uint8_t ret[SHA1_BYTES])
+static void digest(struct span body, uint8_t ret[SHA1_DIGEST_LENGTH])
 {
 	static const uint8_t password[] = { 0, 'c', 0, 'h', 0, 'a', 0, 'n', 0, 'g', 0, 'e', 0, 'i', 0, 't' };
-	struct sha1 s;
+	static const uint8_t salt[] = "Mighty Aphrodite";
+	SHA1_CTX s;
 
-	sha1_init(&s);
-	sha1_add(&s, SPAN(password, sizeof(password)));
-	sha1_add(&s, span_str("Mighty Aphrodite"));
-	sha1_add(&s, body);
-	sha1_end(&s, ret);
+	SHA1Init(&s);
+	SHA1Update(&s, password, sizeof(password));
+	SHA1Update(&s, salt, sizeof(salt) - 1);
+	SHA1Update(&s, body.p, body.n);
+	SHA1Final(ret, &s);
 }
 
 /* @ret: without the digest. */
 static int check(struct span old, struct span *ret, uint32_t *ret_n)
 {
-	uint8_t sum[SHA1_BYTES];
+	uint8_t sum[SHA1_DIGEST_LENGTH];
 	struct span in = old;
 	uint32_t magic, version;
 
-	if (old.n < HEAD + SHA1_BYTES || span_be(&in, 4, &magic) < 0 || span_be(&in, 4, &version) < 0 || span_be(&in, 4, ret_n) < 0 ||
+	if (old.n < HEAD + SHA1_DIGEST_LENGTH || span_be(&in, 4, &magic) < 0 || span_be(&in, 4, &version) < 0 || span_be(&in, 4, ret_n) < 0 ||
 	    magic != MAGIC || version != VERSION)
 		return -EBADMSG;
-	*ret = SPAN(old.p, old.n - SHA1_BYTES);
+	*ret = SPAN(old.p, old.n - SHA1_DIGEST_LENGTH);
 	digest(*ret, sum);
-	return memcmp(sum, old.p + ret->n, SHA1_BYTES) == 0 ? 0 : -EBADMSG;
+	return memcmp(sum, old.p + ret->n, SHA1_DIGEST_LENGTH) == 0 ? 0 : -EBADMSG;
 }
 
 /* The next line, without its end. */
@@ -135,7 +136,7 @@ static int put_all(struct span pem, struct buf *out)
 int jks_add(struct span old, struct span pem, struct buf *out)
 {
 	struct span before = { 0 };
-	uint8_t sum[SHA1_BYTES];
+	uint8_t sum[SHA1_DIGEST_LENGTH];
 	struct buf entries;
 	uint32_t n = 0;
 	int added, r = old.n > 0 ? check(old, &before, &n) : 0;

@@ -1,9 +1,9 @@
 #include "test.h"
 
 #include <errno.h>
+#include <sha1.h>
 #include <string.h>
 
-#include "base/sha1.h"
 #include "guest/jks.h"
 
 /* Not certificates, which nothing here looks at, but bytes in their form of text: "one", "three", and 100 bytes in lines of 64. */
@@ -17,15 +17,15 @@
 
 static void sum_is(const char *text, size_t times, const char *hex)
 {
-	uint8_t got[SHA1_BYTES];
-	char shown[2 * SHA1_BYTES + 1];
-	struct sha1 s;
+	uint8_t got[SHA1_DIGEST_LENGTH];
+	char shown[2 * SHA1_DIGEST_LENGTH + 1];
+	SHA1_CTX s;
 
-	sha1_init(&s);
+	SHA1Init(&s);
 	for (size_t i = 0; i < times; i++)
-		sha1_add(&s, span_str(text));
-	sha1_end(&s, got);
-	for (size_t i = 0; i < SHA1_BYTES; i++)
+		SHA1Update(&s, span_str(text).p, strlen(text));
+	SHA1Final(got, &s);
+	for (size_t i = 0; i < SHA1_DIGEST_LENGTH; i++)
 		(void)snprintf(shown + 2 * i, 3, "%02x", got[i]);
 	CHECK_STR(shown, hex);
 }
@@ -51,7 +51,7 @@ static int add(struct span old, const char *pem, struct buf *out)
 
 static void store_is(const struct buf *b, const char *want, size_t n)
 {
-	CHECK_INT(b->n, ==, n + SHA1_BYTES);
+	CHECK_INT(b->n, ==, n + SHA1_DIGEST_LENGTH);
 	CHECK(memcmp(buf_span(b).p, want, n) == 0);
 }
 
@@ -74,7 +74,7 @@ TEST(a_new_store_and_one_with_more_in_it)
 	buf_done(&second);
 	buf_done(&first);
 	CHECK_INT(add(SPAN(NULL, 0), LONG, &first), ==, 1);
-	CHECK_INT(first.n, ==, 12 + 4 + 12 + 8 + 7 + 4 + 100 + SHA1_BYTES);
+	CHECK_INT(first.n, ==, 12 + 4 + 12 + 8 + 7 + 4 + 100 + SHA1_DIGEST_LENGTH);
 	buf_done(&first);
 }
 
