@@ -81,6 +81,21 @@ int file_replace_unsynced_at(int dirfd, const char *name, const void *p, size_t 
 	return replace_at(dirfd, name, p, n, mode, false);
 }
 
+struct file_mark file_mark(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return (struct file_mark){ .there = false };
+	return (struct file_mark){ true, st.st_dev, st.st_ino, (uint64_t)st.st_size,
+				   (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec };
+}
+
+bool file_mark_is(const struct file_mark *a, const struct file_mark *b)
+{
+	return a->there == b->there && a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->mtime_ns == b->mtime_ns;
+}
+
 int dir_make_at(int dirfd, const char *name, mode_t mode)
 {
 	if (mkdirat(dirfd, name, mode) < 0)

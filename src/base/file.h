@@ -40,6 +40,16 @@ int file_replace_at(int dirfd, const char *name, const void *p, size_t n, mode_t
 /* The same without fsync, for what is made anew when the machine has crashed: then the file may be empty. */
 int file_replace_unsynced_at(int dirfd, const char *name, const void *p, size_t n, mode_t mode);
 
+/* What a file of the host is known by without reading it; a link is followed. What cannot be looked at is not there. */
+struct file_mark {
+	bool there;
+	uint64_t dev, ino, size;
+	int64_t mtime_ns;
+};
+
+struct file_mark file_mark(const char *path);
+bool file_mark_is(const struct file_mark *a, const struct file_mark *b);
+
 /**
  * dir_open_made() - Open a folder, making it and its missing parents with @mode whatever the umask
  *

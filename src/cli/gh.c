@@ -5,7 +5,6 @@
 #include <linux/close_range.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -52,18 +51,12 @@ void gh_refused(struct gh *g)
 /* Whether hosts.yml is another one than when this was called last. What is not there is one, too. */
 static bool hosts_changed(struct gh *g)
 {
-	struct gh was = *g;
-	struct stat st;
+	struct file_mark was = g->mark;
 
 	if (!g->hosts)
 		g->hosts = xasprintf("%s/hosts.yml", g->folder);
-	if (stat(g->hosts, &st) < 0)
-		st = (struct stat){ 0 };
-	g->dev = st.st_dev;
-	g->ino = st.st_ino;
-	g->size = (uint64_t)st.st_size;
-	g->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-	return was.dev != g->dev || was.ino != g->ino || was.size != g->size || was.mtime_ns != g->mtime_ns;
+	g->mark = file_mark(g->hosts);
+	return !file_mark_is(&g->mark, &was);
 }
 
 bool gh_is_due(struct gh *g, int64_t now_ms)

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/file.h"
 #include "base/str.h"
 #include "proto/placeholder.h"
 
@@ -28,8 +29,7 @@ struct gh {
 	pid_t pid;    /* who asks; 0: nobody */
 	int64_t next; /* ms; it is not asked again before */
 	bool wanted;
-	uint64_t dev, ino, size;
-	int64_t mtime_ns;
+	struct file_mark mark;
 };
 
 void gh_done(struct gh *g);

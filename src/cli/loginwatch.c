@@ -2,30 +2,16 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/macros.h"
-
-/* What cannot be looked at counts as not there: the agent could not read it either. */
-static void look(struct loginwatch_file *f)
-{
-	struct stat st;
-
-	f->there = stat(f->path, &st) == 0;
-	if (!f->there)
-		return;
-	f->dev = st.st_dev;
-	f->ino = st.st_ino;
-	f->size = (uint64_t)st.st_size;
-	f->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-}
 
 void loginwatch_begin(const struct strv *paths, struct loginwatch *ret)
 {
 	*ret = (struct loginwatch){ 0 };
 	for (size_t i = 0; i < paths->n && i < ARRAY_SIZE(ret->v); i++) {
 		ret->v[ret->n].path = xstrdup(paths->v[i]);
-		look(&ret->v[ret->n++]);
+		/* What cannot be looked at counts as not there: the agent could not read it either. */
+		ret->v[ret->n++].was = file_mark(paths->v[i]);
 	}
 }
 
@@ -39,17 +25,16 @@ void loginwatch_done(struct loginwatch *w)
 /* What became of it since it was looked at; NULL: nothing. */
 static const char *news(const struct loginwatch *w, size_t i)
 {
-	const struct loginwatch_file *was = &w->v[i];
-	struct loginwatch_file now = { .path = was->path };
+	const struct loginwatch_file *f = &w->v[i];
+	struct file_mark now = file_mark(f->path);
 
-	look(&now);
+	if (file_mark_is(&now, &f->was))
+		return NULL;
 	if (!now.there)
-		return was->there ? "gone" : NULL;
-	if (was->there && now.dev == was->dev && now.ino == was->ino && now.size == was->size && now.mtime_ns == was->mtime_ns)
+		return "gone";
+	if (w->ours && w->ours(w->arg, i, f->path))
 		return NULL;
-	if (w->ours && w->ours(w->arg, i, was->path))
-		return NULL;
-	return was->there ? "changed" : "new";
+	return f->was.there ? "changed" : "new";
 }
 
 void loginwatch_renewing(struct loginwatch *w, size_t i)
@@ -69,7 +54,7 @@ void loginwatch_renewed(struct loginwatch *w, size_t i)
 	if (i >= w->n || !w->v[i].renewing)
 		return;
 	w->v[i].renewing = false;
-	look(&w->v[i]);
+	w->v[i].was = file_mark(w->v[i].path);
 }
 
 void loginwatch_compare(const struct loginwatch *w, struct strv *ret)

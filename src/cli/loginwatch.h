@@ -3,9 +3,9 @@
 #pragma once
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 
+#include "base/file.h"
 #include "base/str.h"
 
 #define LOGINWATCH_MAX 8
@@ -13,9 +13,8 @@
 struct loginwatch {
 	struct loginwatch_file {
 		char *path; /* as the agent would open it: a link is followed */
-		uint64_t dev, ino, size;
-		int64_t mtime_ns;
-		bool there, renewing;
+		struct file_mark was;
+		bool renewing;
 		const char *seen; /* what somebody else did before a renewal; NULL: nothing */
 	} v[LOGINWATCH_MAX];
 	size_t n;
