@@ -237,30 +237,6 @@ int tls_write(struct conn *c, struct span s)
 	return -EPIPE;
 }
 
-int tls_flush(struct conn *c)
-{
-	while (c->out.n > 0) {
-		struct span s = buf_span(&c->out);
-		ssize_t k = send(c->fd, s.p, s.n, MSG_NOSIGNAL);
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0 && errno == EAGAIN)
-			return 0;
-		if (k < 0) {
-			c->broken = true;
-			buf_consume(&c->out, c->out.n);
-			return -EPIPE;
-		}
-		buf_consume(&c->out, (size_t)k);
-	}
-	if (c->end_out) {
-		c->end_out = false;
-		(void)shutdown(c->fd, SHUT_WR);
-	}
-	return 0;
-}
-
 void tls_notify_end(struct conn *c)
 {
 	if (c->broken || !SSL_is_init_finished(c->ssl))

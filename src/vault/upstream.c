@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/macros.h"
@@ -56,6 +57,30 @@ void up_trouble(struct vault *v, enum prov_host_id host, const char *why)
 	log_warn("upstream %s: %s", prov_hosts[host].name, why);
 }
 
+/* c->out to the socket, as far as it takes it. */
+static void flush(struct conn *c)
+{
+	while (c->out.n > 0) {
+		struct span s = buf_span(&c->out);
+		ssize_t k = send(c->fd, s.p, s.n, MSG_NOSIGNAL);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0 && errno == EAGAIN)
+			return;
+		if (k < 0) {
+			c->broken = true;
+			buf_consume(&c->out, c->out.n);
+			return;
+		}
+		buf_consume(&c->out, (size_t)k);
+	}
+	if (c->end_out) {
+		c->end_out = false;
+		(void)shutdown(c->fd, SHUT_WR);
+	}
+}
+
 void conn_close(struct vault *v, struct conn *c)
 {
 	if (c->state == CONN_FREE)
@@ -63,7 +88,7 @@ void conn_close(struct vault *v, struct conn *c)
 	opens_up_cancel(v, conn_at(v, c), c->gen);
 	if (c->ssl && c->state == CONN_OPEN) {
 		tls_notify_end(c);
-		(void)tls_flush(c);
+		flush(c);
 	}
 	if (c->fd >= 0) {
 		ev_unwatch(&v->ev, c->fd);
@@ -99,7 +124,7 @@ void conn_update(struct vault *v, struct conn *c)
 	do {
 		more = c->h2 && h2_send(c);
 		full |= more;
-		(void)tls_flush(c);
+		flush(c);
 	} while (more && c->out.n == 0);
 	want = (c->paused ? 0u : EPOLLIN) | (c->out.n > 0 ? EPOLLOUT : 0u);
 	/* Without interest an error would be told again and again. */
@@ -267,7 +292,7 @@ static void handshake(struct vault *v, struct conn *c)
 	bool h2 = false;
 	int r = tls_handshake(c, &h2, &why);
 
-	(void)tls_flush(c);
+	flush(c);
 	if (r < 0 || c->broken) {
 		fail(v, c, r < 0 ? why : "the connection broke within the TLS handshake");
 		return;
@@ -381,7 +406,7 @@ void up_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events)
 	if (c->state != CONN_OPEN)
 		return;
 	if (events & (EPOLLOUT | EPOLLERR))
-		(void)tls_flush(c);
+		flush(c);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		readable(v, c);
 	else

@@ -181,8 +181,6 @@ bool tls_holds(const struct conn *c);
 bool tls_is_drained(struct conn *c);
 /* All or nothing; it goes into c->out. 0 or -EPIPE. */
 int tls_write(struct conn *c, struct span s);
-/* c->out to the socket: 0, also when it does not take all; -EPIPE */
-int tls_flush(struct conn *c);
 void tls_notify_end(struct conn *c);
 void tls_free(struct conn *c);
 

@@ -149,23 +149,6 @@ int tls_write(struct conn *c, struct span s)
 	return c->broken || buf_put(&c->out, s.p, s.n) < 0 ? -EPIPE : 0;
 }
 
-int tls_flush(struct conn *c)
-{
-	while (c->out.n > 0) {
-		ssize_t k = send(c->fd, buf_span(&c->out).p, c->out.n, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-		if (k < 0 && errno == EAGAIN)
-			return 0;
-		if (k < 0) {
-			c->broken = true;
-			buf_consume(&c->out, c->out.n);
-			return -EPIPE;
-		}
-		buf_consume(&c->out, (size_t)k);
-	}
-	return 0;
-}
-
 void tls_notify_end(struct conn *c)
 {
 }
