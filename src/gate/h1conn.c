@@ -441,7 +441,8 @@ void h1_run(struct conn *c)
 	pump(c);
 	if (c->state != CONN_OPEN || !c->h1)
 		return;
-	if (h->in.n > 0) {
+	/* The end of a body needs no bytes: it was still to be told if the body's last ones filled the ask. */
+	if (h->in.n > 0 || h->h.state == HTTP1_END) {
 		in = buf_span(&h->in);
 		take(c, &in);
 		if (c->state != CONN_OPEN || !c->h1)

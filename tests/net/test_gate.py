@@ -726,6 +726,29 @@ class Http1(Case):
         self.assertEqual((r.status, r.get("connection")), (403, "close"))
         self.assertTrue(k.ended())
 
+    def test_a_body_ends_though_vault_stood_still_at_its_last_byte(self):
+        """One of these lengths, a record of TLS apart, fills what gate keeps for vault exactly: no byte comes that would wake the end."""
+        g = self.gate()
+        k = self.client(g)
+        record = b"x" * 16384
+
+        def send(n):
+            for _ in range(n):
+                k.sock.sendall(record)
+                time.sleep(0.002)  # a turn of gate's for each, so that the length is the same in every run
+        for n in range(8, 32):
+            k.sock.sendall(messages(record * n)[:-16384 * n])
+            x = g.exchange()
+            t = threading.Thread(target=send, args=(n,))
+            t.start()
+            t.join(0.2)  # the longest ones wait for vault themselves
+            time.sleep(0.02)
+            self.assertEqual(len(x.read_body()), 16384 * n)
+            t.join()
+            x.answer(200, [], b"ok")
+            self.assertEqual(k.response().body, b"ok")
+            x.close()
+
     def test_the_body_of_a_refused_request_is_dropped(self):
         g = self.gate()
         k = self.client(g)
