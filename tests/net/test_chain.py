@@ -3,6 +3,7 @@
 request when they share connections, and the real git-lfs. acme/app is listed for writing, acme/lib for reading, acme/secret is
 private and not listed, octo/pub public and not listed."""
 import base64
+import concurrent.futures
 import hashlib
 import http.server
 import json
@@ -154,12 +155,11 @@ class Mixed(Case):
         self.apart()
 
     def test_many_connections_at_once(self):
-        jobs = [threading.Thread(target=self.check, args=(("api.github.com", "github.com")[i % 2], 1000 * i, 20, ("kept", "pipelined")[i // 4]))
-                for i in range(8)]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(self.check, ("api.github.com", "github.com")[i % 2], 1000 * i, 20, ("kept", "pipelined")[i // 4])
+                    for i in range(8)]
         for j in jobs:
-            j.start()
-        for j in jobs:
-            j.join()
+            j.result()
         self.apart()
 
     def test_the_guest_may_offer_what_it_likes(self):

@@ -5,8 +5,6 @@
 #include "base/macros.h"
 #include "proto/http.h"
 
-#define DECODINGS 3 /* as http_target_check() looks at a path */
-
 /* Takes the front segment off; false when nothing is left. */
 static bool next_segment(struct span *rest, struct span *ret)
 {
@@ -130,32 +128,20 @@ bool gh_match(const char *pattern, struct span tail)
 	return fits(pattern, tail, false);
 }
 
-/* Decodes once more; false when that changes nothing. */
-static bool decode_more(struct span *s, uint8_t *room)
+/* Whether @holds is true of a path once it is decoded; coded twice nothing goes out with a login (prov_is_plain()). In a
+ * function of its own, and not entered without a "%": the room is cleared each time. */
+static bool holds_decoded(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)
 {
-	size_t n = http_percent_decode(*s, room);
-	bool changed = n != s->n;
+	uint8_t room[HTTP_TARGET_MAX];
+	size_t n;
 
+	if (path.n > sizeof(room))
+		return false;
+	n = http_percent_decode(path, room);
 	for (size_t i = 0; i < n; i++)
 		if (room[i] == '\\')
 			room[i] = '/';
-	*s = SPAN(room, n);
-	return changed;
-}
-
-/* Whether @holds is true of a path in one of its decodings. In a function of its own, and not entered without a "%":
- * the room is cleared each time. */
-static bool holds_decoded(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)
-{
-	uint8_t room[2][HTTP_TARGET_MAX];
-	bool changed = path.n <= sizeof(room[0]);
-
-	for (int i = 0; i < DECODINGS && changed; i++) {
-		changed = decode_more(&path, room[i % 2]);
-		if (changed && holds(arg, path))
-			return true;
-	}
-	return false;
+	return holds(arg, SPAN(room, n));
 }
 
 static bool holds_somehow(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)

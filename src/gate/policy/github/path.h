@@ -34,11 +34,11 @@ const struct gh_repo *gh_place_repo(const struct gh_scope *s, const struct gh_pl
  */
 bool gh_match(const char *pattern, struct span tail);
 
-/* May a server read it so? Also decoded up to three times, in any case of letters, with "\" for "/", and with what
+/* May a server read it so? Also decoded, in any case of letters, with "\" for "/", and with what
  * could be a format or parameters behind a segment (".json", ";x"). "N" is any segment here. */
 bool gh_match_loosely(const char *pattern, struct span tail);
 
-/* A segment that is "." or ".." in front of a ";", in any of the decodings. */
+/* A segment that is "." or ".." in front of a ";", as written or decoded. */
 bool gh_has_dot_params(struct span path);
 
 /**

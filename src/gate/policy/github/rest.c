@@ -110,30 +110,30 @@ static const char *const switch_how[] = {
 	[GH_CI] = "start with --github ci=on",
 };
 
-/* "A...B" and "A..B", as written and decoded up to three times. */
+/* "A...B" and "A..B". */
+static bool compares_listed(const struct gh_scope *s, struct span text)
+{
+	size_t from = 0;
+
+	for (size_t k = 0; k <= text.n; k++) {
+		if (k < text.n && !(text.p[k] == '.' && k + 1 < text.n && text.p[k + 1] == '.'))
+			continue;
+		if (!gh_scope_head(s, SPAN(text.p + from, k - from)))
+			return false;
+		while (k < text.n && text.p[k] == '.')
+			k++;
+		from = k;
+	}
+	return true;
+}
+
+/* As written, and decoded. */
 static bool compare_is_listed(const struct gh_scope *s, struct span text)
 {
-	uint8_t room[2][HTTP_TARGET_MAX];
+	uint8_t room[HTTP_TARGET_MAX];
 
-	for (int i = 0;; i++) {
-		size_t from = 0, n;
-
-		for (size_t k = 0; k <= text.n; k++) {
-			if (k < text.n && !(text.p[k] == '.' && k + 1 < text.n && text.p[k + 1] == '.'))
-				continue;
-			if (!gh_scope_head(s, SPAN(text.p + from, k - from)))
-				return false;
-			while (k < text.n && text.p[k] == '.')
-				k++;
-			from = k;
-		}
-		if (i == 3 || text.n > sizeof(room[0]))
-			return true;
-		n = http_percent_decode(text, room[i % 2]);
-		if (n == text.n)
-			return true;
-		text = SPAN(room[i % 2], n);
-	}
+	return text.n <= sizeof(room) && compares_listed(s, text) &&
+	       compares_listed(s, SPAN(room, http_percent_decode(text, room)));
 }
 
 static void how_admin(const struct gh_repo *repo, char *how, size_t size)
