@@ -200,8 +200,12 @@ class Screen:
     def __init__(self, words, where, env, columns=110, rows=40):
         self.server = ["tmux", "-u", "-S", str(where / "tmux"), "-f", str(where / "tmux.conf")]
         self.env, self.agent, self.seen = env, words[1], ""
+        # tmux 3.3a takes its SIGCHLD away for a moment when a terminal ends, and then never learns how the program did.
+        self.status = where / "status"
+        self.status.unlink(missing_ok=True)
         (where / "tmux.conf").write_text("set -g remain-on-exit on\n")
-        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(where / "project"), "--", *words)
+        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(where / "project"), "--",
+                  "sh", "-c", 'status=$1; shift; "$@"; echo $? >"$status"', "sh", str(self.status), *words)
 
     def tmux(self, *words):
         return subprocess.run([*self.server, *words], env=self.env, check=True, stdout=subprocess.PIPE, encoding="utf-8", timeout=60).stdout
@@ -210,17 +214,18 @@ class Screen:
         return self
 
     def __exit__(self, *_):
-        pid = int(self.tmux("display", "-p", "#{pane_pid}"))
         if self.ended() is None:
-            os.kill(pid, signal.SIGTERM)
+            shell = self.tmux("display", "-p", "#{pane_pid}").strip()
+            for pid in pathlib.Path(f"/proc/{shell}/task/{shell}/children").read_text().split():
+                os.kill(int(pid), signal.SIGTERM)
             with contextlib.suppress(AssertionError):
                 self.until(None, 60)
         self.tmux("kill-server")
 
     def ended(self):
-        """The status of the program, or minus the signal that has ended it; None while it runs."""
-        status, by = self.tmux("display", "-p", "#{pane_dead_status} #{pane_dead_signal}").rstrip("\n").split(" ")
-        return int(status) if status else -int(by) if by else None  # of a program that has just ended tmux knows neither yet
+        """The status of the program as a shell gives it; None while it runs."""
+        said = self.status.read_text() if self.status.exists() else ""
+        return int(said) if said.endswith("\n") else None
 
     def until(self, pattern, seconds):
         """Until the screen shows it; None: until the program has ended."""
