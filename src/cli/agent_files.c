@@ -85,7 +85,7 @@ static void opencode(struct state_rules *w, const struct agent_logins *logins)
 	state_begin(w, "opencode-config/opencode.json", GC_FORM_JSONC);
 	unless_there(w, STATE_KEYS("$schema"), "\"https://opencode.ai/config.json\"");
 	unless_there(w, STATE_KEYS("autoupdate"), "false");
-	if (logins->opencode_keys_only)
+	if (logins->opencode_elsewhere)
 		state_rule(w, GC_RULE_DROP, STATE_KEYS("model"), OPENCODE_MODEL);
 	else
 		unless_there(w, STATE_KEYS("model"), OPENCODE_MODEL);

@@ -90,3 +90,15 @@ TEST(gits_helper_of_another_session_stays)
 	check_has(after(false, &none, "gh-config/hosts.yml", GH), GH, true);
 	check_has(after(true, &none, "gh-config/hosts.yml", GH), GH, false);
 }
+
+/* The model that is pinned is OpenAI's: with no login there OpenCode 1.18 answers each prompt with an error. */
+TEST(opencodes_model_is_pinned_only_where_it_can_be_reached)
+{
+	static const char path[] = "opencode-config/opencode.json", pinned[] = "{\"model\":\"openai/gpt-5.5\"}";
+	const struct agent_logins none = { 0 }, elsewhere = { .opencode_elsewhere = true };
+
+	check_has(after(true, &none, path, "{}"), "openai/gpt-5.5", true);
+	check_has(after(true, &elsewhere, path, "{}"), "model", false);
+	check_has(after(true, &elsewhere, path, pinned), "model", false);
+	check_has(after(true, &elsewhere, path, "{\"model\":\"zai/glm\"}"), "zai/glm", true);
+}
