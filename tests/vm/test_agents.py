@@ -97,6 +97,15 @@ class Verbs(Agents):
                 self.assertIn(f"agent-vm: opencode: not in the image {os.environ['AGENT_VM_IMAGE_TAG']}; ", said[0])
                 self.assertEqual(p.stdout, b"")
 
+    def test_a_status_127_of_something_else_is_not_taken_for_a_missing_agent(self):
+        for hook, said in (("no-such-program", 2), ("PATH=$PWD/bin:$PATH", 0)):
+            with self.subTest(hook=hook):
+                self.hook(hook)
+                (self.project / "bin/claude").write_text("#!/bin/sh\nexit 127\n")
+                p = self.vm("claude", "--quiet", check=127)
+                self.assertNotIn(b"not in the image", p.stderr)
+                self.assertEqual(p.stderr.count(b"agent-vm: "), said, p.stderr)
+
 
 class State(Agents):
     def test_a_fresh_project(self):
