@@ -318,6 +318,16 @@ class Databases(Agents):
         self.assertIn(f"those of this one are db/{name} in the project's state", said)
         self.assertEqual(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite"), "second\n")
 
+    def test_of_three_sessions_each_keeps_its_own(self):
+        up = "; echo up; exec sleep 600"
+        with self.session(script=self.WRITE.format("a") + up) as a, self.session(script=self.WRITE.format("b") + up) as b:
+            self.sh(self.WRITE.format("c"))
+            for p in (a, b):
+                p.terminate()
+                p.communicate(timeout=60 * SLOW)
+        self.assertEqual(self.saved("codex.1"), "c")
+        self.assertEqual(sorted(self.saved(name) for name in self.sets()), ["a", "b", "c"])
+
     def test_what_the_older_program_left_is_taken_over(self):
         self.seed("opencode/opencode.db", "o1")
         self.seed("opencode/opencode.db-wal", "o2")
