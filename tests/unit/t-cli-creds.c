@@ -171,6 +171,32 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 	end();
 }
 
+/* Whoever signs in with `claude setup-token` has nothing else, and would be told that he is not signed in. */
+TEST(a_variable_that_is_only_lent_on_demand_is_named_where_its_login_is_missing)
+{
+	static const struct {
+		const char *verb, *word, *env, *row;
+	} cases[] = {
+		{ "claude", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-CANARY-0123456789", NULL,
+		  "claude: not signed in on the host (--env CLAUDE_CODE_OAUTH_TOKEN would lend that)" },
+		{ "claude", "CODEX_API_KEY=sk-CANARY-0123456789", NULL, "claude: not signed in on the host" },
+		{ "codex", "CODEX_API_KEY=sk-CANARY-0123456789", NULL, "codex: not signed in on the host (--env CODEX_API_KEY would lend that)" },
+		{ "shell", "CODEX_API_KEY=sk-CANARY-0123456789", NULL, "none" },
+		{ "claude", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-CANARY-0123456789", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-CANARY-0123456789",
+		  "claude: not signed in on the host, CLAUDE_CODE_OAUTH_TOKEN; the guest has placeholders" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		begin(cases[i].verb);
+		put_env(cases[i].word);
+		if (cases[i].env)
+			strv_add(&t.args.env, cases[i].env);
+		plan();
+		ROW(cases[i].row);
+		end();
+	}
+}
+
 /* What OpenCode has to do with: its model is pinned to OpenAI's only while it has a login there, or none at all. */
 TEST(opencode_with_logins_elsewhere_alone)
 {
