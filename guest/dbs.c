@@ -141,7 +141,7 @@ static unsigned number_of(const char *entry, const char *name, const char **ret_
 }
 
 /* The highest set of a name, 0: there is none. With @keep what is older than that number goes. */
-static unsigned walk_sets(int db, const char *name, unsigned keep, const char *session)
+static unsigned walk_sets(int db, const char *name, unsigned keep)
 {
 	int fd = openat(db, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -153,7 +153,7 @@ static unsigned walk_sets(int db, const char *name, unsigned keep, const char *s
 		n = number_of(e->d_name, name, &more);
 		if (n == 0)
 			continue;
-		if (keep > 0 && (n < keep || (more && session && strcmp(more, session) != 0)))
+		if (n < keep)
 			(void)file_remove_tree_at(db, e->d_name);
 		else if (!more)
 			best = MAX(best, n);
@@ -254,7 +254,7 @@ static int save_one(const struct set *s, const char *session, bool *ret_beside)
 	if (r < 0)
 		(void)file_remove_tree_at(db, tmp);
 	else
-		(void)walk_sets(db, s->name, MAX(s->number, 1u), *ret_beside ? session : NULL);
+		(void)walk_sets(db, s->name, MAX(s->number, 1u));
 	return r < 0 ? r : 0;
 }
 
@@ -271,7 +271,7 @@ static int load_one(struct guest *g, const struct config_db *db, const char *ses
 	if (to < 0)
 		return to;
 	saved = state_folder("db", false);
-	s->number = saved < 0 ? 0 : walk_sets(saved, db->name, 0, NULL);
+	s->number = saved < 0 ? 0 : walk_sets(saved, db->name, 0);
 	if (s->number > 0) {
 		name = xasprintf("%s.%u", db->name, s->number);
 		from = file_open_beneath(saved, name, O_RDONLY | O_DIRECTORY, 0);

@@ -85,7 +85,7 @@ static void opencode(struct state_rules *w, const struct agent_logins *logins)
 	state_begin(w, "opencode-config/opencode.json", GC_FORM_JSONC);
 	unless_there(w, STATE_KEYS("$schema"), "\"https://opencode.ai/config.json\"");
 	unless_there(w, STATE_KEYS("autoupdate"), "false");
-	if (logins->opencode_keys_only)
+	if (logins->opencode_elsewhere)
 		state_rule(w, GC_RULE_DROP, STATE_KEYS("model"), OPENCODE_MODEL);
 	else
 		unless_there(w, STATE_KEYS("model"), OPENCODE_MODEL);
@@ -134,10 +134,24 @@ static void list(char **text, const char *label, const struct strv *rows)
 	}
 }
 
+/* Which repositories git and gh may use with the user's login. */
+static char *about_github(const struct plan *p)
+{
+	AUTO_FREE(char, repos);
+
+	if (p->args->no_network)
+		return xstrdup("");
+	repos = p->creds.launch.lent & PH_BIT(PH_GH) ? ghlist_repos(&p->github) : xstrdup("none");
+	return xasprintf("\nGitHub repositories that `git` and `gh` use with the user's login: %s. All others can be read as far as they are "
+			 "public, and not be written to; the user adds one at the start with `agent-vm ... --repo OWNER/NAME` (or "
+			 "`OWNER/NAME=read`).\n", repos);
+}
+
 char *agent_instructions(const struct plan *p)
 {
 	const struct layout_rows *rows = &p->layout.rows;
 	AUTO_FREE(char, network);
+	AUTO_FREE(char, github);
 	AUTO_FREE(char, line);
 	char *text = xstrdup("# This machine is a virtual machine (agent-vm)\n\n"
 			     "You are root here and may install and change what you like. The machine ends with the session; what stays is "
@@ -157,6 +171,8 @@ char *agent_instructions(const struct plan *p)
 	str_append(&text,
 		   "\nLogins: tokens and keys that you find here begin with `avm-` or `gho_avm_` and are placeholders. They work towards "
 		   "their own service and nowhere else, and are worth nothing outside.\n");
+	github = about_github(p);
+	str_append(&text, github);
 	str_append(&text,
 		   p->layout.guard.configs.n > 0 ?
 			   "\nGit: `.git/hooks` is read-only, because what stands there would run on the host. In `.git/config` branches, "

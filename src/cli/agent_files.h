@@ -12,7 +12,7 @@ struct agent_logins {
 	const char *github;	  /* placeholder; needs plan->gitid.login */
 	const char *api_key_tail; /* last GC_TAIL characters of the placeholder of ANTHROPIC_API_KEY */
 	const char *copilot;	  /* placeholder */
-	bool opencode_keys_only;  /* OpenCode has API keys and no OpenAI login: its model is not pinned */
+	bool opencode_elsewhere;  /* OpenCode has logins, and none at OpenAI: its model is not pinned */
 };
 
 /* Appends records of CONFIG. 0 or -ENOBUFS. */

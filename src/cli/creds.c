@@ -225,13 +225,19 @@ static void env_word(struct cli *cli, struct launch_args *args, size_t i, char *
 static void env_value(struct cli *cli, const struct launch_args *args, const struct guarded *g, const char *value,
 		      char *(*env)(const char *), struct creds *c, struct strv *warnings)
 {
+	const char **unasked = &c->unasked[g->host == HOST_ANTHROPIC ? SOURCE_ANTHROPIC : SOURCE_OPENAI];
 	struct secret s = { 0 };
 	const char *why;
 
 	if (known_add(c, span_str(value)) && is_github(g))
 		github_noted(c, g->name);
-	if (g->asked || !(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
+	if (!(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
 		return;
+	if (g->asked) {
+		if (!*unasked)
+			*unasked = g->name;
+		return;
+	}
 	why = secret_read(g, value, env, &s);
 	if (why) {
 		strv_addf(warnings, "%s: %s", g->name, why);
@@ -444,8 +450,11 @@ static void source_take(struct creds *c, const struct place *p, int *dir, const 
 /* Whether the verb is about this login, so that its absence is worth a word. Copilot has more sources, and starts with one alone. */
 static void place_missing(struct creds *c, const struct place *p, const char *verb, const char *why)
 {
+	const char *unasked = c->unasked[p->kind];
+
 	if (strcmp(p->agent, verb) == 0 && p->kind != SOURCE_COPILOT && !c->missing)
-		c->missing = xasprintf("%s: %s", p->agent, why);
+		c->missing = xasprintf("%s: %s%s%s%s", p->agent, why, unasked ? " (--env " : "", unasked ? unasked : "",
+				       unasked ? " would lend that)" : "");
 }
 
 /* Of a file of settings, which may hold secrets as well; NULL: none that can be read. For secret_free(). */

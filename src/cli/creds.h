@@ -48,6 +48,7 @@ struct creds {
 	size_t n_vars;
 	struct strv shown;  /* for the row `login`: "claude: subscription" */
 	char *missing;	    /* why the verb's own login is not among them; NULL */
+	const char *unasked[SOURCES]; /* a variable that --env would lend in the place of that login; static or NULL */
 	struct strv opened; /* --api, as typed */
 	struct creds_guard {
 		uint64_t dev, ino;

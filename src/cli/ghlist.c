@@ -170,15 +170,10 @@ int ghlist_put(const struct ghlist *l, struct buf *out)
 	return r;
 }
 
-char *ghlist_text(const struct ghlist *l, bool lent)
+char *ghlist_repos(const struct ghlist *l)
 {
 	char *text = xstrdup("");
 
-	if (l->n == 0 || !lent) {
-		free(text);
-		return xstrdup(l->n == 0 ? "none; all repositories without your rights"
-					 : "no login of GitHub's on this host (gh auth login); all repositories without your rights");
-	}
 	for (int level = GH_LEVELS - 1; level >= 0; level--) {
 		const char *sep = NULL;
 
@@ -199,6 +194,17 @@ char *ghlist_text(const struct ghlist *l, bool lent)
 			sep = ", ";
 		}
 	}
+	return text;
+}
+
+char *ghlist_text(const struct ghlist *l, bool lent)
+{
+	char *text;
+
+	if (l->n == 0 || !lent)
+		return xstrdup(l->n == 0 ? "none; all repositories without your rights"
+					 : "no login of GitHub's on this host (gh auth login); all repositories without your rights");
+	text = ghlist_repos(l);
 	str_append(&text, "; all others without your rights");
 	return text;
 }

@@ -24,5 +24,8 @@ void ghlist_take(const struct launch_args *args, const struct layout *l, struct 
 /* GTC_GITHUB. 0 or -ENOBUFS. */
 int ghlist_put(const struct ghlist *l, struct buf *out);
 
+/* "write acme/app, acme/lib; read acme/sub (.gitmodules)"; "" without any. Caller owns. */
+char *ghlist_repos(const struct ghlist *l);
+
 /* The row `github`; @lent: there is a login. Caller owns. */
 char *ghlist_text(const struct ghlist *l, bool lent);

@@ -123,7 +123,7 @@ void guest_creds_logins(const struct creds *c, struct agent_logins *ret)
 		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
 		.github = value_of(c, PH_GH),
 		.copilot = value_of(c, PH_COPILOT),
-		.opencode_keys_only = creds_source(c, SOURCE_OPENCODE) && !creds_source(c, SOURCE_OPENAI) &&
+		.opencode_elsewhere = (key || creds_source(c, SOURCE_OPENCODE)) && !value_of(c, PH_OPENCODE_A) &&
 				      !value_of(c, PH_OPENAI_KEY),
 	};
 }

@@ -5,7 +5,7 @@
 
 #include "proto/guestcfg.h"
 
-/* Run by bash -c; its words are those of the agent, $0 is "hook" where it is to run.
+/* Run by bash -c; its words are what is said where the agent is not there, and those of the agent. $0 is "hook" where it is to run.
  *
  * The DEBUG trap notes where the hook is (BASH_SOURCE is empty in this text itself), the EXIT trap is what a hook meets that
  * stops: "exit", set -e, a signal. $? is looked at before anything can change it. What the hook leaves of traps, options and
@@ -49,7 +49,8 @@ static const char script[] =
 	"{ mkdir -p /run/agent-vm; env -0 >" GC_HOOK_ENV ".new; mv " GC_HOOK_ENV ".new " GC_HOOK_ENV "; } 2>/dev/null\n"
 	"fi\n"
 	/* The program of that name, never a function that the hook has made. */
-	"type -P -- \"$1\" >/dev/null || exit 127\n"
+	"type -P -- \"$2\" >/dev/null || { [[ -z $1 ]] || printf '%s\\n' \"$1\" >&2; exit 127; }\n"
+	"shift\n"
 	"exec -- \"$@\"\n";
 
 bool hook_is_there(int project_fd)
@@ -72,9 +73,9 @@ void hook_exec_prefix(struct strv *ret)
 		strv_add(ret, before[i]);
 }
 
-void hook_wrap(struct strv *argv, bool hook)
+void hook_wrap(struct strv *argv, bool hook, const char *lacks)
 {
-	const char *const before[] = { "bash", "--norc", "--noprofile", "-c", script, hook ? "hook" : "none" };
+	const char *const before[] = { "bash", "--norc", "--noprofile", "-c", script, hook ? "hook" : "none", lacks ? lacks : "" };
 	struct strv all = { 0 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(before); i++)

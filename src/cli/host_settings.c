@@ -21,7 +21,8 @@
 #define MEMBERS_MAX 64
 
 const char *const host_settings_folders[] = { "claude",	      "claude/skills", "claude/agents", "claude/commands", "claude/output-styles",
-					      "codex/prompts", "codex/skills",	 "opencode-config/agent", "opencode-config/command", NULL };
+					      "codex/prompts", "codex/skills",	 "opencode-config/agent", "opencode-config/agents", "opencode-config/command",
+					      "opencode-config/commands", NULL };
 
 /* What is taken of each agent's folder; its copy has the name that the folder has in the state. */
 static const struct source {
@@ -31,7 +32,7 @@ static const struct source {
 } sources[] = {
 	{ "CLAUDE_CONFIG_DIR", ".claude", "", "claude", { "CLAUDE.md", "skills", "agents", "commands", "output-styles" } },
 	{ "CODEX_HOME", ".codex", "", "codex", { "prompts", "skills" } },
-	{ "XDG_CONFIG_HOME", ".config/opencode", "/opencode", "opencode-config", { "agent", "command" } },
+	{ "XDG_CONFIG_HOME", ".config/opencode", "/opencode", "opencode-config", { "agent", "agents", "command", "commands" } },
 };
 
 struct taking {
@@ -302,6 +303,10 @@ static void take_members(struct taking *t, const char *home)
 	path = source_path(&sources[0], home);
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	fd = dir < 0 ? -1 : file_open_beneath(dir, "settings.json", O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+	if (fd == -ELOOP) {
+		str_append(&path, "/settings.json");
+		left_out(t, path, "is a link");
+	}
 	if (fd < 0)
 		return;
 	r = secret_read_file(fd, TEXT_MAX, &text, &n);

@@ -693,13 +693,26 @@ static void make_env(struct launch *l)
 	strv_done(&typed);
 }
 
+/* Caller owns. NULL: bash runs, and says itself what it does not find. */
+static char *image_lacks(const struct launch *l)
+{
+	const char *program = l->args->agent->program;
+
+	return program ? xasprintf("agent-vm: %s: not in the image %s; get one that has it with agent-vm pull or agent-vm build, or choose "
+				   "another with --image", program, l->plan.image.reference)
+		       : NULL;
+}
+
 /* What comes before the agent, now that it is known what the image has. */
 static void launch_hook(struct launch *l)
 {
+	AUTO_FREE(char, lacks);
+
+	lacks = image_lacks(l);
 	if (l->hook)
 		say(l, "running " HOOK_FILE);
 	if (l->hook || run_has_seed(l->run))
-		hook_wrap(&l->plan.argv, l->hook);
+		hook_wrap(&l->plan.argv, l->hook, lacks);
 }
 
 static void launch_run_guest(struct launch *l)
@@ -753,16 +766,11 @@ static void launch_run_guest(struct launch *l)
 			      l->session.log_path);
 }
 
-/* With status 127: whether that is the agent's own, as far as can be told. */
-static bool agent_ran(const struct launch *l)
-{
-	return run_exit_text(l->run)[0] == '\0' && !l->hook && !run_has_seed(l->run);
-}
-
 /* What is worth a line after the agent. */
 static void launch_remarks(struct launch *l)
 {
 	AUTO_FREE(char, newer);
+	AUTO_FREE(char, lacks);
 	const char *note;
 	int e;
 
@@ -772,11 +780,14 @@ static void launch_remarks(struct launch *l)
 		return;
 	for (size_t i = 0; i < run_held(l->run)->n; i++)
 		(void)fprintf(stderr, "==> %s\n", run_held(l->run)->v[i]);
-	if (l->args->agent->program && l->result == SESSION_EXIT && l->status == 127 && !agent_ran(l))
-		(void)fprintf(stderr, "agent-vm: %s: not in the image %s; get one that has it with agent-vm pull or agent-vm build, or choose "
-			      "another with --image\n", l->args->agent->program, l->plan.image.reference);
-	else if (run_exit_text(l->run)[0] != '\0')
-		(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(l->run));
+	/* The guest could not start it. Where bash comes before it, bash has said so. */
+	if (run_exit_text(l->run)[0] != '\0') {
+		lacks = l->result == SESSION_EXIT && l->status == 127 ? image_lacks(l) : NULL;
+		if (lacks)
+			(void)fprintf(stderr, "%s\n", lacks);
+		else
+			(void)fprintf(stderr, "agent-vm: %s\n", run_exit_text(l->run));
+	}
 	if (l->session.info.cgroup && cgroup_ran_out(l->session.info.cgroup))
 		(void)fprintf(stderr, "agent-vm: VM: its monitor needed more than %lu MiB, the limit of its cgroup, and was ended by the "
 			      "kernel; use a smaller --memory, or mount fewer files\n",

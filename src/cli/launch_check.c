@@ -12,6 +12,7 @@
 #include "cli/specs.h"
 
 #define GIB 1024
+#define OPENCODE_MIB 768 /* agents page 1: with less it dies */
 
 struct check {
 	struct cli *cli;
@@ -318,4 +319,7 @@ void launch_warnings(const struct launch_args *args, struct strv *ret)
 {
 	if (args->no_network && args->agent->program)
 		strv_addf(ret, "--no-network: %s cannot reach its service; leave the option out if it should", args->verb);
+	if (args->memory_mib && args->memory_mib < OPENCODE_MIB && strcmp(args->verb, "opencode") == 0)
+		strv_addf(ret, "--memory: %" PRIu64 " MiB are too little for OpenCode, which needs 1 GiB; write --memory 1 or more",
+			  args->memory_mib);
 }

@@ -3,11 +3,12 @@
 
 Builds it (--minimal unless SET says default or full), twice: the second time nothing may be loaded and the disk must be the
 same. Then boots it, and each agent prints its version, with the pinned one in it. Then, against services of the test's own
-(agents_live.py), each starts by its own verb on a terminal, twice, and answers one prompt with a tool call without one; with
-full, the browser opens pages. Many minutes and half a gigabyte of download; therefore not among the tests of each run.
+(../net/test_agents.py, agents_live.py), each answers through gate and vault alone, by each kind of login; starts by its own verb on a
+terminal, twice; and answers one prompt with a tool call without one. With full, the browser opens pages. Many minutes and half a
+gigabyte of download; therefore not among the tests of each run.
 
-AGENTS_ONLY=codex,claude:tty,browser,browser:mcp runs no more than these, with an image that is there; LATEST=1 builds with the newest
-versions of the registry; AGENTS_TESTED=FILE keeps the table of what has passed in it."""
+AGENTS_ONLY=codex,claude:tty,claude:chain,browser,browser:mcp runs no more than these, with an image that is there; LATEST=1 builds with
+the newest versions of the registry; AGENTS_TESTED=FILE keeps the table of what has passed in it."""
 import hashlib
 import json
 import os
@@ -85,6 +86,25 @@ class Image:
             assert a == "browser" or LATEST or pinned(a) in said.get(a, ""), f"{a}: pinned {pinned(a)}, says {said.get(a)!r}"
         return {a: re.search(r"\d+(\.\d+)+", said[a]).group() for a in agents}
 
+    def chain(self, build, agent):
+        """The program, taken out of the disk, through gate and vault without a VM: by each kind of login, and each way."""
+        env = {**os.environ, "AGENT_VM_STATE_DIR": str(self.state)}
+        images = json.loads(subprocess.run([self.agent_vm, "images", "--json"], env=env, check=True, stdout=subprocess.PIPE).stdout)
+        disk = next(i["disk"] for i in images if i["reference"] == f"localhost/agent-vm:{self.kind}")
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="agent-vm-program-", dir="/var/tmp") as folder:
+            os.chmod(folder, 0o755)
+            program = pathlib.Path(folder, "bin", agent)
+            program.parent.mkdir()
+            where = "/usr/local/lib/codex/bin" if agent == "codex" else "/usr/local/bin"
+            subprocess.run(["/sbin/debugfs", "-R", f"dump {where}/{agent} {program}", self.state / f"images/disks/{disk}.ext4"], check=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            program.chmod(0o755)
+            run = subprocess.run([TOP / "tests/net/run", build, "test_agents.py", "-k", f"test_{agent}"], timeout=3600,
+                                 env={**os.environ, "AGENT_VM_AGENTS": folder}, stderr=subprocess.PIPE, text=True)
+        assert run.returncode == 0, f"{agent}: {run.stderr[-6000:]}"
+        return "without a VM: each kind of login and each way, its prompt answered", f"{time.monotonic() - start:.0f} s"
+
 
 def keep(path, agent, version, test, figures):
     """The row of the table for this agent and test; the others stay."""
@@ -108,7 +128,7 @@ def main():
     pathlib.Path(state).mkdir(mode=0o700, exist_ok=True)
     image = Image(str(build / "agent-vm"), kind, state)
     only = os.environ.get("AGENTS_ONLY")
-    todo = only.split(",") if only else [a + how for how in (":tty", "") for a in AGENTS[kind]] + (["browser", "browser:mcp"] if kind == "full" else [])
+    todo = only.split(",") if only else [a + how for how in (":chain", ":tty", "") for a in AGENTS[kind]] + (["browser", "browser:mcp"] if kind == "full" else [])
     if not only:
         image.build_twice()
     versions = image.versions(sorted({word.partition(":")[0] for word in todo}))
@@ -116,7 +136,8 @@ def main():
     for word in todo:
         agent, _, how = word.partition(":")
         try:
-            what, figures = (agents_live.browser(image, how) if agent == "browser" else agents_live.interactive(image, agent) if how else
+            what, figures = (agents_live.browser(image, how) if agent == "browser" else agents_live.interactive(image, agent) if how == "tty" else
+                             image.chain(build, agent) if how == "chain" else
                              agents_live.run(image, agent))
         except (AssertionError, subprocess.TimeoutExpired) as e:
             failed.append(word)

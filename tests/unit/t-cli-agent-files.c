@@ -90,3 +90,34 @@ TEST(gits_helper_of_another_session_stays)
 	check_has(after(false, &none, "gh-config/hosts.yml", GH), GH, true);
 	check_has(after(true, &none, "gh-config/hosts.yml", GH), GH, false);
 }
+
+/* Issue 6, 5: what it may reach, and how to ask for more. */
+TEST(the_agent_is_told_which_repositories_are_listed)
+{
+	char verb[] = "claude", ro[] = "ro", project[] = "/srv/p";
+	struct launch_args args = { .verb = verb, .git_config = ro };
+	struct plan p = { .args = &args, .layout = { .project_guest = project } };
+
+	p.github.n = 2;
+	p.github.v[0] = (struct ghlist_repo){ { "acme", "app", GH_WRITE }, NULL };
+	p.github.v[1] = (struct ghlist_repo){ { "acme", "lib", GH_READ }, ".gitmodules" };
+	check_has(agent_instructions(&p), "login: none. All others", true);
+	check_has(agent_instructions(&p), "acme/app", false);
+	p.creds.launch.lent = PH_BIT(PH_GH);
+	check_has(agent_instructions(&p), "login: write acme/app; read acme/lib (.gitmodules). All others", true);
+	check_has(agent_instructions(&p), "--repo OWNER/NAME", true);
+	args.no_network = true;
+	check_has(agent_instructions(&p), "GitHub repositories", false);
+}
+
+/* The model that is pinned is OpenAI's: with no login there OpenCode 1.18 answers each prompt with an error. */
+TEST(opencodes_model_is_pinned_only_where_it_can_be_reached)
+{
+	static const char path[] = "opencode-config/opencode.json", pinned[] = "{\"model\":\"openai/gpt-5.5\"}";
+	const struct agent_logins none = { 0 }, elsewhere = { .opencode_elsewhere = true };
+
+	check_has(after(true, &none, path, "{}"), "openai/gpt-5.5", true);
+	check_has(after(true, &elsewhere, path, "{}"), "model", false);
+	check_has(after(true, &elsewhere, path, pinned), "model", false);
+	check_has(after(true, &elsewhere, path, "{\"model\":\"zai/glm\"}"), "zai/glm", true);
+}

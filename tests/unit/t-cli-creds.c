@@ -166,9 +166,73 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 	CHECK(strstr(l.claude_file, "avm-claude-a-") && strstr(l.codex_file, "\"account_id\":\"acc-1\""));
 	CHECK(strstr(l.opencode_file, "\"openai\"") && strstr(l.opencode_file, "avm-kimi-") &&
 	      !strstr(l.opencode_file, "moonshot"));
-	CHECK(!l.api_key_tail && !l.copilot && !l.opencode_keys_only);
+	CHECK(!l.api_key_tail && !l.copilot && !l.opencode_elsewhere);
 	guest_creds_logins_done(&l);
 	end();
+}
+
+/* Whoever signs in with `claude setup-token` has nothing else, and would be told that he is not signed in. */
+TEST(a_variable_that_is_only_lent_on_demand_is_named_where_its_login_is_missing)
+{
+	static const struct {
+		const char *verb, *word, *env, *row;
+	} cases[] = {
+		{ "claude", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-CANARY-0123456789", NULL,
+		  "claude: not signed in on the host (--env CLAUDE_CODE_OAUTH_TOKEN would lend that)" },
+		{ "claude", "CODEX_API_KEY=sk-CANARY-0123456789", NULL, "claude: not signed in on the host" },
+		{ "codex", "CODEX_API_KEY=sk-CANARY-0123456789", NULL, "codex: not signed in on the host (--env CODEX_API_KEY would lend that)" },
+		{ "shell", "CODEX_API_KEY=sk-CANARY-0123456789", NULL, "none" },
+		{ "claude", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-CANARY-0123456789", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-CANARY-0123456789",
+		  "claude: not signed in on the host, CLAUDE_CODE_OAUTH_TOKEN; the guest has placeholders" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		begin(cases[i].verb);
+		put_env(cases[i].word);
+		if (cases[i].env)
+			strv_add(&t.args.env, cases[i].env);
+		plan();
+		ROW(cases[i].row);
+		end();
+	}
+}
+
+/* What OpenCode has to do with: its model is pinned to OpenAI's only while it has a login there, or none at all. */
+TEST(opencode_with_logins_elsewhere_alone)
+{
+	static const uint8_t seed[PH_SEED] = { 1 };
+	static const struct {
+		const char *codex, *opencode, *anthropic_key, *openai_key;
+		bool elsewhere;
+	} cases[] = {
+		{ NULL, NULL, NULL, NULL, false },
+		{ NULL, "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"}}", NULL, NULL, true },
+		{ NULL, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, true },
+		{ NULL, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", "OPENAI_API_KEY=sk-CANARY-0123456789", false },
+		{ CHATGPT, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, false },
+		/* A key in Codex' file is not OpenCode's. */
+		{ "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-CANARY-0123456789\"}", NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, true },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct agent_logins l;
+
+		begin("opencode");
+		if (cases[i].codex)
+			put_file(".codex", "auth.json", cases[i].codex);
+		if (cases[i].opencode)
+			put_file(".local/share/opencode", "auth.json", cases[i].opencode);
+		if (cases[i].anthropic_key)
+			put_env(cases[i].anthropic_key);
+		if (cases[i].openai_key)
+			put_env(cases[i].openai_key);
+		plan();
+		creds_draw(&t.c, seed);
+		guest_creds_logins(&t.c, &l);
+		CHECK_INT(l.opencode_elsewhere, ==, cases[i].elsewhere);
+		guest_creds_logins_done(&l);
+		end();
+	}
 }
 
 TEST(a_verb_gets_its_own_alone)

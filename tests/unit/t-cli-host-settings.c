@@ -84,6 +84,27 @@ TEST(logins_links_and_all_else_stay_on_the_host)
 	files_rm(top);
 }
 
+TEST(opencodes_folders_go_by_two_names_and_a_settings_file_that_is_a_link_is_told)
+{
+	char *top = files_tmp("/tmp");
+	struct strv notes = { 0 };
+	struct host_settings h;
+
+	take(top, "mkdir -p .claude .config/opencode/agents/team .config/opencode/commands .config/opencode/command && echo a > .config/opencode/agents/a.md && "
+		  "echo b > .config/opencode/agents/team/b.md && echo c > .config/opencode/commands/c.md && echo d > .config/opencode/command/d.md && "
+		  "echo '{\"theme\":\"light\"}' > .config/settings.json && ln -s ../.config/settings.json .claude/settings.json",
+	     &h, &notes);
+	CHECK_INT(h.links.n, ==, 4);
+	CHECK(has(&h.links, "opencode-config/agents/a.md") && has(&h.links, "opencode-config/agents/team") &&
+	      has(&h.links, "opencode-config/commands/c.md") && has(&h.links, "opencode-config/command/d.md"));
+	CHECK_INT(h.members.n, ==, 0);
+	CHECK_INT(notes.n, ==, 1);
+	CHECK(has(&notes, "/.claude/settings.json: is a link"));
+	host_settings_done(&h);
+	strv_done(&notes);
+	files_rm(top);
+}
+
 TEST(a_tree_without_end_is_cut)
 {
 	char *top = files_tmp("/tmp");

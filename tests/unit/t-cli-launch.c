@@ -338,6 +338,25 @@ TEST(no_network_warns_for_an_agent_even_when_quiet)
 	CHECK_INT(w.n, ==, 0);
 }
 
+/* Agents page 1. */
+TEST(opencode_is_warned_of_too_little_memory)
+{
+	struct strv w = { 0 };
+
+	prepare("opencode", WORDS(W "--memory", W "767M"));
+	launch_warnings(&args, &w);
+	CHECK_INT(w.n, ==, 1);
+	CHECK_STR(w.v[0], "--memory: 767 MiB are too little for OpenCode, which needs 1 GiB; write --memory 1 or more");
+	strv_done(&w);
+	prepare("opencode", WORDS(W "--memory", W "768M"));
+	launch_warnings(&args, &w);
+	prepare("opencode", WORDS(NULL));
+	launch_warnings(&args, &w);
+	prepare("codex", WORDS(W "--memory", W "300M"));
+	launch_warnings(&args, &w);
+	CHECK_INT(w.n, ==, 0);
+}
+
 /* Names that an agent has at its top level and we must leave to it; --image is the one old exception. */
 TEST(no_option_of_ours_is_an_agents)
 {

@@ -81,6 +81,13 @@ def completions(model, call):
            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
 
 
+def accounts(account):
+    """What Codex is told of who it is."""
+    return {"accounts": [{"id": account, "name": None, "plan_type": "pro", "structure": "personal", "profile_picture_url": None,
+                          "workspace_backend_origin": "NO_CONSTRAINT", "account_routing_override": "NO_CONSTRAINT"}],
+            "account_ordering": [account], "default_account_id": account}
+
+
 def copilot_model(name):
     return {"id": name, "name": name, "object": "model", "vendor": "Fake", "version": name, "preview": False, "model_picker_enabled": True,
             "billing": {"is_premium": False, "multiplier": 0}, "policy": {"state": "enabled", "terms": ""},
@@ -155,10 +162,7 @@ class Models(Upstream):
         if path == "/copilot_internal/user":
             return 200, COPILOT_USER
         if path.endswith("/accounts/check"):
-            return 200, {"accounts": [{"id": ACCOUNT, "name": None, "plan_type": "pro", "structure": "personal",
-                                       "profile_picture_url": None, "workspace_backend_origin": "NO_CONSTRAINT",
-                                       "account_routing_override": "NO_CONSTRAINT"}],
-                         "account_ordering": [ACCOUNT], "default_account_id": ACCOUNT}
+            return 200, accounts(ACCOUNT)
         if host == "api.githubcopilot.com" and path == "/models":
             return 200, {"object": "list", "data": [copilot_model(m) for m in ("claude-sonnet-4.5", "gpt-5-mini", "gpt-4.1")]}
         if path.endswith("/count_tokens"):

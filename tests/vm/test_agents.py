@@ -97,6 +97,15 @@ class Verbs(Agents):
                 self.assertIn(f"agent-vm: opencode: not in the image {os.environ['AGENT_VM_IMAGE_TAG']}; ", said[0])
                 self.assertEqual(p.stdout, b"")
 
+    def test_a_status_127_of_something_else_is_not_taken_for_a_missing_agent(self):
+        for hook, said in (("no-such-program", 2), ("PATH=$PWD/bin:$PATH", 0)):
+            with self.subTest(hook=hook):
+                self.hook(hook)
+                (self.project / "bin/claude").write_text("#!/bin/sh\nexit 127\n")
+                p = self.vm("claude", "--quiet", check=127)
+                self.assertNotIn(b"not in the image", p.stderr)
+                self.assertEqual(p.stderr.count(b"agent-vm: "), said, p.stderr)
+
 
 class State(Agents):
     def test_a_fresh_project(self):
@@ -308,6 +317,16 @@ class Databases(Agents):
         self.assertEqual((self.saved("codex.1"), self.saved(name)), ("second", "first"))
         self.assertIn(f"those of this one are db/{name} in the project's state", said)
         self.assertEqual(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite"), "second\n")
+
+    def test_of_three_sessions_each_keeps_its_own(self):
+        up = "; echo up; exec sleep 600"
+        with self.session(script=self.WRITE.format("a") + up) as a, self.session(script=self.WRITE.format("b") + up) as b:
+            self.sh(self.WRITE.format("c"))
+            for p in (a, b):
+                p.terminate()
+                p.communicate(timeout=60 * SLOW)
+        self.assertEqual(self.saved("codex.1"), "c")
+        self.assertEqual(sorted(self.saved(name) for name in self.sets()), ["a", "b", "c"])
 
     def test_what_the_older_program_left_is_taken_over(self):
         self.seed("opencode/opencode.db", "o1")
