@@ -62,7 +62,7 @@
 #define HOLD_S 2		/* ties change, so not long */
 #define LAME_TIMEOUTS 3
 #define LAME_NS (600 * NS)
-#define PROXY_LOG_NS (60 * NS)
+#define NOTE_LOG_NS (60 * NS)
 #define ECHO_PORT 1 /* of a ping socket: means nothing, but getpeername() fails on one whose port is 0 */
 
 enum open_state { OPEN_FREE, OPEN_CONNECTING, OPEN_PROXY_HEAD, OPEN_WAITS };
@@ -111,7 +111,7 @@ struct opens {
 	uint32_t hash[FLOWS_HASH], free, used_to, newest, oldest;
 	uint64_t last_id;
 	unsigned int v6_timeouts;
-	int64_t v4_ok, proxy_logged;
+	int64_t v4_ok, proxy_logged, lack_logged;
 };
 
 static const size_t waiting_max[] = { [POLICY_TCP] = OPENS_TCP, [POLICY_UDP] = OPENS_UDP, [POLICY_ECHO] = OPENS_ECHO };
@@ -123,7 +123,7 @@ int opens_init(struct vault *v)
 	v->opens = xcalloc(1, sizeof(*v->opens));
 	v->opens->flows = xcalloc(FLOWS_MAX, sizeof(struct flow));
 	v->opens->v4_ok = -CONNECT_NS;
-	v->opens->proxy_logged = -PROXY_LOG_NS;
+	v->opens->proxy_logged = v->opens->lack_logged = -NOTE_LOG_NS;
 	return 0;
 }
 
@@ -367,15 +367,17 @@ static void fail(struct vault *v, struct open *p, int error)
 	(void)snprintf(end, sizeof(end), "error:%s", name ? name : "io");
 	if (p->who != FOR_UP) /* the request has a line of its own */
 		open_line(v, p, end);
-	if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL)
-		log_warn("open: refused for lack of something on this host: %s", strerror(error));
+	if ((fd_is_lack(error) || error == EADDRNOTAVAIL) && v->now - v->opens->lack_logged >= NOTE_LOG_NS) {
+		v->opens->lack_logged = v->now;
+		log_warn("open: refused for lack of something on this host: %s; told once a minute", strerror(error));
+	}
 	reply(v, p, NET_FAILED, error, -1);
 	open_free(v, p);
 }
 
 static void proxy_trouble(struct vault *v, const char *what)
 {
-	if (v->now - v->opens->proxy_logged < PROXY_LOG_NS)
+	if (v->now - v->opens->proxy_logged < NOTE_LOG_NS)
 		return;
 	v->opens->proxy_logged = v->now;
 	log_warn("proxy %s: %s; connections by it fail", v->cfg.proxy.text, what);
@@ -575,14 +577,14 @@ static void dial(struct vault *v, struct open *p)
 		done(v, p);
 }
 
-/* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. */
-static enum policy_route way(struct vault *v, const struct addr *a)
+/* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. A negative errno: as routes_to(). */
+static int way(struct vault *v, const struct addr *a)
 {
 	static const struct prefix well_known = { { AF_INET6, { 0, 0x64, 0xff, 0x9b } }, 96 };
-	enum policy_route r = routes_to(&v->routes, a);
+	int r = routes_to(&v->routes, a);
 	struct addr v4;
 
-	if (r == ROUTE_LOCAL || r == ROUTE_NEVER)
+	if (r < 0 || r == ROUTE_LOCAL || r == ROUTE_NEVER)
 		return r;
 	if (addr_nat64(a, &well_known, &v4) || (v->policy.nat64.bits > 0 && addr_nat64(a, &v->policy.nat64, &v4)))
 		return routes_to(&v->routes, &v4);
@@ -609,33 +611,47 @@ static bool decide_standin(struct vault *v, struct open *p)
 	return true;
 }
 
-/* Sets p->answer. False: it is refused. */
-static bool judge(struct vault *v, struct open *p)
+/* Sets p->answer. 0; -EACCES: it is refused; another negative errno: it cannot be judged. */
+static int judge(struct vault *v, struct open *p)
 {
 	const char *const *names;
+	int r = routes_refresh(&v->routes, &v->policy);
 
-	if (v->routes.stale)
-		routes_refresh(&v->routes, &v->policy);
+	if (r < 0)
+		return r;
 	if (!decide_standin(v, p)) {
+		r = way(v, &p->dst);
+		if (r < 0)
+			return r;
 		names = ties_names(&v->ties, &p->dst, v->now);
-		p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, p->dst, p->port, names, way(v, &p->dst) });
+		p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, p->dst, p->port, names, (enum policy_route)r });
 	}
 	if (p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT)
-		return false;
+		return -EACCES;
 	if ((p->answer.group == GROUP_GATEWAY || p->answer.group == GROUP_HOST) && publish_uses(v, p->proto, p->port)) {
 		p->answer.step = STEP_HOST; /* the guest would be talking to itself */
-		return false;
+		return -EACCES;
 	}
-	return true;
+	return 0;
+}
+
+/* What judge() did not allow. */
+static void deny(struct vault *v, struct open *p, int error)
+{
+	if (error == -EACCES)
+		refuse(v, p);
+	else
+		fail(v, p, -error);
 }
 
 static void start(struct vault *v, struct open *p)
 {
 	const char *const *names;
 	bool gates;
+	int r = judge(v, p);
 
-	if (!judge(v, p)) {
-		refuse(v, p);
+	if (r < 0) {
+		deny(v, p, r);
 		return;
 	}
 	if (!p->testing) {
@@ -701,13 +717,13 @@ static bool is_foreign(struct vault *v, const struct open *p, const char *name)
 }
 
 /* It was judged when the guest asked, and what was true then may not be any more. */
-static bool still_may(struct vault *v, struct open *p)
+static int judge_again(struct vault *v, struct open *p)
 {
 	struct open now = { .proto = p->proto, .dst = p->dst, .port = p->port };
-	bool ok = judge(v, &now);
+	int r = judge(v, &now);
 
 	p->answer = now.answer;
-	return ok;
+	return r;
 }
 
 void opens_dial(struct vault *v, const struct net_dial *m)
@@ -716,6 +732,7 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 	struct flow *f = flow_find(v->opens, h->slot, h->generation);
 	struct open *p;
 	bool ahead;
+	int r;
 
 	if (!f) {
 		dialled(v, h->slot, h->generation, NET_FAILED, ECANCELED, -1); /* wire ended it meanwhile */
@@ -745,8 +762,8 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 		refuse(v, p);
 	} else if (!ahead) {
 		start(v, p);
-	} else if (!still_may(v, p)) {
-		refuse(v, p);
+	} else if ((r = judge_again(v, p)) < 0) {
+		deny(v, p, r);
 	} else if (p->state == OPEN_WAITS) {
 		connected(v, p);
 	}
@@ -770,13 +787,15 @@ int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial 
 {
 	const char *const names[] = { d->name, NULL };
 	struct open *p;
+	int r;
 
 	if (v->policy.no_network)
 		return -EACCES;
-	if (v->opens->others[FOR_UP] >= OPENS_UP)
-		return -EAGAIN;
-	if (v->routes.stale)
-		routes_refresh(&v->routes, &v->policy);
+	r = v->opens->others[FOR_UP] >= OPENS_UP ? -EAGAIN : routes_refresh(&v->routes, &v->policy);
+	if (r == 0 && !d->by_proxy)
+		r = way(v, &d->to);
+	if (r < 0)
+		return r;
 	p = open_new(v, FOR_UP, POLICY_TCP, slot, gen);
 	p->port = d->port;
 	p->testing = d->testing;
@@ -788,7 +807,7 @@ int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial 
 	} else {
 		p->dst = p->to = d->to;
 		p->to_port = d->port;
-		p->answer = policy_decide(&v->policy, &(struct policy_question){ POLICY_TCP, d->to, d->port, names, way(v, &d->to) });
+		p->answer = policy_decide(&v->policy, &(struct policy_question){ POLICY_TCP, d->to, d->port, names, (enum policy_route)r });
 	}
 	if (!p->testing && !p->proxied &&
 	    ((p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT) || p->answer.group == GROUP_GATEWAY)) {
