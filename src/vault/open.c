@@ -24,7 +24,9 @@
  * Bounds: OPENS_TCP, OPENS_UDP, OPENS_ECHO waiting (wire keeps them; more is a broken wire and ends the session), OPENS_GATE
  * of FOR_AHEAD and FOR_GATE and OPENS_UP (more fail), FLOWS_MAX flows. Nothing is connected ahead that would make more than
  * OPENS_TCP with those that wire waits for: then the pair is handed out at once, and the address dialled when gate steps
- * aside. A flow is only a record, for the log and for ties: its socket is wire's. */
+ * aside. So that one silent address does not take all of these places for 75 s, the oldest FOR_AHEAD of the address that has
+ * the most gives way to one that has fewer; if gate asks for it later, it is dialled anew.
+ * A flow is only a record, for the log and for ties: its socket is wire's. */
 #include <assert.h>
 #include <errno.h>
 #include <netinet/icmp6.h>
@@ -53,6 +55,7 @@
 #define PEEKS_MAX 512 /* that gate has not read */
 #define FLOWS_MAX (16384 + 1024 + 32)
 #define FLOWS_HASH 8192
+#define CROWDS 1024 /* addresses that share one are taken for one */
 
 #define CONNECT_NS (75 * NS)
 #define AHEAD_NS (250 * MS) /* longer than curl's 200 ms for one family, so that the other one wins */
@@ -75,6 +78,7 @@ struct open {
 	enum policy_proto proto;
 	uint32_t slot, generation; /* wire's; of FOR_UP upstream's */
 	struct addr dst;	   /* as the guest dialled it */
+	uint16_t crowd;		   /* of those to that address; 0: not counted */
 	uint16_t port;
 	struct addr to; /* what is connected to */
 	uint16_t to_port;
@@ -107,6 +111,7 @@ struct opens {
 	struct open v[OPENS_MAX];
 	size_t n, waiting[POLICY_PROTOS]; /* of wire */
 	size_t others[OPEN_FORS];
+	uint16_t crowds[CROWDS]; /* for the guest under way or waiting, by a hash of the address */
 	struct flow *flows;
 	uint32_t hash[FLOWS_HASH], free, used_to, newest, oldest;
 	uint64_t last_id;
@@ -291,6 +296,17 @@ static struct open *open_new(struct vault *v, enum open_for who, enum policy_pro
 	return p;
 }
 
+static void open_to(struct opens *o, struct open *p, const struct addr *dst)
+{
+	uint32_t h = 2166136261u;
+
+	p->dst = *dst;
+	for (size_t i = 0; i < sizeof(dst->b); i++)
+		h = (h ^ dst->b[i]) * 16777619u;
+	p->crowd = (uint16_t)(1 + (h ^ h >> 16) % (CROWDS - 1));
+	o->crowds[p->crowd]++;
+}
+
 static void open_free(struct vault *v, struct open *p)
 {
 	if (p->fd >= 0) {
@@ -298,11 +314,37 @@ static void open_free(struct vault *v, struct open *p)
 		(void)close(p->fd);
 	}
 	buf_done(&p->head);
+	if (p->crowd)
+		v->opens->crowds[p->crowd]--;
 	if (p->state != OPEN_FREE) {
 		v->opens->n--;
 		*open_count(v->opens, p) -= 1;
 	}
 	*p = (struct open){ .state = OPEN_FREE, .gen = p->gen + 1, .fd = -1 };
+}
+
+/* The address for which most is connected ahead gives its oldest place up, if it has more than @n. */
+static bool give_way(struct vault *v, uint16_t n)
+{
+	struct opens *o = v->opens;
+	struct open *oldest = NULL;
+
+	for (size_t i = 0; i < OPENS_MAX; i++) {
+		struct open *p = &o->v[i];
+		uint16_t has = o->crowds[p->crowd], most = oldest ? o->crowds[oldest->crowd] : n;
+
+		if (p->state != OPEN_FREE && p->who == FOR_AHEAD && (has > most || (oldest && has == most && p->start < oldest->start)))
+			oldest = p;
+	}
+	if (oldest)
+		open_free(v, oldest);
+	return oldest;
+}
+
+/* May @p be connected ahead? Addresses share the places until they have as many: then a flood moves nothing. */
+static bool ahead_room(struct vault *v, const struct open *p)
+{
+	return v->opens->waiting[POLICY_TCP] + of_gate(v->opens) <= OPENS_TCP || give_way(v, v->opens->crowds[p->crowd]);
 }
 
 static const uint16_t answer_type[] = {
@@ -673,8 +715,7 @@ static void start(struct vault *v, struct open *p)
 		p->to_port = v->cfg.proxy.port;
 	}
 	gates = p->answer.verdict == POLICY_INSPECT && p->who == FOR_WIRE && v->cfg.inspected;
-	if (gates && (is_tied(v, &p->dst, p->standin) ||
-		      v->opens->waiting[POLICY_TCP] + of_gate(v->opens) > OPENS_TCP)) {
+	if (gates && (is_tied(v, &p->dst, p->standin) || !ahead_room(v, p))) {
 		inspect(v, p);
 	} else {
 		p->inspect_at = gates ? v->now + AHEAD_NS : 0;
@@ -685,6 +726,7 @@ static void start(struct vault *v, struct open *p)
 static void asked(struct vault *v, enum policy_proto proto, const struct net_open *m)
 {
 	struct opens *o = v->opens;
+	struct addr dst;
 	struct open *p;
 
 	if (o->waiting[proto] >= waiting_max[proto]) {
@@ -698,7 +740,8 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 	}
 	p = open_new(v, FOR_WIRE, proto, m->head.slot, m->head.generation);
 	p->port = m->port;
-	(void)net_addr_get(&m->dst, &p->dst);
+	(void)net_addr_get(&m->dst, &dst);
+	open_to(o, p, &dst);
 	start(v, p);
 }
 
@@ -745,7 +788,7 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 	f->decided = true;
 	p = open_find(v->opens, FOR_AHEAD, h->slot, h->generation, POLICY_TCP);
 	ahead = p;
-	if (f->error != 0 || (!ahead && of_gate(v->opens) >= OPENS_GATE)) {
+	if (f->error != 0 || (!ahead && of_gate(v->opens) >= OPENS_GATE && !give_way(v, 0))) {
 		dialled(v, h->slot, h->generation, NET_FAILED, f->error != 0 ? f->error : EAGAIN, -1);
 		return;
 	}
@@ -753,7 +796,7 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 		open_now_for(v->opens, p, FOR_GATE);
 	} else {
 		p = open_new(v, FOR_GATE, POLICY_TCP, h->slot, h->generation);
-		p->dst = f->dst;
+		open_to(v->opens, p, &f->dst);
 		p->port = f->port;
 		p->probe = f->probe;
 	}
