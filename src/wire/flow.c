@@ -134,7 +134,8 @@ void flow_close_fd(struct flow *f, bool reset)
 
 int flow_take_fd(struct wire *w, struct flow *f, int fd)
 {
-	int r = fd < 0 ? -EMFILE : ev_watch(&w->ev, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, EV_FLOW, flow_slot(w, f), f->gen);
+	const uint32_t events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+	int r = fd < 0 ? -EMFILE : ev_watch(&w->ev, fd, events, EV_FLOW, flow_slot(w, f), f->gen);
 
 	if (r < 0) {
 		wire_count(w, C_LACK);
