@@ -172,12 +172,21 @@ ssize_t fd_recv(int sock, void *p, size_t n, int *fds, size_t n_fds)
 	}
 	if (!bad && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
 		return k;
+	if (!bad && !(msg.msg_flags & MSG_TRUNC) && got < n_fds) {
+		fds[got] = FD_LOST;
+		return k;
+	}
 	for (size_t i = 0; i < n_fds; i++) {
 		if (fds[i] >= 0)
 			(void)close(fds[i]);
 		fds[i] = -1;
 	}
 	return -EBADMSG;
+}
+
+bool fd_is_lack(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
 int64_t wall_ms(void)

@@ -31,16 +31,22 @@ int fd_read_file(int fd, size_t max, char **ret, size_t *ret_len);
  */
 ssize_t fd_send(int sock, const void *p, size_t n, const int *fds, size_t n_fds);
 
+/* In place of a descriptor that came, and for which this process had none free: its sender is not to blame. */
+#define FD_LOST (-2)
+
 /**
  * fd_recv() - Receive one message and the descriptors in it
  * @fds:	Room for @n_fds descriptors; unused entries become -1, received ones are close-on-exec and the caller's
  *
- * More descriptors than fit, or a cut message: all are closed and it is -EBADMSG.
+ * More descriptors than fit, or a cut message: all are closed and it is -EBADMSG. The first that did not come for lack of room in
+ * this process's table is FD_LOST; the message is whole.
  *
  * Return: bytes received, 0 at the end, or a negative errno
  */
 ssize_t fd_recv(int sock, void *p, size_t n, int *fds, size_t n_fds);
 
+/* The host has no descriptor, buffer or memory for a call now; it may have one later. */
+bool fd_is_lack(int error);
 /* Since 1970, in milliseconds. */
 int64_t wall_ms(void);
 /* Of that SO_TYPE. */

@@ -37,7 +37,7 @@ static int try_send(struct seqlink *l, int64_t now, const void *msg, size_t n, i
 		return 0;
 	}
 	k = fd_send(l->fd, msg, n, &fd, fd >= 0);
-	if (k == -EAGAIN || k == -ENOBUFS || k == -ETOOMANYREFS) {
+	if (k == -EAGAIN || fd_is_lack((int)-k) || k == -ETOOMANYREFS) {
 		if (k != -EAGAIN)
 			l->look_ns = now + LOOK_NS;
 		return 0;

@@ -193,7 +193,7 @@ void aside_peek(struct conn *c)
 
 void aside_dialled(struct conn *c, const struct net_dialled *m, int fd)
 {
-	if (m->outcome != NET_CONNECTED) {
+	if (m->outcome != NET_CONNECTED || fd < 0) {
 		conn_reset(c);
 		return;
 	}

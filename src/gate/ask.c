@@ -13,6 +13,7 @@
 
 #include "agents/tokens.h"
 #include "base/log.h"
+#include "base/fd.h"
 #include "base/macros.h"
 #include "gate/gate.h"
 #include "proto/pathtpl.h"
@@ -156,6 +157,15 @@ static bool reads_on(const struct ask *a)
 	return !a->eof && a->in.n - a->eaten < high;
 }
 
+/* The host has no memory for what has to be said to vault, or for hearing of it. Who asked hears of that in asks_tick(), for here it
+ * may be in the middle of something. */
+static void lose(struct ask *a)
+{
+	a->eof = a->lost = true;
+	a->deadline = a->c->g->now;
+	gate_due(a->c->g, a->deadline);
+}
+
 /* That it is not read for a while is told only when something came meanwhile (@unwanted): within a body that is for
  * moments. */
 static void watch(struct ask *a, bool unwanted)
@@ -171,7 +181,7 @@ static void watch(struct ask *a, bool unwanted)
 	if (want == 0)
 		ev_unwatch(ev, a->fd);
 	else if (ev_watch(ev, a->fd, want, EV_ASK, a->slot, a->gen) < 0)
-		a->eof = true;
+		lose(a);
 	a->watching = want;
 }
 
@@ -186,6 +196,8 @@ static void flush(struct ask *a)
 			break;
 		if (n < 0) {
 			/* Vault has its answer already, or is gone: what it said before is still to be read. */
+			if (fd_is_lack(errno))
+				lose(a);
 			buf_consume(&a->out, a->out.n);
 			a->open_at = NOWHERE;
 			break;
@@ -672,7 +684,14 @@ static void timeout(struct ask *a)
 				      .why = "the request's body stopped for five minutes; send it again" };
 	enum token_lack lack = TOKEN_LACK_PENDING;
 
-	if (a->state == ASK_LOOKUP) {
+	if (a->lost) {
+		a->lost = false;
+		touch(a);
+		if (a->stream)
+			h2_news(a);
+		else
+			conn_kick(a->c);
+	} else if (a->state == ASK_LOOKUP) {
 		a->turns = GITHUB_TURNS_MAX;
 		decide_github(a);
 	} else if (a->state == ASK_RENEW) {

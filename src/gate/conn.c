@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/fd.h"
 #include "base/macros.h"
 #include "gate/gate.h"
 #include "gate/hello.h"
@@ -66,14 +67,14 @@ void conn_new(struct gate *g, const struct net_peek *m, int fd)
 
 	while (slot < CONNS && g->conn[slot])
 		slot++;
-	if (slot < CONNS && g->n_undecided < UNDECIDED_MAX)
+	if (fd >= 0 && slot < CONNS && g->n_undecided < UNDECIDED_MAX)
 		c = calloc(1, sizeof(*c));
 	if (!c) {
 		const struct conn full = { .wire_slot = m->head.slot, .wire_gen = m->head.generation };
 
-		guest_line(g, LINE_STREAMS, "too many streams are open; one more is reset");
+		guest_line(g, LINE_STREAMS, fd < 0 ? "no descriptor is free; a stream is reset" : "too many streams are open; one more is reset");
 		wire_tell(g, NET_RESET, &full, -1);
-		(void)close(fd);
+		close_p(&fd);
 		return;
 	}
 	*c = (struct conn){ .slot = slot,
@@ -158,7 +159,7 @@ void conn_put(struct conn *c, struct span s)
 		if (n > 0)
 			s = SPAN(s.p + n, s.n - (size_t)n);
 		else if (n != -EAGAIN)
-			conn_close(c);
+			conn_reset(c);
 	}
 	if (c->state != CONN_DEAD && buf_put(&c->out, s.p, s.n) < 0)
 		conn_reset(c);
@@ -213,7 +214,7 @@ static bool flush(struct conn *c)
 			return false;
 		}
 		if (n <= 0) {
-			conn_close(c);
+			conn_reset(c);
 			return false;
 		}
 		buf_consume(&c->out, (size_t)n);
@@ -335,7 +336,7 @@ static void watch(struct conn *c)
 	c->unwanted = false;
 	if (c->watching != (want | 1u << 31)) {
 		if (ev_watch(&c->g->ev, c->fd, want, EV_CONN, c->slot, c->gen) < 0)
-			conn_close(c);
+			conn_reset(c);
 		c->watching = want | 1u << 31; /* so that even nothing was once said */
 	}
 }

@@ -156,6 +156,7 @@ struct ask {
 	bool body_ended, eof;
 	struct xch_reader reader;
 	size_t eaten; /* of @in: handed out, and dropped at the next look */
+	bool lost;    /* no memory for its way to vault: its protocol is to hear of the end */
 	uint32_t watching;
 	struct filter filter;
 };

@@ -125,13 +125,13 @@ static bool vault_message(struct gate *g, const uint8_t *msg, size_t n, int fd)
 		return false;
 	switch (m.head.type) {
 	case NET_PEEK:
-		if (n != sizeof(m.peek) || fd < 0 || m.peek.tied > 1 || m.peek.named > 1 || !is_zero(m.peek.zero, sizeof(m.peek.zero)) ||
+		if (n != sizeof(m.peek) || fd == -1 || m.peek.tied > 1 || m.peek.named > 1 || !is_zero(m.peek.zero, sizeof(m.peek.zero)) ||
 		    conn_by_flow(g, &m.head))
 			return false;
 		conn_new(g, &m.peek, fd);
 		return true;
 	case NET_DIALLED:
-		if (n != sizeof(m.dialled) || !dialled_is_sane(&m.dialled, fd >= 0))
+		if (n != sizeof(m.dialled) || !dialled_is_sane(&m.dialled, fd != -1))
 			return false;
 		c = conn_by_flow(g, &m.head);
 		if (c && c->state != CONN_DIAL)
@@ -143,7 +143,7 @@ static bool vault_message(struct gate *g, const uint8_t *msg, size_t n, int fd)
 			close_p(&fd);
 		return true;
 	case NET_RENEWED:
-		if (n != sizeof(m.renewed) || fd >= 0 || m.head.slot >= ASKS || !renewed_is_sane(&m.renewed))
+		if (n != sizeof(m.renewed) || fd != -1 || m.head.slot >= ASKS || !renewed_is_sane(&m.renewed))
 			return false;
 		a = ask_at(g, m.head.slot, m.head.generation);
 		if (a && a->state != ASK_RENEW)
@@ -162,7 +162,7 @@ static bool wire_message(struct gate *g, const uint8_t *msg, size_t n, int fd)
 	struct net_held m;
 	struct conn *c;
 
-	if (n != sizeof(m) || fd >= 0)
+	if (n != sizeof(m) || fd != -1)
 		return false;
 	memcpy(&m, msg, n);
 	if (m.head.version != NET_VERSION || m.head.length != n || m.head.type != NET_HELD)

@@ -171,8 +171,7 @@ static void filter(struct vault *v, const char *text, struct result *r)
 	struct dns_msg *m = &v->dns->m;
 	char addr[ADDR_TEXT], opens[400];
 
-	if (v->routes.stale)
-		routes_refresh(&v->routes, &v->policy);
+	(void)routes_refresh(&v->routes, &v->policy); /* what is opened is judged again */
 	dnsfilter(&f, m);
 	r->kept = f.kept;
 	r->dropped = f.dropped;
@@ -204,7 +203,8 @@ static bool proxy_is_here(struct vault *v)
 {
 	for (size_t i = 0; i < v->cfg.proxy.n_addrs; i++) {
 		const struct addr *a = &v->cfg.proxy.addrs[i];
-		enum policy_group g = policy_group(&v->policy, a, routes_to(&v->routes, a));
+		int way = routes_to(&v->routes, a);
+		enum policy_group g = way < 0 ? GROUP_HOST : policy_group(&v->policy, a, (enum policy_route)way);
 
 		if (g == GROUP_NEVER || g == GROUP_HOST)
 			return true;
@@ -665,8 +665,7 @@ static void nat64_found(struct vault *v, struct span said)
 
 	if (!said.p || dns_parse(said, m) < 0)
 		return;
-	if (v->routes.stale)
-		routes_refresh(&v->routes, &v->policy);
+	(void)routes_refresh(&v->routes, &v->policy); /* what is opened is judged again */
 	for (size_t i = 0; i < m->n_rr; i++) {
 		if (m->rr[i].section != DNS_ANSWER || m->rr[i].type != DNS_AAAA || !dns_rr_addr(m, &m->rr[i], &a))
 			continue;
@@ -745,8 +744,7 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 		at_once(v, &a, &key, &r, true);
 		return;
 	}
-	if (v->routes.stale)
-		routes_refresh(&v->routes, &v->policy);
+	(void)routes_refresh(&v->routes, &v->policy); /* what is opened is judged again */
 	/* A name that is dialled elsewhere needs no address, and has none on a machine without a network. */
 	if (dns_name_to_text(&key.name, text) && connect_to_find(&v->cfg, text, 0)) {
 		if (key.type == DNS_A) {

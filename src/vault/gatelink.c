@@ -46,7 +46,7 @@ static void message(struct vault *v, const void *msg, size_t n, int fd)
 	struct net_dial dial;
 	struct net_head head;
 
-	switch (gate_check(msg, n, fd >= 0)) {
+	switch (gate_check(msg, n, fd != -1)) {
 	case NET_DIAL:
 		memcpy(&dial, msg, sizeof(dial));
 		opens_dial(v, &dial);
@@ -64,7 +64,10 @@ static void message(struct vault *v, const void *msg, size_t n, int fd)
 		note(v, &noted);
 		break;
 	case HTTPMSG_REQUEST:
-		exchange_begin(v, msg, n, TAKE_FD(fd));
+		if (fd >= 0)
+			exchange_begin(v, msg, n, TAKE_FD(fd));
+		else /* its other end is closed by that, which gate answers */
+			log_warn("a request was given up: no descriptor is free");
 		break;
 	default:
 		vault_end(v, "gate broke the rules of the protocol");

@@ -100,14 +100,18 @@ static void send_wire_config(struct vault *v)
 	wire_send(v, &m, sizeof(m), -1);
 }
 
-/* Which families work now. The guest has IPv6 only if it was there at the start; IPv4 is off only where IPv6 alone is. */
-static void families(struct vault *v, bool tell)
+/* Which families work now. The guest has IPv6 only if it was there at the start; IPv4 is off only where IPv6 alone is. False: it
+ * cannot be found out now, and stays as it is. */
+static bool families(struct vault *v, bool tell)
 {
-	bool v6 = v->guest_ipv6 && host_has_ipv6() && v->ipv6_off_until <= v->now, v4 = host_has_ipv4() || !v6;
+	int has6 = host_has_ipv6(), has4 = host_has_ipv4();
+	bool v6 = v->guest_ipv6 && has6 > 0 && v->ipv6_off_until <= v->now, v4 = has4 > 0 || !v6;
 	struct net_family m = { .head = net_head(NET_FAMILY, sizeof(m), 0, 0), .ipv4 = v4, .ipv6 = v6 };
 
+	if (has4 < 0 || has6 < 0)
+		return false;
 	if (v4 == v->ipv4 && v6 == v->ipv6)
-		return;
+		return true;
 	if (v6 != v->ipv6 && tell)
 		log_info("IPv6: %s", v6 ? "works again" : v->ipv6_off_until > v->now ? "connections time out; off for 10 minutes" :
 									"the host has lost it; off");
@@ -117,6 +121,7 @@ static void families(struct vault *v, bool tell)
 	v->ipv6 = v6;
 	if (tell)
 		wire_send(v, &m, sizeof(m), -1);
+	return true;
 }
 
 static void message(struct vault *v, const void *msg, size_t n, bool has_fd)
@@ -174,7 +179,7 @@ static void from_wire(struct vault *v, uint32_t events)
 			vault_end(v, k == -EBADMSG ? "wire broke the rules of the protocol" : "wire is gone");
 			return;
 		}
-		message(v, msg, (size_t)k, fd >= 0);
+		message(v, msg, (size_t)k, fd != -1);
 		close_p(&fd);
 	}
 }
@@ -191,6 +196,8 @@ static void from_launcher(struct vault *v)
 		return;
 	if (k == 0 || k == -ECONNRESET) {
 		vault_end(v, "the launcher is gone");
+	} else if (k > 0 && fd == FD_LOST) {
+		log_warn("what the launcher passed on was lost: no descriptor is free");
 	} else if (k == 1 && fd < 0 && msg[0] == NET_CTL_PROBED && v->audit.probing) {
 		(void)audit_flush(&v->audit, v->now, true); /* the agent's refusals are not joined with the probe's */
 		v->audit.probing = false;
@@ -271,7 +278,7 @@ static int loop(struct vault *v, struct err *err)
 		next = sooner(next, logins_tick(v));
 		/* At most once a second, however often the routes change. */
 		if (v->routes.stale) {
-			routes_refresh(&v->routes, &v->policy);
+			(void)routes_refresh(&v->routes, &v->policy);
 			family_at = sooner(family_at, v->now + FAMILY_LOOK_NS);
 		}
 		if (v->ipv6_off_until != lame) {
@@ -279,8 +286,7 @@ static int loop(struct vault *v, struct err *err)
 			family_at = v->now;
 		}
 		if (family_at >= 0 && family_at <= v->now) {
-			families(v, true);
-			family_at = lame > v->now ? lame : -1;
+			family_at = !families(v, true) ? v->now + FAMILY_LOOK_NS : lame > v->now ? lame : -1;
 		}
 		next = sooner(next, family_at);
 		next = sooner(next, audit_flush(&v->audit, v->now, false));
@@ -359,9 +365,11 @@ static int run(struct vault *v, struct err *err)
 	r = logins_watch(v);
 	if (r < 0)
 		return err_set(err, r, "logins of the environment: %s", strerror(-r));
-	routes_refresh(&v->routes, &v->policy);
+	r = routes_refresh(&v->routes, &v->policy);
+	if (r < 0)
+		return err_set(err, r, "addresses of this host: %s; without them nothing can be judged", strerror(-r));
 	v->guest_ipv6 = v->ipv4 = !v->policy.no_network;
-	families(v, false);
+	(void)families(v, false);
 	v->guest_ipv6 = v->ipv6;
 	r = dns_init(v, err);
 	if (r < 0)

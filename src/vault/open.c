@@ -24,7 +24,9 @@
  * Bounds: OPENS_TCP, OPENS_UDP, OPENS_ECHO waiting (wire keeps them; more is a broken wire and ends the session), OPENS_GATE
  * of FOR_AHEAD and FOR_GATE and OPENS_UP (more fail), FLOWS_MAX flows. Nothing is connected ahead that would make more than
  * OPENS_TCP with those that wire waits for: then the pair is handed out at once, and the address dialled when gate steps
- * aside. A flow is only a record, for the log and for ties: its socket is wire's. */
+ * aside. So that one silent address does not take all of these places for 75 s, the oldest FOR_AHEAD of the address that has
+ * the most gives way to one that has fewer; if gate asks for it later, it is dialled anew.
+ * A flow is only a record, for the log and for ties: its socket is wire's. */
 #include <assert.h>
 #include <errno.h>
 #include <netinet/icmp6.h>
@@ -53,6 +55,7 @@
 #define PEEKS_MAX 512 /* that gate has not read */
 #define FLOWS_MAX (16384 + 1024 + 32)
 #define FLOWS_HASH 8192
+#define CROWDS 1024 /* addresses that share one are taken for one */
 
 #define CONNECT_NS (75 * NS)
 #define AHEAD_NS (250 * MS) /* longer than curl's 200 ms for one family, so that the other one wins */
@@ -62,7 +65,7 @@
 #define HOLD_S 2		/* ties change, so not long */
 #define LAME_TIMEOUTS 3
 #define LAME_NS (600 * NS)
-#define PROXY_LOG_NS (60 * NS)
+#define NOTE_LOG_NS (60 * NS)
 #define ECHO_PORT 1 /* of a ping socket: means nothing, but getpeername() fails on one whose port is 0 */
 
 enum open_state { OPEN_FREE, OPEN_CONNECTING, OPEN_PROXY_HEAD, OPEN_WAITS };
@@ -75,6 +78,7 @@ struct open {
 	enum policy_proto proto;
 	uint32_t slot, generation; /* wire's; of FOR_UP upstream's */
 	struct addr dst;	   /* as the guest dialled it */
+	uint16_t crowd;		   /* of those to that address; 0: not counted */
 	uint16_t port;
 	struct addr to; /* what is connected to */
 	uint16_t to_port;
@@ -107,11 +111,12 @@ struct opens {
 	struct open v[OPENS_MAX];
 	size_t n, waiting[POLICY_PROTOS]; /* of wire */
 	size_t others[OPEN_FORS];
+	uint16_t crowds[CROWDS]; /* for the guest under way or waiting, by a hash of the address */
 	struct flow *flows;
 	uint32_t hash[FLOWS_HASH], free, used_to, newest, oldest;
 	uint64_t last_id;
 	unsigned int v6_timeouts;
-	int64_t v4_ok, proxy_logged;
+	int64_t v4_ok, proxy_logged, lack_logged;
 };
 
 static const size_t waiting_max[] = { [POLICY_TCP] = OPENS_TCP, [POLICY_UDP] = OPENS_UDP, [POLICY_ECHO] = OPENS_ECHO };
@@ -123,7 +128,7 @@ int opens_init(struct vault *v)
 	v->opens = xcalloc(1, sizeof(*v->opens));
 	v->opens->flows = xcalloc(FLOWS_MAX, sizeof(struct flow));
 	v->opens->v4_ok = -CONNECT_NS;
-	v->opens->proxy_logged = -PROXY_LOG_NS;
+	v->opens->proxy_logged = v->opens->lack_logged = -NOTE_LOG_NS;
 	return 0;
 }
 
@@ -291,6 +296,17 @@ static struct open *open_new(struct vault *v, enum open_for who, enum policy_pro
 	return p;
 }
 
+static void open_to(struct opens *o, struct open *p, const struct addr *dst)
+{
+	uint32_t h = 2166136261u;
+
+	p->dst = *dst;
+	for (size_t i = 0; i < sizeof(dst->b); i++)
+		h = (h ^ dst->b[i]) * 16777619u;
+	p->crowd = (uint16_t)(1 + (h ^ h >> 16) % (CROWDS - 1));
+	o->crowds[p->crowd]++;
+}
+
 static void open_free(struct vault *v, struct open *p)
 {
 	if (p->fd >= 0) {
@@ -298,11 +314,37 @@ static void open_free(struct vault *v, struct open *p)
 		(void)close(p->fd);
 	}
 	buf_done(&p->head);
+	if (p->crowd)
+		v->opens->crowds[p->crowd]--;
 	if (p->state != OPEN_FREE) {
 		v->opens->n--;
 		*open_count(v->opens, p) -= 1;
 	}
 	*p = (struct open){ .state = OPEN_FREE, .gen = p->gen + 1, .fd = -1 };
+}
+
+/* The address for which most is connected ahead gives its oldest place up, if it has more than @n. */
+static bool give_way(struct vault *v, uint16_t n)
+{
+	struct opens *o = v->opens;
+	struct open *oldest = NULL;
+
+	for (size_t i = 0; i < OPENS_MAX; i++) {
+		struct open *p = &o->v[i];
+		uint16_t has = o->crowds[p->crowd], most = oldest ? o->crowds[oldest->crowd] : n;
+
+		if (p->state != OPEN_FREE && p->who == FOR_AHEAD && (has > most || (oldest && has == most && p->start < oldest->start)))
+			oldest = p;
+	}
+	if (oldest)
+		open_free(v, oldest);
+	return oldest;
+}
+
+/* May @p be connected ahead? Addresses share the places until they have as many: then a flood moves nothing. */
+static bool ahead_room(struct vault *v, const struct open *p)
+{
+	return v->opens->waiting[POLICY_TCP] + of_gate(v->opens) <= OPENS_TCP || give_way(v, v->opens->crowds[p->crowd]);
 }
 
 static const uint16_t answer_type[] = {
@@ -367,15 +409,17 @@ static void fail(struct vault *v, struct open *p, int error)
 	(void)snprintf(end, sizeof(end), "error:%s", name ? name : "io");
 	if (p->who != FOR_UP) /* the request has a line of its own */
 		open_line(v, p, end);
-	if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL)
-		log_warn("open: refused for lack of something on this host: %s", strerror(error));
+	if ((fd_is_lack(error) || error == EADDRNOTAVAIL) && v->now - v->opens->lack_logged >= NOTE_LOG_NS) {
+		v->opens->lack_logged = v->now;
+		log_warn("open: refused for lack of something on this host: %s; told once a minute", strerror(error));
+	}
 	reply(v, p, NET_FAILED, error, -1);
 	open_free(v, p);
 }
 
 static void proxy_trouble(struct vault *v, const char *what)
 {
-	if (v->now - v->opens->proxy_logged < PROXY_LOG_NS)
+	if (v->now - v->opens->proxy_logged < NOTE_LOG_NS)
 		return;
 	v->opens->proxy_logged = v->now;
 	log_warn("proxy %s: %s; connections by it fail", v->cfg.proxy.text, what);
@@ -575,14 +619,14 @@ static void dial(struct vault *v, struct open *p)
 		done(v, p);
 }
 
-/* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. */
-static enum policy_route way(struct vault *v, const struct addr *a)
+/* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. A negative errno: as routes_to(). */
+static int way(struct vault *v, const struct addr *a)
 {
 	static const struct prefix well_known = { { AF_INET6, { 0, 0x64, 0xff, 0x9b } }, 96 };
-	enum policy_route r = routes_to(&v->routes, a);
+	int r = routes_to(&v->routes, a);
 	struct addr v4;
 
-	if (r == ROUTE_LOCAL || r == ROUTE_NEVER)
+	if (r < 0 || r == ROUTE_LOCAL || r == ROUTE_NEVER)
 		return r;
 	if (addr_nat64(a, &well_known, &v4) || (v->policy.nat64.bits > 0 && addr_nat64(a, &v->policy.nat64, &v4)))
 		return routes_to(&v->routes, &v4);
@@ -609,33 +653,47 @@ static bool decide_standin(struct vault *v, struct open *p)
 	return true;
 }
 
-/* Sets p->answer. False: it is refused. */
-static bool judge(struct vault *v, struct open *p)
+/* Sets p->answer. 0; -EACCES: it is refused; another negative errno: it cannot be judged. */
+static int judge(struct vault *v, struct open *p)
 {
 	const char *const *names;
+	int r = routes_refresh(&v->routes, &v->policy);
 
-	if (v->routes.stale)
-		routes_refresh(&v->routes, &v->policy);
+	if (r < 0)
+		return r;
 	if (!decide_standin(v, p)) {
+		r = way(v, &p->dst);
+		if (r < 0)
+			return r;
 		names = ties_names(&v->ties, &p->dst, v->now);
-		p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, p->dst, p->port, names, way(v, &p->dst) });
+		p->answer = policy_decide(&v->policy, &(struct policy_question){ p->proto, p->dst, p->port, names, (enum policy_route)r });
 	}
 	if (p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT)
-		return false;
+		return -EACCES;
 	if ((p->answer.group == GROUP_GATEWAY || p->answer.group == GROUP_HOST) && publish_uses(v, p->proto, p->port)) {
 		p->answer.step = STEP_HOST; /* the guest would be talking to itself */
-		return false;
+		return -EACCES;
 	}
-	return true;
+	return 0;
+}
+
+/* What judge() did not allow. */
+static void deny(struct vault *v, struct open *p, int error)
+{
+	if (error == -EACCES)
+		refuse(v, p);
+	else
+		fail(v, p, -error);
 }
 
 static void start(struct vault *v, struct open *p)
 {
 	const char *const *names;
 	bool gates;
+	int r = judge(v, p);
 
-	if (!judge(v, p)) {
-		refuse(v, p);
+	if (r < 0) {
+		deny(v, p, r);
 		return;
 	}
 	if (!p->testing) {
@@ -657,8 +715,7 @@ static void start(struct vault *v, struct open *p)
 		p->to_port = v->cfg.proxy.port;
 	}
 	gates = p->answer.verdict == POLICY_INSPECT && p->who == FOR_WIRE && v->cfg.inspected;
-	if (gates && (is_tied(v, &p->dst, p->standin) ||
-		      v->opens->waiting[POLICY_TCP] + of_gate(v->opens) > OPENS_TCP)) {
+	if (gates && (is_tied(v, &p->dst, p->standin) || !ahead_room(v, p))) {
 		inspect(v, p);
 	} else {
 		p->inspect_at = gates ? v->now + AHEAD_NS : 0;
@@ -669,6 +726,7 @@ static void start(struct vault *v, struct open *p)
 static void asked(struct vault *v, enum policy_proto proto, const struct net_open *m)
 {
 	struct opens *o = v->opens;
+	struct addr dst;
 	struct open *p;
 
 	if (o->waiting[proto] >= waiting_max[proto]) {
@@ -682,7 +740,8 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 	}
 	p = open_new(v, FOR_WIRE, proto, m->head.slot, m->head.generation);
 	p->port = m->port;
-	(void)net_addr_get(&m->dst, &p->dst);
+	(void)net_addr_get(&m->dst, &dst);
+	open_to(o, p, &dst);
 	start(v, p);
 }
 
@@ -701,13 +760,13 @@ static bool is_foreign(struct vault *v, const struct open *p, const char *name)
 }
 
 /* It was judged when the guest asked, and what was true then may not be any more. */
-static bool still_may(struct vault *v, struct open *p)
+static int judge_again(struct vault *v, struct open *p)
 {
 	struct open now = { .proto = p->proto, .dst = p->dst, .port = p->port };
-	bool ok = judge(v, &now);
+	int r = judge(v, &now);
 
 	p->answer = now.answer;
-	return ok;
+	return r;
 }
 
 void opens_dial(struct vault *v, const struct net_dial *m)
@@ -716,6 +775,7 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 	struct flow *f = flow_find(v->opens, h->slot, h->generation);
 	struct open *p;
 	bool ahead;
+	int r;
 
 	if (!f) {
 		dialled(v, h->slot, h->generation, NET_FAILED, ECANCELED, -1); /* wire ended it meanwhile */
@@ -728,7 +788,7 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 	f->decided = true;
 	p = open_find(v->opens, FOR_AHEAD, h->slot, h->generation, POLICY_TCP);
 	ahead = p;
-	if (f->error != 0 || (!ahead && of_gate(v->opens) >= OPENS_GATE)) {
+	if (f->error != 0 || (!ahead && of_gate(v->opens) >= OPENS_GATE && !give_way(v, 0))) {
 		dialled(v, h->slot, h->generation, NET_FAILED, f->error != 0 ? f->error : EAGAIN, -1);
 		return;
 	}
@@ -736,7 +796,7 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 		open_now_for(v->opens, p, FOR_GATE);
 	} else {
 		p = open_new(v, FOR_GATE, POLICY_TCP, h->slot, h->generation);
-		p->dst = f->dst;
+		open_to(v->opens, p, &f->dst);
 		p->port = f->port;
 		p->probe = f->probe;
 	}
@@ -745,8 +805,8 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 		refuse(v, p);
 	} else if (!ahead) {
 		start(v, p);
-	} else if (!still_may(v, p)) {
-		refuse(v, p);
+	} else if ((r = judge_again(v, p)) < 0) {
+		deny(v, p, r);
 	} else if (p->state == OPEN_WAITS) {
 		connected(v, p);
 	}
@@ -770,13 +830,15 @@ int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial 
 {
 	const char *const names[] = { d->name, NULL };
 	struct open *p;
+	int r;
 
 	if (v->policy.no_network)
 		return -EACCES;
-	if (v->opens->others[FOR_UP] >= OPENS_UP)
-		return -EAGAIN;
-	if (v->routes.stale)
-		routes_refresh(&v->routes, &v->policy);
+	r = v->opens->others[FOR_UP] >= OPENS_UP ? -EAGAIN : routes_refresh(&v->routes, &v->policy);
+	if (r == 0 && !d->by_proxy)
+		r = way(v, &d->to);
+	if (r < 0)
+		return r;
 	p = open_new(v, FOR_UP, POLICY_TCP, slot, gen);
 	p->port = d->port;
 	p->testing = d->testing;
@@ -788,7 +850,7 @@ int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial 
 	} else {
 		p->dst = p->to = d->to;
 		p->to_port = d->port;
-		p->answer = policy_decide(&v->policy, &(struct policy_question){ POLICY_TCP, d->to, d->port, names, way(v, &d->to) });
+		p->answer = policy_decide(&v->policy, &(struct policy_question){ POLICY_TCP, d->to, d->port, names, (enum policy_route)r });
 	}
 	if (!p->testing && !p->proxied &&
 	    ((p->answer.verdict != POLICY_ALLOW && p->answer.verdict != POLICY_INSPECT) || p->answer.group == GROUP_GATEWAY)) {

@@ -27,6 +27,7 @@
 #define PEERS_MAX 256
 #define PEER_IDLE_NS (60 * NS)
 #define PAUSE_NS (100 * MS)
+#define LACK_LOG_NS (60 * NS)
 #define AT_ONCE 32 /* accepts or datagrams an event */
 
 enum inbound_state { INBOUND_FREE, INBOUND_WAITS, INBOUND_OPEN };
@@ -55,6 +56,7 @@ struct publish {
 	size_t asked;
 	int64_t asked_until; /* no place that waits has to be given up before */
 	int64_t pause_until; /* 0: none */
+	int64_t lack_logged; /* that accept() lacked something; 0: never */
 	bool stopped;
 	struct peer peers[PEERS_MAX];
 	size_t n_peers;
@@ -181,8 +183,11 @@ static bool accept_one(struct vault *v, uint16_t at)
 	int fd;
 
 	fd = accept4(v->cfg.publishes[at].fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-		log_warn("published port %u: accept: %s; tried again", v->cfg.publishes[at].port, strerror(errno));
+	if (fd < 0 && fd_is_lack(errno)) {
+		if (p->lack_logged == 0 || v->now - p->lack_logged >= LACK_LOG_NS) {
+			p->lack_logged = v->now;
+			log_warn("published port %u: accept: %s; tried again, told once a minute", v->cfg.publishes[at].port, strerror(errno));
+		}
 		p->pause_until = v->now + PAUSE_NS;
 		watch(v, false);
 		return false;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/macros.h"
 #include "vault/vault.h"
@@ -42,35 +43,46 @@ int routes_open(struct routes *r, struct err *err)
 	int k;
 
 	*r = (struct routes){ .ask_fd = -1, .news_fd = -1, .stale = true };
-	k = netlink(0, 0, &r->ask_fd, err);
+	k = netlink(0, SOCK_NONBLOCK, &r->ask_fd, err);
 	if (k == 0)
 		k = netlink(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE,
 			    SOCK_NONBLOCK, &r->news_fd, err);
 	return k;
 }
 
-bool routes_news(struct routes *r)
+/* Whether there was anything to be thrown away. */
+static bool drain(int fd)
 {
-	char junk[8192];
+	char junk[64];
 	bool any = false;
 
-	/* ENOBUFS: news were lost, so there were some. */
-	while (recv(r->news_fd, junk, sizeof(junk), 0) > 0 || errno == ENOBUFS || errno == EINTR)
+	/* ENOBUFS: some was lost, so there was some. */
+	while (recv(fd, junk, sizeof(junk), MSG_DONTWAIT) > 0 || errno == ENOBUFS || errno == EINTR)
 		any = true;
+	return any;
+}
+
+bool routes_news(struct routes *r)
+{
+	bool any = drain(r->news_fd);
+
 	r->stale = r->stale || any;
 	return any;
 }
 
+/* 0, or a negative errno: then nothing is known of what was asked. */
 static int ask(struct routes *r, struct request *q, size_t n)
 {
 	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
 
+	/* What is left of an answer that could not be read: its dump would go on, so that the kernel begins no other (EBUSY). */
+	(void)drain(r->ask_fd);
 	q->h.nlmsg_len = (uint32_t)n;
 	q->h.nlmsg_seq = ++r->seq;
 	return sendto(r->ask_fd, q, n, 0, (struct sockaddr *)&kernel, sizeof(kernel)) == (ssize_t)n ? 0 : -errno;
 }
 
-/* The kernel answers within the call, so this does not wait. */
+/* The kernel answers within the call, so this does not wait, or has no answer. Bytes, or a negative errno. */
 static ssize_t reply(struct routes *r, void *to, size_t n)
 {
 	ssize_t k;
@@ -78,10 +90,18 @@ static ssize_t reply(struct routes *r, void *to, size_t n)
 	do
 		k = recv(r->ask_fd, to, n, 0);
 	while (k < 0 && errno == EINTR);
-	return k;
+	return k < 0 ? -errno : k == 0 ? -EIO : k;
 }
 
-static void add_host(struct policy *p, struct nlmsghdr *h)
+/* What NLMSG_ERROR says; 0: it is no error. */
+static int refusal(struct nlmsghdr *h)
+{
+	struct nlmsgerr *e = NLMSG_DATA(h);
+
+	return h->nlmsg_type != NLMSG_ERROR ? 0 : h->nlmsg_len < NLMSG_LENGTH(sizeof(*e)) ? -EIO : e->error;
+}
+
+static void add_host(struct prefix hosts[POLICY_HOSTS_MAX], size_t *n_hosts, struct nlmsghdr *h)
 {
 	struct ifaddrmsg *m = NLMSG_DATA(h);
 	size_t left = IFA_PAYLOAD(h), bytes = m->ifa_family == AF_INET ? 4 : 16;
@@ -98,37 +118,50 @@ static void add_host(struct policy *p, struct nlmsghdr *h)
 		any = true;
 		memcpy(net.addr.b, RTA_DATA(a), bytes);
 	}
-	if (any && p->n_hosts < POLICY_HOSTS_MAX)
-		p->hosts[p->n_hosts++] = net;
+	if (any && *n_hosts < POLICY_HOSTS_MAX)
+		hosts[(*n_hosts)++] = net;
 	else if (any)
 		log_warn("interfaces: more than %d addresses; the others are judged by routes alone", POLICY_HOSTS_MAX);
 }
 
-void routes_refresh(struct routes *r, struct policy *p)
+/* The list is read whole or stays as it was. */
+static int read_hosts(struct routes *r, struct policy *p)
 {
 	struct request q = { .h = { .nlmsg_type = RTM_GETADDR, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP } };
+	static struct prefix hosts[POLICY_HOSTS_MAX];
+	size_t n_hosts = 0;
 	union {
 		struct nlmsghdr h;
 		char bytes[REPLY_MAX];
 	} in;
-	ssize_t k;
+	ssize_t k = ask(r, &q, NLMSG_LENGTH(sizeof(q.addr)));
 
-	r->stale = false;
-	p->n_hosts = 0;
-	if (ask(r, &q, NLMSG_LENGTH(sizeof(q.addr))) < 0)
-		return;
-	while ((k = reply(r, &in, sizeof(in))) > 0) {
+	while (k >= 0 && (k = reply(r, &in, sizeof(in))) > 0) {
 		size_t left = (size_t)k;
 
 		for (struct nlmsghdr *h = &in.h; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
 			if (h->nlmsg_seq != r->seq)
 				continue;
-			if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
-				return;
+			if (refusal(h) < 0)
+				return refusal(h);
 			if (h->nlmsg_type == RTM_NEWADDR)
-				add_host(p, h);
+				add_host(hosts, &n_hosts, h);
+			if (h->nlmsg_type != NLMSG_DONE)
+				continue;
+			memcpy(p->hosts, hosts, n_hosts * sizeof(*hosts));
+			p->n_hosts = n_hosts;
+			return 0;
 		}
 	}
+	return (int)k;
+}
+
+int routes_refresh(struct routes *r, struct policy *p)
+{
+	int k = r->stale ? read_hosts(r, p) : 0;
+
+	r->stale = k < 0;
+	return k;
 }
 
 static bool has_gateway(struct rtattr *a, size_t left)
@@ -148,10 +181,12 @@ static bool has_gateway(struct rtattr *a, size_t left)
 	return false;
 }
 
-static enum policy_route judge(struct nlmsghdr *h)
+static int judge(struct nlmsghdr *h)
 {
 	struct rtmsg *m = NLMSG_DATA(h);
 
+	if (fd_is_lack(-refusal(h)))
+		return refusal(h);
 	if (h->nlmsg_type != RTM_NEWROUTE)
 		return ROUTE_UNKNOWN; /* no way there: connect() will say so */
 	if (m->rtm_type == RTN_LOCAL)
@@ -163,7 +198,7 @@ static enum policy_route judge(struct nlmsghdr *h)
 	return m->rtm_dst_len >= (m->rtm_family == AF_INET ? ON_LINK_BITS4 : ON_LINK_BITS6) ? ROUTE_ON_LINK : ROUTE_GATEWAY;
 }
 
-enum policy_route routes_to(struct routes *r, const struct addr *a)
+int routes_to(struct routes *r, const struct addr *a)
 {
 	size_t bytes = a->family == AF_INET ? 4 : 16;
 	struct request q = {
@@ -178,25 +213,26 @@ enum policy_route routes_to(struct routes *r, const struct addr *a)
 	ssize_t k;
 
 	memcpy(q.route.dst, a->b, bytes);
-	if (ask(r, &q, NLMSG_LENGTH(sizeof(q.route.m)) + RTA_LENGTH(bytes)) < 0)
-		return ROUTE_UNKNOWN;
-	while ((k = reply(r, &in, sizeof(in))) > 0)
+	k = ask(r, &q, NLMSG_LENGTH(sizeof(q.route.m)) + RTA_LENGTH(bytes));
+	while (k >= 0 && (k = reply(r, &in, sizeof(in))) > 0)
 		if (NLMSG_OK(&in.h, (size_t)k) && in.h.nlmsg_seq == r->seq)
 			return judge(&in.h);
-	return ROUTE_UNKNOWN;
+	return (int)k;
 }
 
 /* No packet is sent: connect() of UDP only chooses the way and the source. */
-static bool source_for(const struct sockaddr *to, socklen_t n, struct sockaddr_storage *ret)
+static int source_for(const struct sockaddr *to, socklen_t n, struct sockaddr_storage *ret)
 {
 	socklen_t len = sizeof(*ret);
 	AUTO_FD(fd);
 
 	fd = socket(to->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	return fd >= 0 && connect(fd, to, n) == 0 && getsockname(fd, (struct sockaddr *)ret, &len) == 0;
+	if (fd >= 0 && connect(fd, to, n) == 0 && getsockname(fd, (struct sockaddr *)ret, &len) == 0)
+		return 1;
+	return fd_is_lack(errno) ? -errno : 0;
 }
 
-bool host_has_ipv4(void)
+int host_has_ipv4(void)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0x08080808) };
 	struct sockaddr_storage from;
@@ -204,13 +240,13 @@ bool host_has_ipv4(void)
 	return source_for((struct sockaddr *)&to, sizeof(to), &from);
 }
 
-bool host_has_ipv6(void)
+int host_has_ipv6(void)
 {
 	struct sockaddr_in6 to = { .sin6_family = AF_INET6, .sin6_port = htons(9),
 				   .sin6_addr.s6_addr = { 0x26, 0x06, 0x47, 0x00, 0x47, 0x00, [15] = 1 } };
 	struct sockaddr_storage from;
+	int r = source_for((struct sockaddr *)&to, sizeof(to), &from);
 
 	/* A ULA or another private source reaches no global address (RFC 4193). */
-	return source_for((struct sockaddr *)&to, sizeof(to), &from) &&
-	       (((struct sockaddr_in6 *)&from)->sin6_addr.s6_addr[0] & 0xe0) == 0x20;
+	return r <= 0 ? r : (((struct sockaddr_in6 *)&from)->sin6_addr.s6_addr[0] & 0xe0) == 0x20;
 }

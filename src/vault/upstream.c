@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
@@ -25,6 +26,7 @@
 #define NAMES_NS (50 * MS) /* RFC 8305 section 3: for the other family's answer */
 #define NEXT_NS (250 * MS) /* section 5 */
 #define TROUBLE_NS (60 * NS)
+#define WATCH_NS (20 * MS)
 
 struct upstream {
 	struct conn v[UP_CONNS];
@@ -69,6 +71,9 @@ static void flush(struct conn *c)
 		if (k < 0 && errno == EAGAIN)
 			return;
 		if (k < 0) {
+			/* Of a lack of memory here the service knows nothing: it would wait for the rest, and we for its answer. */
+			if (fd_is_lack(errno))
+				(void)shutdown(c->fd, SHUT_RDWR);
 			c->broken = true;
 			buf_consume(&c->out, c->out.n);
 			return;
@@ -130,8 +135,11 @@ void conn_update(struct vault *v, struct conn *c)
 	/* Without interest an error would be told again and again. */
 	if (want != c->watched && want == 0)
 		ev_unwatch(&v->ev, c->fd);
-	else if (want != c->watched)
-		(void)ev_watch(&v->ev, c->fd, want, EV_UP, conn_at(v, c), c->gen);
+	else if (want != c->watched && ev_watch(&v->ev, c->fd, want, EV_UP, conn_at(v, c), c->gen) < 0) {
+		/* The kernel has no memory for it: it was not watched, and no event would come. */
+		c->watch_at = v->now + WATCH_NS;
+		want = 0;
+	}
 	c->watched = want;
 	/* No event will tell them. */
 	if (full && c->out.n == 0)
@@ -347,6 +355,10 @@ static void step(struct vault *v, struct conn *c)
 {
 	uint32_t gen = c->gen;
 
+	if (c->watch_at && c->watch_at <= v->now) {
+		c->watch_at = 0;
+		conn_update(v, c);
+	}
 	if (c->state == CONN_NAMES && (c->asked == 0 || (c->names_until >= 0 && c->names_until <= v->now))) {
 		order(c);
 		c->state = CONN_DIAL;
@@ -372,6 +384,8 @@ static int64_t due(const struct conn *c)
 {
 	int64_t at = c->state == CONN_OPEN && !is_kept(c) ? -1 : c->until;
 
+	if (c->watch_at)
+		at = sooner(at, c->watch_at);
 	if (c->state == CONN_NAMES)
 		at = sooner(at, c->names_until);
 	if (c->state == CONN_DIAL && c->next_addr < c->n_addrs)

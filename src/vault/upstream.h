@@ -121,6 +121,7 @@ struct conn {
 	SSL *ssl;
 	struct buf out; /* records that the socket did not take */
 	uint32_t watched;
+	int64_t watch_at; /* 0, or when to try that again */
 	bool broken;	    /* it cannot be written to any more */
 	bool paused;	    /* who reads it cannot go on */
 	bool end_out;	    /* close_notify is to be followed by the end of the stream */

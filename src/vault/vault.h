@@ -116,13 +116,16 @@ bool net_addr_get(const struct net_addr *n, struct addr *ret);
 
 /* route.c: what the kernel knows of addresses. */
 int routes_open(struct routes *r, struct err *err);
-/* Reads the interfaces' addresses into @p->hosts. */
-void routes_refresh(struct routes *r, struct policy *p);
+/* Reads the interfaces' addresses into @p->hosts, if that list is stale. 0; or a negative errno: it stays as it was, and stale, and
+ * nothing may be opened by it. */
+int routes_refresh(struct routes *r, struct policy *p);
 /* What stands in EV_NETLINK. True when something changed. */
 bool routes_news(struct routes *r);
-enum policy_route routes_to(struct routes *r, const struct addr *a);
-bool host_has_ipv4(void);
-bool host_has_ipv6(void);
+/* enum policy_route; or a negative errno: the kernel could not be asked, and nothing may be opened. */
+int routes_to(struct routes *r, const struct addr *a);
+/* 1; 0; or a negative errno: it could not be found out now. */
+int host_has_ipv4(void);
+int host_has_ipv6(void);
 
 /* open.c: connections that the guest asks for. */
 int opens_init(struct vault *v);
@@ -146,7 +149,8 @@ struct up_dial {
 /**
  * opens_up() - A connection for upstream.c: up_dialled() tells, perhaps before this returns
  *
- * Return: 0; -EACCES: the policy refuses that address; -EAGAIN: too many at once. Then nobody tells.
+ * Return: 0; -EACCES: the policy refuses that address; -EAGAIN: too many at once; another negative errno: it cannot be judged. Then
+ * nobody tells.
  */
 int opens_up(struct vault *v, uint16_t slot, uint32_t gen, const struct up_dial *d);
 /* All of that slot; nobody tells. */

@@ -114,24 +114,33 @@ static void unhash(struct wire *w, struct flow *f)
 	*p = f->hash_next;
 }
 
-void flow_close_fd(struct flow *f, bool reset)
+void flow_reject_fd(int fd)
 {
 	const struct linger now = { .l_onoff = 1, .l_linger = 0 };
 
-	if (f->fd < 0)
-		return;
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close_p(&fd);
+}
+
+void flow_close_fd(struct flow *f, bool reset)
+{
 	if (reset && f->kind == FLOW_TCP)
-		(void)setsockopt(f->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	close_p(&f->fd);
+		flow_reject_fd(f->fd);
+	else
+		close_p(&f->fd);
 	f->fd = -1;
 }
 
 int flow_take_fd(struct wire *w, struct flow *f, int fd)
 {
-	int r = ev_watch(&w->ev, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, EV_FLOW, flow_slot(w, f), f->gen);
+	const uint32_t events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+	int r = fd < 0 ? -EMFILE : ev_watch(&w->ev, fd, events, EV_FLOW, flow_slot(w, f), f->gen);
 
-	if (r < 0)
+	if (r < 0) {
+		wire_count(w, C_LACK);
 		return r;
+	}
 	f->fd = fd;
 	return 0;
 }

@@ -25,5 +25,7 @@ void flow_sweep(struct wire *w);
 
 /* Close the socket; @reset: the peer gets an RST. */
 void flow_close_fd(struct flow *f, bool reset);
+/* The same for a socket that no flow took. */
+void flow_reject_fd(int fd);
 /* Take over a socket and watch it. */
 int flow_take_fd(struct wire *w, struct flow *f, int fd);

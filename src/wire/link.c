@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "base/fd.h"
 #include "base/macros.h"
 #include "wire/eth.h"
 #include "wire/tcp.h"
@@ -133,7 +134,7 @@ void link_flush(struct wire *w)
 	do
 		n = writev(w->link, w->tx_iov, (int)w->tx_iov_n);
 	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno != EAGAIN) {
+	if (n < 0 && errno != EAGAIN && !fd_is_lack(errno)) {
 		wire_over(w, NULL);
 		batch_clear(w);
 		return;
@@ -161,7 +162,9 @@ void link_writable(struct wire *w)
 		if (n < 0) {
 			if (errno == EINTR)
 				continue;
-			if (errno != EAGAIN)
+			if (fd_is_lack(errno)) /* no event follows by itself, for there was room */
+				(void)ev_watch(&w->ev, w->link, WIRE_WATCH_OUT, EV_LINK, 0, 0);
+			else if (errno != EAGAIN)
 				wire_over(w, NULL);
 			return;
 		}

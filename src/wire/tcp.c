@@ -103,7 +103,8 @@ static void write_failed(struct wire *w, struct flow *f)
 
 static void pass_fin(struct wire *w, struct flow *f)
 {
-	if ((f->flags & (F_GUEST_FIN | F_FIN_PASSED | F_HELD | F_DNS)) != F_GUEST_FIN || f->store.len > 0 || f->fd < 0)
+	/* F_HOST_RST: bytes may be missing before it, so the end must be a reset. */
+	if ((f->flags & (F_GUEST_FIN | F_FIN_PASSED | F_HELD | F_DNS | F_HOST_RST)) != F_GUEST_FIN || f->store.len > 0 || f->fd < 0)
 		return;
 	f->flags |= F_FIN_PASSED;
 	(void)shutdown(f->fd, SHUT_WR);
@@ -302,7 +303,7 @@ void tcp_opened(struct wire *w, struct flow *f, uint32_t outcome, int error, int
 			syn_rcvd(w, f);
 			return;
 		}
-		close_p(&fd);
+		flow_reject_fd(fd);
 	}
 	tcp_open_fail(w, f, outcome, error);
 	flow_end(w, f, NET_END_ERROR);
@@ -698,7 +699,7 @@ static void inbound_refused(struct wire *w, struct flow *f)
 		flow_end(w, f, NET_END_RST_GUEST);
 		if (tcp_inbound(w, f->in_slot, f->in_gen, f->gport, NET_V6, fd))
 			return;
-		close_p(&fd);
+		flow_reject_fd(fd);
 	} else {
 		flow_end(w, f, NET_END_RST_GUEST);
 	}

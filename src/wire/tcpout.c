@@ -241,7 +241,8 @@ static bool pull(struct wire *w, struct flow *f)
 	f->flags &= ~(uint32_t)F_HOST_IN;
 	if (n == 0 && f->flags & F_HELD)
 		return false; /* gate closes its end of the pair when it has handed over; HANDOVER may still be on its way */
-	if (n == 0 && !(f->flags & F_HOST_RST)) {
+	/* gate has an answer for whoever it hears out: it has left, and its RESET is late. */
+	if (n == 0 && !(f->flags & F_HOST_RST) && (!(f->flags & F_INSPECT) || f->down > 0)) {
 		f->flags |= F_HOST_EOF;
 		if (!(f->flags & F_GUEST_FIN))
 			f->flags |= F_FIN_FIRST;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/fd.h"
 #include "base/macros.h"
 #include "wire/csum.h"
 #include "wire/dns.h"
@@ -197,8 +198,12 @@ void udp_input(struct wire *w, const struct peer *to, const uint8_t *p, size_t n
 	f->active = w->now;
 	f->flags |= F_UP;
 	f->up += len;
-	if (sendto(f->fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) < 0 && errno == ECONNREFUSED)
+	if (sendto(f->fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) >= 0)
+		return;
+	if (errno == ECONNREFUSED)
 		refuse(w, to, k.rport, k.gport, len, ICMP_PORT);
+	else if (fd_is_lack(errno))
+		wire_count(w, C_LACK);
 }
 
 void udp_opened(struct wire *w, struct flow *f, uint32_t outcome, int error, uint32_t hold_s, int fd)

@@ -24,7 +24,8 @@ static bool vault_sendv(struct wire *w, const struct iovec *iov, int n)
 	while (r < 0 && errno == EINTR);
 	if (r >= 0)
 		return true;
-	if (errno == EAGAIN) {
+	/* A lack of memory passes: to watch for room again says at once that there is some. */
+	if (errno == EAGAIN || fd_is_lack(errno)) {
 		w->vault_full = true;
 		(void)ev_watch(&w->ev, w->vault, WIRE_WATCH_OUT, EV_VAULT, 0, 0);
 	} else {
@@ -140,7 +141,7 @@ static void opened(struct wire *w, const struct net_opened *m, int fd)
 	struct flow *f = flow_by(w, m->head.slot, m->head.generation);
 	bool with = m->outcome == NET_CONNECTED || (m->outcome == NET_INSPECT && m->head.type == NET_TCP_OPENED);
 
-	if (m->head.slot >= FLOWS || with != (fd >= 0) || (!with && m->outcome != NET_REFUSED && m->outcome != NET_FAILED)) {
+	if (m->head.slot >= FLOWS || with != (fd != -1) || (!with && m->outcome != NET_REFUSED && m->outcome != NET_FAILED)) {
 		wire_over(w, "vault: an answer that cannot be");
 		close_p(&fd);
 		return;
@@ -167,14 +168,14 @@ static void inbound(struct wire *w, const struct net_inbound *m, int fd)
 {
 	struct flow refused = { .in_slot = m->head.slot, .in_gen = m->head.generation };
 
-	if (fd < 0 || m->port == 0 || (m->family != NET_V4 && m->family != NET_V6) || m->head.slot & NET_SLOT_INBOUND) {
+	if (fd == -1 || m->port == 0 || (m->family != NET_V4 && m->family != NET_V6) || m->head.slot & NET_SLOT_INBOUND) {
 		wire_over(w, "vault: a published connection that cannot be");
 		close_p(&fd);
 		return;
 	}
 	if (w->cfg.no_network || (m->family == NET_V6 && !w->cfg.ipv6) ||
 	    !tcp_inbound(w, m->head.slot, m->head.generation, m->port, m->family, fd)) {
-		close_p(&fd);
+		flow_reject_fd(fd);
 		vault_inbound_done(w, &refused, NET_REFUSED, 0);
 	}
 }
@@ -258,7 +259,7 @@ static void vault_message(struct wire *w, size_t n, int fd)
 	default:
 		goto bad;
 	}
-	if (n != want + more || (fd >= 0 && !may_fd))
+	if (n != want + more || (fd != -1 && !may_fd))
 		goto bad;
 	switch (m.head.type) {
 	case NET_INBOUND:
@@ -317,13 +318,19 @@ static void gate_message(struct wire *w, size_t n, int fd)
 	struct flow *f;
 
 	memcpy(&h, w->msg, MIN(n, sizeof(h)));
-	if (n != sizeof(h) || h.version != NET_VERSION || h.length != n || (fd >= 0) != (h.type == NET_HANDOVER) ||
+	if (n != sizeof(h) || h.version != NET_VERSION || h.length != n || (fd != -1) != (h.type == NET_HANDOVER) ||
 	    (h.type != NET_HOLD && h.type != NET_HANDOVER && h.type != NET_RESET)) {
 		close_p(&fd);
 		wire_over(w, "gate: a message that cannot be");
 		return;
 	}
 	f = flow_by(w, h.slot, h.generation);
+	if (f && f->kind == FLOW_TCP && f->state == ST_ASKED && h.type != NET_HANDOVER) {
+		/* vault's answer is on its way, or waits until the link has room; gate has lost patience with a guest that could not speak.
+		 * The pair is closed when it comes. */
+		tcp_reset(w, f, NET_END_RST_HOST);
+		return;
+	}
 	if (!f || f->kind != FLOW_TCP || !(f->flags & F_INSPECT)) {
 		/* Gone meanwhile: HOLD gets no answer, as the pair is closed. What was never gate's is not gate's to say. */
 		close_p(&fd);
@@ -341,13 +348,18 @@ static void gate_message(struct wire *w, size_t n, int fd)
 			return;
 		}
 		m.bytes = tcp_hold(w, f);
-		if (write(w->gate, &m, sizeof(m)) != (ssize_t)sizeof(m))
+		if (write(w->gate, &m, sizeof(m)) == (ssize_t)sizeof(m))
+			return;
+		/* For gate the end of the pair is an answer, too. */
+		if (fd_is_lack(errno))
+			tcp_reset(w, f, NET_END_ERROR);
+		else
 			wire_over(w, "gate does not read its answers");
 	} else if (!(f->flags & F_HELD)) {
 		close_p(&fd);
 		wire_over(w, "gate: HANDOVER without HOLD");
 	} else if (tcp_handover(w, f, fd) < 0) {
-		close_p(&fd);
+		flow_reject_fd(fd);
 		tcp_reset(w, f, NET_END_ERROR);
 	}
 }

@@ -78,6 +78,7 @@ static const char *const counter_str[] = {
 	[C_POOL_RESET] = "connections whose bytes the guest did not acknowledge while buffers were short",
 	[C_UDP_FULL] = "UDP flows above the table's size",
 	[C_DNS] = "DNS questions that are none or too many",
+	[C_LACK] = "connections and datagrams for which this host had no memory or descriptor",
 };
 static_assert(sizeof(counter_str) / sizeof(*counter_str) == COUNTERS, "counter_str[] is incomplete");
 

@@ -46,7 +46,7 @@ class Pair:
                 for k, fd in high.items():
                     os.dup2(fd, k)
                 os.closerange(8, 4096)
-                os.execv(f"{build}/src/wire/agent-vm-wire", ["agent-vm-wire"])
+                os.execv(os.environ.get("WIRE") or f"{build}/src/wire/agent-vm-wire", ["agent-vm-wire"])
             finally:
                 os._exit(99)
         for s in (link, control, gate, listening, self.vault.wire):

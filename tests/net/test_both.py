@@ -22,6 +22,7 @@ import time
 import unittest
 
 import pair
+import quic
 import vaulttest as w
 from vaulttest import Listener, Resolver, addr_rr, rr
 
@@ -393,16 +394,17 @@ class Aside(Whole):
             s = self.guest(socket.SOCK_DGRAM, w.PUBLIC2, 443)
             t = time.monotonic()
             with self.assertRaises(ConnectionRefusedError):
-                s.send(b"\xc0\0\0\0\1" + bytes(1195))  # as a first packet of QUIC
+                s.send(quic.initial(self.INSPECTED))
                 s.recv(1500)
+            self.guest(socket.SOCK_STREAM, w.PUBLIC2, 443)  # what a client does then
             times.append(time.monotonic() - t)
         self.assertLess(sorted(times)[4], 0.1, times)
         self.assertEqual(inspected.seen, 0)
         s = self.guest(socket.SOCK_DGRAM, w.PUBLIC, 443)
-        for n in (1200, 1452, 20):
-            data = os.urandom(n)
-            s.send(data)
-            self.assertEqual(s.recv(1500), data)
+        for n in (1200, 1252, 1452):
+            s.send(quic.initial(self.PLAIN, size=n))
+            self.assertEqual(quic.opened(back := s.recv(1500)), self.PLAIN)  # there and back, and whole
+            self.assertEqual(len(back), n)
         self.assertEqual(plain.seen, 3)
 
 

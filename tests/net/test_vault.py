@@ -829,9 +829,9 @@ class Ahead(Case):
                     os.close(fd)
         most = max(most, self.connecting())
         self.assertTrue(400 < most <= 512, most)
-        l = self.server()  # and who comes now is served, if not asked for ahead
+        l = self.server()  # and who comes now is asked for ahead like any other
         o = self.flow(v)
-        self.assertEqual(l.seen, 0)
+        self.wait(lambda: l.seen == 1)
         for s in slots[:200]:
             v.ended(s)
         self.dial(v, o)
@@ -841,6 +841,49 @@ class Ahead(Case):
         v.ended(o.slot)
         self.nothing_left(v)
         self.assertEqual(self.connecting(), 0)
+
+    def ahead(self, v, addr, n):
+        """So many streams to it, each accepted; gate says nothing of them yet."""
+        new = [v.ask(w.OPEN_TCP, addr, 443) for _ in range(n)]
+        for s in new:
+            v.opened(w.OPEN_TCP, s, 20).close()
+            v.box.pump()
+        while v.box.queue:
+            if (fd := v.box.queue.pop()[4]) is not None:
+                os.close(fd)
+        return new
+
+    def test_one_silent_address_does_not_keep_all_places(self):
+        """With all places at one address another one is still asked at the SYN, until both have as many; no more are asked for."""
+        other, v, slots = "45.0.1.2", self.vault(), []
+        with w.S:
+            w.sh(f"ip route add blackhole {other}/32")
+        for _ in range(6):
+            slots += self.ahead(v, w.DEAD, 100)
+        self.assertGreater(self.connecting(), 500)
+        o = v.tcp(w.PUBLIC, 443)  # nobody listens there, and it looks like it
+        self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
+        before = self.syns(w.DEAD)
+        slots += self.ahead(v, w.DEAD, 100)  # it has the most: nothing gives way
+        self.assertLessEqual(len(self.syns(w.DEAD) - before), 1)  # the place of the one that was refused
+        for _ in range(4):
+            slots += self.ahead(v, other, 100)
+        self.assertLess(abs(len(self.syns(other)) - len(self.syns(w.DEAD))), 3)
+        self.assertLessEqual(self.connecting(), 512)
+        before = self.syns(w.DEAD)
+        xch.raw_send(v.gate, xch.net_dial(slots[0], 7, "www.example.org"))  # whose place was taken is asked for anew
+        self.assertTrue(v.box.none(xch.DIALLED))
+        self.wait(lambda: self.syns(w.DEAD) - before)
+        for s in slots:
+            v.ended(s)
+        self.nothing_left(v)
+
+    @staticmethod
+    def syns(addr):
+        """Local ports of the connections that are being made to it."""
+        to = "%08X:" % struct.unpack("=I", socket.inet_aton(addr))[0]
+        with open("/proc/net/tcp") as f:
+            return {l.split()[1] for l in f if l.split()[3] == "02" and l.split()[2].startswith(to)}
 
     def test_by_proxy(self):
         heads, ends = [], []

@@ -346,7 +346,8 @@ class Vault:
                 os.closerange(max(fds) + 1, 4096)
                 if before:
                     before()
-                os.execv(os.path.join(os.environ["AGENT_VM_BUILD"], "src/vault/agent-vm-vault"), ["agent-vm-vault"])
+                program = os.environ.get("VAULT") or os.path.join(os.environ["AGENT_VM_BUILD"], "src/vault/agent-vm-vault")
+                os.execv(program, ["agent-vm-vault"])
             finally:
                 os._exit(99)
         for s in (control, wire, gate):

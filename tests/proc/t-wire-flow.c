@@ -259,6 +259,28 @@ TEST(stepping_aside_loses_and_doubles_no_byte)
 	host_end(&h);
 }
 
+/* While the link is full wire reads gate's messages and not vault's. */
+TEST(gate_may_be_faster_than_vaults_answer)
+{
+	static const uint16_t types[] = { NET_HOLD, NET_RESET };
+	struct net_head m = { NET_VERSION, 0, sizeof(m), 0, 0 };
+	int none = -1;
+
+	host_start_with(&h, &fake_config, true);
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(types); i++) {
+		put_seg(&h, &(struct seg){ .sport = (uint16_t)(2000 + i), .dport = 443, .seq = 7, .flags = TH_SYN });
+		want_msg(&h, NET_OPEN_TCP);
+		m.type = types[i % ARRAY_SIZE(types)];
+		m.slot = vm.head.slot;
+		m.generation = vm.head.generation;
+		CHECK_INT(fd_send(h.w.gate, &m, sizeof(m), &none, 0), ==, sizeof(m));
+		(void)want_tcp(&h, TH_RST | TH_ACK);
+		want_msg(&h, NET_CANCEL);
+		CHECK_INT(vm.head.slot, ==, m.slot);
+	}
+	host_end(&h);
+}
+
 TEST(messages_that_cannot_be_end_the_session)
 {
 	struct net_head bad[] = {
