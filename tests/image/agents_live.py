@@ -286,7 +286,7 @@ def interactive(image, agent):
 RENDERERS = r"""
 renderers() {
 	for f in $(grep -la -e '--type=rendere[r]' /proc/[0-9]*/cmdline); do
-		how=$(grep -E '^(Seccomp|Uid):' ${f%/*}/status) && echo "renderer $(echo $how) $(grep -ca -e --no-sandbox $f)"
+		how=$(grep -E '^(Seccomp|Uid):' ${f%/*}/status) && open=$(grep -ca -e --no-sandbox $f; :) && [ "$open" ] && echo "renderer" $how $open
 	done 2>/dev/null
 }
 """
@@ -316,7 +316,7 @@ waiting() { for i in $(seq 900); do grep -q "\"id\":$1[,}]" /root/answers && ret
 		'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 	waiting 1
 	ask 2 new_page '{"url":"https://api.anthropic.com/page","timeout":200000}'; waiting 2
-	ask 3 evaluate_script '{"function":"() => location.protocol + document.body.innerText"}'; waiting 3
+	ask 3 evaluate_script '{"pageId":2,"function":"() => location.protocol + document.body.innerText"}'; waiting 3
 	ask 4 new_page '{"url":"https://raw.githubusercontent.com/page","timeout":200000}'; waiting 4
 	renderers | sort -u > /root/renderers
 } | timeout 2700 sh -c "$(node -e '
