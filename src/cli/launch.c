@@ -658,13 +658,13 @@ static void report_requests(struct launch *l)
 		(void)fprintf(stderr, "==> " ECHOES_LINE "%s; agent-vm logs --role audit %s shows when\n", echoes, l->session.info.name);
 }
 
-/* What was lent before gh had been asked, and was not there. */
+/* What was lent before gh had been asked and was not there, or went away meanwhile. */
 static void report_gh(const struct launch *l)
 {
 	uint32_t lacks = l->network.vault.lacks;
 
 	if (lacks & PH_BIT(PH_GH))
-		(void)fprintf(stderr, "agent-vm: warning: gh gave no token, so GitHub was used without your login; sign in with: gh auth login\n");
+		(void)fprintf(stderr, "agent-vm: warning: gh gave no token that GitHub takes, so requests with it were refused; sign in with: gh auth login\n");
 	if (lacks & PH_BIT(PH_COPILOT))
 		(void)fprintf(stderr, "agent-vm: warning: gh gave no token that Copilot takes (gho_, ghu_ or github_pat_); sign in with: gh auth login\n");
 }

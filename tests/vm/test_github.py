@@ -199,7 +199,7 @@ class Listed(World):
                          [("api.github.com", "/repos/acme/secret", None), ("api.github.com", "/repos/acme/app", f"Bearer {self.github.token}")])
         self.assertIn("    login     github: gh, copilot: gh; the guest has placeholders\n", self.stderr)
         self.assertEqual(self.stderr.count("agent-vm: warning: gh gave no token that Copilot takes"), 1, self.stderr)
-        self.assertNotIn("gh gave no token, so GitHub", self.stderr)
+        self.assertNotIn("gh gave no token that GitHub takes", self.stderr)
 
     def test_the_api_with_the_login_of_gh(self):
         out = self.run_(r"""
