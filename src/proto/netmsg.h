@@ -37,8 +37,8 @@ enum net_control {
 	NET_CTL_ECHO = 8,   /* vault to launcher: struct vault_echo */
 	NET_CTL_GH = 9,	    /* enum ph_kind in one byte. Vault to launcher: GitHub refused that kind's token, which may be gh's, or there is
 			     * none. Launcher to vault, with the reading end of a pipe: what gh says now, then its end */
-	NET_CTL_NO_TOKEN = 10, /* vault to launcher, once a kind: enum ph_kind in one byte; gh gave nothing that can be lent for
-				* it, or GitHub refuses what it gave */
+	NET_CTL_NO_TOKEN = 10, /* vault to launcher: enum ph_kind in one byte, the first of those of a login file; a request needed it and
+				* the host had none, or gh gave nothing that can be lent for it, or GitHub refuses what it gave */
 };
 
 /* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its

@@ -236,16 +236,16 @@ static bool make_needles(struct vault *v, enum prov prov)
 	return (n->set && n->generation == (f ? f->s.generation : 0)) || remake_needles(v, prov);
 }
 
-/* The launcher tells the user, and the guest's requests get 503. If it is gone nobody is left to hear it. */
-static void lacks(struct vault *v, enum ph_kind kind, const char *why)
+/* The launcher tells the user at the end. If it is gone nobody is left to hear it. False: it was told, or is not lent. */
+static bool lacks(struct vault *v, enum ph_kind kind)
 {
 	const uint8_t msg[] = { NET_CTL_NO_TOKEN, (uint8_t)kind };
 
 	if (!(v->cfg.launch.lent & PH_BIT(kind)) || v->logins->lacking & PH_BIT(kind))
-		return;
+		return false;
 	v->logins->lacking |= PH_BIT(kind);
-	log_warn("login %s: %s", ph_kind_str[kind], why);
 	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
+	return true;
 }
 
 /* Of the environment, or of gh: only the launcher knows. */
@@ -264,10 +264,10 @@ static void told(struct vault *v, enum ph_kind first, const char *why)
 
 		if (v->cfg.env_fd[k] != v->cfg.env_fd[first])
 			continue;
-		if (cause || (k == PH_COPILOT && !hostfile_copilot_takes(secret_span(s), &cause)))
-			lacks(v, (enum ph_kind)k, cause);
-		else
+		if (!cause && (k != PH_COPILOT || hostfile_copilot_takes(secret_span(s), &cause)))
 			v->logins->lacking &= ~PH_BIT((enum ph_kind)k);
+		else if (lacks(v, (enum ph_kind)k))
+			log_warn("login %s: %s", ph_kind_str[k], cause);
 	}
 }
 
@@ -388,6 +388,20 @@ void logins_event(struct vault *v, uint16_t kind)
 	(void)remake_needles(v, kinds[kind].prov);
 }
 
+/* One kind stands for all of a file. */
+static void file_lacks(struct vault *v, const struct login_file *f, bool so)
+{
+	for (int k = 0; k < PH_KINDS; k++) {
+		if (kinds[k].source != (int)f->s.kind || !(v->cfg.launch.lent & PH_BIT(k)))
+			continue;
+		if (so)
+			(void)lacks(v, (enum ph_kind)k);
+		else
+			v->logins->lacking &= ~PH_BIT(k);
+		return;
+	}
+}
+
 /* Says so when it changed. */
 static int look_at(struct vault *v, struct login_file *f)
 {
@@ -408,6 +422,7 @@ static int look_at(struct vault *v, struct login_file *f)
 	else if (r < 0)
 		log_warn("login %s: the host's file cannot be used: %s; requests with it get 503", prov,
 			 f->s.why ? f->s.why : strerror(-r));
+	file_lacks(v, f, r < 0);
 	f->last = r;
 	f->why = f->s.why;
 	return r;

@@ -817,6 +817,77 @@ class Logins(Case):
         self.assertRegex(v.log(), "no regular file(.|\n)*larger than 1 MiB")
         self.assertEqual(up.bytes, b"")
 
+    def test_what_may_become_of_each_file_meanwhile(self):
+        """Each login file that is gone, empty, half written, everybody's, a link, another account's: 503 and nothing goes out, or what it
+        holds now does; the launcher is told once; when it is back the next request works."""
+        h, c = self.host, self.host.c
+        copilot = '{"copilotTokens":{"https://github.com:me":"%s"}}'
+        c.gho = "gho_CANARY" + "d" * 30
+        other = u.Canaries(1)
+        other.gho = "gho_CANARY" + "e" * 30
+        c.all += [c.gho, *other.all, other.gho]
+        files = [  # where, its text for an account, the secret in it, a request with it, what the launcher is told
+            (h.claude_file, lambda c: c.claude(), lambda c: c.anthropic, "api.anthropic.com", "/v1/models", "claude-a", "claude-a"),
+            (h.codex_file, lambda c: c.codex(), lambda c: c.openai, "chatgpt.com", "/backend-api/codex/models", "codex-a", "codex-a"),
+            (h.opencode_file, lambda c: c.opencode(), lambda c: c.kimi, "api.kimi.com", "/coding/v1/models", "kimi", "zai"),
+            (h.copilot_file, lambda c: copilot % c.gho, lambda c: c.gho, "api.githubcopilot.com", "/models", "copilot", "copilot")]
+        up = self.upstream(lambda c, got: ok(got.get("authorization")[0]))
+
+        def rewrite(path, text):
+            with open(path, "w") as f:
+                f.write(text)
+
+        def link(path, text):
+            os.rename(path, path + ".real")
+            os.symlink(os.path.basename(path) + ".real", path)
+
+        def foreign(path, text):
+            try:
+                os.chmod(path, 0o644)  # so that it could be read
+                os.chown(path, 4711, 4711)
+            except OSError:  # who may not, or a user namespace without that user
+                os.unlink(path)
+        states = [  # what is done to it, whose secret goes out then, 0: nobody's; whether it takes 5 s
+            ("gone", lambda path, text: os.unlink(path), 0, False),
+            ("half or empty", lambda path, text: rewrite(path, text(c)[:40 if path in (h.codex_file, h.copilot_file) else 0]), 0, True),
+            ("everybody's", lambda path, text: os.chmod(path, 0o602), 0, False),
+            ("foreign", foreign, 0, False),
+            ("unreadable", lambda path, text: os.chmod(path, 0), 0, False),  # root has no capabilities in there
+            ("link to nothing", lambda path, text: (os.unlink(path), os.symlink("/nowhere", path)), 0, False),
+            ("link", link, 1, False),
+            ("another account's", lambda path, text: u.write(path, text(other)), 2, False)]
+        for name, do, whose, slow in states:
+            with self.subTest(name):
+                for path, text, *_ in files:
+                    u.write(path, text(c))
+                v = self.vault(env={}, sources=(0, 1, 2, 3), program=0)
+
+                def ask(to, path, kind):
+                    n = len(up.requests)
+                    a, body, _ = Exchange(v, to, "GET", path, creds=[(kind, "bearer")]).all()
+                    self.clean(a, body)
+                    return a.status, a.code, [r.get("authorization")[0].decode()[len("Bearer "):] for r in up.requests[n:]]
+                for path, text, secret, to, target, kind, _ in files:
+                    self.assertEqual(ask(to, target, kind), (200, "none", [secret(c)]), v.log())
+                    do(path, text)
+                if slow:
+                    for _, _, secret, to, target, kind, _ in files:
+                        self.assertEqual(ask(to, target, kind), (200, "none", [secret(c)]), v.log())
+                    time.sleep(5.6)
+                for path, text, secret, to, target, kind, told in files:
+                    with self.subTest(kind):
+                        for _ in range(2):
+                            self.assertEqual(ask(to, target, kind), (200, "none", [secret((c, other)[whose - 1])]) if whose
+                                             else (503, "credential-unavailable", []), v.log())
+                        if not whose:
+                            self.assertEqual(v.heard(5), bytes((10, xch.KINDS.index(told))))
+                        if os.path.lexists(path + ".real"):
+                            os.unlink(path + ".real")
+                        u.write(path, text(c))
+                        self.assertEqual(ask(to, target, kind), (200, "none", [secret(c)]), v.log())
+                self.assertEqual(v.heard(0.1), b"")
+                self.assertNotIn("CANARY", v.log())
+
     def test_users_own_link_is_followed_but_not_into_what_guests_write(self):
         up = self.upstream(lambda c, got: ok())
         dots, project = os.path.join(self.host.dir, "dots"), os.path.join(self.host.dir, "project")
