@@ -31,6 +31,7 @@
 #include "cli/walls.h"
 #include "image/qcow2.h"
 #include "proto/guestcfg.h"
+#include "sandbox/hide.h"
 #include "image/update.h"
 #include "session/aside.h"
 #include "session/lock.h"
@@ -883,6 +884,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 	l.args->agent_part = rest;
 	l.quiet = l.args->quiet;
 	buf_init(&l.config, 0);
+	hide_no_core(); /* keys in the environment, the password of a proxy */
 	preflight(cli, l.args, &l.plan);
 	status = problems_report(&cli->problems, stderr, "nothing was started");
 	if (status != 0) {

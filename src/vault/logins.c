@@ -131,15 +131,11 @@ int logins_open(struct vault *v, struct err *err)
 {
 	struct logins *l = v->logins = the_logins = xcalloc(1, sizeof(*l));
 	bool any = v->cfg.n_sources > 0;
-	int r;
 
 	for (int k = 0; k < PH_KINDS; k++)
 		any |= v->cfg.env_fd[k] >= 0;
 	for (int k = 0; k < PH_KINDS; k++)
 		l->pipe[k].fd = holder(v, k) == k ? v->cfg.env_fd[k] : -1;
-	r = secret_hide_process();
-	if (r < 0)
-		return err_set(err, r, "this process cannot be hidden from others of its user: %s", strerror(-r));
 	/* What needs no login goes on. */
 	if (any && secret_arena_open(SECRET_ARENA, err) < 0) {
 		log_warn("%s; requests with a login get 503", err->text);
