@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -188,7 +189,8 @@ TEST(a_hidden_process_leaves_no_core_and_cannot_be_read)
 	if (pid == 0) {
 		struct rlimit l;
 
-		if (hide_process() < 0 || getrlimit(RLIMIT_CORE, &l) < 0 || l.rlim_max > 1)
+		if (hide_process() < 0 || getrlimit(RLIMIT_CORE, &l) < 0 || l.rlim_max > 1 ||
+		    prctl(PR_GET_DUMPABLE) != 0)
 			_exit(1);
 		abort();
 	}
