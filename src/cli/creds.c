@@ -532,7 +532,7 @@ static void place_look(const struct launch_args *args, const struct place *p, ch
 	r = strcmp(store, "keyring") == 0 ? -ENOENT : look(&s);
 	c->blind |= r == -ENOMEM;
 	if (r == 0) {
-		if (fstatat(dir, p->name, &st, 0) == 0 && st.st_mode & 022)
+		if (fstatat(dir, p->name, &st, 0) == 0 && st.st_mode & S_IWGRP)
 			strv_addf(warnings, "%s: others may write it; correct that with chmod 600", path);
 		if (source_secrets(c, &s))
 			strv_addf(warnings,

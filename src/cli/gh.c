@@ -53,8 +53,6 @@ static bool hosts_changed(struct gh *g)
 {
 	struct file_mark was = g->mark;
 
-	if (!g->hosts)
-		g->hosts = xasprintf("%s/hosts.yml", g->folder);
 	g->mark = file_mark(g->hosts);
 	return !file_mark_is(&g->mark, &was);
 }
@@ -63,10 +61,16 @@ bool gh_is_due(struct gh *g, int64_t now_ms)
 {
 	if (!g->program)
 		return false;
-	g->wanted |= hosts_changed(g);
 	if (g->pid > 0 && waitpid(g->pid, NULL, WNOHANG) != 0)
 		g->pid = 0;
-	return g->wanted && g->pid == 0 && now_ms >= g->next;
+	if (hosts_changed(g)) {
+		g->changed = true;
+		return false;
+	}
+	if (g->pid > 0)
+		return false;
+	return (g->wanted && (g->asked == 0 || now_ms - g->asked >= GH_AGAIN_MS)) ||
+	       (g->changed && (g->asked == 0 || now_ms - g->asked >= GH_CHANGED_MS));
 }
 
 /* In the process that asks. */
@@ -92,15 +96,18 @@ static void ask(const struct gh *g, int out)
 	}
 	/* What it printed until then may be half of something. */
 	if (status != 0)
-		(void)!write(out, "", 1);
+		(void)!write(out, "\0", WIFEXITED(status) ? 1 : 2);
 }
 
 void gh_ask(struct gh *g, int out)
 {
 	pid_t pid;
 
-	(void)hosts_changed(g); /* what it answers from */
-	g->wanted = false;
+	if (!g->hosts) {
+		g->hosts = xasprintf("%s/hosts.yml", g->folder);
+		g->mark = file_mark(g->hosts);
+	}
+	g->wanted = g->changed = false;
 	pid = fork();
 	if (pid == 0) {
 		/* It may outlive the launch, and must not keep what tells others that the session lives. */
@@ -122,7 +129,7 @@ int gh_ask_again(struct gh *g, int64_t now_ms)
 {
 	int pipefd[2], r;
 
-	g->next = now_ms + GH_AGAIN_MS;
+	g->asked = now_ms;
 	if (pipe2(pipefd, O_CLOEXEC) < 0)
 		return -errno;
 	r = fd_nonblock(pipefd[0], true);

@@ -9,7 +9,9 @@
 #include "base/str.h"
 #include "proto/placeholder.h"
 
-#define GH_AGAIN_MS 60000 /* between two questions after the launch's own */
+/* Between a question, the launch's own aside, and the next: one that a guest can bring about, and one that only this host can. */
+#define GH_AGAIN_MS 60000
+#define GH_CHANGED_MS 5000
 
 /* Its folder of settings, whether it is there or not; a variable counts only when it is absolute. NULL: none can be
  * named. Caller owns. */
@@ -25,24 +27,25 @@ struct gh {
 	char *program; /* absolute, from prog_find(); NULL: it is not asked */
 	char *folder;
 	enum ph_kind kind; /* what its token is lent as; as PH_GH if as both */
-	char *hosts;  /* the file in it; below how it was when gh was asked last */
-	pid_t pid;    /* who asks; 0: nobody */
-	int64_t next; /* ms; it is not asked again before */
-	bool wanted;
-	struct file_mark mark;
+	char *hosts;  /* the file in it */
+	struct file_mark mark; /* as it was looked at last */
+	pid_t pid;	       /* who asks; 0: nobody */
+	bool wanted, changed;  /* by vault; the file is another one since gh was asked */
+	int64_t asked;	       /* ms; 0: not since the launch */
 };
 
 void gh_done(struct gh *g);
 
-/* Vault says that GitHub refused the token. */
+/* Vault says that GitHub refused the token, or that a request needs one and there is none. */
 void gh_refused(struct gh *g);
 
-/* Whether it is to be asked again now; looks at hosts.yml. */
+/* Whether it is to be asked again now. Looks at hosts.yml, and waits until it was the same twice: gh writes it in place. */
 bool gh_is_due(struct gh *g, int64_t now_ms);
 
 /**
  * gh_ask() - Start `gh auth token` in a process of its own, which ends it after 5 s; returns at once
- * @out:	Borrowed; gets what gh prints, and a NUL behind it if gh failed or was ended, which makes it no token
+ * @out:	Borrowed; gets what gh prints. Behind that a NUL if gh failed by itself, which alone says that it has no token, or
+ *		two if it was ended or is not there; neither is a token
  *
  * Nobody of ours reads it but vault.
  */

@@ -31,6 +31,7 @@
 #include "cli/walls.h"
 #include "image/qcow2.h"
 #include "proto/guestcfg.h"
+#include "sandbox/hide.h"
 #include "image/update.h"
 #include "session/aside.h"
 #include "session/lock.h"
@@ -658,15 +659,31 @@ static void report_requests(struct launch *l)
 		(void)fprintf(stderr, "==> " ECHOES_LINE "%s; agent-vm logs --role audit %s shows when\n", echoes, l->session.info.name);
 }
 
-/* What was lent before gh had been asked, and was not there. */
-static void report_gh(const struct launch *l)
+/* What was lent and was not there when a request needed it; gh's may have been lent before gh had been asked. */
+static void report_lacks(const struct launch *l)
 {
+	static const struct {
+		uint32_t kinds;
+		const char *agent, *command;
+	} files[] = {
+		{ PH_BIT(PH_CLAUDE_A), "claude", "claude" },
+		{ PH_BIT(PH_CODEX_A) | PH_BIT(PH_CODEX_KEY), "codex", "codex login" },
+		{ PH_BIT(PH_ZAI) | PH_BIT(PH_ZAI_CP) | PH_BIT(PH_ZHIPU) | PH_BIT(PH_ZHIPU_CP) | PH_BIT(PH_KIMI) | PH_BIT(PH_MOONSHOT) |
+			  PH_BIT(PH_MOONSHOT_CN), "opencode", "opencode auth login" },
+		{ PH_BIT(PH_COPILOT), "copilot", "copilot login" },
+	};
 	uint32_t lacks = l->network.vault.lacks;
 
 	if (lacks & PH_BIT(PH_GH))
-		(void)fprintf(stderr, "agent-vm: warning: gh gave no token, so GitHub was used without your login; sign in with: gh auth login\n");
-	if (lacks & PH_BIT(PH_COPILOT))
+		(void)fprintf(stderr, "agent-vm: warning: gh gave no token that GitHub takes, so requests with it were refused; sign in with: gh auth login\n");
+	if (lacks & PH_BIT(PH_COPILOT) && l->plan.creds.gh.program) {
 		(void)fprintf(stderr, "agent-vm: warning: gh gave no token that Copilot takes (gho_, ghu_ or github_pat_); sign in with: gh auth login\n");
+		lacks &= ~PH_BIT(PH_COPILOT);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		if (lacks & files[i].kinds)
+			(void)fprintf(stderr, "agent-vm: warning: %s: this host was signed out, or its login file could not be used (agent-vm logs --role "
+				      "vault says why), so requests were refused; sign in with: %s\n", files[i].agent, files[i].command);
 }
 
 static void walls_tell(const struct launch *l)
@@ -822,7 +839,7 @@ static void launch_end(struct launch *l, int profile_mode)
 	launch_report(l);
 	report_logins(l);
 	report_requests(l);
-	report_gh(l);
+	report_lacks(l);
 	l->profile.reported = now_ns();
 	capture_close(&l->console);
 	capture_close(&l->vmm_log);
@@ -878,6 +895,7 @@ int launch_run(struct cli *cli, void *args, char **rest)
 	l.args->agent_part = rest;
 	l.quiet = l.args->quiet;
 	buf_init(&l.config, 0);
+	hide_no_core(); /* keys in the environment, the password of a proxy */
 	preflight(cli, l.args, &l.plan);
 	status = problems_report(&cli->problems, stderr, "nothing was started");
 	if (status != 0) {

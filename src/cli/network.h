@@ -55,7 +55,7 @@ struct network_role {
 	char *error;	  /* what it said last: why it ends */
 	enum network_end end; /* set by network_ended() */
 	bool violated[HOSTS]; /* vault's: hosts that got requests with credentials that are not for them */
-	uint32_t lacks;	      /* vault's: PH_BIT of kinds for which gh gave no token */
+	uint32_t lacks;	      /* vault's: PH_BIT of kinds that the host had no login for when it was needed */
 	uint32_t refused;     /* vault's: PH_BIT of kinds whose token GitHub refused; cleared by who acts on it */
 	struct echoes echoes; /* vault's: where logins came back */
 };

@@ -28,6 +28,7 @@
 #define DOWN_S 8
 #define DOWN_EMULATED_S 30
 #define CLOCK_EVERY_S 30
+#define GH_LOOK_S 2 /* whether the host signed gh in or out */
 /* What the monitor, virtiofsd and their supervisor get to end when the control port or the network has: seconds on a machine that
  * is short of processors. */
 #define MONITOR_END_S 10
@@ -259,7 +260,7 @@ static void port_lost(struct run *r)
 	r->port_lost = now_ns();
 }
 
-/* Vault said that GitHub refused gh's token, or it is time to look whether gh has another one. */
+/* Vault wants gh's token again, or it is time to look whether gh has another one. */
 static void ask_gh(struct run *r)
 {
 	int64_t now_ms = now_ns() / (SEC / 1000);
@@ -445,7 +446,6 @@ static void dispatch(struct run *r, const struct ev_event *e)
 	case EV_CLOCK:
 		(void)!read(r->clock_fd, &ticks, sizeof(ticks)); /* ECANCELED: the clock was set */
 		run_send_clock(r);
-		ask_gh(r);
 		if (r->spec.confs)
 			watch_confs(r, true);
 		break;
@@ -556,7 +556,7 @@ void run_line(struct run *r, const char *text)
 
 static int64_t next_deadline(const struct run *r)
 {
-	const int64_t all[] = { r->deadline, r->progress_at, r->lock_at,
+	const int64_t all[] = { r->deadline, r->progress_at, r->lock_at, r->gh_at,
 				r->port_lost > 0 ? r->port_lost + MONITOR_END_S * SEC : -1,
 				r->net_lost > 0 && r->end == RUN_OPEN ? network_limit(r) : -1 };
 	int64_t first = -1;
@@ -605,6 +605,10 @@ static void step(struct run *r, bool *more)
 	progress_phase(r);
 	if (r->progress_at >= 0 && now_ns() >= r->progress_at)
 		progress(r);
+	if (r->gh_at >= 0 && now_ns() >= r->gh_at) {
+		r->gh_at = now_ns() + GH_LOOK_S * SEC;
+		ask_gh(r);
+	}
 }
 
 static bool past_deadline(const struct run *r)
@@ -703,6 +707,7 @@ struct run *run_new(const struct run_spec *spec, struct err *err)
 			   .signal_fd = -1, .clock_fd = -1, .vmm_pid = spec->vmm_pid, .next_id = 1, .deadline = -1, .lock_at = -1,
 			   .started = now_ns(), .ev.epfd = -1 };
 	r->progress_at = spec->progress && spec->terminal ? r->started + PROGRESS_AFTER_S * SEC : -1;
+	r->gh_at = spec->gh && spec->gh->program ? r->started : -1;
 	r->local.out[0].fd = r->local.out[1].fd = -1;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(watched_signals); i++)

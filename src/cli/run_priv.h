@@ -73,6 +73,7 @@ struct run {
 	int stop_signal;       /* what we end by, 0: none */
 	int64_t deadline;      /* of the stage, or of a signal's grace; -1: none */
 	int64_t last_int;      /* time of the last SIGINT without PTY */
+	int64_t gh_at;	       /* when gh's login is looked at next; -1: never */
 	bool grace_over;       /* the agent's time after a signal is up */
 
 	struct stream streams[CTL_STREAMS_MAX];

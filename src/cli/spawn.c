@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/macros.h"
 #include "proto/vmmcfg.h"
+#include "sandbox/hide.h"
 
 int spawn_sealed(const char *name, const struct buf *config)
 {
@@ -41,6 +42,7 @@ static void child(const char *path, const char *name, int *fds, int n)
 	sigset_t none;
 
 	(void)setsid();
+	hide_no_core(); /* also before it can do so itself */
 	/* First out of the way of the targets, then onto them; dup2 clears close-on-exec. */
 	for (int i = 0; i < n; i++)
 		if (fds[i] >= 0 && (fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, n)) < 0)

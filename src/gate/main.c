@@ -26,6 +26,7 @@
 #include "gate/config.h"
 #include "gate/gate.h"
 #include "proto/gatecfg.h"
+#include "sandbox/hide.h"
 
 #define CA_MAX 2048
 
@@ -115,6 +116,10 @@ static int start(struct gate *g, struct err *err)
 	struct buf der;
 	int r;
 
+	/* Before the placeholders are drawn and the key of the session's certificates is. */
+	r = hide_process();
+	if (r < 0)
+		return err_set(err, r, "gate: cannot be hidden from others of its user: %s", strerror(-r));
 	r = read_config(&cfg, err);
 	if (r < 0)
 		return r;

@@ -16,20 +16,20 @@ static const char *sign_in(enum ph_kind kind)
 	switch (kind) {
 	case PH_CLAUDE_A:
 	case PH_CLAUDE_R:
-		return "the host is signed out of Claude; run `claude` on the host and sign in";
+		return "the host is signed out of Claude, or its login file cannot be used; run `claude` on the host and sign in";
 	case PH_CODEX_A:
 	case PH_CODEX_R:
 	case PH_CODEX_ID:
 	case PH_OPENCODE_A:
 	case PH_OPENCODE_R:
 	case PH_OPENCODE_ID:
-		return "the host is signed out of OpenAI; run `codex login` on the host";
+		return "the host is signed out of OpenAI, or its login file cannot be used; run `codex login` on the host";
 	case PH_GH:
 		return "the host has no GitHub login; run `gh auth login` on the host";
 	case PH_COPILOT:
 		return "the host has no login that Copilot takes; run `gh auth login` on the host";
 	default:
-		return "the key is no longer on the host; put it back there, and the session uses it again";
+		return "the key is no longer on the host, or its file cannot be used; put it back there, and the session uses it again";
 	}
 }
 

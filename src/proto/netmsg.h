@@ -35,9 +35,10 @@ enum net_control {
 	NET_CTL_RENEWED = 6, /* launcher to vault: struct vault_renewed */
 	NET_CTL_VIOLATIONS = 7, /* vault to launcher, once a host: enum prov_host_id in one byte (vault/violations.h) */
 	NET_CTL_ECHO = 8,   /* vault to launcher: struct vault_echo */
-	NET_CTL_GH = 9,	    /* enum ph_kind in one byte. Vault to launcher: GitHub refused that kind's token, which may be gh's. Launcher to
-			     * vault, with the reading end of a pipe: what gh says now, then its end */
-	NET_CTL_NO_TOKEN = 10, /* vault to launcher, once a kind: enum ph_kind in one byte; gh gave nothing that can be lent for it */
+	NET_CTL_GH = 9,	    /* enum ph_kind in one byte. Vault to launcher: GitHub refused that kind's token, which may be gh's, or there is
+			     * none. Launcher to vault, with the reading end of a pipe: what gh says now, then its end */
+	NET_CTL_NO_TOKEN = 10, /* vault to launcher: enum ph_kind in one byte, the first of those of a login file; a request needed it and
+				* the host had none, or gh gave nothing that can be lent for it, or GitHub refuses what it gave */
 };
 
 /* CLOSE and ENDED name flows of wire; those that began with INBOUND by that message's slot with this bit, and its

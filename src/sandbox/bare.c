@@ -6,6 +6,7 @@
 
 #include "base/macros.h"
 #include "sandbox/caps.h"
+#include "sandbox/hide.h"
 #include "sandbox/landlock.h"
 
 int sandbox_bare(const struct seccomp_table *table, struct err *err)
@@ -14,7 +15,7 @@ int sandbox_bare(const struct seccomp_table *table, struct err *err)
 	AUTO_FD(land);
 	int r;
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || hide_process() < 0)
 		return err_set(err, -errno, "%s: no new privileges: %m", table->role);
 	r = landlock_new(&land, err);
 	if (r == 0)
@@ -24,7 +25,7 @@ int sandbox_bare(const struct seccomp_table *table, struct err *err)
 	r = caps_keep(0, err);
 	if (r < 0)
 		return r;
-	if (setrlimit(RLIMIT_NPROC, &none) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+	if (setrlimit(RLIMIT_NPROC, &none) < 0)
 		return err_set(err, -errno, "%s: limits: %m", table->role);
 	return seccomp_apply(table, NULL, 0, err);
 }

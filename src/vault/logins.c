@@ -45,9 +45,11 @@ struct logins {
 	struct {
 		uint64_t generation;
 		int64_t ask_at[PH_KINDS]; /* not before */
+		bool refused[PH_KINDS];	  /* by GitHub, the one that there is */
 		struct old_secret old[GH_OLD_MAX];
 	} gh;
 	struct needles needles[PROVS];
+	uint32_t lacking; /* PH_BIT of kinds of which the launcher was told that there is none */
 };
 
 /* For the filter of the log, which has no argument. */
@@ -129,15 +131,11 @@ int logins_open(struct vault *v, struct err *err)
 {
 	struct logins *l = v->logins = the_logins = xcalloc(1, sizeof(*l));
 	bool any = v->cfg.n_sources > 0;
-	int r;
 
 	for (int k = 0; k < PH_KINDS; k++)
 		any |= v->cfg.env_fd[k] >= 0;
 	for (int k = 0; k < PH_KINDS; k++)
 		l->pipe[k].fd = holder(v, k) == k ? v->cfg.env_fd[k] : -1;
-	r = secret_hide_process();
-	if (r < 0)
-		return err_set(err, r, "this process cannot be hidden from others of its user: %s", strerror(-r));
 	/* What needs no login goes on. */
 	if (any && secret_arena_open(SECRET_ARENA, err) < 0) {
 		log_warn("%s; requests with a login get 503", err->text);
@@ -234,15 +232,16 @@ static bool make_needles(struct vault *v, enum prov prov)
 	return (n->set && n->generation == (f ? f->s.generation : 0)) || remake_needles(v, prov);
 }
 
-/* The launcher tells the user, and the guest's requests get 503. If it is gone nobody is left to hear it. */
-static void lacks(const struct vault *v, enum ph_kind kind, const char *why)
+/* The launcher tells the user at the end. If it is gone nobody is left to hear it. False: it was told, or is not lent. */
+static bool lacks(struct vault *v, enum ph_kind kind)
 {
 	const uint8_t msg[] = { NET_CTL_NO_TOKEN, (uint8_t)kind };
 
-	if (!(v->cfg.launch.lent & PH_BIT(kind)))
-		return;
-	log_warn("login %s: %s; requests with it get 503", ph_kind_str[kind], why);
+	if (!(v->cfg.launch.lent & PH_BIT(kind)) || v->logins->lacking & PH_BIT(kind))
+		return false;
+	v->logins->lacking |= PH_BIT(kind);
 	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
+	return true;
 }
 
 /* Of the environment, or of gh: only the launcher knows. */
@@ -251,17 +250,20 @@ static bool may_be_gh(int kind)
 	return kind == PH_GH || kind == PH_COPILOT;
 }
 
-/* What came out of a pipe, for each kind that shares it. */
-static void told(const struct vault *v, enum ph_kind first, int r)
+/* What came out of a pipe, for each kind that shares it; @why: it is no token, or none that works. */
+static void told(struct vault *v, enum ph_kind first, const char *why)
 {
 	const struct secret *s = &v->logins->env[first];
-	const char *why = may_be_gh(first) ? "gh gave no token" : "what came is no token";
 
 	for (int k = first; k < PH_KINDS; k++) {
+		const char *cause = why;
+
 		if (v->cfg.env_fd[k] != v->cfg.env_fd[first])
 			continue;
-		if (r < 0 || (k == PH_COPILOT && !hostfile_copilot_takes(secret_span(s), &why)))
-			lacks(v, (enum ph_kind)k, why);
+		if (!cause && (k != PH_COPILOT || hostfile_copilot_takes(secret_span(s), &cause)))
+			v->logins->lacking &= ~PH_BIT((enum ph_kind)k);
+		else if (lacks(v, (enum ph_kind)k))
+			log_warn("login %s: %s", ph_kind_str[k], cause);
 	}
 }
 
@@ -277,25 +279,33 @@ static void pipe_end(struct vault *v, enum ph_kind kind)
 	l->pipe[kind].until = 0;
 }
 
-/* @got: taken; it was asked for in place of the one that is there. */
+/* @got: taken. A host that signed out lends nothing any more; a gh that hangs or is just being replaced changes nothing. */
 static void gh_answered(struct vault *v, enum ph_kind kind, int r, struct secret *got)
 {
 	struct logins *l = v->logins;
 	struct secret *now = &l->env[kind];
+	bool had = now->n > 0;
 
-	if (r < 0) {
-		log_warn("login %s: gh gave no token when it was asked again; what there was stays",
-			 ph_kind_str[kind]);
-	} else if (got->n == now->n && memcmp(got->p, now->p, now->n) == 0) {
+	if (had && r < 0 && r != -ENOENT) {
+		log_warn("login %s: gh gave no answer when it was asked again; what there was stays", ph_kind_str[kind]);
+		return;
+	}
+	if (had && got->n == now->n && memcmp(got->p, now->p, now->n) == 0) {
 		log_info("login %s: gh has no other token", ph_kind_str[kind]);
 		secret_done(got);
-	} else {
-		old_keep(l->gh.old, GH_OLD_MAX, now, v->now / MS);
-		*now = *got;
-		l->gh.generation++;
-		log_info("login %s: gh gave another token, which counts from now on", ph_kind_str[kind]);
-		told(v, kind, 0);
+		told(v, kind, l->gh.refused[kind] ? "GitHub refuses the token that gh has" : NULL);
+		return;
 	}
+	if (had)
+		old_keep(l->gh.old, GH_OLD_MAX, now, v->now / MS);
+	*now = *got;
+	l->gh.generation++;
+	l->gh.refused[kind] = false;
+	if (had && r == 0)
+		log_info("login %s: gh gave another token, which counts from now on", ph_kind_str[kind]);
+	else if (r == 0 && l->lacking & PH_BIT(kind))
+		log_info("login %s: can be used again", ph_kind_str[kind]);
+	told(v, kind, r < 0 ? "gh gave no token; requests with it get 503 until it has one" : NULL);
 }
 
 int logins_gh(struct vault *v, enum ph_kind kind, int fd)
@@ -306,6 +316,9 @@ int logins_gh(struct vault *v, enum ph_kind kind, int fd)
 		(void)close(fd);
 		return -EPROTO;
 	}
+	/* What gh said first may lie in its pipe, with its end behind it. */
+	for (int i = 0; i < 2 && l->pipe[kind].p; i++)
+		logins_event(v, (uint16_t)kind);
 	if (l->pipe[kind].p)
 		pipe_end(v, kind);
 	l->pipe[kind].p = secret_alloc(SECRET_MAX);
@@ -318,18 +331,29 @@ int logins_gh(struct vault *v, enum ph_kind kind, int fd)
 	return 0;
 }
 
+/* The launcher asks gh, if it is gh's. */
+static void gh_wanted(struct vault *v, int from, const char *why)
+{
+	struct logins *l = v->logins;
+	const uint8_t msg[] = { NET_CTL_GH, (uint8_t)from };
+
+	if (l->pipe[from].p || v->now < l->gh.ask_at[from])
+		return;
+	l->gh.ask_at[from] = v->now + GH_ASK_NS;
+	log_info("login %s: %s; if it is gh's, gh is asked again", ph_kind_str[from], why);
+	/* If the launcher is gone nobody is left to hear it. */
+	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
+}
+
 void logins_refused(struct vault *v, enum ph_kind kind, uint64_t generation)
 {
 	struct logins *l = v->logins;
 	int from = holder(v, kind);
-	const uint8_t msg[] = { NET_CTL_GH, (uint8_t)from };
 
-	if (l->env[from].n == 0 || generation != l->gh.generation || l->pipe[from].p || v->now < l->gh.ask_at[from])
+	if (l->env[from].n == 0 || generation != l->gh.generation)
 		return;
-	l->gh.ask_at[from] = v->now + GH_ASK_NS;
-	log_info("login %s: GitHub refuses the token; if it is gh's, gh is asked again", ph_kind_str[from]);
-	/* If the launcher is gone nobody is left to hear it. */
-	(void)fd_send(NET_FD_CONTROL, msg, sizeof(msg), NULL, 0);
+	l->gh.refused[from] = true;
+	gh_wanted(v, from, "GitHub refuses the token");
 }
 
 void logins_event(struct vault *v, uint16_t kind)
@@ -348,15 +372,30 @@ void logins_event(struct vault *v, uint16_t kind)
 		l->pipe[kind].n += (size_t)k;
 	if ((k < 0 && (errno == EAGAIN || errno == EINTR)) || (k > 0 && n + (size_t)k < SECRET_MAX))
 		return;
-	r = k == 0 ? hostfile_token(SPAN(l->pipe[kind].p, n), &got) : -EBADMSG;
+	/* A NUL alone is a gh that says that it has none. */
+	r = k > 0 ? -EBADMSG : n == 1 && l->pipe[kind].p[0] == '\0' ? -ENOENT : hostfile_token(SPAN(l->pipe[kind].p, n), &got);
 	pipe_end(v, kind);
-	if (l->env[kind].n > 0) {
+	if (may_be_gh(kind)) {
 		gh_answered(v, kind, r, &got);
 	} else {
 		l->env[kind] = got;
-		told(v, kind, r);
+		told(v, kind, r < 0 ? "what came is no token; requests with it get 503" : NULL);
 	}
 	(void)remake_needles(v, kinds[kind].prov);
+}
+
+/* One kind stands for all of a file. */
+static void file_lacks(struct vault *v, const struct login_file *f, bool so)
+{
+	for (int k = 0; k < PH_KINDS; k++) {
+		if (kinds[k].source != (int)f->s.kind || !(v->cfg.launch.lent & PH_BIT(k)))
+			continue;
+		if (so)
+			(void)lacks(v, (enum ph_kind)k);
+		else
+			v->logins->lacking &= ~PH_BIT(k);
+		return;
+	}
 }
 
 /* Says so when it changed. */
@@ -379,6 +418,7 @@ static int look_at(struct vault *v, struct login_file *f)
 	else if (r < 0)
 		log_warn("login %s: the host's file cannot be used: %s; requests with it get 503", prov,
 			 f->s.why ? f->s.why : strerror(-r));
+	file_lacks(v, f, r < 0);
 	f->last = r;
 	f->why = f->s.why;
 	return r;
@@ -422,6 +462,8 @@ int logins_get(struct vault *v, enum ph_kind kind, bool look, struct cred *ret, 
 			c.prov = source_prov[f->s.kind];
 		}
 	}
+	if (c.secret.n == 0 && may_be_gh(from) && v->cfg.env_fd[from] >= 0)
+		gh_wanted(v, from, "a request needs it, and there is none");
 	if (c.secret.n == 0)
 		return -ENOENT;
 	*ret = c;
@@ -473,8 +515,10 @@ int64_t logins_tick(struct vault *v)
 	next = sooner(next, old_tick(v, PROV_GITHUB, l->gh.old, GH_OLD_MAX));
 	for (int k = PH_GH; k <= PH_COPILOT; k++) {
 		if (l->pipe[k].until > 0 && l->pipe[k].until <= v->now) {
+			struct secret none = { 0 };
+
 			pipe_end(v, (enum ph_kind)k);
-			gh_answered(v, (enum ph_kind)k, -ETIMEDOUT, NULL);
+			gh_answered(v, (enum ph_kind)k, -ETIMEDOUT, &none);
 		}
 		if (l->pipe[k].until > 0)
 			next = sooner(next, l->pipe[k].until);

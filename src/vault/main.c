@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/str.h"
+#include "sandbox/hide.h"
 #include "vault/logins.h"
 #include "vault/renewals.h"
 #include "vault/upstream.h"
@@ -327,6 +328,10 @@ static int run(struct vault *v, struct err *err)
 	char digest[POLICY_DIGEST], ready[sizeof("ipv4 ipv6 ") + POLICY_DIGEST];
 	int r;
 
+	/* Before its first secret, the password of the host's proxy. */
+	r = hide_process();
+	if (r < 0)
+		return err_set(err, r, "this process cannot be hidden from others of its user: %s", strerror(-r));
 	r = read_config(&v->cfg, err);
 	if (r < 0)
 		return r;

@@ -135,7 +135,8 @@ static int open_files_as_nobody(struct err *err)
 	as_nobody = setfsgid(NOBODY) == NOBODY && setfsuid(NOBODY) == NOBODY;
 	if (!as_nobody)
 		log_info("no user %d in this user namespace: files beside resolv.conf stay as readable as they are to this one", NOBODY);
-	/* The kernel takes this back with the change. */
+	/* The kernel takes both back with each change. */
+	(void)prctl(PR_SET_DUMPABLE, 0);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		return err_set(err, -errno, "parent's death: %s", strerror(errno));
 	return 0;
@@ -152,7 +153,6 @@ int vault_sandbox(const struct vault_source *sources, size_t n, struct err *err)
 		return err_set(err, -errno, "no-new-privileges: %s", strerror(errno));
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0)
 		limit(RLIMIT_NOFILE, files.rlim_max);
-	limit(RLIMIT_CORE, 0);
 	limit(RLIMIT_NPROC, 0);
 	r = landlock_new_client(&set, err);
 	if (r == -EOPNOTSUPP) {
@@ -168,9 +168,7 @@ int vault_sandbox(const struct vault_source *sources, size_t n, struct err *err)
 			return r;
 	}
 	r = open_files_as_nobody(err);
-	if (r < 0)
-		return r;
-	(void)prctl(PR_SET_DUMPABLE, 0);
-	r = caps_keep(0, err);
+	if (r == 0)
+		r = caps_keep(0, err);
 	return r < 0 ? r : seccomp_apply(&table, NULL, 0, err);
 }

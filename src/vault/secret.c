@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,15 +49,6 @@ int secret_arena_open(size_t size, struct err *err)
 	}
 	return err_set(err, -ENOMEM,
 		       "memory for logins cannot be locked: the limit is too low; raise it (ulimit -l) to 128 or more");
-}
-
-int secret_hide_process(void)
-{
-	struct rlimit none = { 0, 0 };
-
-	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
-		return -errno;
-	return 0;
 }
 
 void *secret_alloc(size_t n)

@@ -21,9 +21,6 @@
  */
 int secret_arena_open(size_t size, struct err *err);
 
-/* For the whole process: no core file, no /proc/PID/mem for others of the same user. 0 or -errno. */
-int secret_hide_process(void);
-
 /* @n bytes, zeroed; NULL when the arena is full or not open. */
 void *secret_alloc(size_t n);
 /* Wipes; NULL is fine. */

@@ -179,6 +179,8 @@ static int read_file(struct source *s, struct source_id *ret_id, int64_t now)
 		return refuse(s, "it is no regular file");
 	if (st.st_uid != s->owner && st.st_uid != 0)
 		return refuse(s, "it belongs to another user");
+	if (st.st_mode & S_IWOTH)
+		return refuse(s, "every user of this host may write it; correct that with chmod 600");
 	if (st.st_size > HOSTFILE_MAX)
 		return refuse(s, "it is larger than 1 MiB");
 	if (s->may && !s->may(fd, s->arg))

@@ -501,11 +501,17 @@ TEST(a_file_that_cannot_be_used_is_one_warning_without_content)
 	CHECK_INT(t.warnings.n, ==, 0);
 	ROW("codex: not signed in on the host");
 	end();
-	/* A file that others may write is told of and used. */
+	/* A file that every user may write is not used, one that its group may write is told of. */
 	begin("shell");
 	put_file(".claude", ".credentials.json", CLAUDE);
 	path = files_at(t.dir, ".claude/.credentials.json");
-	CHECK_INT(chmod(path, 0666), ==, 0);
+	CHECK_INT(chmod(path, 0602), ==, 0);
+	warns(".claude/.credentials.json: every user of this host may write it; correct that with chmod 600; that login is not lent");
+	begin("shell");
+	put_file(".claude", ".credentials.json", CLAUDE);
+	free(path);
+	path = files_at(t.dir, ".claude/.credentials.json");
+	CHECK_INT(chmod(path, 0664), ==, 0);
 	plan();
 	CHECK_INT(t.c.launch.lent, ==, ANTHROPIC_LOGIN);
 	CHECK_INT(t.warnings.n, ==, 1);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,10 +38,9 @@ static void end(struct gh *g)
 	files_rm(dir);
 }
 
-/* What vault reads, until the end; -1: it is no token. */
-static ssize_t token(int fd, char *ret, size_t size)
+/* What vault reads, until the end. */
+static size_t said(int fd, char *ret, size_t size)
 {
-	struct secret s = { 0 };
 	size_t n = 0;
 	ssize_t k;
 
@@ -56,6 +56,15 @@ static ssize_t token(int fd, char *ret, size_t size)
 		n += (size_t)k;
 	}
 	(void)close(fd);
+	return n;
+}
+
+/* -1: it is no token. */
+static ssize_t token(int fd, char *ret, size_t size)
+{
+	struct secret s = { 0 };
+	size_t n = said(fd, ret, size);
+
 	if (hostfile_token(SPAN(ret, n), &s) < 0)
 		return -1;
 	memcpy(ret, s.p, s.n);
@@ -86,12 +95,12 @@ TEST(gh_is_asked_again_when_its_token_was_refused_and_no_more_than_once_a_minute
 	CHECK_INT(token(pipefd[0], got, sizeof(got)), >, 0);
 	CHECK(!due(&g, 0));
 	gh_refused(&g);
-	CHECK(due(&g, 0));
-	CHECK_INT(token(gh_ask_again(&g, 0), got, sizeof(got)), >, 0);
-	CHECK(!due(&g, GH_AGAIN_MS));
+	CHECK(due(&g, 1));
+	CHECK_INT(token(gh_ask_again(&g, 1), got, sizeof(got)), >, 0);
+	CHECK(!due(&g, 1 + GH_AGAIN_MS));
 	gh_refused(&g);
-	CHECK(!due(&g, GH_AGAIN_MS - 1));
-	CHECK(due(&g, GH_AGAIN_MS));
+	CHECK(!due(&g, GH_AGAIN_MS));
+	CHECK(due(&g, 1 + GH_AGAIN_MS));
 	end(&g);
 }
 
@@ -101,16 +110,27 @@ TEST(gh_is_asked_again_when_hosts_yml_changed)
 	struct gh g;
 
 	begin(&g, "echo gho_CANARY0123456789");
-	CHECK_INT(token(gh_ask_again(&g, 0), got, sizeof(got)), ==, 20);
+	CHECK_INT(token(gh_ask_again(&g, 1), got, sizeof(got)), ==, 20);
 	CHECK_STR(got, "gho_CANARY0123456789");
 	CHECK(!due(&g, 1000000));
 	files_sh(dir, "echo other: >> gh/hosts.yml");
-	CHECK(!due(&g, GH_AGAIN_MS - 1));
-	CHECK(due(&g, GH_AGAIN_MS)); /* it is not forgotten until then */
-	CHECK_INT(token(gh_ask_again(&g, GH_AGAIN_MS), got, sizeof(got)), ==, 20);
+	CHECK(!due(&g, GH_CHANGED_MS) && !due(&g, GH_CHANGED_MS));
+	CHECK(due(&g, 1 + GH_CHANGED_MS)); /* it is not forgotten until then */
+	CHECK_INT(token(gh_ask_again(&g, 10000), got, sizeof(got)), ==, 20);
 	CHECK(!due(&g, 1000000));
+	/* Being written: not while it differs from one look to the next. */
+	files_sh(dir, "echo 1 >> gh/hosts.yml");
+	CHECK(!gh_is_due(&g, 1000000));
+	files_sh(dir, "echo 2 >> gh/hosts.yml");
+	CHECK(!gh_is_due(&g, 1000000));
+	CHECK(gh_is_due(&g, 1000000));
+	/* What came between the last look and the question is no later change that was seen. */
+	files_sh(dir, "echo 3 >> gh/hosts.yml");
+	CHECK_INT(token(gh_ask_again(&g, 1000000), got, sizeof(got)), ==, 20);
+	CHECK(due(&g, 2000000) || due(&g, 2000000));
+	CHECK_INT(token(gh_ask_again(&g, 2000000), got, sizeof(got)), ==, 20);
 	files_sh(dir, "rm gh/hosts.yml");
-	CHECK(due(&g, 1000000));
+	CHECK(due(&g, 3000000) || due(&g, 3000000));
 	free(g.program);
 	g.program = NULL;
 	CHECK(!due(&g, 1000000));
@@ -139,5 +159,30 @@ TEST(what_a_gh_says_that_fails_or_hangs_is_no_token)
 	begin(&g, "");
 	files_sh(dir, "rm bin/gh");
 	CHECK_INT(token(gh_ask_again(&g, 0), got, sizeof(got)), ==, -1);
+	end(&g);
+}
+
+TEST(that_gh_has_no_token_is_told_from_that_it_gave_no_answer)
+{
+	static const struct {
+		const char *lines, *says;
+		size_t n;
+	} v[] = {
+		{ "echo no oauth token >&2; exit 1", "", 1 },
+		{ "kill -9 $$", "\0", 2 },
+		{ "echo x; exit 1", "x\n", 3 },
+	};
+	char got[64];
+	struct gh g;
+
+	for (size_t i = 0; i < sizeof(v) / sizeof(*v); i++) {
+		begin(&g, v[i].lines);
+		CHECK_INT(said(gh_ask_again(&g, 1), got, sizeof(got)), ==, v[i].n);
+		CHECK(memcmp(got, v[i].says, v[i].n) == 0); /* with its NUL */
+		end(&g);
+	}
+	begin(&g, "");
+	files_sh(dir, "rm bin/gh");
+	CHECK_INT(said(gh_ask_again(&g, 1), got, sizeof(got)), ==, 2);
 	end(&g);
 }

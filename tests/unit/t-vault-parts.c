@@ -208,6 +208,9 @@ TEST(long_random_labels_are_noticed)
 	CHECK(rate_label_random((const uint8_t *)random, sizeof(random) - 1));
 	CHECK(!rate_label_random((const uint8_t *)"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 48));
 	CHECK(!rate_label_random((const uint8_t *)random, 40));
+	/* 13 letters equally often have 3.70 bits, 14 have 3.81. */
+	CHECK(!rate_label_random((const uint8_t *)"abcdefghijklmabcdefghijklmabcdefghijklmabcdefghijklm", 52));
+	CHECK(rate_label_random((const uint8_t *)"abcdefghijklmnabcdefghijklmnabcdefghijklmnabcdefghijklmn", 56));
 	rates_init(&r, 0);
 	for (int i = 0; i < 60; i++) {
 		(void)snprintf(s, sizeof(s), "%s%d.example.org", random, i);

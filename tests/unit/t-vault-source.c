@@ -124,6 +124,9 @@ TEST(only_a_regular_file_of_ours_in_its_place_is_read)
 		CHECK_INT(source_look(&t.s, 0), ==, -EPERM);
 		CHECK_INT(fchownat(t.fd, "c.json", 0, 0, 0), ==, 0);
 	}
+	CHECK_INT(fchmodat(t.fd, "c.json", 0602, 0), ==, 0);
+	CHECK_INT(source_look(&t.s, 0), ==, -EPERM);
+	CHECK_INT(fchmodat(t.fd, "c.json", 0620, 0), ==, 0);
 	CHECK_INT(source_look(&t.s, 0), ==, 0);
 	/* A link of the user's own is followed. */
 	CHECK_INT(renameat(t.fd, "c.json", t.fd, "real.json"), ==, 0);

@@ -411,6 +411,11 @@ cat {self.top}/new > {self.home}/.claude/.credentials.json
         self.assertEqual([n.name for n in (runtime / "agent-vm").iterdir() if n.name.startswith("renew-")], [])
         self.assertIn(ACCESS + "-new", self.upstream.seen[-1][1])
 
+    def test_no_core_handler_gets_a_core_of_a_hidden_process(self):
+        """In the guest, for the pattern for cores is that of a whole kernel. The same with a process that is not hidden is seen to fail."""
+        shutil.copy(pathlib.Path(__file__).resolve().parent / "core-in-vm", self.project)
+        self.assertEqual(self.run_("./core-in-vm"), "all hold\n", self.stderr)
+
     def test_this_hosts_own_authorities(self):
         """--trust-host-ca: what the administrator added here is believed in the guest; without it, it is not."""
         mine = self.top / "authorities"

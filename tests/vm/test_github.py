@@ -6,11 +6,13 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
+import time
 
 import ghapi
 from upstream import Upstream, certificates
-from vmtest import BOOT_S, Case
+from vmtest import BOOT_S, SLOW, Case
 
 TOKEN = "gho_CANARY5b1d8c3f7a9e2460"
 NAMES = ["github.com", "api.github.com", "uploads.github.com", "api.githubcopilot.com"]
@@ -199,7 +201,38 @@ class Listed(World):
                          [("api.github.com", "/repos/acme/secret", None), ("api.github.com", "/repos/acme/app", f"Bearer {self.github.token}")])
         self.assertIn("    login     github: gh, copilot: gh; the guest has placeholders\n", self.stderr)
         self.assertEqual(self.stderr.count("agent-vm: warning: gh gave no token that Copilot takes"), 1, self.stderr)
-        self.assertNotIn("gh gave no token, so GitHub", self.stderr)
+        self.assertNotIn("gh gave no token that GitHub takes", self.stderr)
+
+    def test_signed_out_of_gh_meanwhile_and_in_again(self):
+        token, hosts = self.top / "token", self.home / ".config/gh/hosts.yml"
+        env = {**self.env, **self.gh(f"cat {token}")}
+        token.write_text(TOKEN)
+        ask = r"""ph=$(sed -n 's/.*oauth_token: *"*\([a-z0-9-]*\).*/\1/p' ~/.config/gh/hosts.yml | head -1)
+            curl -sS -w ' %{http_code}' -H "Authorization: token $ph" https://api.github.com/repos/acme/app"""
+
+        def until(status):
+            end = time.monotonic() + 60 * SLOW
+            while not (out := self.exec(ask)).endswith(status):
+                self.assertLess(time.monotonic(), end, out)
+            return out
+        with self.session(env=env) as p:
+            self.assertTrue(self.exec(ask).endswith(" 200"))
+            token.unlink()
+            hosts.write_text("{}\n")
+            text = json.loads(until(" 503")[:-4])
+            self.assertIn("the host has no GitHub login; run `gh auth login` on the host", text["message"])
+            self.assertEqual(text["status"], "503")
+            n = len(self.github.seen)
+            self.assertTrue(self.exec(ask).endswith(" 503"))
+            self.assertEqual(len(self.github.seen), n)
+            token.write_text(TOKEN)
+            hosts.write_text("github.com:\n    user: me\n")
+            until(" 200")
+            p.send_signal(signal.SIGTERM)
+            said = p.stderr.read().decode()
+        self.assertEqual(said.count("agent-vm: warning: gh gave no token that GitHub takes, so requests with it were refused; sign in with: gh auth login\n"), 1, said)
+        self.assertIn(f"==> logins of this host that changed meanwhile, not by a renewal: {hosts} (changed)\n", said)
+        self.assertNotIn(TOKEN, said)
 
     def test_the_api_with_the_login_of_gh(self):
         out = self.run_(r"""
