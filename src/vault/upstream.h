@@ -122,6 +122,7 @@ struct conn {
 	struct buf out; /* records that the socket did not take */
 	uint32_t watched;
 	bool broken;	    /* it cannot be written to any more */
+	bool in_eof;	    /* its socket has ended */
 	bool paused;	    /* who reads it cannot go on */
 	bool end_out;	    /* close_notify is to be followed by the end of the stream */
 	struct h2 *h2;	    /* NULL: HTTP/1.1 */
