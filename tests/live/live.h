@@ -1,0 +1,236 @@
+/* Liveness of gate and of vault, each alone in this process: its real loop, streams and TLS over socket pairs, and both of
+ * its neighbours played by the same thread. A case is a seed. In its first half the neighbours read and write in bursts,
+ * or stand still; in the second everyone goes on. The clock stands, so nothing is saved by a time limit: what has not
+ * ended when nobody can move any more stands still for ever, and is a fault. There is no waiting and no race: a seed is
+ * the same in every run.
+ *
+ *   live-gate [SEED] COUNT    cases from SEED (1) on; the first that fails tells its seed and aborts */
+#pragma once
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/buf.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/span.h"
+
+#define ALL (1u << 20) /* as much as there is */
+
+static uint64_t live_seed, live_state;
+
+#define HOLDS(cond)                                                                                           \
+	do {                                                                                                  \
+		if (!(cond)) {                                                                                \
+			(void)fprintf(stderr, "seed %llu: %s:%d: does not hold: %s\n", (unsigned long long)live_seed, \
+				      __FILE__, __LINE__, #cond);                                             \
+			live_tell();                                                                          \
+			abort();                                                                              \
+		}                                                                                             \
+	} while (0)
+
+/* What stands where, for whoever looks into a seed. */
+static void live_tell(void);
+
+/* 0..n-1; splitmix64. */
+static uint32_t dice(uint32_t n)
+{
+	uint64_t z = live_state += 0x9e3779b97f4a7c15u;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return (uint32_t)((z ^ z >> 31) % n);
+}
+
+static bool once_in(uint32_t n)
+{
+	return dice(n) == 0;
+}
+
+/* What buffers are filled by exactly, give or take a byte, more often than anything else. */
+static uint64_t some_length(void)
+{
+	static const struct {
+		uint32_t unit, n;
+	} sizes[] = { { 16384, 40 }, { 65536, 10 }, { 262144, 3 }, { 4096, 16 } };
+	uint32_t k = dice(8);
+
+	if (k < 2)
+		return dice(k == 0 ? 3 : 2000);
+	if (k == 2)
+		return dice(100000);
+	k = dice(ARRAY_SIZE(sizes));
+	return (uint64_t)sizes[k].unit * (1 + dice(sizes[k].n)) + dice(3) - 1;
+}
+
+static size_t some_burst(void)
+{
+	static const uint32_t most[] = { 16, 300, 5000, 20000, 70000, 300000 };
+
+	return 1 + dice(most[dice(ARRAY_SIZE(most))]);
+}
+
+/* Of what is left, and at most @most. */
+static size_t some_piece(uint64_t left, size_t most)
+{
+	size_t n = some_burst();
+
+	n = MIN(n, most);
+	return (size_t)MIN(left, (uint64_t)n);
+}
+
+/* The bytes of a body: those at @at, of the direction @who; up to BODY_PIECE of them lie behind each other. */
+#define BODY_PERIOD 65521
+#define BODY_PIECE (64 << 10)
+
+static const uint8_t *body_at(unsigned who, uint64_t at)
+{
+	static uint8_t letters[BODY_PERIOD + BODY_PIECE];
+
+	if (letters[0] == 0)
+		for (size_t i = 0; i < sizeof(letters); i++)
+			letters[i] = (uint8_t)(0x80 | (i % BODY_PERIOD * 2654435761u >> 16));
+	return letters + (at + who * 7919u) % BODY_PERIOD;
+}
+
+static bool body_is(unsigned who, uint64_t at, struct span s)
+{
+	while (s.n > 0) {
+		size_t n = MIN(s.n, (size_t)BODY_PIECE);
+
+		if (memcmp(s.p, body_at(who, at), n) != 0)
+			return false;
+		at += n;
+		s = SPAN(s.p + n, s.n - n);
+	}
+	return true;
+}
+
+/* A pair whose ends hold as little, or as much, as the dice say. */
+static void some_pair(int pair[2])
+{
+	static const int sizes[] = { 0, 0, 1, 20000, 70000 };
+	int n;
+
+	HOLDS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+	for (int i = 0; i < 2; i++) {
+		n = sizes[dice(ARRAY_SIZE(sizes))];
+		if (n > 0)
+			(void)setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &n, sizeof(n));
+	}
+}
+
+/* One end of a TLS connection that reads and writes in bursts. */
+struct peer {
+	int fd;
+	SSL *ssl;
+	struct buf tx; /* plain, to be written */
+	size_t again;  /* of a write that has to be repeated */
+	bool ready;    /* the handshake is over */
+	bool ended;    /* its own direction was ended */
+	bool eof, broken;
+};
+
+static void peer_done(struct peer *p)
+{
+	SSL_free(p->ssl);
+	close_p(&p->fd);
+	buf_done(&p->tx);
+	*p = (struct peer){ .fd = -1 };
+}
+
+/* 1: more of the handshake was done; 0: it waits for the other side. */
+static bool peer_handshake(struct peer *p)
+{
+	int r, e;
+
+	ERR_clear_error();
+	r = SSL_do_handshake(p->ssl);
+	e = SSL_get_error(p->ssl, r);
+	p->ready = r == 1;
+	if (r != 1 && e != SSL_ERROR_WANT_READ && e != SSL_ERROR_WANT_WRITE)
+		p->broken = true;
+	return p->ready;
+}
+
+/* What OpenSSL says after something that did not go. */
+static void peer_failed(struct peer *p, int r)
+{
+	switch (SSL_get_error(p->ssl, r)) {
+	case SSL_ERROR_WANT_READ:
+	case SSL_ERROR_WANT_WRITE:
+		break;
+	case SSL_ERROR_ZERO_RETURN:
+		p->eof = true;
+		break;
+	default:
+		p->broken = true;
+	}
+}
+
+/* Up to @n bytes of p->tx. How many went. */
+static size_t peer_write(struct peer *p, size_t n)
+{
+	size_t k, sum = 0;
+	int r;
+
+	while (p->ready && !p->broken && p->tx.n > 0 && sum < n) {
+		ERR_clear_error();
+		k = MAX(MIN(MIN(p->tx.n, n - sum), (size_t)(32 << 10)), p->again);
+		r = SSL_write(p->ssl, buf_span(&p->tx).p, (int)k);
+		p->again = r > 0 ? 0 : k;
+		if (r <= 0) {
+			/* Whoever closed both directions hears no more, and may still have said something. */
+			if (SSL_get_error(p->ssl, r) != SSL_ERROR_WANT_WRITE)
+				buf_consume(&p->tx, p->tx.n);
+			return sum;
+		}
+		buf_consume(&p->tx, (size_t)r);
+		sum += (size_t)r;
+	}
+	return sum;
+}
+
+/* Up to @n bytes, to @take. How many came; the end counts as one. */
+static size_t peer_read(struct peer *p, size_t n, void (*take)(struct span))
+{
+	static uint8_t bytes[64 << 10];
+	size_t sum = 0;
+
+	while (p->ready && !p->broken && !p->eof && sum < n) {
+		int r;
+
+		ERR_clear_error();
+		r = SSL_read(p->ssl, bytes, (int)MIN(n - sum, sizeof(bytes)));
+		if (r <= 0) {
+			peer_failed(p, r);
+			return sum + (p->eof || p->broken);
+		}
+		sum += (size_t)r;
+		take(SPAN(bytes, r));
+	}
+	return sum;
+}
+
+static int live_main(int argc, char **argv, void (*run)(void))
+{
+	uint64_t first = argc > 2 ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t count = argc > 1 ? strtoull(argv[argc - 1], NULL, 10) : 100;
+
+	log_open("live", 2, LOG_LV_INFO);
+	(void)signal(SIGPIPE, SIG_IGN);
+	for (live_seed = first; live_seed < first + count; live_seed++) {
+		live_state = live_seed * 0xd1342543de82ef95u;
+		run();
+	}
+	(void)printf("%llu cases from seed %llu\n", (unsigned long long)count, (unsigned long long)first);
+	return 0;
+}
