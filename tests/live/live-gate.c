@@ -1,7 +1,7 @@
 /* Gate between a guest and vault, which are both played (live.h): HTTP/1.1 with requests behind each other, HTTP/2 with
  * several at once, and a websocket. Each request that was begun ends, whole and byte for byte, in both directions; then
  * the connection ends as it was asked to, and nothing is left. */
-#include "live.h"
+#include "livepeer.h"
 
 #include <nghttp2/nghttp2.h>
 
@@ -22,7 +22,7 @@ struct asked {
 	bool sent_head, sent_all, got_head, done, reset;
 	uint64_t sent, got;
 	int32_t stream;
-	bool waiting;   /* nghttp2 asked in vain */
+	bool waiting;	/* nghttp2 asked in vain */
 	size_t uneaten; /* where windows are opened by hand */
 	/* Vault's. */
 	int fd; /* -1: not there yet, or over */
@@ -45,24 +45,26 @@ static int way_to_vault; /* how much its socket holds; 0: as it comes */
 static void live_tell(void)
 {
 	(void)fprintf(stderr, "%s%s%s%s, ready %d, tx %d (%zu), rx %d, eof %d, broken %d\n", h2 ? "HTTP/2" : "HTTP/1.1",
-		      pipelined ? ", pipelined" : "", half_close ? ", half-closed" : "", last_closes ? ", the last closes" : "",
-		      guest.ready, at_tx, guest.tx.n, at_rx, guest.eof, guest.broken);
+		      pipelined ? ", pipelined" : "", half_close ? ", half-closed" : "",
+		      last_closes ? ", the last closes" : "", guest.ready, at_tx, guest.tx.n, at_rx, guest.eof,
+		      guest.broken);
 	for (int i = 0; i < CONNS; i++)
 		if (g.conn[i])
-			(void)fprintf(stderr, "gate: state %d, out %zu, sealed %zu, watching %#x, eof %d, kicked %d\n", g.conn[i]->state,
-				      g.conn[i]->out.n, g.conn[i]->sealed.n, g.conn[i]->watching, g.conn[i]->in_eof,
-				      g.conn[i]->kicked);
+			(void)fprintf(stderr, "gate: state %d, out %zu, sealed %zu, watching %#x, eof %d, kicked %d\n",
+				      g.conn[i]->state, g.conn[i]->out.n, g.conn[i]->sealed.n, g.conn[i]->watching,
+				      g.conn[i]->in_eof, g.conn[i]->kicked);
 	for (int i = 0; i < n_asked; i++) {
 		const struct asked *a = &ask[i];
 
 		(void)fprintf(stderr,
-			      "%d: up %d %llu: sent %llu, all %d, heard %llu, all %d; down %d %llu when %d%s%s%s: said %llu, all %d, "
+			      "%d: up %d %llu: sent %llu, all %d, heard %llu, all %d; down %d %llu when %d%s%s%s: said "
+			      "%llu, all %d, "
 			      "got %llu, head %d, done %d, reset %d; there %d\n",
 			      i, a->up_kind, (unsigned long long)a->up, (unsigned long long)a->sent, a->sent_all,
-			      (unsigned long long)a->got_up, a->heard, a->down_kind, (unsigned long long)a->down, a->when,
-			      a->ws ? " ws" : "", a->trailers ? " trailers" : "", a->head ? " HEAD" : "",
-			      (unsigned long long)a->said, a->said_all, (unsigned long long)a->got, a->got_head, a->done,
-			      a->reset, a->fd >= 0);
+			      (unsigned long long)a->got_up, a->heard, a->down_kind, (unsigned long long)a->down,
+			      a->when, a->ws ? " ws" : "", a->trailers ? " trailers" : "", a->head ? " HEAD" : "",
+			      (unsigned long long)a->said, a->said_all, (unsigned long long)a->got, a->got_head,
+			      a->done, a->reset, a->fd >= 0);
 	}
 }
 
@@ -90,7 +92,8 @@ static void vault_asked(const uint8_t *msg, size_t n, int fd)
 
 	HOLDS(fd >= 0 && httpmsg_request_parse(SPAN(msg, n), &m) == 0 && m.query.n == 1);
 	a = &ask[m.query.p[0] - '0'];
-	HOLDS(a < ask + n_asked && !a->came && m.w.body == a->up_kind && (a->up_kind != HTTP_BODY_LENGTH || m.w.body_len == a->up));
+	HOLDS(a < ask + n_asked && !a->came && m.w.body == a->up_kind &&
+	      (a->up_kind != HTTP_BODY_LENGTH || m.w.body_len == a->up));
 	a->came = true;
 	a->fd = fd;
 	a->reader = (struct xch_reader){ .side = XCH_TO_VAULT };
@@ -260,9 +263,15 @@ static void h1_says_head(struct asked *a)
 	char line[128];
 
 	(void)snprintf(line, sizeof(line), "%s %s?%d HTTP/1.1\r\nHost: %s\r\n%s",
-		       a->ws ? "GET" : a->head ? "HEAD" : a->up_kind == HTTP_BODY_NONE ? "GET" : "POST",
-		       a->ws ? "/backend-api/codex/responses" : a->up_kind == HTTP_BODY_NONE ? "/v1/models" : "/v1/messages",
-		       (int)(a - ask), a->ws ? "chatgpt.com" : "api.anthropic.com", a->ws ? "Authorization: Bearer " : "x-api-key: ");
+		       a->ws			      ? "GET"
+		       : a->head		      ? "HEAD"
+		       : a->up_kind == HTTP_BODY_NONE ? "GET"
+						      : "POST",
+		       a->ws			      ? "/backend-api/codex/responses"
+		       : a->up_kind == HTTP_BODY_NONE ? "/v1/models"
+						      : "/v1/messages",
+		       (int)(a - ask), a->ws ? "chatgpt.com" : "api.anthropic.com",
+		       a->ws ? "Authorization: Bearer " : "x-api-key: ");
 	put_text(line);
 	put_login(&guest.tx, a->ws);
 	if (a->ws)
@@ -274,7 +283,9 @@ static void h1_says_head(struct asked *a)
 	if (last_closes && a == &ask[n_asked - 1] && !a->ws)
 		put_text("Connection: close\r\n");
 	(void)snprintf(line, sizeof(line), "Content-Length: %llu\r\n", (unsigned long long)a->up);
-	put_text(a->up_kind == HTTP_BODY_LENGTH ? line : a->up_kind == HTTP_BODY_STREAM ? "Transfer-Encoding: chunked\r\n" : "");
+	put_text(a->up_kind == HTTP_BODY_LENGTH	  ? line
+		 : a->up_kind == HTTP_BODY_STREAM ? "Transfer-Encoding: chunked\r\n"
+						  : "");
 	put_text("\r\n");
 	a->sent_head = true;
 }
@@ -446,7 +457,8 @@ static struct asked *of(int32_t stream)
 	return nghttp2_session_get_stream_user_data(session, stream);
 }
 
-static ssize_t h2_body(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags, nghttp2_data_source *from, void *arg)
+static ssize_t h2_body(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags, nghttp2_data_source *from,
+		       void *arg)
 {
 	struct asked *a = from->ptr;
 
@@ -465,8 +477,8 @@ static ssize_t h2_body(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uin
 	return (ssize_t)n;
 }
 
-static int h2_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n, const uint8_t *value, size_t k,
-		     uint8_t flags, void *arg)
+static int h2_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n, const uint8_t *value,
+		     size_t k, uint8_t flags, void *arg)
 {
 	struct asked *a = of(f->hd.stream_id);
 
@@ -526,7 +538,10 @@ static void h2_begin_guest(void)
 	HOLDS(nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings, ARRAY_SIZE(settings)) == 0);
 }
 
-#define NV(name, value) { (uint8_t *)(uintptr_t)(name), (uint8_t *)(uintptr_t)(value), strlen(name), strlen(value), 0 }
+#define NV(name, value)                                                                                     \
+	{                                                                                                   \
+		(uint8_t *)(uintptr_t)(name), (uint8_t *)(uintptr_t)(value), strlen(name), strlen(value), 0 \
+	}
 
 static void h2_asks(struct asked *a)
 {
@@ -537,20 +552,25 @@ static void h2_asks(struct asked *a)
 	buf_init(&key, 4096);
 	put_login(&key, false);
 	(void)buf_put_u8(&key, 0);
-	(void)snprintf(path, sizeof(path), "%s?%d", a->up_kind == HTTP_BODY_NONE ? "/v1/models" : "/v1/messages", (int)(a - ask));
+	(void)snprintf(path, sizeof(path), "%s?%d", a->up_kind == HTTP_BODY_NONE ? "/v1/models" : "/v1/messages",
+		       (int)(a - ask));
 	(void)snprintf(length, sizeof(length), "%llu", (unsigned long long)a->up);
 	{
 		const nghttp2_nv nv[] = {
-			NV(":method", a->head ? "HEAD" : a->up_kind == HTTP_BODY_NONE ? "GET" : "POST"),
+			NV(":method", a->head			     ? "HEAD"
+				      : a->up_kind == HTTP_BODY_NONE ? "GET"
+								     : "POST"),
 			NV(":scheme", "https"),
 			NV(":authority", "api.anthropic.com"),
 			NV(":path", path),
 			NV("x-api-key", (const char *)buf_span(&key).p),
-			NV(a->up_kind == HTTP_BODY_LENGTH ? "content-length" : "x-a", a->up_kind == HTTP_BODY_LENGTH ? length : "b"),
+			NV(a->up_kind == HTTP_BODY_LENGTH ? "content-length" : "x-a",
+			   a->up_kind == HTTP_BODY_LENGTH ? length : "b"),
 			NV(a->expects ? "expect" : "x-b", a->expects ? "100-continue" : "c"),
 		};
 
-		a->stream = nghttp2_submit_request(session, NULL, nv, ARRAY_SIZE(nv), a->up_kind == HTTP_BODY_NONE ? NULL : &body, a);
+		a->stream = nghttp2_submit_request(session, NULL, nv, ARRAY_SIZE(nv),
+						   a->up_kind == HTTP_BODY_NONE ? NULL : &body, a);
 	}
 	HOLDS(a->stream > 0);
 	a->sent_head = true;
@@ -706,7 +726,9 @@ static void begin(void)
 		HOLDS(server && client && ca_init(&ca, "live", 1, &err) == 0 && ph_draw(seed, PH_ALL, &set) == 0);
 		(void)SSL_CTX_set_mode(client, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	}
-	g = (struct gate){ .due = -1, .now = NS, .judge = { .launch = { .lent = PH_ALL }, .set = set }, .tls = server, .ca = ca };
+	g = (struct gate){
+		.due = -1, .now = NS, .judge = { .launch = { .lent = PH_ALL }, .set = set }, .tls = server, .ca = ca
+	};
 	lookup_init(&g);
 	HOLDS(ev_open(&g.ev) == 0);
 	HOLDS(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
@@ -716,7 +738,8 @@ static void begin(void)
 	seqlink_init(&g.wire, pair[0]);
 	wire_fd = pair[1];
 	g.vault_watch = g.wire_watch = EPOLLIN;
-	HOLDS(ev_watch(&g.ev, g.vault.fd, EPOLLIN, EV_VAULT, 0, 0) == 0 && ev_watch(&g.ev, g.wire.fd, EPOLLIN, EV_WIRE, 0, 0) == 0);
+	HOLDS(ev_watch(&g.ev, g.vault.fd, EPOLLIN, EV_VAULT, 0, 0) == 0 &&
+	      ev_watch(&g.ev, g.wire.fd, EPOLLIN, EV_WIRE, 0, 0) == 0);
 
 	h2 = once_in(2);
 	pipelined = once_in(2);
@@ -733,7 +756,8 @@ static void begin(void)
 	guest = (struct peer){ .fd = pair[1], .ssl = SSL_new(client) };
 	buf_init(&guest.tx, 1 << 20);
 	HOLDS(guest.ssl && SSL_set_fd(guest.ssl, guest.fd) == 1 &&
-	      SSL_set_tlsext_host_name(guest.ssl, (char *)(uintptr_t)(ask[0].ws ? "chatgpt.com" : "api.anthropic.com")) == 1 &&
+	      SSL_set_tlsext_host_name(guest.ssl,
+				       (char *)(uintptr_t)(ask[0].ws ? "chatgpt.com" : "api.anthropic.com")) == 1 &&
 	      SSL_set_alpn_protos(guest.ssl, h2 ? protocols : protocols + 3, h2 ? 3 : 9) == 0);
 	if (once_in(4))
 		(void)SSL_set_max_proto_version(guest.ssl, TLS1_2_VERSION);

@@ -1,7 +1,7 @@
-/* Vault between gate and services, which are both played (live.h): several exchanges at once, over HTTP/1.1 and HTTP/2, on
- * connections that are kept or closed, and a websocket. Each exchange ends, whole and byte for byte, in both directions, and
- * nothing is left. */
-#include "live.h"
+/* Vault between gate and services, which are both played (live.h): several exchanges at once, over HTTP/1.1 and HTTP/2,
+ * on connections that are kept or closed, and a websocket. Each exchange ends, whole and byte for byte, in both
+ * directions, and nothing is left. */
+#include "livepeer.h"
 
 #include <nghttp2/nghttp2.h>
 #include <openssl/pem.h>
@@ -66,19 +66,21 @@ static int64_t paused;
 static void live_tell(void)
 {
 	for (int i = 0; i < n_sv; i++)
-		(void)fprintf(stderr, "service %d: fd %d, ready %d, h2 %d, state %d, tx %zu, eof %d, broken %d\n", i, sv[i].p.fd,
-			      sv[i].p.ready, sv[i].h2 != NULL, sv[i].state, sv[i].p.tx.n, sv[i].p.eof, sv[i].p.broken);
+		(void)fprintf(stderr, "service %d: fd %d, ready %d, h2 %d, state %d, tx %zu, eof %d, broken %d\n", i,
+			      sv[i].p.fd, sv[i].p.ready, sv[i].h2 != NULL, sv[i].state, sv[i].p.tx.n, sv[i].p.eof,
+			      sv[i].p.broken);
 	for (int i = 0; i < n_asked; i++) {
 		const struct asked *a = &ask[i];
 
 		(void)fprintf(stderr,
-			      "%d: up %d %llu: sent %llu, all %d, heard %llu, all %d; down %d %llu when %d%s%s%s: said %llu, all %d, "
+			      "%d: up %d %llu: sent %llu, all %d, heard %llu, all %d; down %d %llu when %d%s%s%s: said "
+			      "%llu, all %d, "
 			      "got %llu, head %d; begun %d, done %d; service %d\n",
 			      i, a->up_kind, (unsigned long long)a->up, (unsigned long long)a->sent, a->sent_all,
-			      (unsigned long long)a->got_up, a->heard, a->down_kind, (unsigned long long)a->down, a->when,
-			      a->ws ? " ws" : "", a->trailers ? " trailers" : "", a->login ? " login" : "",
-			      (unsigned long long)a->said, a->said_all, (unsigned long long)a->got, a->got_head, a->begun, a->done,
-			      a->at ? (int)(a->at - sv) : -1);
+			      (unsigned long long)a->got_up, a->heard, a->down_kind, (unsigned long long)a->down,
+			      a->when, a->ws ? " ws" : "", a->trailers ? " trailers" : "", a->login ? " login" : "",
+			      (unsigned long long)a->said, a->said_all, (unsigned long long)a->got, a->got_head,
+			      a->begun, a->done, a->at ? (int)(a->at - sv) : -1);
 	}
 }
 
@@ -282,7 +284,8 @@ static void h1_says_head(struct service *s)
 
 	if (!a->ws && once_in(4))
 		put_text(s, "HTTP/1.1 103 Early Hints\r\nX-A: b\r\n\r\n");
-	put_text(s, a->ws ? "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" : "HTTP/1.1 200 OK\r\n");
+	put_text(s, a->ws ? "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+			  : "HTTP/1.1 200 OK\r\n");
 	(void)snprintf(line, sizeof(line), "Content-Length: %llu\r\n", (unsigned long long)a->down);
 	if (a->ws)
 		;
@@ -344,8 +347,8 @@ static struct asked *of(nghttp2_session *s, int32_t stream)
 	return nghttp2_session_get_stream_user_data(s, stream);
 }
 
-static int h2_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n, const uint8_t *value, size_t k,
-		     uint8_t flags, void *arg)
+static int h2_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n, const uint8_t *value,
+		     size_t k, uint8_t flags, void *arg)
 {
 	struct asked *a;
 
@@ -391,7 +394,8 @@ static int h2_closed(nghttp2_session *s, int32_t id, uint32_t error, void *arg)
 	return 0;
 }
 
-static ssize_t h2_gives(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags, nghttp2_data_source *from, void *arg)
+static ssize_t h2_gives(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags,
+			nghttp2_data_source *from, void *arg)
 {
 	static const nghttp2_nv trailer = { (uint8_t *)(uintptr_t) "x-t", (uint8_t *)(uintptr_t) "1", 3, 1, 0 };
 	struct asked *a = from->ptr;
@@ -414,7 +418,10 @@ static ssize_t h2_gives(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, ui
 	return (ssize_t)n;
 }
 
-#define NV(name, value) { (uint8_t *)(uintptr_t)(name), (uint8_t *)(uintptr_t)(value), strlen(name), strlen(value), 0 }
+#define NV(name, value)                                                                                     \
+	{                                                                                                   \
+		(uint8_t *)(uintptr_t)(name), (uint8_t *)(uintptr_t)(value), strlen(name), strlen(value), 0 \
+	}
 
 static void h2_answers(struct service *s, struct asked *a)
 {
@@ -424,7 +431,7 @@ static void h2_answers(struct service *s, struct asked *a)
 	(void)snprintf(length, sizeof(length), "%llu", (unsigned long long)a->down);
 	{
 		const nghttp2_nv nv[] = { NV(":status", "200"), NV(a->down_kind == LENGTH ? "content-length" : "x-a",
-								    a->down_kind == LENGTH ? length : "b") };
+								   a->down_kind == LENGTH ? length : "b") };
 
 		HOLDS(nghttp2_submit_response(s->h2, a->stream, nv, ARRAY_SIZE(nv), &body) == 0);
 	}
@@ -518,7 +525,8 @@ static size_t service_writes(struct service *s, size_t n)
 	while (s->p.tx.n < n && s->p.tx.n < 400000 && (s->h2 ? h2_says(s) : h1_says(s)))
 		;
 	/* Whoever said goodbye cannot answer one, says OpenSSL. */
-	if (!eager && once_in(40) && SSL_version(s->p.ssl) == TLS1_3_VERSION && s->p.again == 0 && s->p.tx.n > 0 && !(s->a && s->a->ws))
+	if (!eager && once_in(40) && SSL_version(s->p.ssl) == TLS1_3_VERSION && s->p.again == 0 && s->p.tx.n > 0 &&
+	    !(s->a && s->a->ws))
 		(void)SSL_key_update(s->p.ssl, SSL_KEY_UPDATE_REQUESTED);
 	sum = peer_write(&s->p, n);
 	/* Some say goodbye, some do not; what ends with the connection alone has to be believed either way. */
@@ -552,7 +560,8 @@ static void gate_begins(struct asked *a)
 {
 	struct httpmsg_request_wire w = { .host = a->ws ? HOST_OPENAI : HOST_ANTHROPIC,
 					  .method = a->ws || a->up_kind == HTTP_BODY_NONE ? METHOD_GET : METHOD_POST,
-					  .flags = (uint8_t)(HTTPMSG_HAS_QUERY | (a->h2 ? HTTPMSG_H2 : 0) | (a->ws ? HTTPMSG_UPGRADE : 0)),
+					  .flags = (uint8_t)(HTTPMSG_HAS_QUERY | (a->h2 ? HTTPMSG_H2 : 0) |
+							     (a->ws ? HTTPMSG_UPGRADE : 0)),
 					  .body = (uint8_t)a->up_kind,
 					  .body_len = a->up_kind == HTTP_BODY_LENGTH ? a->up : 0,
 					  .kind = { HTTPMSG_NO_CRED, HTTPMSG_NO_CRED },
@@ -566,7 +575,10 @@ static void gate_begins(struct asked *a)
 		w.slot[0] = SLOT_KEY;
 	}
 	buf_init(&m, HTTPMSG_MAX);
-	HOLDS(httpmsg_request_begin(&m, &w, span_str(a->ws ? "/v1/responses" : w.method == METHOD_GET ? "/v1/models" : "/v1/messages"),
+	HOLDS(httpmsg_request_begin(&m, &w,
+				    span_str(a->ws		      ? "/v1/responses"
+					     : w.method == METHOD_GET ? "/v1/models"
+								      : "/v1/messages"),
 				    span_str(query)) == 0);
 	HOLDS(httpmsg_field(&m, span_str("Accept-Encoding"), span_str("identity")) == 0);
 	httpmsg_end(&m, 1);
@@ -721,12 +733,13 @@ static void time_passes(void)
 		v.now += ns;
 }
 
-static int choose(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned int n, void *arg)
+static int choose(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned int n,
+		  void *arg)
 {
 	static const unsigned char all[] = "\x02h2\x08http/1.1";
 
-	return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, speaks_h2 ? all : all + 3, speaks_h2 ? 12 : 9, in, n) ==
-			       OPENSSL_NPN_NEGOTIATED
+	return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, speaks_h2 ? all : all + 3,
+				     speaks_h2 ? 12 : 9, in, n) == OPENSSL_NPN_NEGOTIATED
 		       ? SSL_TLSEXT_ERR_OK
 		       : SSL_TLSEXT_ERR_NOACK;
 }
@@ -738,8 +751,9 @@ static int for_name(SSL *ssl, int *alert, void *arg)
 	const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
 	X509 *leaf = name ? ca_leaf(ca, prov_host_find(span_str(name)), time(NULL)) : NULL;
 
-	return leaf && SSL_use_certificate(ssl, leaf) == 1 && SSL_use_PrivateKey(ssl, ca->leaf_key) == 1 ? SSL_TLSEXT_ERR_OK
-													   : SSL_TLSEXT_ERR_ALERT_FATAL;
+	return leaf && SSL_use_certificate(ssl, leaf) == 1 && SSL_use_PrivateKey(ssl, ca->leaf_key) == 1
+		       ? SSL_TLSEXT_ERR_OK
+		       : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 static void start(void)
@@ -779,12 +793,15 @@ static void start(void)
 	v.cfg.env_fd[PH_ANTHROPIC_KEY] = pair[0];
 	v.cfg.launch.lent = PH_BIT(PH_ANTHROPIC_KEY) | PH_BIT(PH_OPENAI_KEY);
 	for (size_t i = 0; i < ARRAY_SIZE(to); i++) {
-		to[i] = (struct vault_connect_to){ .port = 443, .addr = { .family = AF_INET, .b = { 127, 0, 0, 1 } }, .to_port = 443 };
+		to[i] = (struct vault_connect_to){ .port = 443,
+						   .addr = { .family = AF_INET, .b = { 127, 0, 0, 1 } },
+						   .to_port = 443 };
 		(void)snprintf(to[i].name, sizeof(to[i].name), "%s", prov_hosts[hosts[i]].name);
 	}
 	v.cfg.connect_to = to;
 	v.cfg.n_connect_to = ARRAY_SIZE(to);
-	HOLDS(logins_open(&v, &err) == 0 && exchanges_init(&v) == 0 && upstream_init(&v) == 0 && renewals_init(&v) == 0);
+	HOLDS(logins_open(&v, &err) == 0 && exchanges_init(&v) == 0 && upstream_init(&v) == 0 &&
+	      renewals_init(&v) == 0);
 	HOLDS(prctl(PR_SET_DUMPABLE, 1) == 0); /* so that leaks can be looked for */
 	HOLDS(logins_watch(&v) == 0);
 	(void)settle();
