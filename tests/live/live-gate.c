@@ -1,14 +1,12 @@
 /* Gate between a guest and vault, which are both played (live.h): HTTP/1.1 with requests behind each other, HTTP/2 with
  * several at once, and a websocket. Each request that was begun ends, whole and byte for byte, in both directions; then
  * the connection ends as it was asked to, and nothing is left. */
+#include "livegate.h"
 #include "livepeer.h"
 
 #include <nghttp2/nghttp2.h>
 
-#include "gate/gate.h"
-
 #define ASKED 8 /* requests of a case */
-#define TURNS_MAX 100000
 
 enum when { WHEN_HEARD, WHEN_ONCE, WHEN_EARLY, WHENS };
 
@@ -32,12 +30,9 @@ struct asked {
 	uint64_t got_up, said;
 };
 
-static struct gate g;
 static const struct ph_claims claims = { .exp = 1 };
 static SSL_CTX *client;
-static struct ca ca; /* between the cases; its keys and leaves are made once */
 static struct peer guest;
-static int vault_fd, wire_fd;
 static struct asked ask[ASKED];
 static int n_asked, at_tx, at_rx;
 static bool h2, pipelined, half_close, last_closes, eager;
@@ -106,7 +101,7 @@ static void vault_asked(const uint8_t *msg, size_t n, int fd)
 			(void)setsockopt(g.ask[i].fd, SOL_SOCKET, SO_SNDBUF, &way_to_vault, sizeof(way_to_vault));
 }
 
-static bool vault_messages(void)
+static bool messages(void)
 {
 	static uint8_t msg[HTTPMSG_MAX];
 	bool any = false;
@@ -648,30 +643,6 @@ static size_t guest_reads(size_t n)
 
 /* ---- the run ---- */
 
-/* True: something went on. */
-static bool turn(void)
-{
-	struct ev_event batch[EV_BATCH];
-	int n = ev_wait(&g.ev, batch, 0);
-	bool kicked = g.kicked;
-
-	HOLDS(n >= 0);
-	gate_turn(&g, batch, n);
-	HOLDS(!g.ended && !g.wire.first);
-	/* A queue that waits for descriptors to be read looks again in a moment. */
-	g.now = MAX(g.now, links_next(&g));
-	return vault_messages() || n > 0 || kicked;
-}
-
-static bool settle(void)
-{
-	int i = 0;
-
-	while (turn())
-		HOLDS(i++ < TURNS_MAX);
-	return i > 0;
-}
-
 static bool over(void)
 {
 	const struct asked *last = &ask[n_asked - 1];
@@ -711,36 +682,17 @@ static void plan(void)
 
 static void begin(void)
 {
-	static const uint8_t seed[PH_SEED] = "live";
-	static struct ph_set set; /* drawn once */
-	static SSL_CTX *server;
 	static const int ways[] = { 0, 0, 1, 20000, 70000 };
 	static const uint8_t protocols[] = "\x02h2\x08http/1.1";
 	const struct net_peek peek = { .head = { NET_VERSION, NET_PEEK, sizeof(peek), 1, 1 }, .port = 443 };
-	struct err err = { 0 };
 	int pair[2];
 
-	if (!server) {
-		server = tls_server(&err);
+	gate_enter();
+	if (!client) {
 		client = SSL_CTX_new(TLS_client_method());
-		HOLDS(server && client && ca_init(&ca, "live", 1, &err) == 0 && ph_draw(seed, PH_ALL, &set) == 0);
+		HOLDS(client);
 		(void)SSL_CTX_set_mode(client, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	}
-	g = (struct gate){
-		.due = -1, .now = NS, .judge = { .launch = { .lent = PH_ALL }, .set = set }, .tls = server, .ca = ca
-	};
-	lookup_init(&g);
-	HOLDS(ev_open(&g.ev) == 0);
-	HOLDS(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
-	seqlink_init(&g.vault, pair[0]);
-	vault_fd = pair[1];
-	HOLDS(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
-	seqlink_init(&g.wire, pair[0]);
-	wire_fd = pair[1];
-	g.vault_watch = g.wire_watch = EPOLLIN;
-	HOLDS(ev_watch(&g.ev, g.vault.fd, EPOLLIN, EV_VAULT, 0, 0) == 0 &&
-	      ev_watch(&g.ev, g.wire.fd, EPOLLIN, EV_WIRE, 0, 0) == 0);
-
 	h2 = once_in(2);
 	pipelined = once_in(2);
 	plan();
@@ -770,19 +722,12 @@ static void begin(void)
 static void end(void)
 {
 	peer_done(&guest);
-	(void)settle();
-	HOLDS(g.n_conns == 0 && g.n_asks == 0 && g.n_bodies == 0 && g.n_inspected == 0 && g.n_undecided == 0);
-	ca = g.ca;
+	gate_leave();
 	for (int i = 0; i < n_asked; i++)
 		vault_leaves(&ask[i]);
 	if (h2)
 		nghttp2_session_del(session);
 	buf_done(&rx);
-	close_p(&vault_fd);
-	close_p(&wire_fd);
-	(void)close(g.vault.fd);
-	(void)close(g.wire.fd);
-	ev_close(&g.ev);
 }
 
 enum actor { GUEST_READS, GUEST_WRITES, VAULT_READS, VAULT_WRITES, ACTORS };

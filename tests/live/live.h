@@ -77,7 +77,7 @@ static size_t some_burst(void)
 }
 
 /* Of what is left, and at most @most. */
-static size_t some_piece(uint64_t left, size_t most)
+__attribute__((unused)) static size_t some_piece(uint64_t left, size_t most)
 {
 	size_t n = some_burst();
 
