@@ -528,7 +528,7 @@ static size_t service_writes(struct service *s, size_t n)
 	if (!eager && once_in(40) && SSL_version(s->p.ssl) == TLS1_3_VERSION && s->p.again == 0 && s->p.tx.n > 0 &&
 	    !(s->a && s->a->ws))
 		(void)SSL_key_update(s->p.ssl, SSL_KEY_UPDATE_REQUESTED);
-	sum = peer_write(&s->p, n);
+	sum = peer_writes(&s->p, n);
 	/* Some say goodbye, some do not; what ends with the connection alone has to be believed either way. */
 	if (s->closing && s->p.tx.n == 0 && !s->p.ended) {
 		s->p.ended = true;

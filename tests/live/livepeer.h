@@ -77,6 +77,17 @@ static size_t peer_write(struct peer *p, size_t n)
 	return sum;
 }
 
+/* The same, now and then as many small records behind each other. */
+static size_t peer_writes(struct peer *p, size_t n)
+{
+	size_t sum = 0;
+
+	if (once_in(8))
+		for (uint32_t k = dice(60); k > 0; k--)
+			sum += peer_write(p, 1 + dice(200));
+	return sum + peer_write(p, n);
+}
+
 /* Up to @n bytes, to @take. How many came; the end counts as one. */
 static size_t peer_read(struct peer *p, size_t n, void (*take)(struct span))
 {
