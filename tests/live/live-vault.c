@@ -589,6 +589,7 @@ static void gate_begins(struct asked *a)
 	buf_init(&a->in, 1 << 20);
 	buf_init(&a->out, 1 << 20);
 	exchange_begin(&v, buf_span(&m).p, m.n, pair[1]);
+	v.again = true; /* it came by an event */
 	buf_done(&m);
 }
 
@@ -685,9 +686,11 @@ static bool turn(void)
 {
 	struct ev_event batch[EV_BATCH];
 	int n = ev_wait(&v.ev, batch, 0);
-	bool again = v.again;
 
 	HOLDS(n >= 0);
+	/* Its loop would sleep. */
+	if (n == 0 && !v.again)
+		return false;
 	for (int i = 0; i < n; i++) {
 		if (batch[i].kind == EV_XCH)
 			exchange_event(&v, batch[i].slot, batch[i].gen, batch[i].events);
@@ -700,7 +703,7 @@ static bool turn(void)
 	(void)exchanges_tick(&v);
 	(void)up_tick(&v);
 	(void)audit_flush(&v.audit, v.now, true);
-	return n > 0 || again || v.again;
+	return true;
 }
 
 static bool settle(void)
@@ -730,7 +733,7 @@ static void time_passes(void)
 			return;
 	paused += ns;
 	if (paused < 600 * NS)
-		v.now += ns;
+		v.now += ns, v.again = true;
 }
 
 static int choose(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned int n,
@@ -840,6 +843,7 @@ static void end(void)
 	/* Nobody reads what is kept, and it is closed in its time. */
 	for (int i = 0; i < 3; i++) {
 		v.now += 400 * NS;
+		v.again = true;
 		(void)settle();
 	}
 	HOLDS(exchanges_tick(&v) == -1 && up_tick(&v) == -1);
