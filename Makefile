@@ -34,9 +34,12 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@s=0; for b in github http net; do tests/bench/$$b $(BUILD) || s=1; done; tests/bench/pull || s=1; tests/bench/run || s=1; tests/bench/memory || s=1; exit $$s
 
-# The network under connections of every kind for SECONDS, then 10,000 at once; nothing may be left afterwards.
+# Gate, vault and wire by LIVE_CASES seeds, where nothing may stand still; then the network under connections of every kind for
+# SECONDS, then 10,000 at once; nothing may be left afterwards.
 SECONDS ?= 1800
+LIVE_CASES ?= 50000
 soak: all
+	@for t in gate aside vault wire; do $(BUILD)/tests/live/live-$$t $(LIVE_CASES) || exit 1; done
 	@tests/net/run "$(CURDIR)/$(BUILD)" test_soak.py $(SECONDS)
 
 # libkrun on real (nested) KVM.

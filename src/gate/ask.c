@@ -406,8 +406,10 @@ void ask_body(struct ask *a, struct span s)
 	a->up += s.n;
 	if (a->state == ASK_COLLECT) {
 		collect_more(a, s);
-	} else if (a->state == ASK_FORWARD && a->fd >= 0) {
+	} else if (a->state == ASK_FORWARD) {
 		a->owed += s.n;
+		if (a->fd < 0)
+			return;
 		if (put_data(a, s) < 0) {
 			a->eof = true; /* more than was let in: no honest window leads here */
 			return;

@@ -89,6 +89,7 @@ void conn_new(struct gate *g, const struct net_peek *m, int fd)
 			    .host = HOSTS };
 	buf_init(&c->raw, HELLO_INPUT_MAX > HTTP_HEAD_MAX ? HELLO_INPUT_MAX : HTTP_HEAD_MAX);
 	buf_init(&c->out, OUT_MAX);
+	buf_init(&c->sealed, 4 * RECORD);
 	g->conn[slot] = c;
 	g->n_conns++;
 	g->n_undecided++;
@@ -119,6 +120,7 @@ static void leave(struct conn *c)
 	c->fd = c->dialled = -1;
 	buf_done(&c->raw);
 	buf_done(&c->out);
+	buf_done(&c->sealed);
 	c->state = CONN_DEAD;
 	if (!c->kicked) {
 		c->next = g->dead;
@@ -195,24 +197,31 @@ void conn_inspect(struct conn *c, enum prov_host_id host, bool tls)
 	conn_kick(c);
 }
 
+/* Something for the guest is not with the kernel yet. */
+static bool waits(const struct conn *c)
+{
+	return c->out.n > 0 || c->sealed.n > 0;
+}
+
 /* False: blocked, or over. */
 static bool flush(struct conn *c)
 {
-	c->out_blocked = false;
-	while (c->out.n > 0) {
+	while (waits(c)) {
 		struct span s = buf_span(&c->out);
 		ssize_t n;
 
-		if (c->ssl) {
+		if (c->ssl && s.n == 0) {
+			n = tls_flush(c);
+			if (n == 0)
+				break;
+		} else if (c->ssl) {
 			n = tls_write(c, s.p, MIN(s.n, sizeof(plain)));
 		} else {
 			n = send(c->fd, s.p, s.n, MSG_DONTWAIT | MSG_NOSIGNAL);
 			n = n < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : n;
 		}
-		if (n == -EAGAIN) {
-			c->out_blocked = true;
+		if (n == -EAGAIN)
 			return false;
-		}
 		if (n <= 0) {
 			conn_reset(c);
 			return false;
@@ -231,8 +240,12 @@ static void finish(struct conn *c)
 	if (!flush(c))
 		return;
 	if (!c->said_bye) {
-		if (c->ssl)
+		/* It needs room as any record does, and without it the end would look like a cut. */
+		if (c->ssl && !(SSL_get_shutdown(c->ssl) & SSL_SENT_SHUTDOWN)) {
 			(void)SSL_shutdown(c->ssl);
+			if (!flush(c))
+				return;
+		}
 		(void)shutdown(c->fd, SHUT_WR);
 		c->said_bye = true;
 		conn_deadline(c, FINISH_NS);
@@ -254,10 +267,14 @@ static void finish(struct conn *c)
 
 static void handshake(struct conn *c)
 {
-	int r = tls_handshake(c);
+	int r;
 
+	(void)flush(c);
+	if (c->state != CONN_TLS)
+		return;
+	r = tls_handshake(c);
 	if (r < 0) {
-		conn_finish(c); /* the alert is out */
+		conn_finish(c); /* the alert goes out first */
 		return;
 	}
 	if (r == 0)
@@ -287,7 +304,7 @@ static void open_turn(struct conn *c)
 
 		run(c);
 		/* Whatever is put there must be on its way, or wait for an event, before this ends. */
-		while (c->state == CONN_OPEN && c->out.n > 0 && flush(c))
+		while (c->state == CONN_OPEN && waits(c) && flush(c))
 			run(c);
 		if (c->state != CONN_OPEN || !wants_input(c))
 			return;
@@ -319,13 +336,13 @@ static void watch(struct conn *c)
 		want = EPOLLIN;
 		break;
 	case CONN_TLS:
-		want = SSL_want_write(c->ssl) ? EPOLLOUT : EPOLLIN;
+		want = EPOLLIN | (waits(c) ? EPOLLOUT : 0);
 		break;
 	case CONN_OPEN:
-		want = (wants_input(c) ? EPOLLIN : 0) | (c->out_blocked ? EPOLLOUT : 0);
+		want = (wants_input(c) ? EPOLLIN : 0) | (waits(c) ? EPOLLOUT : 0);
 		break;
 	case CONN_FINISH:
-		want = (c->said_bye ? EPOLLIN : 0) | (c->out_blocked ? EPOLLOUT : 0);
+		want = (c->said_bye ? EPOLLIN : 0) | (waits(c) ? EPOLLOUT : 0);
 		break;
 	default:
 		break;
@@ -409,7 +426,7 @@ static void timeout(struct conn *c)
 			conn_close(c);
 		break;
 	case CONN_FINISH:
-		if (c->out.n > 0)
+		if (waits(c))
 			conn_reset(c);
 		else
 			conn_close(c);

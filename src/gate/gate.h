@@ -80,12 +80,12 @@ struct conn {
 	bool crowd;	/* there are too many: 503 */
 	bool pair_eof;	/* of the bytes, and then of what TLS makes of them */
 	bool in_eof;
-	bool out_blocked;
 	bool said_bye; /* in CONN_FINISH: close_notify and FIN were sent */
 	bool kicked;
 	unsigned after_hello; /* handshake messages after the handshake */
 	uint64_t discarded;   /* in CONN_FINISH */
 	struct buf out;	      /* plaintext for the guest */
+	struct buf sealed;    /* behind TLS, what the pair did not take */
 	uint32_t watching;
 	bool unwanted; /* input came that is not read now */
 	struct h1conn *h1; /* one of the two in CONN_OPEN */
@@ -282,6 +282,8 @@ bool tls_is_h2(const struct conn *c);
 /* Bytes; 0: the guest has ended its direction; -EAGAIN; -EPROTO. */
 ssize_t tls_read(struct conn *c, uint8_t *p, size_t n);
 ssize_t tls_write(struct conn *c, const uint8_t *p, size_t n);
+/* What was sealed and waits for the pair. 0: all of it is out; -EAGAIN; -EPROTO. */
+int tls_flush(struct conn *c);
 
 /* ask.c: one request, whichever version it came by. */
 

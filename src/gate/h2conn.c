@@ -117,11 +117,20 @@ static void submit_own(struct h2stream *t, const struct reply *r, bool is_head)
 	conn_kick(t->h->c);
 }
 
+/* Its answer is given: what still waits for vault is heard by nobody, and whoever sends it waits for its window. */
+static struct ask *answered(struct h2stream *t)
+{
+	struct ask *a = TAKE_PTR(t->ask);
+
+	(void)nghttp2_session_consume_stream(t->h->s, t->id, a->owed);
+	return a;
+}
+
 void h2_reply(struct ask *a, struct reply *r)
 {
 	struct h2stream *t = a->stream;
 
-	t->ask = NULL;
+	(void)answered(t);
 	submit_own(t, r, a->is_head);
 }
 
@@ -188,8 +197,7 @@ static ssize_t read_ask(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, ui
 			if (k < 0 || (t->body == HTTP_BODY_LENGTH && t->left > 0 && !t->bare))
 				return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 			*flags |= k > 0 ? NGHTTP2_DATA_FLAG_NO_END_STREAM : 0;
-			ask_end(t->ask);
-			t->ask = NULL;
+			ask_end(answered(t));
 			*flags |= NGHTTP2_DATA_FLAG_EOF;
 			return (ssize_t)have;
 		default:

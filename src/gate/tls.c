@@ -35,18 +35,30 @@ static int pair_read(BIO *b, char *p, int n)
 	return (int)k;
 }
 
+/* How many it took, or a negative errno. */
+static ssize_t to_pair(struct conn *c, struct span s)
+{
+	ssize_t k;
+
+	do
+		k = send(c->fd, s.p, s.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (k < 0 && errno == EINTR);
+	return k < 0 ? -errno : k;
+}
+
+/* OpenSSL never has to write twice: what the pair does not take waits here, and nothing new is sealed meanwhile. With a record
+ * of its own under way it could not answer a key update that it reads, nor say goodbye. */
 static int pair_write(BIO *b, const char *p, int n)
 {
 	struct conn *c = BIO_get_data(b);
-	ssize_t k;
+	struct span s = SPAN(p, n);
+	ssize_t k = c->sealed.n > 0 ? -EAGAIN : to_pair(c, s);
 
 	BIO_clear_retry_flags(b);
-	do
-		k = send(c->fd, p, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	while (k < 0 && errno == EINTR);
-	if (k < 0 && errno == EAGAIN)
-		BIO_set_retry_write(b);
-	return (int)k;
+	if (k < 0 && k != -EAGAIN)
+		return -1;
+	(void)span_take(&s, (size_t)MAX(k, 0), &(struct span){ 0 });
+	return buf_put(&c->sealed, s.p, s.n) < 0 ? -1 : n;
 }
 
 /* Without EOF a guest that ends its direction by a FIN alone would look like an error. */
@@ -151,7 +163,6 @@ static int status(const struct conn *c, int r)
 {
 	switch (SSL_get_error(c->ssl, r)) {
 	case SSL_ERROR_WANT_READ:
-	case SSL_ERROR_WANT_WRITE:
 		return -EAGAIN;
 	case SSL_ERROR_ZERO_RETURN:
 		return 0;
@@ -191,10 +202,25 @@ ssize_t tls_read(struct conn *c, uint8_t *p, size_t n)
 	return r > 0 ? r : status(c, r);
 }
 
+int tls_flush(struct conn *c)
+{
+	ssize_t k = 0;
+
+	while (c->sealed.n > 0 && k >= 0) {
+		k = to_pair(c, buf_span(&c->sealed));
+		buf_consume(&c->sealed, k > 0 ? (size_t)k : 0);
+	}
+	if (k >= 0)
+		buf_done(&c->sealed);
+	return k == -EAGAIN ? -EAGAIN : k < 0 ? -EPROTO : 0;
+}
+
 ssize_t tls_write(struct conn *c, const uint8_t *p, size_t n)
 {
-	int r;
+	int r = tls_flush(c);
 
+	if (r < 0)
+		return r;
 	ERR_clear_error();
 	r = SSL_write(c->ssl, p, (int)n);
 	return r > 0 ? r : status(c, r);

@@ -27,7 +27,7 @@
 #define LOGIN_NS (20 * NS)   /* a file that is being written, a renewal */
 #define SILENT_NS (900 * NS) /* long thinking, long polls */
 #define UPGRADED_NS (3600 * NS)
-#define OVER_NS (60 * NS) /* for gate to read it */
+#define OVER_NS (60 * NS) /* for what still comes of the body */
 /* What may still come when it is full: what was asked for, what the search held back, trailers, heads of frames. */
 #define OUT_ROOM (XCH_WINDOW - ECHO_HOLD_MAX - XCH_TRAILERS_MAX - 4096)
 #define TOLD_NS (60 * NS)
@@ -234,9 +234,17 @@ void exchange_failed(struct vault *v, struct exchange *x, enum refusal_code code
 
 /* --- towards gate --- */
 
+/* The answer is there to its end: the guest may read it as slowly as it reads any other. */
+static void over(const struct vault *v, struct exchange *x)
+{
+	x->until = v->now + (x->out.n > 0 ? SILENT_NS : OVER_NS);
+}
+
 /* False: it is dropped. */
 static bool flush(struct vault *v, struct exchange *x)
 {
+	size_t had = x->out.n;
+
 	while (x->out.n > 0) {
 		struct span s = buf_span(&x->out);
 		ssize_t k = send(x->fd, s.p, s.n, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -251,6 +259,8 @@ static bool flush(struct vault *v, struct exchange *x)
 		}
 		buf_consume(&x->out, (size_t)k);
 	}
+	if (x->state == EX_OVER && x->out.n < had)
+		over(v, x);
 	return true;
 }
 
@@ -725,7 +735,7 @@ void exchange_end(struct vault *v, struct exchange *x)
 	put(v, x, XCH_END, SPAN(NULL, 0));
 	if (x->state != EX_CUT) {
 		x->state = EX_OVER;
-		x->until = v->now + OVER_NS;
+		over(v, x);
 	}
 	update(v, x);
 }

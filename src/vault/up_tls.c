@@ -45,14 +45,19 @@ static int bio_read(BIO *b, char *p, int n)
 	while (k < 0 && errno == EINTR);
 	if (k < 0 && errno == EAGAIN)
 		BIO_set_retry_read(b);
+	c->in_eof = k == 0;
 	return k < 0 ? -1 : (int)k;
 }
 
+/* Without EOF a service that ends by a FIN alone would look like an error. */
 static long bio_ctrl(BIO *b, int cmd, long num, void *p)
 {
-	(void)b;
+	const struct conn *c = BIO_get_data(b);
+
 	(void)num;
 	(void)p;
+	if (cmd == BIO_CTRL_EOF)
+		return c && c->in_eof;
 	return cmd == BIO_CTRL_FLUSH;
 }
 

@@ -123,6 +123,7 @@ struct conn {
 	uint32_t watched;
 	int64_t watch_at; /* 0, or when to try that again */
 	bool broken;	    /* it cannot be written to any more */
+	bool in_eof;	    /* its socket has ended */
 	bool paused;	    /* who reads it cannot go on */
 	bool end_out;	    /* close_notify is to be followed by the end of the stream */
 	struct h2 *h2;	    /* NULL: HTTP/1.1 */

@@ -1314,6 +1314,22 @@ class Gate(Case):
                 self.assertEqual([r.body for r in up.requests[n:]], [] if kw.get("body") else [b""] * len(up.requests[n:]))
         self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200)
 
+    def test_an_answer_that_ends_with_its_connection(self):
+        """With TLS's own end or without it, as many leave it out; where a length was told, not before that."""
+        def answer(c, got):
+            length = b"Content-Length: 9\r\n" if b"cut" in got.target else b""
+            c.send(b"HTTP/1.1 200 OK\r\n" + length + b"\r\nabcdef")
+            if b"notify" in got.target:
+                c.end()
+            raise Stop
+        self.upstream(answer)
+        v = self.vault()
+        for path in ("/notify", "/bare"):
+            self.assertEqual(Exchange(v, "api.anthropic.com", "GET", path).all()[1], b"abcdef", path)
+        for path in ("/cut-notify", "/cut-bare"):
+            with self.assertRaises((EOFError, ConnectionError), msg=path):
+                Exchange(v, "api.anthropic.com", "GET", path).all()
+
     def test_goes_away(self):
         """The guest hung up: the connection to the service ends, too."""
         gone = threading.Event()
