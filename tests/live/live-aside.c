@@ -247,36 +247,22 @@ static void end(void)
 	}
 }
 
-static size_t (*const acts[])(struct seen *s, size_t n) = { wire_writes, guest_reads, server_reads, server_writes };
+static size_t (*const actors[])(struct seen *s, size_t n) = { wire_writes, guest_reads, server_reads, server_writes };
+
+static size_t acts(uint32_t who, size_t n)
+{
+	size_t sum = 0;
+
+	for (int i = 0; i < n_seen; i++)
+		if (eager || once_in(2))
+			sum += actors[who](&seen[i], n);
+	return sum;
+}
 
 static void run(void)
 {
-	bool stopped[ARRAY_SIZE(acts)] = { false };
-	size_t moved;
-
 	begin();
-	for (uint32_t steps = dice(400); steps > 0 && !over(); steps--) {
-		uint32_t who = dice(ARRAY_SIZE(acts));
-
-		if (once_in(8))
-			stopped[who] = !stopped[who];
-		for (int i = 0; i < n_seen && !stopped[who]; i++)
-			if (once_in(2))
-				(void)acts[who](&seen[i], some_burst());
-		if (once_in(4))
-			(void)settle();
-		else
-			(void)turn();
-	}
-	/* From here on everyone goes on. */
-
-	for (int idle = 0; !over(); idle = moved > 0 ? 0 : idle + 1) {
-		moved = settle();
-		for (size_t who = 0; who < ARRAY_SIZE(acts); who++)
-			for (int i = 0; i < n_seen; i++)
-				moved += acts[who](&seen[i], ALL);
-		HOLDS(idle < 3);
-	}
+	play(ARRAY_SIZE(actors));
 	end();
 }
 

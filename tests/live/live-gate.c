@@ -35,7 +35,7 @@ static SSL_CTX *client;
 static struct peer guest;
 static struct asked ask[ASKED];
 static int n_asked, at_tx, at_rx;
-static bool h2, pipelined, half_close, last_closes, eager;
+static bool h2, pipelined, half_close, last_closes;
 static int way_to_vault; /* how much its socket holds; 0: as it comes */
 
 static void live_tell(void)
@@ -700,7 +700,6 @@ static void begin(void)
 	/* The other protocol ends with its direction. */
 	half_close = ask[0].ws || once_in(3);
 	last_closes = once_in(3);
-	eager = false;
 	way_to_vault = ways[dice(ARRAY_SIZE(ways))];
 	at_tx = at_rx = 0;
 	buf_init(&rx, 1 << 20);
@@ -733,7 +732,7 @@ static void end(void)
 
 enum actor { GUEST_READS, GUEST_WRITES, VAULT_READS, VAULT_WRITES, ACTORS };
 
-static size_t acts(enum actor who, size_t n)
+static size_t acts(uint32_t who, size_t n)
 {
 	size_t sum = 0;
 
@@ -751,30 +750,8 @@ static size_t acts(enum actor who, size_t n)
 
 static void run(void)
 {
-	bool stopped[ACTORS] = { false };
-	size_t moved;
-
 	begin();
-	for (uint32_t steps = dice(400); steps > 0 && !over(); steps--) {
-		enum actor who = (enum actor)dice(ACTORS);
-
-		if (once_in(8))
-			stopped[who] = !stopped[who];
-		if (!stopped[who])
-			(void)acts(who, some_burst());
-		if (once_in(4))
-			(void)settle();
-		else
-			(void)turn();
-	}
-	/* From here on everyone goes on. A part of a handshake does not show. */
-	eager = true;
-	for (int idle = 0; !over(); idle = moved > 0 ? 0 : idle + 1) {
-		moved = settle();
-		for (int who = 0; who < ACTORS; who++)
-			moved += acts((enum actor)who, ALL);
-		HOLDS(idle < 3);
-	}
+	play(ACTORS);
 	end();
 }
 

@@ -15,7 +15,6 @@
 
 #define ASKED 8
 #define SERVICES 32
-#define TURNS_MAX 100000
 #define SECRET "CANARY-0123456789abcdef0123"
 
 enum when { WHEN_HEARD, WHEN_ONCE, WHEN_EARLY, WHENS };
@@ -60,7 +59,7 @@ static int n_asked;
 static struct service sv[SERVICES];
 static int n_sv;
 static struct service *reading;
-static bool eager, speaks_h2, one_by_one;
+static bool speaks_h2, one_by_one;
 static int64_t paused;
 
 static void live_tell(void)
@@ -706,15 +705,6 @@ static bool turn(void)
 	return true;
 }
 
-static bool settle(void)
-{
-	int i = 0;
-
-	while (turn())
-		HOLDS(i++ < TURNS_MAX);
-	return i > 0;
-}
-
 static bool over(void)
 {
 	for (int i = 0; i < n_asked; i++)
@@ -853,10 +843,12 @@ static void end(void)
 
 enum actor { GATE_READS, GATE_WRITES, SERVICE_READS, SERVICE_WRITES, ACTORS };
 
-static size_t acts(enum actor who, size_t n)
+static size_t acts(uint32_t who, size_t n)
 {
 	size_t sum = 0;
 
+	if (!eager && once_in(100))
+		time_passes();
 	for (int i = 0; i < n_asked && who < SERVICE_READS; i++)
 		sum += who == GATE_READS ? gate_reads(&ask[i], n) : gate_writes(&ask[i], n);
 	for (int i = 0; i < n_sv && who >= SERVICE_READS; i++)
@@ -866,37 +858,12 @@ static size_t acts(enum actor who, size_t n)
 
 static void run(void)
 {
-	bool stopped[ACTORS] = { false };
-	size_t moved;
-
 	if (!v.exchanges)
 		start();
 	n_sv = 0;
 	paused = 0;
-	eager = false;
 	plan();
-	for (uint32_t steps = dice(400); steps > 0 && !over(); steps--) {
-		enum actor who = (enum actor)dice(ACTORS);
-
-		if (once_in(8))
-			stopped[who] = !stopped[who];
-		if (!stopped[who])
-			(void)acts(who, some_burst());
-		if (once_in(100))
-			time_passes();
-		if (once_in(4))
-			(void)settle();
-		else
-			(void)turn();
-	}
-	/* From here on everyone goes on. A part of a handshake does not show. */
-	eager = true;
-	for (int idle = 0; !over(); idle = moved > 0 ? 0 : idle + 1) {
-		moved = settle();
-		for (int who = 0; who < ACTORS; who++)
-			moved += acts((enum actor)who, ALL);
-		HOLDS(idle < 3);
-	}
+	play(ACTORS);
 	end();
 }
 

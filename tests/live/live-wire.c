@@ -10,7 +10,6 @@
 #include "wire/flow.h"
 
 #define FLOWS_MAX 4
-#define TURNS_MAX 100000
 #define DOWN_MAX (256 << 10) /* what the guest keeps unread */
 
 struct flow_seen {
@@ -42,10 +41,7 @@ static struct flow_seen fl[FLOWS_MAX];
 static int n_fl;
 static int link_fd, vault_fd, gate_fd;
 static int64_t t_ns;
-static bool eager;
 static struct buf to_wire, from_wire;
-
-static bool settle(void);
 
 static const struct net_config config = {
 	.head = { NET_VERSION, NET_CONFIG, sizeof(struct net_config), 0, 0 },
@@ -445,23 +441,14 @@ static bool turn(void)
 
 	HOLDS(n >= 0);
 	/* Its loop would sleep. */
-	if (n == 0 && (wire_until(&w) < 0 || wire_until(&w) > t_ns))
+	if (n == 0 && (wire_until(&w) < 0 || wire_until(&w) > t_ns + idle_ns))
 		return messages();
 	for (int i = 0; i < n; i++)
 		wire_event(&w, &batch[i]);
-	wire_turn(&w, t_ns);
+	wire_turn(&w, t_ns + idle_ns);
 	HOLDS(!w.over);
 	(void)messages();
 	return true;
-}
-
-static bool settle(void)
-{
-	int i = 0;
-
-	while (turn())
-		HOLDS(i++ < TURNS_MAX);
-	return i > 0;
 }
 
 static bool over(void)
@@ -480,7 +467,6 @@ static void begin(void)
 	/* All but the bytes, which are never read before they were written. */
 	memset(&w, 0, offsetof(struct wire, tx_hdr));
 	t_ns = 5000000000;
-	eager = false;
 	buf_init(&to_wire, 2 << 20);
 	buf_init(&from_wire, 2 << 20);
 	n_fl = 1 + (int)dice(FLOWS_MAX);
@@ -529,7 +515,7 @@ static void end(void)
 
 enum actor { LINK_READS, LINK_WRITES, GUEST_READS, WORLD_READS, WORLD_WRITES, ACTORS };
 
-static size_t acts(enum actor who, size_t n)
+static size_t acts(uint32_t who, size_t n)
 {
 	switch (who) {
 	case LINK_READS:
@@ -547,31 +533,8 @@ static size_t acts(enum actor who, size_t n)
 
 static void run(void)
 {
-	bool stopped[ACTORS] = { false };
-	size_t moved;
-
 	begin();
-	for (uint32_t steps = dice(400); steps > 0 && !over(); steps--) {
-		enum actor who = (enum actor)dice(ACTORS);
-
-		if (once_in(8))
-			stopped[who] = !stopped[who];
-		if (!stopped[who])
-			(void)acts(who, some_burst());
-		if (once_in(4))
-			(void)settle();
-		else
-			(void)turn();
-	}
-	/* From here on everyone goes on. An acknowledgement may wait for 10 ms for an answer to ride on. */
-	eager = true;
-	for (int idle = 0; !over(); idle = moved > 0 ? 0 : idle + 1) {
-		moved = settle();
-		for (int who = 0; who < ACTORS; who++)
-			moved += acts((enum actor)who, ALL);
-		t_ns += moved > 0 ? 0 : 10000000;
-		HOLDS(idle < 4);
-	}
+	play(ACTORS);
 	end();
 }
 

@@ -126,6 +126,56 @@ static void some_pair(int pair[2])
 	}
 }
 
+/* Of each program: one look of the loop, true if there was something to do; whether all has ended; and what its
+ * neighbours do, each by its number: how far it came. */
+static bool turn(void);
+static bool over(void);
+static size_t acts(uint32_t who, size_t n);
+
+#define TURNS_MAX 100000
+
+static bool eager;	/* everyone goes on */
+static int64_t idle_ns; /* while nobody could */
+
+static bool settle(void)
+{
+	int i = 0;
+
+	while (turn())
+		HOLDS(i++ < TURNS_MAX);
+	return i > 0;
+}
+
+static void play(uint32_t actors)
+{
+	bool stopped[8] = { false };
+	size_t moved;
+
+	eager = false;
+	idle_ns = 0;
+	for (uint32_t steps = dice(400); steps > 0 && !over(); steps--) {
+		uint32_t who = dice(actors);
+
+		if (once_in(8))
+			stopped[who] = !stopped[who];
+		if (!stopped[who])
+			(void)acts(who, some_burst());
+		if (once_in(4))
+			(void)settle();
+		else
+			(void)turn();
+	}
+	/* A part of a handshake does not show, nor an acknowledgement that waits for 10 ms for an answer to ride on. */
+	eager = true;
+	for (int idle = 0; !over(); idle = moved > 0 ? 0 : idle + 1) {
+		moved = settle();
+		for (uint32_t who = 0; who < actors; who++)
+			moved += acts(who, ALL);
+		idle_ns += moved > 0 ? 0 : 10000000;
+		HOLDS(idle < 4);
+	}
+}
+
 static int live_main(int argc, char **argv, void (*run)(void))
 {
 	uint64_t first = argc > 2 ? strtoull(argv[1], NULL, 10) : 1;

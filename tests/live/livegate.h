@@ -4,8 +4,6 @@
 #include "gate/gate.h"
 #include "live.h"
 
-#define TURNS_MAX 100000
-
 static struct gate g;
 static struct ca ca; /* between the cases; its keys and leaves are made once */
 static int vault_fd, wire_fd;
@@ -60,15 +58,6 @@ static bool turn(void)
 	g.now = MAX(g.now, links_next(&g));
 	(void)messages();
 	return true;
-}
-
-static bool settle(void)
-{
-	int i = 0;
-
-	while (turn())
-		HOLDS(i++ < TURNS_MAX);
-	return i > 0;
 }
 
 /* Whoever there was is gone: so is all that gate had of it. */
