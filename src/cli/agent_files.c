@@ -80,15 +80,15 @@ static void codex(struct state_rules *w, const char *project)
 	state_end(w);
 }
 
-static void opencode(struct state_rules *w, const struct agent_logins *logins)
+static void opencode(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
 {
 	state_begin(w, "opencode-config/opencode.json", GC_FORM_JSONC);
 	unless_there(w, STATE_KEYS("$schema"), "\"https://opencode.ai/config.json\"");
 	unless_there(w, STATE_KEYS("autoupdate"), "false");
-	if (logins->opencode_elsewhere)
-		state_rule(w, GC_RULE_DROP, STATE_KEYS("model"), OPENCODE_MODEL);
-	else
+	if (logins->opencode_openai)
 		unless_there(w, STATE_KEYS("model"), OPENCODE_MODEL);
+	else if (p->alone) /* another session may have that login */
+		state_rule(w, GC_RULE_DROP, STATE_KEYS("model"), OPENCODE_MODEL);
 	state_end(w);
 }
 
@@ -288,7 +288,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	text = agent_instructions(p);
 	claude(&w, p, logins);
 	codex(&w, project);
-	opencode(&w, logins);
+	opencode(&w, p, logins);
 	login_files(&w, p, logins);
 	if (strcmp(verb, "copilot") == 0 || strcmp(verb, "shell") == 0)
 		copilot(&w, p, logins);

@@ -123,8 +123,7 @@ void guest_creds_logins(const struct creds *c, struct agent_logins *ret)
 		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
 		.github = value_of(c, PH_GH),
 		.copilot = value_of(c, PH_COPILOT),
-		.opencode_elsewhere = (key || creds_source(c, SOURCE_OPENCODE)) && !value_of(c, PH_OPENCODE_A) &&
-				      !value_of(c, PH_OPENAI_KEY),
+		.opencode_openai = value_of(c, PH_OPENCODE_A) || value_of(c, PH_OPENAI_KEY),
 	};
 }
 

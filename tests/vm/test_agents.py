@@ -117,7 +117,7 @@ class State(Agents):
         self.assertEqual(claude, {"hasCompletedOnboarding": True, "bypassPermissionsModeAccepted": True, "projects": {project: {
             "hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True, "history": []}}})
         self.assertEqual(self.json("opencode-config/opencode.json"), {
-            "$schema": "https://opencode.ai/config.json", "autoupdate": False, "model": "openai/gpt-5.5"})
+            "$schema": "https://opencode.ai/config.json", "autoupdate": False})  # no login at OpenAI, so no model of theirs
         copilot = self.json("copilot/config.json")
         self.assertRegex(copilot.pop("github_token"), r"^gho_avm_[a-z2-9]{26}$")
         self.assertEqual(copilot, {"trusted_folders": ["/"], "trustedFolders": ["/"]})
