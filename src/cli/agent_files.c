@@ -65,7 +65,10 @@ static void claude(struct state_rules *w, const struct plan *p, const struct age
 	unless_there(w, STATE_KEYS("projects", project, "history"), "[]");
 	if (chrome_wanted())
 		state_rule_with(w, CHROME_MCP, GC_RULE_SET, STATE_KEYS("mcpServers", "chrome-devtools"), CHROME_MCP_ENTRY);
-	else
+	/* Of a session with another image; one that lives may use it. */
+	if (chrome_wanted() && p->alone)
+		state_rule_with(w, CHROME_MCP, GC_RULE_ORPHAN, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
+	if (!chrome_wanted())
 		state_rule(w, GC_RULE_DROP, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
 	if (tail || p->alone)
 		state_rule(w, GC_RULE_TAIL, STATE_KEYS("customApiKeyResponses", "approved"), tail);
