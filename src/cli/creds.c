@@ -227,10 +227,14 @@ static void env_value(struct cli *cli, const struct launch_args *args, const str
 {
 	const char **unasked = &c->unasked[g->host == HOST_ANTHROPIC ? SOURCE_ANTHROPIC : SOURCE_OPENAI];
 	struct secret s = { 0 };
+	bool noted = known_add(c, span_str(value)), silent = false;
 	const char *why;
 
-	if (known_add(c, span_str(value)) && is_github(g))
+	if (noted && is_github(g)) {
 		github_noted(c, g->name);
+		/* It is a token of GitHub's; what Copilot minds about it is of Copilot's verb alone. */
+		silent = strcmp(args->verb, "copilot") != 0;
+	}
 	if (!(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
 		return;
 	if (g->asked) {
@@ -239,10 +243,10 @@ static void env_value(struct cli *cli, const struct launch_args *args, const str
 		return;
 	}
 	why = secret_read(g, value, env, &s);
-	if (why) {
+	if (why && !silent)
 		strv_addf(warnings, "%s: %s", g->name, why);
+	if (why)
 		return;
-	}
 	secret_taken(cli, c, g, &s, warnings);
 	if (g->kind == PH_COPILOT)
 		copilot_var(c);
