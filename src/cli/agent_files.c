@@ -238,9 +238,8 @@ static void login_files(struct state_rules *w, const struct plan *p, const struc
 	state_end(w);
 	state_begin(w, "opencode/auth.json", GC_FORM_JSON);
 	opencode_login(w, p, "openai", logins->opencode_file);
-	for (int k = 0; k < PH_KINDS; k++)
-		if (hostfile_opencode_id((enum ph_kind)k))
-			opencode_login(w, p, hostfile_opencode_id((enum ph_kind)k), logins->opencode_file);
+	for (size_t i = 0; hostfile_opencode_id(i); i++)
+		opencode_login(w, p, hostfile_opencode_id(i), logins->opencode_file);
 	state_end(w);
 }
 

@@ -422,7 +422,7 @@ static void source_shown(struct creds *c, const struct place *p, const struct so
 	for (int k = 0; k < PH_KINDS; k++)
 		if (s->keys.have & PH_BIT(k)) {
 			str_append(&ids, " ");
-			str_append(&ids, hostfile_opencode_id((enum ph_kind)k));
+			str_append(&ids, s->keys.id[k]);
 		}
 	strv_add(&c->shown, ids);
 }
@@ -446,6 +446,8 @@ static void source_take(struct creds *c, const struct place *p, int *dir, const 
 		to->path = TAKE_PTR(path); /* it was there a moment ago */
 	source_program(to, p, warnings);
 	c->launch.lent |= source_kinds(s) & p->kinds;
+	if (p->kind == SOURCE_OPENCODE)
+		memcpy(c->opencode_ids, s->keys.id, sizeof(c->opencode_ids));
 	if (p->kind == SOURCE_COPILOT)
 		copilot_var(c);
 	source_shown(c, p, s);

@@ -88,13 +88,14 @@ static char *codex_file(const struct creds *c, int64_t now_s)
 
 static char *opencode_file(const struct creds *c, int64_t now_s)
 {
-	const struct creds_source *s = creds_source(c, SOURCE_OPENAI), *keys = creds_source(c, SOURCE_OPENCODE);
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI);
 	const struct login_info *info = s && s->info.mode == LOGIN_CHATGPT ? &s->info : NULL;
 	struct buf b;
 
 	buf_init(&b, GUESTFILE_MAX);
-	return text_of(&b, info || keys ? guestfile_opencode(info, keys ? c->launch.lent : 0, &c->set, now_s, &b)
-					: -ENOENT);
+	return text_of(&b, info || creds_source(c, SOURCE_OPENCODE)
+				   ? guestfile_opencode(info, c->opencode_ids, &c->set, now_s, &b)
+				   : -ENOENT);
 }
 
 static char *claude_file(const struct creds *c)

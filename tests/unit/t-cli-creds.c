@@ -149,13 +149,13 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 	put_file(".claude", ".credentials.json", CLAUDE);
 	put_file(".codex", "auth.json", CHATGPT);
 	put_file(".local/share/opencode", "auth.json",
-		 "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"},\"kimi-for-coding\":{\"type\":\"api\","
+		 "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"},\"kimi-code-plan-cn\":{\"type\":\"api\","
 		 "\"key\":"
 		 "\"kimi-CANARY-0123456789\"},\"own\":{\"type\":\"api\",\"key\":\"CANARY\"}}");
 	plan();
 	CHECK_INT(t.warnings.n, ==, 0);
 	CHECK_INT(t.c.launch.lent, ==, ANTHROPIC_LOGIN | CHATGPT_LOGIN | PH_BIT(PH_ZAI) | PH_BIT(PH_KIMI));
-	ROW("claude: subscription, codex: ChatGPT, opencode: zai kimi-for-coding; the guest has placeholders");
+	ROW("claude: subscription, codex: ChatGPT, opencode: zai kimi-code-plan-cn; the guest has placeholders");
 	CHECK(!memmem(&t.c, sizeof(t.c), "CANARY", 6));
 	CHECK_STR(creds_source(&t.c, SOURCE_OPENAI)->info.account_id, "acc-1");
 
@@ -164,7 +164,7 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 	CHECK(!strstr(l.claude_file, "CANARY") && !strstr(l.codex_file, "CANARY") &&
 	      !strstr(l.opencode_file, "CANARY"));
 	CHECK(strstr(l.claude_file, "avm-claude-a-") && strstr(l.codex_file, "\"account_id\":\"acc-1\""));
-	CHECK(strstr(l.opencode_file, "\"openai\"") && strstr(l.opencode_file, "avm-kimi-") &&
+	CHECK(strstr(l.opencode_file, "\"openai\"") && strstr(l.opencode_file, "\"kimi-code-plan-cn\":{\"type\":\"api\",\"key\":\"avm-kimi-") &&
 	      !strstr(l.opencode_file, "moonshot"));
 	CHECK(!l.api_key_tail && !l.copilot && l.opencode_openai);
 	guest_creds_logins_done(&l);
