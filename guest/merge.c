@@ -121,7 +121,8 @@ static int rule_orphan(struct jedit *j, const struct config_rule *rule, struct s
 	const struct span key = span_str("command");
 	struct span command;
 
-	if (!jedit_get(entry, j->comments, (struct jpath){ &key, 1 }, &command) || !jedit_string_is(command, span_str(rule->with)))
+	if (!jedit_get(entry, j->comments, (struct jpath){ &key, 1 }, &command) ||
+	    !jedit_string_is(command, span_str(rule->with)))
 		return 0;
 	return jedit_drop(j, (struct jpath){ rule->keys, rule->n_keys });
 }

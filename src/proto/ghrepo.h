@@ -38,7 +38,8 @@ enum gh_switch {
 	GH_SWITCHES,
 };
 #define GH_SWITCH_BIT(s) (1u << (s))
-#define GH_SWITCHES_DEFAULT ((GH_SWITCH_BIT(GH_SWITCHES) - 1) & ~GH_SWITCH_BIT(GH_MCP) & ~GH_SWITCH_BIT(GH_FOREIGN_ANON))
+#define GH_SWITCHES_DEFAULT \
+	((GH_SWITCH_BIT(GH_SWITCHES) - 1) & ~GH_SWITCH_BIT(GH_MCP) & ~GH_SWITCH_BIT(GH_FOREIGN_ANON))
 
 bool gh_is_owner(struct span s);
 /* Not "." or "..", and without the suffixes ".git" and ".wiki", which never belong to the name itself. */

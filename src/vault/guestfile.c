@@ -121,8 +121,8 @@ int guestfile_codex(const struct login_info *info, const struct ph_set *set, int
 	return r < 0 ? r : put(out, "}");
 }
 
-int guestfile_opencode(const struct login_info *info, const char *const ids[PH_KINDS], const struct ph_set *set, int64_t now_s,
-		       struct buf *out)
+int guestfile_opencode(const struct login_info *info, const char *const ids[PH_KINDS], const struct ph_set *set,
+		       int64_t now_s, struct buf *out)
 {
 	const char *sep = "";
 	int r = put(out, "{");

@@ -1,5 +1,5 @@
-/* The part of a launcher that serves a vault's renewals (cli/renewer.h), for tests with real vaults: renewhost ROOT FILE PROGRAM.
- * Its input is the vault's control socket, whose end is its own. */
+/* The part of a launcher that serves a vault's renewals (cli/renewer.h), for tests with real vaults: renewhost ROOT
+ * FILE PROGRAM. Its input is the vault's control socket, whose end is its own. */
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>

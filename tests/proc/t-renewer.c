@@ -305,7 +305,7 @@ static char *content(const char *name)
 	return text;
 }
 
-/* A launcher of its own process, in the middle of a renewal. Its exit status: 0 when it hears that its process is lost. */
+/* A launcher in the middle of a renewal. Its exit status: 0 when it hears that its process is lost. */
 static pid_t launcher(void)
 {
 	struct vault_renew run = { NET_CTL_RENEW, PROV_ANTHROPIC, VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS };
@@ -387,7 +387,8 @@ TEST(whoever_is_killed_in_the_middle_leaves_a_free_lock_and_a_whole_file)
 		renewer_free(t.r);
 		t.r = renewer_new(&t.creds, &t.state.root, &t.watch);
 		CHECK_INT(work_folders(), ==, 0);
-		write_script("#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho new > .credentials.json.tmp\nmv .credentials.json.tmp .credentials.json\n");
+		write_script("#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho new > .credentials.json.tmp\nmv "
+			     ".credentials.json.tmp .credentials.json\n");
 		a = ASK(VAULT_RENEW_LOCK, 0);
 		CHECK_INT(a.result, ==, 0);
 		CHECK(a.age_ms >= 0); /* so that vault starts no second program at once */

@@ -659,6 +659,7 @@ TEST(certificates_of_the_variables_but_not_from_where_a_guest_writes)
 TEST(the_login_at_github_is_lent_by_the_list_alone)
 {
 	static struct ghlist list = { .n = 1, .v = { { .repo = { "acme", "app", GH_WRITE } } }, .switches = GH_SWITCHES_DEFAULT };
+	static const struct ghlist anon = { .switches = GH_SWITCH_BIT(GH_FOREIGN_ANON) };
 	struct gate_config *g = xcalloc(1, sizeof(*g));
 	uint8_t seed[PH_SEED] = { 3 };
 	char got[64] = "";
@@ -684,6 +685,18 @@ TEST(the_login_at_github_is_lent_by_the_list_alone)
 		fail_msg("%s", err.text);
 	CHECK_INT(g->github.n, ==, 1);
 	CHECK_INT(g->github.repo[0].level, ==, GH_WRITE);
+	buf_done(&b);
+	end();
+	/* The switches count for Copilot's login at the same host, too. */
+	begin("copilot");
+	put_env("COPILOT_GITHUB_TOKEN=gho_CANARY0123456789");
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_COPILOT));
+	creds_draw(&t.c, seed);
+	buf_init(&b, GATE_CONFIG_MAX);
+	CHECK_INT(credcfg_gate(&t.c, &anon, "agent-vm-0123456789ab-1", &b), ==, 0);
+	CHECK_INT(gate_config_parse(buf_span(&b), g, &err), ==, 0);
+	CHECK(g->github.n == 0 && gh_scope_has(&g->github, GH_FOREIGN_ANON));
 	buf_done(&b);
 	free(g);
 	end();
