@@ -156,6 +156,8 @@ static bool rule_is_whole(const struct config_rule *rule)
 
 	if (rule->n_keys == 0)
 		return false;
+	if (rule->kind == GC_RULE_ORPHAN)
+		return rule->with && v.n == 0;
 	if (rule->kind == GC_RULE_TABLE)
 		return v.n > 0 && v.p[v.n - 1] == '\n' && str_is_utf8((const char *)v.p, v.n);
 	if (v.n == 0)

@@ -115,6 +115,18 @@ static int rule_tail(struct jedit *j, const struct config_rule *rule)
 	return r;
 }
 
+/* Only what begins that program: the user may have an entry of the same name. */
+static int rule_orphan(struct jedit *j, const struct config_rule *rule, struct span entry)
+{
+	const struct span key = span_str("command");
+	struct span command;
+
+	if (!jedit_get(entry, j->comments, (struct jpath){ &key, 1 }, &command) ||
+	    !jedit_string_is(command, span_str(rule->with)))
+		return 0;
+	return jedit_drop(j, (struct jpath){ rule->keys, rule->n_keys });
+}
+
 static int rule_json(struct jedit *j, const struct config_rule *rule)
 {
 	struct jpath path = { rule->keys, rule->n_keys };
@@ -130,6 +142,8 @@ static int rule_json(struct jedit *j, const struct config_rule *rule)
 		if (!there || (rule->value.n > 0 && (v.n != rule->value.n || memcmp(v.p, rule->value.p, v.n) != 0)))
 			return 0;
 		return jedit_drop(j, path);
+	case GC_RULE_ORPHAN:
+		return there ? rule_orphan(j, rule, v) : 0;
 	case GC_RULE_LOGIN:
 		return rule_login(j, rule);
 	case GC_RULE_TAIL:

@@ -196,7 +196,7 @@ static int apply_one(struct guest *g, int state, const struct config_state *s)
 	return s->form == GC_FORM_LINK ? make_link(dir, name, s->target) : merge_file(g, dir, name, s);
 }
 
-/* Rules for programs that the image does not have. */
+/* Rules for programs that the image does not have, and those for what is left of one that it has. */
 static void leave_out(struct config_state *s)
 {
 	size_t n = 0;
@@ -204,7 +204,7 @@ static void leave_out(struct config_state *s)
 	for (size_t i = 0; i < s->n_rules; i++) {
 		struct config_rule *rule = &s->rules[i];
 
-		if (rule->with && access(rule->with, X_OK) < 0)
+		if (rule->with && (access(rule->with, X_OK) < 0) == (rule->kind != GC_RULE_ORPHAN))
 			free(rule->with);
 		else
 			s->rules[n++] = *rule;

@@ -65,7 +65,10 @@ static void claude(struct state_rules *w, const struct plan *p, const struct age
 	unless_there(w, STATE_KEYS("projects", project, "history"), "[]");
 	if (chrome_wanted())
 		state_rule_with(w, CHROME_MCP, GC_RULE_SET, STATE_KEYS("mcpServers", "chrome-devtools"), CHROME_MCP_ENTRY);
-	else
+	/* Of a session with another image; one that lives may use it. */
+	if (chrome_wanted() && p->alone)
+		state_rule_with(w, CHROME_MCP, GC_RULE_ORPHAN, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
+	if (!chrome_wanted())
 		state_rule(w, GC_RULE_DROP, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
 	if (tail || p->alone)
 		state_rule(w, GC_RULE_TAIL, STATE_KEYS("customApiKeyResponses", "approved"), tail);
@@ -80,15 +83,15 @@ static void codex(struct state_rules *w, const char *project)
 	state_end(w);
 }
 
-static void opencode(struct state_rules *w, const struct agent_logins *logins)
+static void opencode(struct state_rules *w, const struct plan *p, const struct agent_logins *logins)
 {
 	state_begin(w, "opencode-config/opencode.json", GC_FORM_JSONC);
 	unless_there(w, STATE_KEYS("$schema"), "\"https://opencode.ai/config.json\"");
 	unless_there(w, STATE_KEYS("autoupdate"), "false");
-	if (logins->opencode_elsewhere)
-		state_rule(w, GC_RULE_DROP, STATE_KEYS("model"), OPENCODE_MODEL);
-	else
+	if (logins->opencode_openai)
 		unless_there(w, STATE_KEYS("model"), OPENCODE_MODEL);
+	else if (p->alone) /* another session may have that login */
+		state_rule(w, GC_RULE_DROP, STATE_KEYS("model"), OPENCODE_MODEL);
 	state_end(w);
 }
 
@@ -235,9 +238,8 @@ static void login_files(struct state_rules *w, const struct plan *p, const struc
 	state_end(w);
 	state_begin(w, "opencode/auth.json", GC_FORM_JSON);
 	opencode_login(w, p, "openai", logins->opencode_file);
-	for (int k = 0; k < PH_KINDS; k++)
-		if (hostfile_opencode_id((enum ph_kind)k))
-			opencode_login(w, p, hostfile_opencode_id((enum ph_kind)k), logins->opencode_file);
+	for (size_t i = 0; hostfile_opencode_id(i); i++)
+		opencode_login(w, p, hostfile_opencode_id(i), logins->opencode_file);
 	state_end(w);
 }
 
@@ -288,7 +290,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	text = agent_instructions(p);
 	claude(&w, p, logins);
 	codex(&w, project);
-	opencode(&w, logins);
+	opencode(&w, p, logins);
 	login_files(&w, p, logins);
 	if (strcmp(verb, "copilot") == 0 || strcmp(verb, "shell") == 0)
 		copilot(&w, p, logins);

@@ -12,7 +12,7 @@ struct agent_logins {
 	const char *github;	  /* placeholder; needs plan->gitid.login */
 	const char *api_key_tail; /* last GC_TAIL characters of the placeholder of ANTHROPIC_API_KEY */
 	const char *copilot;	  /* placeholder */
-	bool opencode_elsewhere;  /* OpenCode has logins, and none at OpenAI: its model is not pinned */
+	bool opencode_openai;	  /* OpenCode has a login at OpenAI: its model is pinned to one of OpenAI's */
 };
 
 /* Appends records of CONFIG. 0 or -ENOBUFS. */

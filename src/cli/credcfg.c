@@ -127,7 +127,7 @@ int credcfg_gate(const struct creds *c, const struct ghlist *github, const char 
 	TRY(rec_put(out, GTC_SEED, c->seed, sizeof(c->seed)));
 	TRY(rec_put_u64(out, GTC_LENT, c->launch.lent));
 	TRY(put_opened(&c->launch, GTC_OPENED, GTC_PROV, GTC_BITS, out));
-	if (c->launch.lent & PH_BIT(PH_GH))
-		TRY(ghlist_put(github, out));
+	/* Its switches count without GitHub's login, too: Copilot's goes to the same host. */
+	TRY(ghlist_put(github, out));
 	return rec_put_str(out, GTC_SESSION, session);
 }

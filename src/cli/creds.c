@@ -227,10 +227,14 @@ static void env_value(struct cli *cli, const struct launch_args *args, const str
 {
 	const char **unasked = &c->unasked[g->host == HOST_ANTHROPIC ? SOURCE_ANTHROPIC : SOURCE_OPENAI];
 	struct secret s = { 0 };
+	bool noted = known_add(c, span_str(value)), silent = false;
 	const char *why;
 
-	if (known_add(c, span_str(value)) && is_github(g))
+	if (noted && is_github(g)) {
 		github_noted(c, g->name);
+		/* It is a token of GitHub's; what Copilot minds about it is of Copilot's verb alone. */
+		silent = strcmp(args->verb, "copilot") != 0;
+	}
 	if (!(verb_kinds(args) & PH_BIT(g->kind)) || has_secret(c, g->kind))
 		return;
 	if (g->asked) {
@@ -239,10 +243,10 @@ static void env_value(struct cli *cli, const struct launch_args *args, const str
 		return;
 	}
 	why = secret_read(g, value, env, &s);
-	if (why) {
+	if (why && !silent)
 		strv_addf(warnings, "%s: %s", g->name, why);
+	if (why)
 		return;
-	}
 	secret_taken(cli, c, g, &s, warnings);
 	if (g->kind == PH_COPILOT)
 		copilot_var(c);
@@ -418,7 +422,7 @@ static void source_shown(struct creds *c, const struct place *p, const struct so
 	for (int k = 0; k < PH_KINDS; k++)
 		if (s->keys.have & PH_BIT(k)) {
 			str_append(&ids, " ");
-			str_append(&ids, hostfile_opencode_id((enum ph_kind)k));
+			str_append(&ids, s->keys.id[k]);
 		}
 	strv_add(&c->shown, ids);
 }
@@ -442,6 +446,8 @@ static void source_take(struct creds *c, const struct place *p, int *dir, const 
 		to->path = TAKE_PTR(path); /* it was there a moment ago */
 	source_program(to, p, warnings);
 	c->launch.lent |= source_kinds(s) & p->kinds;
+	if (p->kind == SOURCE_OPENCODE)
+		memcpy(c->opencode_ids, s->keys.id, sizeof(c->opencode_ids));
 	if (p->kind == SOURCE_COPILOT)
 		copilot_var(c);
 	source_shown(c, p, s);

@@ -42,6 +42,7 @@ struct creds {
 	struct ph_set set;
 	struct creds_source sources[VAULT_SOURCES_MAX];
 	size_t n_sources;
+	const char *opencode_ids[PH_KINDS]; /* of the keys of SOURCE_OPENCODE, as its file has them; static or NULL */
 	struct creds_secret secrets[CREDS_SECRETS_MAX];
 	size_t n_secrets;
 	struct creds_var vars[CREDS_VARS_MAX];

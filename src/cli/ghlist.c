@@ -89,13 +89,14 @@ static void take_switches(const struct strv *words, struct ghlist *l)
 	static const struct {
 		const char *key;
 		enum gh_switch sw;
-		bool inverted;
+		const char *opens;
 	} rows[] = {
-		{ "merge=", GH_MERGE, false },
-		{ "ci=", GH_CI, false },
-		{ "wiki=", GH_WIKI, false },
-		{ "protect-workflows=", GH_WORKFLOWS, true },
-		{ "public-graphql-lane=", GH_PUBLIC_GRAPHQL, false },
+		{ "merge=", GH_MERGE, "on" },
+		{ "ci=", GH_CI, "on" },
+		{ "wiki=", GH_WIKI, "on" },
+		{ "protect-workflows=", GH_WORKFLOWS, "off" },
+		{ "public-graphql-lane=", GH_PUBLIC_GRAPHQL, "on" },
+		{ "foreign-credentials=", GH_FOREIGN_ANON, "anon" },
 	};
 	static const char refs[] = "push-refs=";
 
@@ -108,7 +109,7 @@ static void take_switches(const struct strv *words, struct ghlist *l)
 		for (size_t k = 0; k < ARRAY_SIZE(rows); k++)
 			if (str_starts(w, rows[k].key)) {
 				l->switches &= ~GH_SWITCH_BIT(rows[k].sw);
-				if ((strcmp(w + strlen(rows[k].key), "on") == 0) != rows[k].inverted)
+				if (strcmp(w + strlen(rows[k].key), rows[k].opens) == 0)
 					l->switches |= GH_SWITCH_BIT(rows[k].sw);
 			}
 	}
@@ -201,10 +202,14 @@ char *ghlist_text(const struct ghlist *l, bool lent)
 {
 	char *text;
 
-	if (l->n == 0 || !lent)
-		return xstrdup(l->n == 0 ? "none; all repositories without your rights"
+	if (l->n == 0 || !lent) {
+		text = xstrdup(l->n == 0 ? "none; all repositories without your rights"
 					 : "no login of GitHub's on this host (gh auth login); all repositories without your rights");
-	text = ghlist_repos(l);
-	str_append(&text, "; all others without your rights");
+	} else {
+		text = ghlist_repos(l);
+		str_append(&text, "; all others without your rights");
+	}
+	if (l->switches & GH_SWITCH_BIT(GH_FOREIGN_ANON))
+		str_append(&text, "; other accounts' credentials are taken off");
 	return text;
 }

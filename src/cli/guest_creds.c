@@ -88,13 +88,14 @@ static char *codex_file(const struct creds *c, int64_t now_s)
 
 static char *opencode_file(const struct creds *c, int64_t now_s)
 {
-	const struct creds_source *s = creds_source(c, SOURCE_OPENAI), *keys = creds_source(c, SOURCE_OPENCODE);
+	const struct creds_source *s = creds_source(c, SOURCE_OPENAI);
 	const struct login_info *info = s && s->info.mode == LOGIN_CHATGPT ? &s->info : NULL;
 	struct buf b;
 
 	buf_init(&b, GUESTFILE_MAX);
-	return text_of(&b, info || keys ? guestfile_opencode(info, keys ? c->launch.lent : 0, &c->set, now_s, &b)
-					: -ENOENT);
+	return text_of(&b, info || creds_source(c, SOURCE_OPENCODE)
+				   ? guestfile_opencode(info, c->opencode_ids, &c->set, now_s, &b)
+				   : -ENOENT);
 }
 
 static char *claude_file(const struct creds *c)
@@ -123,8 +124,7 @@ void guest_creds_logins(const struct creds *c, struct agent_logins *ret)
 		.api_key_tail = key ? key + strlen(key) - GC_TAIL : NULL,
 		.github = value_of(c, PH_GH),
 		.copilot = value_of(c, PH_COPILOT),
-		.opencode_elsewhere = (key || creds_source(c, SOURCE_OPENCODE)) && !value_of(c, PH_OPENCODE_A) &&
-				      !value_of(c, PH_OPENAI_KEY),
+		.opencode_openai = value_of(c, PH_OPENCODE_A) || value_of(c, PH_OPENAI_KEY),
 	};
 }
 

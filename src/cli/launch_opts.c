@@ -58,7 +58,8 @@ const struct opt launch_opts[] = {
 	{ "repo", OPT_STRV, AT(repos), "OWNER/REPO[=LEVEL]", "a GitHub repository the guest may use", 0,
 	  "Or a GitHub URL. LEVEL is read, write (the default) or admin. May be repeated.", "acme/app=read" },
 	{ "github", OPT_STRV, AT(github), "KEY=VALUE", "switch of what may be done on GitHub", 0,
-	  "merge, ci, wiki, protect-workflows and public-graphql-lane are on or off; push-refs is a list of patterns. "
+	  "merge, ci, wiki, protect-workflows and public-graphql-lane are on or off; push-refs is a list of patterns; "
+	  "foreign-credentials is refuse or anon, which takes another account's credential off and sends the request without it. "
 	  "May be repeated.",
 	  "merge=off" },
 	{ "api", OPT_STRV, AT(api), "PROVIDER=CLASS", "open a part of a provider's API", 0,

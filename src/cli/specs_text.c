@@ -101,7 +101,7 @@ int github_switch_check(const char *s, struct err *err)
 		{ "push-refs", NULL },
 		{ "protect-workflows", "on off" },
 		{ "public-graphql-lane", "on off" },
-		{ "foreign-credentials", "refuse" },
+		{ "foreign-credentials", "refuse anon" },
 	};
 
 	int r = pair_check(rows, ARRAY_SIZE(rows), s, "KEY=VALUE", "switch", "--github merge=off", err);

@@ -250,7 +250,7 @@ void why_request(const struct prov_launch *l, const struct gh_scope *github, enu
 		 enum prov_method method, const char *target, struct why *w)
 {
 	static const uint8_t seed[PH_SEED];
-	struct judge j = { .launch = *l, .github = github };
+	struct judge j = { .launch = *l, .github = github, .foreign_anon = github && gh_scope_has(github, GH_FOREIGN_ANON) };
 	struct question q = { .j = &j, .host = host, .method = method, .target = target };
 	enum verdict v;
 	int r = ph_draw(seed, l->lent, &j.set);

@@ -148,7 +148,7 @@ enum verdict judge_request(const struct judge *j, enum prov_host_id host, bool t
 			return JUDGE_TO_HTTPS;
 		deny(r, 403, REFUSAL_HOST, "nothing is sent to this host in clear; use https");
 	}
-	slot_judge(&j->launch, &j->set, host, r, &use);
+	slot_judge(&j->launch, &j->set, host, j->foreign_anon && prov_hosts[host].role == HOST_GITHUB, r, &use);
 	if (r->fault.status != 0)
 		return JUDGE_REFUSE;
 	if (r->websocket && !prov_ws(&j->launch, host, r->path)) {

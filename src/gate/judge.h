@@ -9,6 +9,7 @@ struct judge {
 	struct ph_set set;
 	const struct gh_scope *github; /* the launch's list; NULL: nothing is listed */
 	struct github *github_known;   /* what answers told; NULL: nothing, and nobody is asked */
+	bool foreign_anon;	       /* at GitHub's hosts a credential that is not ours is taken off */
 };
 
 enum verdict {

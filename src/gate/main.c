@@ -127,6 +127,7 @@ static int start(struct gate *g, struct err *err)
 	r = ph_draw(cfg.seed, cfg.launch.lent, &g->judge.set);
 	if (r < 0)
 		return err_set(err, r, "gate: no set of placeholders comes of this seed");
+	g->judge.foreign_anon = gh_scope_has(&cfg.github, GH_FOREIGN_ANON);
 	lookup_init(g);
 	if (cfg.github.n > 0 && cfg.launch.lent & PH_BIT(PH_GH)) {
 		g->scope = cfg.github;

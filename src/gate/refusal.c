@@ -92,8 +92,12 @@ void refusal_text(const struct refusal *r, enum prov_host_id host, struct span p
 	}
 	if (r->has_kind && n > 0 && (size_t)n < size)
 		n += snprintf(out + n, size - (size_t)n, " (login: %s)", ph_kind_str[r->kind]);
-	if (r->code == REFUSAL_FOREIGN_CRED && host < HOSTS && prov_hosts[host].prov != PROV_GITHUB && n > 0 &&
-	    (size_t)n < size)
+	if (r->code != REFUSAL_FOREIGN_CRED || host >= HOSTS || n <= 0 || (size_t)n >= size)
+		return;
+	if (prov_hosts[host].role == HOST_GITHUB)
+		(void)snprintf(out + n, size - (size_t)n,
+			       ", or start with --github foreign-credentials=anon, which takes it off");
+	else
 		(void)snprintf(out + n, size - (size_t)n, ", or start with --api %s=foreign",
 			       prov_str[prov_hosts[host].prov]);
 }

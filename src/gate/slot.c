@@ -125,8 +125,8 @@ static void refuse(struct request *r, uint16_t status, enum refusal_code code, c
 }
 
 /* One credential header with a value. True: the placeholder stands in its slot. */
-static bool one(const struct prov_launch *launch, const struct ph_set *set, enum prov_host_id host, struct request *r,
-		size_t header, struct span value, struct slot_use *use)
+static bool one(const struct prov_launch *launch, const struct ph_set *set, enum prov_host_id host, bool anon,
+		struct request *r, size_t header, struct span value, struct slot_use *use)
 {
 	enum ph_kind kind = PH_KINDS;
 	enum prov_slot slot;
@@ -142,6 +142,8 @@ static bool one(const struct prov_launch *launch, const struct ph_set *set, enum
 		       "must be started anew to read its login again");
 	} else if (m == PH_FOREIGN && prov_foreign(launch, host)) {
 		use->foreign = true;
+	} else if (m == PH_FOREIGN && anon) {
+		return false;
 	} else if (m == PH_FOREIGN) {
 		refuse(r, 403, REFUSAL_FOREIGN_CRED, NULL,
 		       "another account's credential does not leave this sandbox, because it would be a way out for "
@@ -179,8 +181,8 @@ static void elsewhere(const struct ph_set *set, struct request *r)
 		refuse(r, 403, REFUSAL_SLOT, &kind, why);
 }
 
-void slot_judge(const struct prov_launch *launch, const struct ph_set *set, enum prov_host_id host, struct request *r,
-		struct slot_use *ret)
+void slot_judge(const struct prov_launch *launch, const struct ph_set *set, enum prov_host_id host, bool anon,
+		struct request *r, struct slot_use *ret)
 {
 	struct slot_use use = { 0 };
 	const struct span *value[HEADERS] = { NULL };
@@ -202,7 +204,7 @@ void slot_judge(const struct prov_launch *launch, const struct ph_set *set, enum
 	if (r->fault.status == 0 && n > 0 && r->method == METHOD_OPTIONS)
 		refuse(r, 403, REFUSAL_SLOT, NULL, "OPTIONS never carries a credential; send it without");
 	for (size_t h = 0; h < HEADERS && r->fault.status == 0; h++) {
-		bool in_slot = value[h] && one(launch, set, host, r, h, *value[h], &use);
+		bool in_slot = value[h] && one(launch, set, host, anon, r, h, *value[h], &use);
 
 		/* Two may go together only when both are ours and in their place. */
 		if (value[h] && n > 1 && !in_slot) {

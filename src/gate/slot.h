@@ -22,10 +22,11 @@ bool slot_is_empty(struct span value);
 
 /**
  * slot_judge() - Find the credentials of a request
+ * @anon:	A credential that is not ours counts as none; it is not forwarded, as no header of these is
  * @ret:	What to attach; untouched on a fault
  *
  * Notes a fault of STAGE_CREDENTIALS in @r when a credential header is wrong or a placeholder stands elsewhere. A
  * request with an earlier fault is not looked at.
  */
-void slot_judge(const struct prov_launch *launch, const struct ph_set *set, enum prov_host_id host, struct request *r,
-		struct slot_use *ret);
+void slot_judge(const struct prov_launch *launch, const struct ph_set *set, enum prov_host_id host, bool anon,
+		struct request *r, struct slot_use *ret);

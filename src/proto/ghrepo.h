@@ -34,10 +34,12 @@ enum gh_switch {
 	GH_WORKFLOWS,	   /* writing .github/workflows; off is protect-workflows */
 	GH_PUBLIC_GRAPHQL, /* GraphQL reads of public repositories that are not listed */
 	GH_MCP,		   /* the tools of Copilot's host */
+	GH_FOREIGN_ANON,   /* a credential that is not ours is taken off, and does not refuse the request */
 	GH_SWITCHES,
 };
 #define GH_SWITCH_BIT(s) (1u << (s))
-#define GH_SWITCHES_DEFAULT ((GH_SWITCH_BIT(GH_SWITCHES) - 1) & ~GH_SWITCH_BIT(GH_MCP))
+#define GH_SWITCHES_DEFAULT \
+	((GH_SWITCH_BIT(GH_SWITCHES) - 1) & ~GH_SWITCH_BIT(GH_MCP) & ~GH_SWITCH_BIT(GH_FOREIGN_ANON))
 
 bool gh_is_owner(struct span s);
 /* Not "." or "..", and without the suffixes ".git" and ".wiki", which never belong to the name itself. */

@@ -73,6 +73,8 @@ enum guestcfg_rule {
 	/* GC_KEY+ lead to a list of strings; those that look like the end of a placeholder go, GC_VALUE, a string, comes. */
 	GC_RULE_TAIL,
 	GC_RULE_TABLE, /* GC_KEY+ name a table of TOML; GC_VALUE: its lines, for one that is not there */
+	/* GC_KEY+ lead to an object whose "command" is GC_WITH: it goes where the guest does not have that program. */
+	GC_RULE_ORPHAN,
 	GC_RULES
 };
 

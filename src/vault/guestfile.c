@@ -121,8 +121,8 @@ int guestfile_codex(const struct login_info *info, const struct ph_set *set, int
 	return r < 0 ? r : put(out, "}");
 }
 
-int guestfile_opencode(const struct login_info *info, uint32_t keys, const struct ph_set *set, int64_t now_s,
-		       struct buf *out)
+int guestfile_opencode(const struct login_info *info, const char *const ids[PH_KINDS], const struct ph_set *set,
+		       int64_t now_s, struct buf *out)
 {
 	const char *sep = "";
 	int r = put(out, "{");
@@ -142,13 +142,11 @@ int guestfile_opencode(const struct login_info *info, uint32_t keys, const struc
 		sep = ",";
 	}
 	for (int k = 0; r == 0 && k < PH_KINDS; k++) {
-		const char *id = keys & PH_BIT(k) ? hostfile_opencode_id((enum ph_kind)k) : NULL;
-
-		if (!id)
+		if (!ids[k])
 			continue;
 		r = put(out, sep);
 		if (r == 0)
-			r = put_text(out, "", id);
+			r = put_text(out, "", ids[k]);
 		if (r == 0)
 			r = put_ph(out, ":{\"type\":\"api\",\"key\":", set, (enum ph_kind)k, NULL);
 		if (r == 0)

@@ -20,9 +20,10 @@ int guestfile_codex(const struct login_info *info, const struct ph_set *set, int
 /* codex/auth.json for a host that has the variable OPENAI_API_KEY and no login. */
 int guestfile_codex_key(enum ph_kind kind, const struct ph_set *set, struct buf *out);
 
-/* opencode/auth.json. @info NULL: no OpenAI login. @keys: PH_BIT of the lent ones. */
-int guestfile_opencode(const struct login_info *info, uint32_t keys, const struct ph_set *set, int64_t now_s,
-		       struct buf *out);
+/* opencode/auth.json. @info NULL: no OpenAI login. @ids: as the host's file has them (struct host_keys), for its models
+ * are found by that. */
+int guestfile_opencode(const struct login_info *info, const char *const ids[PH_KINDS], const struct ph_set *set,
+		       int64_t now_s, struct buf *out);
 
 /* What the placeholders of a login say. An unknown expiry is an hour from now. */
 struct ph_claims guestfile_claims(const struct login_info *info, int64_t now_s);

@@ -23,8 +23,10 @@ void login_done(struct login *l)
 
 void host_keys_done(struct host_keys *k)
 {
-	for (size_t i = 0; i < PH_KINDS; i++)
+	for (size_t i = 0; i < PH_KINDS; i++) {
 		secret_done(&k->key[i]);
+		k->id[i] = NULL;
+	}
 	k->have = 0;
 }
 
@@ -296,17 +298,15 @@ static const struct {
 	{ PH_ZAI_CP, "zai-coding-plan" },
 	{ PH_ZHIPU, "zhipuai" },
 	{ PH_ZHIPU_CP, "zhipuai-coding-plan" },
+	{ PH_KIMI, "kimi-code-plan-cn" }, /* since OpenCode 1.18; goes before the old name */
 	{ PH_KIMI, "kimi-for-coding" },
 	{ PH_MOONSHOT, "moonshotai" },
 	{ PH_MOONSHOT_CN, "moonshotai-cn" },
 };
 
-const char *hostfile_opencode_id(enum ph_kind kind)
+const char *hostfile_opencode_id(size_t i)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(opencode_ids); i++)
-		if (opencode_ids[i].kind == kind)
-			return opencode_ids[i].id;
-	return NULL;
+	return i < ARRAY_SIZE(opencode_ids) ? opencode_ids[i].id : NULL;
 }
 
 int hostfile_opencode(struct span text, struct host_keys *ret, const char **ret_why)
@@ -318,7 +318,7 @@ int hostfile_opencode(struct span text, struct host_keys *ret, const char **ret_
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(opencode_ids); i++) {
 		enum ph_kind kind = opencode_ids[i].kind;
 
-		if (!jread_member(v, opencode_ids[i].id, &e))
+		if (k.id[kind] || !jread_member(v, opencode_ids[i].id, &e))
 			continue;
 		if (jread_type(e) != JREAD_OBJECT || !jread_member(e, "type", &type)) {
 			*ret_why = WRONG_TYPE;
@@ -327,8 +327,10 @@ int hostfile_opencode(struct span text, struct host_keys *ret, const char **ret_
 		if (!jread_string_is(type, "api"))
 			continue;
 		r = read_secret(e, "key", &k.key[kind], ret_why);
-		if (r == 0 && k.key[kind].n > 0)
+		if (r == 0 && k.key[kind].n > 0) {
 			k.have |= PH_BIT(kind);
+			k.id[kind] = opencode_ids[i].id;
+		}
 		r = r == -ENOMEM ? r : 0; /* one entry that is wrong takes no other with it */
 	}
 	if (r == 0 && k.have == 0)

@@ -36,7 +36,8 @@ void login_done(struct login *l);
 /* API keys by kind; only those of OpenCode's ids are used. */
 struct host_keys {
 	struct secret key[PH_KINDS];
-	uint32_t have; /* PH_BIT */
+	const char *id[PH_KINDS]; /* what the file calls it, static text; NULL: it has none */
+	uint32_t have;		  /* PH_BIT */
 };
 
 void host_keys_done(struct host_keys *k);
@@ -74,5 +75,5 @@ bool hostfile_copilot_takes(struct span token, const char **ret_why);
 /* Whether a key may go to @host although the host has this base URL for it: empty, or https there. */
 bool hostfile_base_url_is(const char *url, const char *host);
 
-/* The id of OpenCode's file, or NULL for kinds that it does not have. */
-const char *hostfile_opencode_id(enum ph_kind kind);
+/* The ids of OpenCode's file that are looked at; NULL behind the last. A kind may have two. */
+const char *hostfile_opencode_id(size_t i);

@@ -202,6 +202,8 @@ static void settings(const json_t *v, enum gh_level *level, struct gh_scope *s)
 	set_switch(v, "protect_workflows", GH_WORKFLOWS, true, s);
 	set_switch(v, "public_graphql_lane", GH_PUBLIC_GRAPHQL, false, s);
 	set_switch(v, "mcp", GH_MCP, false, s);
+	if (strcmp(str(v, "foreign_credentials"), "anon") == 0)
+		s->switches |= GH_SWITCH_BIT(GH_FOREIGN_ANON);
 	if (json_object_get(v, "level"))
 		*level = gh_level_find(span_str(str(v, "level")));
 	if (!json_is_array(json_object_get(v, "push_refs")))
@@ -348,7 +350,8 @@ static void decide_http(const json_t *v, const json_t *fixture, const struct gh_
 	}
 	http1_init(&h, span_str(prov_hosts[host].name));
 	if (http1_feed(&h, &head, &got) == HTTP1_HEAD && h.req.fault.status == 0) {
-		slot_judge(&launch, &set, host, &h.req, &use);
+		slot_judge(&launch, &set, host, prov_hosts[host].role == HOST_GITHUB && gh_scope_has(s, GH_FOREIGN_ANON), &h.req,
+			   &use);
 		if (h.req.fault.status != 0)
 			;
 		else if (prov_hosts[host].role == HOST_GITHUB)

@@ -275,7 +275,7 @@ int decide_hostfile(const struct decide_case *c, const json_t *expect, struct de
 	else if (e == 0 && strcmp(file, "codex/auth.json") == 0)
 		e = guestfile_codex(&l.info, &c->judge.set, now, &r->out);
 	else if (e == 0 && strcmp(file, "opencode/auth.json") == 0)
-		e = guestfile_opencode(&l.info, keys.have, &c->judge.set, now, &r->out);
+		e = guestfile_opencode(&l.info, keys.id, &c->judge.set, now, &r->out);
 	else if (e == 0)
 		return -1;
 	r->verdict = e == 0 ? "answer" : "refuse";

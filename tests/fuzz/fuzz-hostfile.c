@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	} else {
 		r = hostfile_opencode(SPAN(p + 1, n - 1), &keys, &why);
 		if (r == 0)
-			check_guest(&out, guestfile_opencode(NULL, keys.have, &set, 1800000000, &out));
+			check_guest(&out, guestfile_opencode(NULL, keys.id, &set, 1800000000, &out));
 		MUST(r < 0 || keys.have != 0);
 	}
 	MUST(r == 0 || r == -2 || why);

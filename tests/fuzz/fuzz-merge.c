@@ -34,10 +34,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		rule(GC_RULE_DROP, SPAN("m", 1), SPAN("c", 1), ""),
 		rule(GC_RULE_LOGIN, SPAN("login", 5), SPAN("", 0), "{\"login\":{\"key\":\"avm-zai-abcdefghijkmnpqrstuvwxyz23\"}}"),
 		rule(GC_RULE_TAIL, SPAN("a", 1), SPAN("b", 1), "\"abcdefghijkmnpqrstuv\""),
+		rule(GC_RULE_ORPHAN, SPAN("m", 1), SPAN("d", 1), ""),
 	};
 	struct config_rule table = rule(GC_RULE_TABLE, k_projects, k_path, "t = 1\n");
 	struct config_state s = { .rules = rules, .n_rules = sizeof(rules) / sizeof(*rules), .content = span_str("x = 1\n") };
 	const struct span keys[] = { k_projects, k_path };
+	char orphan[] = "/p";
 	struct jpath path = { keys, 2 };
 	struct buf out, again;
 	struct span v;
@@ -45,6 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 
 	if (n == 0 || n > 1 << 16)
 		return 0;
+	rules[sizeof(rules) / sizeof(*rules) - 1].with = orphan;
 	s.form = (enum guestcfg_form)(p[0] % (GC_FORM_BLOCK + 1));
 	if (s.form == GC_FORM_TOML) {
 		s.rules = &table;

@@ -1560,6 +1560,77 @@ class Http2(Case):
         self.assertEqual(dict(c.wait(h2.events.InformationalResponseReceived, 1).headers)[":status"], "100")
 
 
+class Transcripts(Case):
+    """A body carries no credential, whatever stands in it: agents send what they have read."""
+
+    # Of each service a login and a path; GitHub's bodies are also read for what they name.
+    PLACES = [(ANTHROPIC, "claude-a", "Authorization: Bearer %s", "/v1/messages"), (ANTHROPIC, "anthropic-key", "x-api-key: %s", "/v1/messages"),
+              (CHATGPT, "codex-a", "Authorization: Bearer %s", "/backend-api/codex/responses"),
+              (CHATGPT, "opencode-a", "Authorization: Bearer %s", "/backend-api/codex/responses"),
+              (OPENAI, "openai-key", "Authorization: Bearer %s", "/v1/responses"),
+              ("api.z.ai", "zai", "Authorization: Bearer %s", "/api/paas/v4/chat/completions"),
+              ("open.bigmodel.cn", "zhipu-cp", "Authorization: Bearer %s", "/api/coding/paas/v4/chat/completions"),
+              ("api.kimi.com", "kimi", "x-api-key: %s", "/coding/v1/messages"),
+              ("api.moonshot.ai", "moonshot", "Authorization: Bearer %s", "/v1/chat/completions"),
+              ("api.moonshot.cn", "moonshot-cn", "Authorization: Bearer %s", "/v1/chat/completions"),
+              ("api.githubcopilot.com", "copilot", "Authorization: Bearer %s", "/chat/completions"),
+              ("api.github.com", "gh", "Authorization: token %s", "/repos/acme/app/issues"),
+              ("github.com", "gh", "Authorization: Bearer %s", "/acme/app/git-upload-pack")]
+
+    def test_a_mebibyte_that_quotes_every_placeholder_passes(self):
+        seen = []
+
+        def answer(x):
+            seen.append((x.request.host, x.request.path, x.request.creds, x.read_body()))
+            x.answer(200, [], b"fine")
+        g = self.gate(cfg=config(repos=["acme/app=write"]))
+        g.serve(answer)
+        quotes = "; ".join(f"Authorization: Bearer {p} x-api-key: {p} ?key={p}" for p in map(placeholder, xch.KINDS))
+        front, end = '{"title":"', '"}'
+        body = (front + (quotes * (1 + (1 << 20) // len(quotes)))[:(1 << 20) - len(front + end)] + end).encode()
+        self.assertEqual(len(body), 1 << 20)
+        for host, kind, header, path in self.PLACES:
+            name, value = (header % placeholder(kind)).split(": ")
+            coded = "application/x-git-upload-pack-request" if host == "github.com" else "application/json"
+            for two in (False, True):
+                if two and "github.com" in host:
+                    continue  # they are spoken to in 1.1
+                with self.subTest(host=host, kind=kind, two=two):
+                    if two:
+                        c = H2(g, host)
+                        c.send(1, "POST", path, [(name.lower(), value), ("content-type", coded)], end=False)
+                        at = 0
+                        while at < len(body):
+                            n = min(c.k.local_flow_control_window(1), c.k.max_outbound_frame_size, len(body) - at)
+                            if n == 0:
+                                c.pump()
+                                continue
+                            c.k.send_data(1, body[at:at + n], end_stream=at + n == len(body))
+                            c.flush()
+                            at += n
+                        status, _, said, _ = c.answer(1)
+                        c.sock.close()
+                    else:
+                        k = self.client(g, host)
+                        k.sock.sendall(f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{name}: {value}\r\nContent-Type: {coded}\r\n"
+                                       f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                        r = k.response()
+                        status, said = r.status, r.body
+                        k.sock.close()
+                    self.assertEqual((status, said), (200, b"fine"))
+                    went = [s for s in seen if not s[1] == "/graphql"].pop()
+                    self.assertEqual((went[:2], went[2][0][0]), ((host, path), kind))
+                    self.assertTrue(went[3] == body, "the body is another one")
+        # Nothing was counted; what is counted would be seen.
+        k = self.client(g)
+        k.sock.sendall(DENIED % 0)
+        self.assertEqual(k.response().status, 403)
+        g.stopping = True
+        g.thread.join()
+        g.thread = None
+        self.assertEqual([(n.host, n.code) for n in g.notes()], [(ANTHROPIC, "path-denied")])
+
+
 class Noise(Case):
     """Bytes that mean little, into TLS and before it, while vault answers what gets through: nothing dies of them."""
 

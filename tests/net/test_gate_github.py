@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """GitHub's rules in the real agent-vm-gate: bodies that are read first, questions to GitHub, and answers that are changed (page on
 GitHub, 2.4 to 2.9). Vault and GitHub are played; acme/app is listed for writing, acme/lib for reading, acme/secret and octo/pub not."""
+import base64
 import json
 import os
 import time
@@ -21,12 +22,15 @@ class GitHub:
 
     def __init__(self):
         self.requests, self.reply, self.silent, self.facts, self.delay = [], {}, False, True, 0
+        self.heads = []  # of the guest's requests
 
     def __call__(self, x):
         r, body = x.request, x.read_body()
         query = json.loads(body).get("query", "") if r.path == "/graphql" else ""
         ask = r.get("user-agent") == [b"agent-vm"]
         self.requests.append((r.method, r.path, r.creds, body, ask))
+        if not ask:
+            self.heads.append((r.flags, r.fields))
         js = [("content-type", "application/json; charset=utf-8")]
         if ask:
             time.sleep(self.delay)
@@ -138,6 +142,51 @@ class List(Case):
         c.sendall("".join(f"GET /repos/acme/{n} HTTP/1.1\r\n{head}" for n in ("app", "secret", "app", "secret")).encode())
         self.assertEqual([k.response().status for _ in range(4)], [200] * 4)
         self.assertEqual(self.creds(), [GH, [], GH, []])
+
+    # Switches as by default, and foreign-credentials=anon.
+    ANON = 0b10111111
+    FOREIGN = "gho_anotherAccounts0000000000000000000000"
+
+    def foreign(self):
+        basic = base64.b64encode(b"x:" + self.FOREIGN.encode()).decode()
+        return [(host, target, auth) for host, target in (("api.github.com", "/repos/octo/pub"), ("api.github.com", "/repos/acme/app"),
+                                                          ("github.com", "/octo/pub/info/refs?service=git-upload-pack"))
+                for auth in (f"token {self.FOREIGN}", f"Bearer {self.FOREIGN}", f"Basic {basic}", self.FOREIGN)]
+
+    def test_a_foreign_credential_goes_nowhere(self):
+        self.start()
+        for host, target, auth in self.foreign():
+            r = self.send(host, "GET", target, auth=auth)
+            self.assertEqual(r.status, 403, (target, auth, r))
+            self.assertIn(b"or start with --github foreign-credentials=anon", r.body)
+        self.assertEqual(self.world.guests(), [])
+
+    def test_a_foreign_credential_is_taken_off(self):
+        for repos, lent in ((REPOS, gatetest.ALL), ([], bits("copilot"))):
+            self.start(repos, lent, switches=self.ANON)
+            for host, target, auth in self.foreign():
+                if not repos and host != "api.github.com":
+                    continue  # not looked into, without a login that goes there
+                r = self.send(host, "GET", target, auth=auth)
+                self.assertEqual(r.status, 200, (target, auth, r))
+                # As without one: the user's own login where it goes, and nothing elsewhere.
+                self.assertEqual(self.creds()[-1], GH if repos and "acme/app" in target else [])
+            r = self.send("api.github.com", "GET", "/repos/octo/pub", auth=None, fields=[("X-Api-Key", self.FOREIGN)])
+            self.assertEqual(r.status, 200, r)
+            n = len(self.world.guests())
+            self.assertEqual(self.api("POST", "/repos/octo/pub/issues", b"{}", auth=f"token {self.FOREIGN}").status, 403)
+            self.assertEqual(self.api("GET", "/repos/octo/pub", auth="token avm-gh-abcdefghijkmnpqrstuvwxyz23").status, 403)
+            r = self.send("api.github.com", "GET", "/repos/octo/pub", auth=f"token {self.FOREIGN}", fields=[("X-Api-Key", "k")])
+            self.assertEqual(r.status, 400, r)
+            self.assertEqual(len(self.world.guests()), n)
+            for flags, fields in self.world.heads:
+                self.assertFalse(flags & xch.FOREIGN)
+                self.assertFalse([f for f in fields if f[0].lower() in (b"authorization", b"x-api-key") or self.FOREIGN.encode() in f[1]], fields)
+        # It is GitHub's alone.
+        self.start(switches=self.ANON)
+        self.assertEqual(self.send("api.anthropic.com", "GET", "/v1/models", auth=f"Bearer {self.FOREIGN}").status, 403)
+        self.assertEqual(self.send("api.githubcopilot.com", "GET", "/models", auth=f"Bearer {self.FOREIGN}").status, 403)
+        self.assertEqual(self.world.guests(), [])
 
     def test_configuration_of_another_build_is_refused(self):
         for bad in (*(gatetest.rec(7, r) for r in (

@@ -1988,6 +1988,45 @@ class Renewals(Case):
         line, = [l for l in self.records(v) if l["k"] == "renewal"]
         self.assertEqual((line["provider"], line["program"], line["how"]), ("anthropic", "claude-status", "ran"))
 
+    def test_three_sessions_renew_a_login_once(self):
+        """Three vaults with one login file, each with a launcher's real part: one lock, one program, three answers (page 14, no. 9)."""
+        u.write(self.host.claude_file, self.host.c.claude(200))
+        vaults = [self.vault() for _ in range(3)]
+        program, ran = self.host.dir + "/program", self.host.dir + "/ran"
+        old = self.host.c
+        self.host.c = u.Canaries(7)
+        self.host.c.all += old.all
+        with open(self.host.dir + "/next", "w") as f:
+            f.write(self.host.c.claude(28800))
+        with open(program, "w") as f:
+            f.write(f"#!/bin/sh\necho ran >> {ran}\nsleep 1\ncp {self.host.dir}/next {self.host.claude_file}.new\n"
+                    f"mv {self.host.claude_file}.new {self.host.claude_file}\n")
+        os.chmod(program, 0o755)
+        launchers = []
+        for v in vaults:
+            p = subprocess.Popen(
+                [os.path.join(os.environ["AGENT_VM_BUILD"], "tests/net/renewhost"), self.host.dir + "/root", self.host.claude_file, program],
+                stdin=v.control, env={**os.environ, "XDG_RUNTIME_DIR": ""})
+            launchers.append(p)
+            self.addCleanup(p.wait)
+            self.addCleanup(p.kill)
+        for v in vaults:
+            self.ask(v)
+        for v in vaults:
+            lack, left, *_ = self.renewed(v, timeout=40)
+            self.assertEqual(lack, "none")
+            self.assertTrue(28700 < left <= 28800, left)
+        for v in vaults:
+            for slot in (2, 3):
+                self.ask(v, slot=slot)
+                self.assertEqual(self.renewed(v, slot=slot)[0], "none")
+        with open(ran) as f:
+            self.assertEqual(f.read(), "ran\n")
+        self.assertEqual(sum(l["k"] == "renewal" for v in vaults for l in self.records(v)), 1)
+        for v, p in zip(vaults, launchers):
+            v.control.shutdown(socket.SHUT_RDWR)  # the launcher has it, too
+            self.assertEqual(p.wait(20), 0)
+
     def test_program_that_does_not_help(self):
         u.write(self.host.claude_file, self.host.c.claude(200))
         v = self.vault()

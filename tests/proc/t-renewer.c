@@ -276,3 +276,125 @@ TEST(it_keeps_no_lock_of_the_launcher_and_ends_with_it)
 	(void)close(fd);
 	end();
 }
+
+/* --- kill -9 (credentials page 14, no. 27) --- */
+
+#define OLD "{\"claudeAiOauth\":{\"accessToken\":\"old\"}}\n"
+
+/* Begins to write, as its own program would, and comes to no end. */
+static const char half[] = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\nprintf '{\"claudeAi' > .credentials.json.tmp\n"
+			   "echo \"$PPID $$\" > pids.new\nmv pids.new pids\nwhile :; do sleep 0.1; done\n";
+
+static void write_login(const char *text)
+{
+	int fd = open(t.creds.sources[0].path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	CHECK_INT(fd_write_all(fd, text, strlen(text)), ==, 0);
+	(void)close(fd);
+}
+
+static char *content(const char *name)
+{
+	AUTO_FREE(char, path);
+	char *text = NULL;
+	AUTO_FD(fd);
+
+	path = xasprintf("%s/%s", t.dir, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK_INT(fd_read_file(fd, 256, &text, NULL), ==, 0);
+	return text;
+}
+
+/* A launcher in the middle of a renewal. Its exit status: 0 when it hears that its process is lost. */
+static pid_t launcher(void)
+{
+	struct vault_renew run = { NET_CTL_RENEW, PROV_ANTHROPIC, VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS };
+	struct vault_renewed a = { 0 };
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid > 0)
+		return pid;
+	/* A vault of its own. */
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, t.vault) < 0 || ASK(VAULT_RENEW_LOCK, 0).result != 0)
+		_exit(2);
+	(void)renewer_ask(t.r, &run, t.vault[0]);
+	for (int i = 0; i < 3000; i++, (void)usleep(10000)) {
+		if (recv(t.vault[1], &a, sizeof(a), MSG_DONTWAIT) == sizeof(a))
+			_exit(a.act == VAULT_RENEW_RUN && a.result == -EIO ? 0 : 3);
+		if (renewer_fd(t.r, 0) >= 0)
+			(void)renewer_read(t.r, 0, t.vault[0]);
+	}
+	_exit(4);
+}
+
+static size_t work_folders(void)
+{
+	int fd = openat(t.state.root.locks_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fdopendir(fd);
+	size_t n = 0;
+
+	CHECK(d);
+	for (struct dirent *e; (e = readdir(d));)
+		n += str_starts(e->d_name, "renew-");
+	(void)closedir(d);
+	return n;
+}
+
+TEST(whoever_is_killed_in_the_middle_leaves_a_free_lock_and_a_whole_file)
+{
+	enum { LAUNCHER = 1, PROCESS = 2 };
+
+	for (int who = LAUNCHER; who <= (LAUNCHER | PROCESS); who++) {
+		uint64_t process = 0, program = 0;
+		struct vault_renewed a = { 0 };
+		AUTO_FREE(char, pids);
+		AUTO_FREE(char, login);
+		AUTO_FREE(char, next);
+		int status = 0;
+		pid_t pid;
+		char *sep;
+
+		begin(half);
+		write_login(OLD);
+		pid = launcher();
+		for (int i = 0; i < 2000 && !made("pids"); i++)
+			(void)usleep(10000);
+		pids = content("pids");
+		sep = strchr(pids, ' ');
+		CHECK(sep);
+		*sep = '\0';
+		sep[1 + strcspn(sep + 1, "\n")] = '\0';
+		CHECK(str_u64(pids, INT32_MAX, &process) == 0 && str_u64(sep + 1, INT32_MAX, &program) == 0);
+		CHECK(is_running((pid_t)process) && is_running((pid_t)program) && (pid_t)process != pid);
+		a = ASK(VAULT_RENEW_LOCK, 0);
+		CHECK_INT(a.result, ==, -EWOULDBLOCK);
+
+		if (who & LAUNCHER)
+			CHECK_INT(kill(pid, SIGKILL), ==, 0);
+		if (who & PROCESS)
+			(void)kill((pid_t)process, SIGKILL); /* with the launcher gone it may be quicker */
+		CHECK_INT(waitpid(pid, &status, 0), ==, pid);
+		if (who == PROCESS)
+			CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+		for (int i = 0; i < 1500 && (is_running((pid_t)process) || is_running((pid_t)program)); i++)
+			(void)usleep(10000);
+		CHECK(!is_running((pid_t)process) && !is_running((pid_t)program));
+		login = content(".credentials.json");
+		CHECK_STR(login, OLD);
+
+		/* The next session. */
+		renewer_free(t.r);
+		t.r = renewer_new(&t.creds, &t.state.root, &t.watch);
+		CHECK_INT(work_folders(), ==, 0);
+		write_script("#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho new > .credentials.json.tmp\nmv "
+			     ".credentials.json.tmp .credentials.json\n");
+		a = ASK(VAULT_RENEW_LOCK, 0);
+		CHECK_INT(a.result, ==, 0);
+		CHECK(a.age_ms >= 0); /* so that vault starts no second program at once */
+		CHECK_INT(ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS).result, ==, 0);
+		next = content(".credentials.json");
+		CHECK_STR(next, "new\n");
+		end();
+	}
+}

@@ -149,13 +149,13 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 	put_file(".claude", ".credentials.json", CLAUDE);
 	put_file(".codex", "auth.json", CHATGPT);
 	put_file(".local/share/opencode", "auth.json",
-		 "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"},\"kimi-for-coding\":{\"type\":\"api\","
+		 "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"},\"kimi-code-plan-cn\":{\"type\":\"api\","
 		 "\"key\":"
 		 "\"kimi-CANARY-0123456789\"},\"own\":{\"type\":\"api\",\"key\":\"CANARY\"}}");
 	plan();
 	CHECK_INT(t.warnings.n, ==, 0);
 	CHECK_INT(t.c.launch.lent, ==, ANTHROPIC_LOGIN | CHATGPT_LOGIN | PH_BIT(PH_ZAI) | PH_BIT(PH_KIMI));
-	ROW("claude: subscription, codex: ChatGPT, opencode: zai kimi-for-coding; the guest has placeholders");
+	ROW("claude: subscription, codex: ChatGPT, opencode: zai kimi-code-plan-cn; the guest has placeholders");
 	CHECK(!memmem(&t.c, sizeof(t.c), "CANARY", 6));
 	CHECK_STR(creds_source(&t.c, SOURCE_OPENAI)->info.account_id, "acc-1");
 
@@ -164,9 +164,9 @@ TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 	CHECK(!strstr(l.claude_file, "CANARY") && !strstr(l.codex_file, "CANARY") &&
 	      !strstr(l.opencode_file, "CANARY"));
 	CHECK(strstr(l.claude_file, "avm-claude-a-") && strstr(l.codex_file, "\"account_id\":\"acc-1\""));
-	CHECK(strstr(l.opencode_file, "\"openai\"") && strstr(l.opencode_file, "avm-kimi-") &&
+	CHECK(strstr(l.opencode_file, "\"openai\"") && strstr(l.opencode_file, "\"kimi-code-plan-cn\":{\"type\":\"api\",\"key\":\"avm-kimi-") &&
 	      !strstr(l.opencode_file, "moonshot"));
-	CHECK(!l.api_key_tail && !l.copilot && !l.opencode_elsewhere);
+	CHECK(!l.api_key_tail && !l.copilot && l.opencode_openai);
 	guest_creds_logins_done(&l);
 	end();
 }
@@ -197,21 +197,21 @@ TEST(a_variable_that_is_only_lent_on_demand_is_named_where_its_login_is_missing)
 	}
 }
 
-/* What OpenCode has to do with: its model is pinned to OpenAI's only while it has a login there, or none at all. */
-TEST(opencode_with_logins_elsewhere_alone)
+/* With a model of OpenAI's and no login there OpenCode 1.18 answers each prompt with an error. */
+TEST(opencodes_model_is_pinned_with_a_login_at_openai_alone)
 {
 	static const uint8_t seed[PH_SEED] = { 1 };
 	static const struct {
 		const char *codex, *opencode, *anthropic_key, *openai_key;
-		bool elsewhere;
+		bool pinned;
 	} cases[] = {
 		{ NULL, NULL, NULL, NULL, false },
-		{ NULL, "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"}}", NULL, NULL, true },
-		{ NULL, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, true },
-		{ NULL, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", "OPENAI_API_KEY=sk-CANARY-0123456789", false },
-		{ CHATGPT, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, false },
+		{ NULL, "{\"zai\":{\"type\":\"api\",\"key\":\"zai-CANARY-0123456789\"}}", NULL, NULL, false },
+		{ NULL, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, false },
+		{ NULL, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", "OPENAI_API_KEY=sk-CANARY-0123456789", true },
+		{ CHATGPT, NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, true },
 		/* A key in Codex' file is not OpenCode's. */
-		{ "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-CANARY-0123456789\"}", NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, true },
+		{ "{\"auth_mode\":\"apikey\",\"OPENAI_API_KEY\":\"sk-CANARY-0123456789\"}", NULL, "ANTHROPIC_API_KEY=sk-ant-CANARY-0123456789", NULL, false },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -229,7 +229,7 @@ TEST(opencode_with_logins_elsewhere_alone)
 		plan();
 		creds_draw(&t.c, seed);
 		guest_creds_logins(&t.c, &l);
-		CHECK_INT(l.opencode_elsewhere, ==, cases[i].elsewhere);
+		CHECK_INT(l.opencode_openai, ==, cases[i].pinned);
 		guest_creds_logins_done(&l);
 		end();
 	}
@@ -665,6 +665,7 @@ TEST(certificates_of_the_variables_but_not_from_where_a_guest_writes)
 TEST(the_login_at_github_is_lent_by_the_list_alone)
 {
 	static struct ghlist list = { .n = 1, .v = { { .repo = { "acme", "app", GH_WRITE } } }, .switches = GH_SWITCHES_DEFAULT };
+	static const struct ghlist anon = { .switches = GH_SWITCH_BIT(GH_FOREIGN_ANON) };
 	struct gate_config *g = xcalloc(1, sizeof(*g));
 	uint8_t seed[PH_SEED] = { 3 };
 	char got[64] = "";
@@ -690,6 +691,18 @@ TEST(the_login_at_github_is_lent_by_the_list_alone)
 		fail_msg("%s", err.text);
 	CHECK_INT(g->github.n, ==, 1);
 	CHECK_INT(g->github.repo[0].level, ==, GH_WRITE);
+	buf_done(&b);
+	end();
+	/* The switches count for Copilot's login at the same host, too. */
+	begin("copilot");
+	put_env("COPILOT_GITHUB_TOKEN=gho_CANARY0123456789");
+	plan();
+	CHECK_INT(t.c.launch.lent, ==, PH_BIT(PH_COPILOT));
+	creds_draw(&t.c, seed);
+	buf_init(&b, GATE_CONFIG_MAX);
+	CHECK_INT(credcfg_gate(&t.c, &anon, "agent-vm-0123456789ab-1", &b), ==, 0);
+	CHECK_INT(gate_config_parse(buf_span(&b), g, &err), ==, 0);
+	CHECK(g->github.n == 0 && gh_scope_has(&g->github, GH_FOREIGN_ANON));
 	buf_done(&b);
 	free(g);
 	end();
@@ -876,10 +889,10 @@ TEST(what_copilot_does_not_take_is_passed_over_with_the_reason)
 	creds_begin(&t.cli, &t.args, fake_getenv, &t.c, &t.warnings);
 	creds_github(&t.args, fake_getenv, t.dir, &t.c, &t.warnings);
 	creds_files(&t.cli, &t.args, fake_getenv, t.dir, &t.c, &t.warnings);
-	CHECK_INT(t.warnings.n, ==, 3);
-	CHECK_STR(t.warnings.v[0], "GH_TOKEN: a classic token (ghp_) is not taken by Copilot; sign in with `gh auth login` or `copilot`");
-	CHECK(strstr(t.warnings.v[1], "/.copilot/config.json: a classic token (ghp_)"));
-	CHECK(strstr(t.warnings.v[2], "/copilot-token.json: it is no JSON that can be read; that login is not lent"));
+	/* Of GitHub's own variable it is said to the verb alone that needs it. */
+	CHECK_INT(t.warnings.n, ==, 2);
+	CHECK(strstr(t.warnings.v[0], "/.copilot/config.json: a classic token (ghp_)"));
+	CHECK(strstr(t.warnings.v[1], "/copilot-token.json: it is no JSON that can be read; that login is not lent"));
 	/* GitHub takes it, so these two have not one token. */
 	ROW("github: GH_TOKEN, copilot: gh; the guest has placeholders");
 	CHECK_INT(t.c.n_secrets, ==, 2);
@@ -945,6 +958,13 @@ TEST(copilot_without_any_token_is_told_how_to_sign_in)
 		  "copilot: not signed in on this host; sign in with `gh auth login`, or with `copilot login` where that keeps the token "
 		  "in its file and not in a keyring, or set COPILOT_GITHUB_TOKEN");
 	CHECK_INT(t.warnings.n, ==, 1);
+	CHECK_STR(t.warnings.v[0], "GH_TOKEN: a classic token (ghp_) is not taken by Copilot; sign in with `gh auth login` or `copilot`");
+	end();
+	begin("shell");
+	put_env("GH_TOKEN=two words");
+	plan();
+	CHECK_INT(t.warnings.n, ==, 1);
+	CHECK_STR(t.warnings.v[0], "GH_TOKEN: it is not one word of printable characters");
 	end();
 	begin("copilot");
 	gh_signed_in();

@@ -170,6 +170,8 @@ TEST(a_mount_that_is_a_worktree_gives_the_repository_that_points_back_to_it)
 
 TEST(switches)
 {
+	AUTO_FREE(char, text);
+
 	begin();
 	strv_add(&args.github, "merge=off");
 	strv_add(&args.github, "protect-workflows=on");
@@ -179,5 +181,12 @@ TEST(switches)
 	ghlist_take(&args, &layout, &list, &warnings);
 	CHECK_INT(list.switches, ==, GH_SWITCHES_DEFAULT & ~(GH_SWITCH_BIT(GH_MERGE) | GH_SWITCH_BIT(GH_WORKFLOWS)));
 	CHECK_STR(list.push_refs, "refs/heads/x/*");
+	end();
+	begin();
+	strv_add(&args.github, "foreign-credentials=anon");
+	ghlist_take(&args, &layout, &list, &warnings);
+	CHECK_INT(list.switches, ==, GH_SWITCHES_DEFAULT | GH_SWITCH_BIT(GH_FOREIGN_ANON));
+	text = ghlist_text(&list, true);
+	CHECK(strstr(text, "; other accounts' credentials are taken off"));
 	end();
 }

@@ -195,9 +195,9 @@ TEST(github_switches_and_api_classes)
 {
 	static const char *const good[] = { "merge=on", "ci=off", "wiki=off", "push-refs=refs/heads/x/*",
 					    "protect-workflows=on", "public-graphql-lane=off",
-					    "foreign-credentials=refuse" };
+					    "foreign-credentials=refuse", "foreign-credentials=anon" };
 	static const char *const bad[] = { "", "merge", "merge=", "=on", "merge=yes", "merge=on off", "merg=on", "mcp=on",
-					   "foreign-credentials=allow", "merge=o" };
+					   "foreign-credentials=on", "merge=o", "merge=anon" };
 	static const char *const api_good[] = { "anthropic=files", "openai=cloud", "copilot=foreign" };
 	static const char *const api_bad[] = { "anthropic=cloud", "google=files", "anthropic", "openai=" };
 

@@ -118,6 +118,25 @@ TEST(members_are_taken_out_with_their_commas)
 	CHECK_STR(one(&f, "{\"model\":\"b\"}", GC_RULE_DROP, STATE_KEYS("model"), "\"b\""), "");
 }
 
+/* The image may have been another one; Claude Code writes the file anew, with its own blanks and a "type". */
+TEST(what_begins_a_program_that_is_gone_goes_and_the_users_own_stays)
+{
+	static const char *const key[] = { "m", "c", NULL };
+	static const char *const kept[] = { "{\"m\":{\"c\":{\"command\":\"/bin/other\",\"args\":[\"/bin/ours\"]}}}", "{\"m\":{\"c\":\"/bin/ours\"}}",
+					    "{\"m\":{\"c\":{\"command\":[\"/bin/ours\"]}}}", "{\"m\":{\"d\":{\"command\":\"/bin/ours\"}}}", "{\"m\":[]}" };
+	struct file f;
+
+	begin(&f, GC_FORM_JSON);
+	state_rule_with(&f.w, "/bin/ours", GC_RULE_ORPHAN, key, NULL);
+	CHECK_STR(end(&f, "{\"x\":1,\n \"m\": {\n  \"c\": { \"type\": \"stdio\", \"command\": \"/bin/ours\" },\n  \"d\": {}\n }\n}\n"),
+		  "{\"x\":1,\n \"m\": {\n  \n  \"d\": {}\n }\n}\n");
+	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++) {
+		begin(&f, GC_FORM_JSON);
+		state_rule_with(&f.w, "/bin/ours", GC_RULE_ORPHAN, key, NULL);
+		CHECK_STR(end(&f, kept[i]), kept[i]);
+	}
+}
+
 TEST(what_is_no_json_object_is_refused)
 {
 	static const char *const bad[] = { "[]", "1", "{", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{\"a\":01}", "{\"a\":1}x",

@@ -10,6 +10,7 @@
 
 #include "base/jread.h"
 #include "base/macros.h"
+#include "base/str.h"
 #include "sandbox/hide.h"
 #include "vault/answer.h"
 #include "vault/echo.h"
@@ -303,7 +304,46 @@ TEST(only_api_keys_of_opencode_are_lent)
 		  ==, 0);
 	CHECK_INT(k.have, ==, PH_BIT(PH_KIMI));
 	CHECK(why != NULL); /* the other entry */
+	CHECK_STR(k.id[PH_KIMI], "kimi-for-coding");
 	host_keys_done(&k);
+	CHECK(!k.id[PH_KIMI]);
+}
+
+/* OpenCode finds a service's models by the id of the entry. That at api.kimi.ai is another one, with a host that has no row. */
+TEST(kimis_key_has_in_the_guest_the_name_that_it_has_on_the_host)
+{
+	static const char mine[] = "{\"type\":\"api\",\"key\":\"0123456789abcdef\"}", other[] = "{\"type\":\"api\",\"key\":\"fedcba9876543210\"}";
+	static const struct {
+		const char *first, *second; /* ids of these two */
+		const char *id;
+	} cases[] = {
+		{ "kimi-code-plan-cn", "x", "kimi-code-plan-cn" },
+		{ "kimi-for-coding", "x", "kimi-for-coding" },
+		{ "kimi-code-plan-cn", "kimi-for-coding", "kimi-code-plan-cn" },
+		{ "kimi-code-plan-global", "x", NULL },
+	};
+
+	arena();
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct host_keys k = { 0 };
+		AUTO_FREE(char, want);
+		AUTO_FREE(char, text);
+		struct ph_set set = { .v[PH_KIMI] = "avm-kimi-x" };
+		const char *why;
+		struct buf out;
+
+		text = xasprintf("{\"%s\":%s,\"%s\":%s}", cases[i].second, other, cases[i].first, mine);
+		CHECK_INT(hostfile_opencode(span_str(text), &k, &why), ==, cases[i].id ? 0 : -ENOENT);
+		if (!cases[i].id)
+			continue;
+		CHECK(k.have == PH_BIT(PH_KIMI) && span_is(secret_span(&k.key[PH_KIMI]), "0123456789abcdef"));
+		buf_init(&out, GUESTFILE_MAX);
+		CHECK_INT(guestfile_opencode(NULL, k.id, &set, 0, &out), ==, 0);
+		want = xasprintf("{\"%s\":{\"type\":\"api\",\"key\":\"avm-kimi-x\"}}", cases[i].id);
+		CHECK(span_is(buf_span(&out), want));
+		buf_done(&out);
+		host_keys_done(&k);
+	}
 }
 
 TEST(a_codex_login_without_a_time_gets_one)

@@ -117,7 +117,7 @@ class State(Agents):
         self.assertEqual(claude, {"hasCompletedOnboarding": True, "bypassPermissionsModeAccepted": True, "projects": {project: {
             "hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True, "history": []}}})
         self.assertEqual(self.json("opencode-config/opencode.json"), {
-            "$schema": "https://opencode.ai/config.json", "autoupdate": False, "model": "openai/gpt-5.5"})
+            "$schema": "https://opencode.ai/config.json", "autoupdate": False})  # no login at OpenAI, so no model of theirs
         copilot = self.json("copilot/config.json")
         self.assertRegex(copilot.pop("github_token"), r"^gho_avm_[a-z2-9]{26}$")
         self.assertEqual(copilot, {"trusted_folders": ["/"], "trustedFolders": ["/"]})
@@ -165,8 +165,12 @@ class State(Agents):
         self.seed("claude/.credentials.json", json.dumps({"mcpOAuth": {"x": 1}, "claudeAiOauth": {"accessToken": mine}}))
         self.seed("codex/auth.json", json.dumps({"auth_mode": "apikey", "OPENAI_API_KEY": "avm-codex-key-abcdefghijkmnpqrstuvwxyz23"}))
         self.seed("opencode/auth.json", json.dumps({"zai": {"type": "api", "key": "typed-in-the-guest"}, "openai": {"access": mine}, "own": {"k": 1}}))
+        # As Claude Code writes it; this image has no browser any more.
+        self.seed("claude.json", json.dumps({"mcpServers": {"own": {"command": "x"}, "chrome-devtools": {
+            "command": "/usr/local/bin/agent-vm-chrome-mcp", "args": ["npx"], "env": {}}}}, indent=2))
         p = self.vm("claude", check=0)
         self.assertEqual(self.json("claude/.credentials.json"), {"mcpOAuth": {"x": 1}})
+        self.assertEqual(self.json("claude.json")["mcpServers"], {"own": {"command": "x"}})
         self.assertFalse((self.state / "codex/auth.json").exists())
         self.assertEqual(self.json("opencode/auth.json"), {"zai": {"type": "api", "key": "typed-in-the-guest"}, "own": {"k": 1}})
         self.assertIn(b"opencode/auth.json: it holds a login that was made in the guest; it is kept", p.stderr)
