@@ -54,6 +54,15 @@ bool addr_equal(const struct addr *a, const struct addr *b)
 	return a->family == b->family && memcmp(a->b, b->b, sizeof(a->b)) == 0;
 }
 
+uint32_t addr_hash(const struct addr *a)
+{
+	uint32_t h = a->family;
+
+	for (size_t i = 0; i < sizeof(a->b); i++)
+		h = (h ^ a->b[i]) * 16777619u;
+	return h ^ h >> 15;
+}
+
 bool addr_in(const struct addr *a, const struct prefix *p)
 {
 	size_t whole = p->bits / 8;

@@ -26,6 +26,8 @@ const char *addr_format(const struct addr *a, char buf[ADDR_TEXT]);
 int prefix_parse(const char *s, struct prefix *ret);
 
 bool addr_equal(const struct addr *a, const struct addr *b);
+/* For tables; whoever chooses addresses can make them collide. */
+uint32_t addr_hash(const struct addr *a);
 /* Families must agree. */
 bool addr_in(const struct addr *a, const struct prefix *p);
 /* Is every address of @in one of @p? */

@@ -298,12 +298,8 @@ static struct open *open_new(struct vault *v, enum open_for who, enum policy_pro
 
 static void open_to(struct opens *o, struct open *p, const struct addr *dst)
 {
-	uint32_t h = 2166136261u;
-
 	p->dst = *dst;
-	for (size_t i = 0; i < sizeof(dst->b); i++)
-		h = (h ^ dst->b[i]) * 16777619u;
-	p->crowd = (uint16_t)(1 + (h ^ h >> 16) % (CROWDS - 1));
+	p->crowd = (uint16_t)(1 + addr_hash(dst) % (CROWDS - 1));
 	o->crowds[p->crowd]++;
 }
 

@@ -25,11 +25,7 @@ void ties_done(struct ties *t)
 /* The guest can choose the addresses of names that it owns, so it can fill one chain: that costs at most TIES_MAX steps. */
 static size_t bucket(const struct addr *a)
 {
-	uint32_t h = a->family;
-
-	for (size_t i = 0; i < sizeof(a->b); i++)
-		h = (h ^ a->b[i]) * 16777619u;
-	return (h ^ h >> 15) % TIES_HASH;
+	return addr_hash(a) % TIES_HASH;
 }
 
 static void drop(struct ties *t, size_t i)
