@@ -63,13 +63,14 @@ static void claude(struct state_rules *w, const struct plan *p, const struct age
 	set(w, STATE_KEYS("projects", project, "hasTrustDialogAccepted"), "true");
 	set(w, STATE_KEYS("projects", project, "hasCompletedProjectOnboarding"), "true");
 	unless_there(w, STATE_KEYS("projects", project, "history"), "[]");
-	if (chrome_wanted())
+	if (chrome_wanted()) {
 		state_rule_with(w, CHROME_MCP, GC_RULE_SET, STATE_KEYS("mcpServers", "chrome-devtools"), CHROME_MCP_ENTRY);
-	/* Of a session with another image; one that lives may use it. */
-	if (chrome_wanted() && p->alone)
-		state_rule_with(w, CHROME_MCP, GC_RULE_ORPHAN, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
-	if (!chrome_wanted())
+		/* Of a session with another image; one that lives may use it. */
+		if (p->alone)
+			state_rule_with(w, CHROME_MCP, GC_RULE_ORPHAN, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
+	} else {
 		state_rule(w, GC_RULE_DROP, STATE_KEYS("mcpServers", "chrome-devtools"), NULL);
+	}
 	if (tail || p->alone)
 		state_rule(w, GC_RULE_TAIL, STATE_KEYS("customApiKeyResponses", "approved"), tail);
 	state_end(w);

@@ -57,6 +57,11 @@ static bool hosts_changed(struct gh *g)
 	return !file_mark_is(&g->mark, &was);
 }
 
+static bool has_rested(const struct gh *g, int64_t now_ms, int64_t ms)
+{
+	return g->asked == 0 || now_ms - g->asked >= ms;
+}
+
 bool gh_is_due(struct gh *g, int64_t now_ms)
 {
 	if (!g->program)
@@ -69,8 +74,7 @@ bool gh_is_due(struct gh *g, int64_t now_ms)
 	}
 	if (g->pid > 0)
 		return false;
-	return (g->wanted && (g->asked == 0 || now_ms - g->asked >= GH_AGAIN_MS)) ||
-	       (g->changed && (g->asked == 0 || now_ms - g->asked >= GH_CHANGED_MS));
+	return (g->wanted && has_rested(g, now_ms, GH_AGAIN_MS)) || (g->changed && has_rested(g, now_ms, GH_CHANGED_MS));
 }
 
 /* In the process that asks. */

@@ -725,11 +725,12 @@ static void launch_hook(struct launch *l)
 {
 	AUTO_FREE(char, lacks);
 
-	lacks = image_lacks(l);
 	if (l->hook)
 		say(l, "running " HOOK_FILE);
-	if (l->hook || run_has_seed(l->run))
-		hook_wrap(&l->plan.argv, l->hook, lacks);
+	if (!l->hook && !run_has_seed(l->run))
+		return;
+	lacks = image_lacks(l);
+	hook_wrap(&l->plan.argv, l->hook, lacks);
 }
 
 static void launch_run_guest(struct launch *l)
