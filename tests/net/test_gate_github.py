@@ -4,6 +4,7 @@ GitHub, 2.4 to 2.9). Vault and GitHub are played; acme/app is listed for writing
 import base64
 import json
 import os
+import ssl
 import time
 import unittest
 
@@ -349,6 +350,23 @@ class Mcp(Case):
         self.assertEqual(self.world.requests, [])
 
 
+def first_to_speak(clients, timeout=30):
+    """Which of @clients has bytes of an answer first."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        for k in clients:
+            k.sock.setblocking(False)
+            try:
+                k.fill()
+                return k
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                k.sock.settimeout(30)
+        time.sleep(0.01)
+    raise AssertionError("nobody was answered")
+
+
 class Push(Case):
     OLD, NEW = b"1" * 40, b"2" * 40
 
@@ -388,8 +406,10 @@ class Push(Case):
             c.sendall(f"POST /repos/acme/app/pulls HTTP/1.1\r\nHost: api.github.com\r\nAuthorization: token {placeholder('gh')}\r\n"
                       "Content-Length: 20\r\n\r\n{".encode())
             open_.append(Client(c))
-        self.assertEqual(open_[32].response().status, 503)
-        for k in open_[:32]:
+        refused = first_to_speak(open_)  # mostly the last: what comes at once is read in the order that epoll tells
+        self.assertEqual(refused.response().status, 503)
+        open_.remove(refused)
+        for k in open_:
             k.sock.sendall(b'"head":"me"       }')
             self.assertEqual(k.response().status, 200)
         self.assertEqual(self.api("POST", "/repos/acme/app/pulls", b'{"head":"me"}').status, 200)
