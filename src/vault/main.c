@@ -23,6 +23,7 @@
 #include "base/macros.h"
 #include "base/str.h"
 #include "sandbox/hide.h"
+#include "vault/flows.h"
 #include "vault/logins.h"
 #include "vault/renewals.h"
 #include "vault/upstream.h"
@@ -271,6 +272,7 @@ static int loop(struct vault *v, struct err *err)
 			event(v, &batch[i]);
 		v->again = false;
 		next = opens_tick(v);
+		next = sooner(next, flows_tick(v));
 		next = sooner(next, dns_tick(v));
 		next = sooner(next, publish_tick(v));
 		next = sooner(next, renewals_tick(v));
@@ -348,9 +350,9 @@ static int run(struct vault *v, struct err *err)
 	standins_init(&v->standins);
 	rates_init(&v->rates, v->now);
 	audit_open(&v->audit, v->cfg.audit_fd, v->cfg.audit_old_fd);
-	r = opens_init(v);
-	if (r == 0)
-		r = publish_init(v);
+	flows_init(v);
+	opens_init(v);
+	r = publish_init(v);
 	if (r < 0)
 		return err_set(err, r, "published ports: %s; all parts of agent-vm must be of one build", strerror(-r));
 	r = logins_open(v, err);
@@ -386,6 +388,7 @@ static int run(struct vault *v, struct err *err)
 	tell(NET_CTL_READY, ready);
 	r = loop(v, err);
 	opens_end(v);
+	flows_end(v);
 	exchanges_end(v);
 	publish_end(v);
 	(void)audit_flush(&v->audit, v->now, true);

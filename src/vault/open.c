@@ -22,11 +22,10 @@
  * dials hosts by name and races their addresses.
  *
  * Bounds: OPENS_TCP, OPENS_UDP, OPENS_ECHO waiting (wire keeps them; more is a broken wire and ends the session), OPENS_GATE
- * of FOR_AHEAD and FOR_GATE and OPENS_UP (more fail), FLOWS_MAX flows. Nothing is connected ahead that would make more than
+ * of FOR_AHEAD and FOR_GATE and OPENS_UP (more fail). Nothing is connected ahead that would make more than
  * OPENS_TCP with those that wire waits for: then the pair is handed out at once, and the address dialled when gate steps
  * aside. So that one silent address does not take all of these places for 75 s, the oldest FOR_AHEAD of the address that has
- * the most gives way to one that has fewer; if gate asks for it later, it is dialled anew.
- * A flow is only a record, for the log and for ties: its socket is wire's. */
+ * the most gives way to one that has fewer; if gate asks for it later, it is dialled anew. */
 #include <assert.h>
 #include <errno.h>
 #include <netinet/icmp6.h>
@@ -43,6 +42,7 @@
 #include "base/macros.h"
 #include "base/str.h"
 #include "vault/dnsnames.h"
+#include "vault/flows.h"
 #include "vault/proxy.h"
 #include "vault/vault.h"
 
@@ -53,15 +53,12 @@
 #define OPENS_UP 256
 #define OPENS_MAX (OPENS_TCP + OPENS_UDP + OPENS_ECHO + OPENS_GATE + OPENS_UP)
 #define PEEKS_MAX 512 /* that gate has not read */
-#define FLOWS_MAX (16384 + 1024 + 32)
-#define FLOWS_HASH 8192
 #define CROWDS 1024 /* addresses that share one are taken for one */
 
 #define CONNECT_NS (75 * NS)
 #define AHEAD_NS (250 * MS) /* longer than curl's 200 ms for one family, so that the other one wins */
 #define WAIT_NS (75 * NS)   /* gate decides within 20 s */
 #define PROXY_NS (30 * NS)
-#define NOTE_NS (60 * NS)
 #define HOLD_S 2		/* ties change, so not long */
 #define LAME_TIMEOUTS 3
 #define LAME_NS (600 * NS)
@@ -92,29 +89,11 @@ struct open {
 	struct buf head; /* of the proxy's answer */
 };
 
-struct flow {
-	bool used;
-	enum policy_proto proto;
-	uint8_t verdict, step;
-	bool proxied, noted, probe, inspected, decided; /* decided: gate steps aside, or inspects */
-	int error; /* of what was connected ahead */
-	uint16_t port;
-	uint32_t slot, generation;
-	struct addr dst;
-	uint64_t id;
-	int64_t start;
-	uint32_t next;		/* of the chain, or of the free ones; index + 1 */
-	uint32_t newer, older; /* of those that have no line yet; index + 1 */
-};
-
 struct opens {
 	struct open v[OPENS_MAX];
 	size_t n, waiting[POLICY_PROTOS]; /* of wire */
 	size_t others[OPEN_FORS];
 	uint16_t crowds[CROWDS]; /* for the guest under way or waiting, by a hash of the address */
-	struct flow *flows;
-	uint32_t hash[FLOWS_HASH], free, used_to, newest, oldest;
-	uint64_t last_id;
 	unsigned int v6_timeouts;
 	int64_t v4_ok, proxy_logged, lack_logged;
 };
@@ -123,116 +102,27 @@ static const size_t waiting_max[] = { [POLICY_TCP] = OPENS_TCP, [POLICY_UDP] = O
 static_assert(ARRAY_SIZE(waiting_max) == POLICY_PROTOS, "waiting_max[] is incomplete");
 static const struct addr loopback4 = { AF_INET, { 127, 0, 0, 1 } }, loopback6 = { AF_INET6, { [15] = 1 } };
 
-int opens_init(struct vault *v)
+void opens_init(struct vault *v)
 {
 	v->opens = xcalloc(1, sizeof(*v->opens));
-	v->opens->flows = xcalloc(FLOWS_MAX, sizeof(struct flow));
 	v->opens->v4_ok = -CONNECT_NS;
 	v->opens->proxy_logged = v->opens->lack_logged = -NOTE_LOG_NS;
-	return 0;
 }
 
-/* Flows. */
-
-static uint32_t *flow_bucket(struct opens *o, uint32_t slot, uint32_t generation)
+static struct flow flow_of(const struct open *p)
 {
-	return &o->hash[(slot * 2654435761u ^ generation * 40503u) % FLOWS_HASH];
-}
-
-static struct flow *flow_find(struct opens *o, uint32_t slot, uint32_t generation)
-{
-	for (uint32_t i = *flow_bucket(o, slot, generation); i; i = o->flows[i - 1].next)
-		if (o->flows[i - 1].slot == slot && o->flows[i - 1].generation == generation)
-			return &o->flows[i - 1];
-	return NULL;
-}
-
-static void note_unlist(struct opens *o, struct flow *f)
-{
-	*(f->newer ? &o->flows[f->newer - 1].older : &o->newest) = f->older;
-	*(f->older ? &o->flows[f->older - 1].newer : &o->oldest) = f->newer;
-	f->noted = true;
-}
-
-static struct flow flow_of(struct vault *v, const struct open *p)
-{
-	return (struct flow){ .used = true, .inspected = p->answer.verdict == POLICY_INSPECT, .proto = p->proto, .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step,
-			      .proxied = p->proxied, .probe = p->probe, .port = p->port, .slot = p->slot,
-			      .generation = p->generation, .dst = p->dst,
-			      .id = ++v->opens->last_id, .start = p->start };
-}
-
-/* False: the session ends. */
-static bool flow_add(struct vault *v, const struct open *p)
-{
-	struct opens *o = v->opens;
-	uint32_t i = o->free, *bucket = flow_bucket(o, p->slot, p->generation);
-	struct flow *f;
-
-	if (!i && o->used_to == FLOWS_MAX) {
-		vault_end(v, "wire has more flows open than it may");
-		return false;
-	}
-	if (!i)
-		i = ++o->used_to;
-	else
-		o->free = o->flows[i - 1].next;
-	f = &o->flows[i - 1];
-	*f = flow_of(v, p);
-	f->next = *bucket;
-	f->older = o->newest;
-	*bucket = i;
-	*(o->newest ? &o->flows[o->newest - 1].newer : &o->oldest) = i;
-	o->newest = i;
-	ties_flow(&v->ties, &p->dst, true, v->now);
-	return true;
-}
-
-static void flow_line(struct vault *v, const struct flow *f, const struct net_ended *e, const char *end)
-{
-	const char *name = standins_name(&v->standins, &f->dst, v->now);
-
-	if (!name)
-		name = ties_names(&v->ties, &f->dst, v->now)[0];
-	audit_flow(&v->audit, &(struct audit_flow){
-		.proto = f->proto, .id = f->id, .name = name, .dst = f->dst, .port = f->port, .verdict = f->verdict,
-		.step = f->step, .via = f->proto != POLICY_TCP ? NULL : f->proxied ? v->cfg.proxy.text : "direct",
-		.counted = e, .up = e ? e->up : 0, .down = e ? e->down : 0,
-		.ms = e ? e->ms : (uint32_t)((v->now - f->start) / MS), .end = end, .probe = f->probe });
-}
-
-static void flow_undial(struct vault *v, const struct flow *f);
-
-static void flow_end(struct vault *v, struct flow *f, const struct net_ended *e)
-{
-	static const char *const ends[] = {
-		[NET_END_FIN] = "fin", [NET_END_RST_GUEST] = "rst", [NET_END_RST_HOST] = "rst", [NET_END_IDLE] = "idle",
-		[NET_END_EVICTED] = "evicted", [NET_END_ERROR] = "error:io",
-	};
-	struct opens *o = v->opens;
-	uint32_t i = (uint32_t)(f - o->flows) + 1, *at = flow_bucket(o, f->slot, f->generation);
-
-	static_assert(ARRAY_SIZE(ends) == NET_ENDS, "ends[] is incomplete");
-	if (f->inspected)
-		flow_undial(v, f);
-	flow_line(v, f, e, e ? ends[e->how] : "error:ECANCELED");
-	ties_flow(&v->ties, &f->dst, false, v->now);
-	if (!f->noted)
-		note_unlist(o, f);
-	while (*at != i)
-		at = &o->flows[*at - 1].next;
-	*at = f->next;
-	f->used = false;
-	f->next = o->free;
-	o->free = i;
+	return (struct flow){ .inspected = p->answer.verdict == POLICY_INSPECT, .proto = p->proto,
+			      .verdict = (uint8_t)p->answer.verdict, .step = (uint8_t)p->answer.step, .proxied = p->proxied,
+			      .probe = p->probe, .port = p->port, .slot = p->slot, .generation = p->generation,
+			      .dst = p->dst, .start = p->start };
 }
 
 /* What was allowed and came to nothing is a line as well. */
 static void open_line(struct vault *v, const struct open *p, const char *end)
 {
-	struct flow f = flow_of(v, p);
+	struct flow f = flow_of(p);
 
-	flow_line(v, &f, NULL, end);
+	flow_failed(v, &f, end);
 }
 
 void opens_end(struct vault *v)
@@ -240,9 +130,6 @@ void opens_end(struct vault *v)
 	for (size_t i = 0; i < OPENS_MAX; i++)
 		if (v->opens->v[i].state != OPEN_FREE && v->opens->v[i].who == FOR_WIRE)
 			open_line(v, &v->opens->v[i], "error:session");
-	for (uint32_t i = 0; i < v->opens->used_to; i++)
-		if (v->opens->flows[i].used)
-			flow_line(v, &v->opens->flows[i], NULL, "error:session");
 }
 
 /* Opens under way. */
@@ -369,7 +256,7 @@ static void reply(struct vault *v, const struct open *p, enum net_outcome outcom
 	else if (p->who == FOR_GATE)
 		dialled(v, p->slot, p->generation, outcome, error, fd);
 	else if (p->who == FOR_AHEAD)
-		flow_find(v->opens, p->slot, p->generation)->error = outcome == NET_REFUSED ? EACCES : error;
+		flow_find(v, p->slot, p->generation)->error = outcome == NET_REFUSED ? EACCES : error;
 	else
 		up_dialled(v, (uint16_t)p->slot, p->generation, fd, outcome == NET_REFUSED ? EACCES : error);
 }
@@ -384,6 +271,13 @@ static void flow_undial(struct vault *v, const struct flow *f)
 	if (p->who == FOR_GATE)
 		reply(v, p, NET_FAILED, ECANCELED, -1);
 	open_free(v, p);
+}
+
+static void ended(struct vault *v, struct flow *f, const struct net_ended *e)
+{
+	if (f->inspected)
+		flow_undial(v, f);
+	flow_end(v, f, e);
 }
 
 static void refuse(struct vault *v, struct open *p)
@@ -483,13 +377,14 @@ static void inspect(struct vault *v, struct open *p)
 {
 	struct net_peek m = { .head = net_head(NET_PEEK, sizeof(m), p->slot, p->generation), .port = p->port,
 			      .tied = is_tied(v, &p->dst, p->standin), .named = p->answer.step == STEP_FLAG };
+	struct flow f = flow_of(p);
 	int pair[2];
 
 	if (v->gate.q.n >= PEEKS_MAX) {
 		fail(v, p, EAGAIN);
 	} else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
 		fail(v, p, errno);
-	} else if (!flow_add(v, p)) {
+	} else if (!flow_add(v, &f)) {
 		(void)close(pair[0]);
 		(void)close(pair[1]);
 		open_free(v, p);
@@ -524,8 +419,11 @@ static void connected(struct vault *v, struct open *p)
 	}
 	if (p->who == FOR_AHEAD)
 		return;
-	if (p->who == FOR_WIRE)
-		(void)flow_add(v, p);
+	if (p->who == FOR_WIRE) {
+		struct flow f = flow_of(p);
+
+		(void)flow_add(v, &f);
+	}
 	fd = TAKE_FD(p->fd);
 	reply(v, p, NET_CONNECTED, 0, fd);
 	open_free(v, p);
@@ -730,7 +628,7 @@ static void asked(struct vault *v, enum policy_proto proto, const struct net_ope
 		return;
 	}
 	if (open_find(o, FOR_WIRE, m->head.slot, m->head.generation, (int)proto) ||
-	    flow_find(o, m->head.slot, m->head.generation)) {
+	    flow_find(v, m->head.slot, m->head.generation)) {
 		vault_end(v, "wire asks twice with one slot and generation");
 		return;
 	}
@@ -768,7 +666,7 @@ static int judge_again(struct vault *v, struct open *p)
 void opens_dial(struct vault *v, const struct net_dial *m)
 {
 	const struct net_head *h = &m->head;
-	struct flow *f = flow_find(v->opens, h->slot, h->generation);
+	struct flow *f = flow_find(v, h->slot, h->generation);
 	struct open *p;
 	bool ahead;
 	int r;
@@ -810,7 +708,7 @@ void opens_dial(struct vault *v, const struct net_dial *m)
 
 void opens_inspected(struct vault *v, const struct net_head *h)
 {
-	struct flow *f = flow_find(v->opens, h->slot, h->generation);
+	struct flow *f = flow_find(v, h->slot, h->generation);
 
 	if (!f)
 		return; /* wire ended it meanwhile */
@@ -868,7 +766,7 @@ void opens_up_cancel(struct vault *v, uint16_t slot, uint32_t gen)
 void opens_message(struct vault *v, int type, const void *msg)
 {
 	struct opens *o = v->opens;
-	struct net_ended ended;
+	struct net_ended end;
 	struct net_open open;
 	struct net_head h;
 	struct flow *f;
@@ -884,18 +782,18 @@ void opens_message(struct vault *v, int type, const void *msg)
 		break;
 	case NET_CANCEL:
 		p = open_find(o, FOR_WIRE, h.slot, h.generation, -1);
-		f = p ? NULL : flow_find(o, h.slot, h.generation);
+		f = p ? NULL : flow_find(v, h.slot, h.generation);
 		if (p) {
 			open_line(v, p, "error:ECANCELED");
 			open_free(v, p);
 		} else if (f)
-			flow_end(v, f, NULL); /* the answer was on its way */
+			ended(v, f, NULL); /* the answer was on its way */
 		break;
 	case NET_ENDED:
-		memcpy(&ended, msg, sizeof(ended));
-		f = flow_find(o, h.slot, h.generation);
+		memcpy(&end, msg, sizeof(end));
+		f = flow_find(v, h.slot, h.generation);
 		if (f)
-			flow_end(v, f, &ended);
+			ended(v, f, &end);
 		break;
 	default:
 		break;
@@ -1016,11 +914,5 @@ int64_t opens_tick(struct vault *v)
 		if (p->state != OPEN_FREE)
 			next = sooner(next, p->inspect_at ? p->inspect_at : p->until);
 	}
-	while (o->oldest && o->flows[o->oldest - 1].start + NOTE_NS <= v->now) {
-		struct flow *f = &o->flows[o->oldest - 1];
-
-		flow_line(v, f, NULL, NULL);
-		note_unlist(o, f);
-	}
-	return o->oldest ? sooner(next, o->flows[o->oldest - 1].start + NOTE_NS) : next;
+	return next;
 }

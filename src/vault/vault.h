@@ -34,6 +34,7 @@ struct routes {
 };
 
 struct opens;
+struct flows;
 struct dns;
 struct publish;
 struct upstream;
@@ -59,6 +60,7 @@ struct vault {
 	struct violations violations;
 	struct echoes echoes;
 	struct opens *opens;
+	struct flows *flows;
 	struct dns *dns;
 	struct publish *publish;
 	struct upstream *upstream;
@@ -128,11 +130,11 @@ int host_has_ipv4(void);
 int host_has_ipv6(void);
 
 /* open.c: connections that the guest asks for. */
-int opens_init(struct vault *v);
+void opens_init(struct vault *v);
 void opens_message(struct vault *v, int type, const void *msg);
 void opens_event(struct vault *v, uint16_t slot, uint32_t gen, uint32_t events);
 int64_t opens_tick(struct vault *v); /* runs what is due; when to call again, or -1 */
-void opens_end(struct vault *v); /* a line for each flow that the end of the session ends */
+void opens_end(struct vault *v); /* a line for each that wire waits for */
 /* NET_DIAL of gate: to where the guest wanted to go. */
 void opens_dial(struct vault *v, const struct net_dial *m);
 /* NET_INSPECTED: what was connected for that flow is not needed. */
