@@ -107,6 +107,17 @@ bool github_judge_body(struct github *g, struct request *r, struct span body, st
 	return true;
 }
 
+bool github_copilot_asks(struct github *g, struct span body, struct gh_decision *d, struct buf *out)
+{
+	struct gql_doc doc;
+
+	if (!g || !gql_copilot(body, &g->arena, &doc) || !gql_print_body(&doc, out))
+		return false;
+	d->verdict = GH_ANONYMOUS; /* nothing of it is the user's right at GitHub, and its answer is not read */
+	d->rule = "Copilot's question for its own service";
+	return true;
+}
+
 void github_answered(struct github *g, const struct github_ask *ask, struct span text)
 {
 	struct node_facts f[NODE_QUESTIONS_MAX];
