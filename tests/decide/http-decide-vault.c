@@ -575,8 +575,23 @@ enum refusal_code decide_login(const struct decide_case *c, enum ph_kind kind, s
 	return code;
 }
 
-static void token_request(const struct decide_case *c, const struct request *q, struct span body, struct world *w,
-			  struct decide_result *r)
+/* What passes goes out with its body as one piece. */
+static void pass(const struct decide_case *c, const struct judged *d, const struct request *q, struct span body,
+		 struct decide_result *r)
+{
+	char size[32];
+
+	if (!decide_forward(c, d, q, r))
+		return;
+	if (q->body == HTTP_BODY_STREAM && body.n > 0)
+		put(&r->out, SPAN(size, (size_t)snprintf(size, sizeof(size), "%zx\r\n", body.n)));
+	put(&r->out, body);
+	if (q->body == HTTP_BODY_STREAM)
+		put(&r->out, span_str(body.n > 0 ? "\r\n0\r\n\r\n" : "0\r\n\r\n"));
+}
+
+static void token_request(const struct decide_case *c, const struct judged *d, const struct request *q,
+			  struct span body, struct world *w, struct decide_result *r)
 {
 	enum prov prov = prov_hosts[c->host].prov;
 	struct reply reply = { .type = "application/json" };
@@ -593,10 +608,7 @@ static void token_request(const struct decide_case *c, const struct request *q, 
 	v = token_body(c->host, &c->judge.set, type, coded, body, &kind);
 	r->code = NULL;
 	if (v != TOKEN_ASK && prov_foreign(&c->judge.launch, c->host) && !token_has_ours(&c->judge.set, body)) {
-		r->verdict = "forward";
-		r->status = 0;
-		r->upstream_requests++;
-		put(&r->out, body);
+		pass(c, d, q, body, r);
 		return;
 	}
 	r->verdict = "answer";
@@ -611,14 +623,14 @@ static void token_request(const struct decide_case *c, const struct request *q, 
 }
 
 /* A request to a token endpoint whose body is there. */
-static void refresh(const struct decide_case *c, const struct http1 *h, enum verdict v, struct span body,
-		    struct world *w, struct decide_result *r)
+static void refresh(const struct decide_case *c, const struct http1 *h, enum verdict v, const struct judged *d,
+		    struct span body, struct world *w, struct decide_result *r)
 {
 	struct reply revoked = { .type = "application/json" };
 	const struct refusal *f = &h->req.fault;
 
 	if (v == JUDGE_TOKEN) {
-		token_request(c, &h->req, body, w, r);
+		token_request(c, d, &h->req, body, w, r);
 	} else if (v == JUDGE_REVOKE) {
 		r->verdict = "answer";
 		r->code = NULL;
@@ -626,11 +638,7 @@ static void refresh(const struct decide_case *c, const struct http1 *h, enum ver
 		put(&revoked.body, SPAN("{}", 2));
 		answer(&revoked, 200, r);
 	} else if (v == JUDGE_FORWARD) {
-		r->verdict = "forward";
-		r->status = 0;
-		r->code = NULL;
-		r->upstream_requests++;
-		put(&r->out, buf_span(&c->input));
+		pass(c, d, &h->req, body, r);
 	} else {
 		/* What the endpoint itself says of path and method is an answer; all else is refused. */
 		r->verdict = f->code == REFUSAL_METHOD || f->status == 404 ? "answer" : "refuse";
@@ -654,7 +662,7 @@ int decide_refresh(const struct decide_case *c, const json_t *expect, struct dec
 	struct http1 h;
 	int ev;
 
-	if (c->host == HOSTS || prov_hosts[c->host].role != HOST_TOKEN || !prov_bound(&c->judge.launch, c->host))
+	if (c->host == HOSTS || prov_hosts[c->host].role != HOST_TOKEN)
 		return -1;
 	open_arena();
 	world_init(&w, c, prov_hosts[c->host].prov);
@@ -670,7 +678,7 @@ int decide_refresh(const struct decide_case *c, const json_t *expect, struct dec
 		else if (ev == HTTP1_BAD)
 			h.req.fault = http1_fault();
 		if (ev == HTTP1_DONE || ev == HTTP1_BAD || h.req.fault.close) {
-			refresh(c, &h, ev == HTTP1_DONE ? v : JUDGE_REFUSE, buf_span(&body), &w, r);
+			refresh(c, &h, ev == HTTP1_DONE ? v : JUDGE_REFUSE, &judged, buf_span(&body), &w, r);
 			buf_consume(&body, body.n);
 		}
 		if (ev == HTTP1_DONE)

@@ -311,7 +311,7 @@ bool decide_message(const struct decide_case *c, struct buf *msg, struct httpmsg
 }
 
 /* Writes the message, reads it as vault does, judges again and writes the head. False: refused after all. */
-static bool forward(const struct decide_case *c, const struct judged *d, const struct request *q,
+bool decide_forward(const struct decide_case *c, const struct judged *d, const struct request *q,
 		    struct decide_result *r)
 {
 	static struct httpmsg_request m;
@@ -362,7 +362,7 @@ static enum next head(const struct decide_case *c, bool tls, struct request *q, 
 {
 	switch (judge_request(&c->judge, c->host, tls, q, d)) {
 	case JUDGE_FORWARD:
-		return forward(c, d, q, r) ? NEXT_FORWARD : NEXT_REFUSED;
+		return decide_forward(c, d, q, r) ? NEXT_FORWARD : NEXT_REFUSED;
 	case JUDGE_BODY:
 		return NEXT_BODY;
 	case JUDGE_TO_HTTPS:
@@ -374,6 +374,7 @@ static enum next head(const struct decide_case *c, bool tls, struct request *q, 
 	case JUDGE_TOKEN:
 	case JUDGE_REVOKE:
 		r->verdict = "answer";
+		r->token = true;
 		return NEXT_REFUSED;
 	default:
 		refused(c, &q->fault, q->path, q->is_head, r);
@@ -398,7 +399,7 @@ static enum next body_so_far(const struct decide_case *c, struct request *q, str
 		q->body_len = other.n;
 	}
 	if (v == JUDGE_FORWARD) {
-		bool sent = forward(c, d, q, r);
+		bool sent = decide_forward(c, d, q, r);
 
 		if (sent && other.n > 0)
 			put(&r->out, buf_span(&other));
@@ -784,14 +785,32 @@ static void check(const struct decide_case *c, const json_t *expect, struct deci
 		differs("our answer holds a secret");
 }
 
+static void forget(struct decide_result *r)
+{
+	buf_done(&r->out);
+	buf_done(&r->plain);
+	buf_done(&r->answer);
+	*r = (struct decide_result){ .verdict = "none" };
+	buf_init(&r->out, IO_MAX);
+	buf_init(&r->plain, IO_MAX);
+	buf_init(&r->answer, IO_MAX);
+}
+
 static int run(const struct decide_case *c, const json_t *expect, struct decide_result *r)
 {
-	buf_init(&r->out, IO_MAX);
-	buf_init(&r->answer, IO_MAX);
-	buf_init(&r->plain, IO_MAX);
-	r->verdict = "none";
-	if (strcmp(c->kind, "request") == 0 || strcmp(c->kind, "upgrade") == 0)
-		return decide_request(c, r);
+	forget(r);
+	/* In clear, or at a host that is not bound, a renewal is a request like any other. */
+	if (strcmp(c->kind, "request") == 0 || strcmp(c->kind, "upgrade") == 0 ||
+	    (strcmp(c->kind, "refresh") == 0 &&
+	     (!prov_bound(&c->judge.launch, c->host) || json_is_false(json_object_get(c->context, "tls"))))) {
+		if (decide_request(c, r) < 0)
+			return -1;
+		if (!r->token || !decide_refresh)
+			return 0;
+		/* The endpoint's own answer, which the body decides. */
+		forget(r);
+		return decide_refresh(c, expect, r);
+	}
 	if (strcmp(c->kind, "request-h2") == 0)
 		return decide_h2(c, r);
 	if (strcmp(c->kind, "response") == 0)

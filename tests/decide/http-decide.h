@@ -39,6 +39,7 @@ struct decide_result {
 	struct decide_msg msg[DECIDE_MSGS], told;
 	size_t n_msgs;
 	bool close, stream_reset;
+	bool token; /* the body of a request to a token endpoint decides */
 	size_t upstream_requests;
 	const char *mode;  /* NULL: inspected */
 	struct buf out;	   /* the far side */
@@ -55,6 +56,10 @@ struct decide_result {
 bool decide_read(const json_t *v, const json_t *fixture, struct decide_case *c);
 /* What vault would be given for the head of a record's first request. False: it is not forwarded as it stands. */
 bool decide_message(const struct decide_case *c, struct buf *msg, struct httpmsg_request *ret);
+
+/* Writes the message, reads it as vault does, judges again and writes the head. False: refused after all. */
+bool decide_forward(const struct decide_case *c, const struct judged *d, const struct request *q,
+		    struct decide_result *r);
 
 /* Whether the login of a kind can go out now: the host's state as the case describes it, renewed if it has to be. */
 enum refusal_code decide_login(const struct decide_case *c, enum ph_kind kind, struct decide_result *r);
