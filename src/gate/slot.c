@@ -128,15 +128,16 @@ static enum ph_match anywhere(const struct ph_set *set, struct span bytes, enum 
 	return m;
 }
 
-/* Names of fields have no case, and a service may send one back in lower case. */
+/* Percent-decoded once; and names of fields have no case, and a service may send one back in lower case. */
 static enum ph_match in_name(const struct ph_set *set, struct span name, enum ph_kind *ret_kind)
 {
-	uint8_t lower[HTTP_NAME_MAX];
-	enum ph_match m = ph_find(set, name, ret_kind);
+	uint8_t text[HTTP_NAME_MAX];
+	size_t n = http_percent_decode(name, text);
+	enum ph_match m = ph_find(set, SPAN(text, n), ret_kind);
 
-	for (size_t i = 0; i < name.n; i++)
-		lower[i] = name.p[i] >= 'A' && name.p[i] <= 'Z' ? (uint8_t)(name.p[i] | 0x20) : name.p[i];
-	return m != PH_FOREIGN ? m : ph_find(set, SPAN(lower, name.n), ret_kind);
+	for (size_t i = 0; i < n; i++)
+		text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (uint8_t)(text[i] | 0x20) : text[i];
+	return m != PH_FOREIGN ? m : ph_find(set, SPAN(text, n), ret_kind);
 }
 
 static void refuse(struct request *r, uint16_t status, enum refusal_code code, const enum ph_kind *kind,
