@@ -12,6 +12,7 @@
  *is expected of it, and then the rest of "expect" tells of the first. */
 #include "http-decide.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -605,6 +606,9 @@ static void differs(const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(wrong + n, 256, fmt, ap);
 	va_end(ap);
+	/* One line a case. */
+	for (; wrong[n]; n++)
+		wrong[n] = iscntrl((unsigned char)wrong[n]) ? '.' : wrong[n];
 }
 
 static bool contains(const struct buf *b, const json_t *text, bool base64)
@@ -834,6 +838,10 @@ static int decide(const json_t *v, const char *id, struct decide_case from, cons
 	wrong[0] = '\0';
 	if (!json_is_object(expect) || !decide_read(v, fixture, &c) || (e = run(&c, expect, &r)) < 0) {
 		(void)printf("%s not understood\n", id);
+		buf_done(&r.out);
+		buf_done(&r.plain);
+		buf_done(&r.answer);
+		buf_done(&c.input);
 		return -1;
 	}
 	if (e == 0) {
