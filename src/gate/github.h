@@ -68,11 +68,10 @@ bool github_judge_body(struct github *g, struct request *r, struct span body, st
 
 /**
  * github_copilot_asks() - Is this the one document with which Copilot's own login goes out?
- * @g:		NULL: nothing can be read, and it is not
  * @d:		A body of GraphQL; decided when it is
  * @out:	Gets the body to send in place of @body
  */
-bool github_copilot_asks(struct github *g, struct span body, struct gh_decision *d, struct buf *out);
+bool github_copilot_asks(struct span body, struct gh_decision *d, struct buf *out);
 
 /* GitHub's answer to an ask: what it says is known from now on. An answer that is none leaves the ask open. */
 void github_answered(struct github *g, const struct github_ask *ask, struct span text);

@@ -105,7 +105,7 @@ enum verdict judge_body(const struct judge *j, struct request *r, struct span bo
 	struct gh_decision *d = &judged->github;
 	enum github_need need = github_need(r, d, body, true);
 
-	if (need == GITHUB_ENOUGH && judged->copilot && github_copilot_asks(j->github_known, body, d, ret_body)) {
+	if (need == GITHUB_ENOUGH && judged->copilot && github_copilot_asks(body, d, ret_body)) {
 		judged->identity = true;
 		return JUDGE_FORWARD;
 	}

@@ -229,7 +229,8 @@ bool decide_read(const json_t *v, const json_t *fixture, struct decide_case *c)
 	json_array_foreach(api, i, e) if (json_is_string(e))(void)
 		prov_open(&c->judge.launch, span_str(json_string_value(e)));
 	c->judge.github = &listed;
-	c->judge.github_known = &known_github;
+	if (c->judge.launch.lent & PH_BIT(PH_GH))
+		c->judge.github_known = &known_github;
 	c->host = prov_host_find(json_is_string(json_object_get(context, "sni")) ? span_str(str(context, "sni"))
 										 : named_host(c));
 	c->account = span_str(str(fixture, "account_id"));
