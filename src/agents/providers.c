@@ -206,6 +206,7 @@ static const struct rule copilot_github[] = {
 	{ GET, CLASS_DEFAULT, "/copilot_internal/managed_settings" },
 	{ GET, CLASS_DEFAULT, "/copilot_internal/team_customizations" },
 	{ GET, CLASS_DEFAULT, "/copilot_internal/content_exclusion" },
+	{ POST, CLASS_DEFAULT, "/graphql" }, /* of one document alone, which gate reads */
 	{ 0 },
 };
 

@@ -269,9 +269,9 @@ static void decide_token(struct ask *a)
 	struct gate *g = a->c->g;
 	struct net_renew m = { .head = { NET_VERSION, NET_RENEW, sizeof(m), a->slot, a->gen } };
 	struct refusal busy = refusal_by_vault(REFUSAL_LIMIT, PH_KINDS);
-	struct span body = buf_span(&a->body);
+	struct span body = buf_span(&a->body), coding = field(a->req, "content-encoding");
 	enum token_verdict v = token_body(a->host, &g->judge.set, field(a->req, "content-type"),
-					  field(a->req, "content-encoding").p != NULL, body, &a->kind);
+					  coding.n > 0 && !http_is(coding, "identity"), body, &a->kind);
 
 	if (v == TOKEN_ASK) {
 		a->state = ASK_RENEW;

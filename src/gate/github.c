@@ -1,10 +1,13 @@
 #include "gate/github.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "gate/policy/github/push.h"
 #include "gate/policy/github/reply.h"
+
+#define COPILOT_ROOM (16 << 10)
 
 int github_init(struct github *g)
 {
@@ -104,6 +107,24 @@ bool github_judge_body(struct github *g, struct request *r, struct span body, st
 	else if (!graphql(g, body, d, ask, out))
 		return false;
 	note(r, d);
+	return true;
+}
+
+bool github_copilot_asks(struct span body, struct gh_decision *d, struct buf *out)
+{
+	/* Enough for a document of this size, also in a launch that has no memory for GitHub's rules. */
+	_Alignas(max_align_t) uint8_t room[COPILOT_ROOM];
+	struct gql_arena arena = { .p = room, .size = sizeof(room) };
+	struct gql_doc doc;
+
+	if (!gql_copilot(body, &arena, &doc))
+		return false;
+	if (!gql_print_body(&doc, out)) {
+		buf_consume(out, out->n);
+		return false;
+	}
+	d->verdict = GH_ANONYMOUS; /* nothing of it is the user's right at GitHub, and its answer is not read */
+	d->rule = "Copilot's question for its own service";
 	return true;
 }
 

@@ -66,6 +66,13 @@ struct github_ask {
 bool github_judge_body(struct github *g, struct request *r, struct span body, struct gh_decision *d,
 		       struct github_ask *ask, struct buf *out);
 
+/**
+ * github_copilot_asks() - Is this the one document with which Copilot's own login goes out?
+ * @d:		A body of GraphQL; decided when it is
+ * @out:	Gets the body to send in place of @body
+ */
+bool github_copilot_asks(struct span body, struct gh_decision *d, struct buf *out);
+
 /* GitHub's answer to an ask: what it says is known from now on. An answer that is none leaves the ask open. */
 void github_answered(struct github *g, const struct github_ask *ask, struct span text);
 

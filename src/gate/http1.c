@@ -179,7 +179,7 @@ static enum http1_event whole(struct http1 *h)
 		r->f[i].value = SPAN(base + h->at[i].value, h->at[i].value_n);
 	}
 	request_set_target(r, SPAN(base + h->target, h->target_n));
-	request_check(r, h->sni.n > 0 ? h->sni : request_host(r));
+	request_check(r, h->sni);
 	if (r->fault.close)
 		h->state = HTTP1_DEAD;
 	else if (r->body == HTTP_BODY_STREAM)

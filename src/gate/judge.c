@@ -83,8 +83,10 @@ static enum verdict by_github(const struct judge *j, struct judged *ret)
 /* Copilot's token asks who it is at api.github.com, and is taken off everywhere else there. */
 static enum verdict github_host(const struct judge *j, enum prov_host_id host, struct request *r, struct judged *ret)
 {
-	if (ret->use.n > 0 && ret->use.kind[0] == PH_COPILOT &&
-	    prov_allows(&j->launch, PH_COPILOT, host, r->method, r->path, false, NULL)) {
+	bool copilot = ret->use.n > 0 && ret->use.kind[0] == PH_COPILOT &&
+		       prov_allows(&j->launch, PH_COPILOT, host, r->method, r->path, false, NULL);
+
+	if (copilot && r->method != METHOD_POST) {
 		ret->identity = true;
 		return JUDGE_FORWARD;
 	}
@@ -93,6 +95,7 @@ static enum verdict github_host(const struct judge *j, enum prov_host_id host, s
 		return JUDGE_REFUSE;
 	}
 	github_judge(j->github, host, r, &ret->github);
+	ret->copilot = copilot && ret->github.body == GH_BODY_GRAPHQL;
 	return by_github(j, ret);
 }
 
@@ -100,9 +103,13 @@ enum verdict judge_body(const struct judge *j, struct request *r, struct span bo
 			struct buf *ret_body)
 {
 	struct gh_decision *d = &judged->github;
+	enum github_need need = github_need(r, d, body, true);
 
-	if (github_need(r, d, body, true) == GITHUB_ENOUGH &&
-	    !github_judge_body(j->github_known, r, body, d, judged->ask, ret_body))
+	if (need == GITHUB_ENOUGH && judged->copilot && github_copilot_asks(body, d, ret_body)) {
+		judged->identity = true;
+		return JUDGE_FORWARD;
+	}
+	if (need == GITHUB_ENOUGH && !github_judge_body(j->github_known, r, body, d, judged->ask, ret_body))
 		return JUDGE_ASK;
 	return by_github(j, judged);
 }

@@ -28,6 +28,7 @@ struct judged {
 	struct slot_use use;
 	bool identity;		   /* the answer is scanned, so it must come without a content coding */
 	struct gh_decision github; /* at a host of GitHub's; a fault of its rules points here */
+	bool copilot;		   /* a GraphQL body, which decides whether Copilot's login goes with it */
 	struct github_ask *ask;	   /* the caller's, if it can ask GitHub; NULL: what is not known is refused */
 };
 

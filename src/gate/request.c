@@ -90,11 +90,12 @@ static void check_slashes(struct request *r, struct span sni)
 		unclear_target(r);
 }
 
-/* Host and the like: the name itself, in any case, and perhaps the port of https. */
-static bool is_host(struct span s, struct span name)
-{
-	static const char port[] = ":443";
+#define PORT_HTTPS ":443"
+#define PORT_HTTP ":80"
 
+/* Host and the like: the name itself, in any case, and perhaps the port of the scheme. */
+static bool is_host(struct span s, struct span name, const char *port)
+{
 	if (s.n == name.n + strlen(port) && memcmp(s.p + name.n, port, strlen(port)) == 0)
 		s.n = name.n;
 	return s.n == name.n && strncasecmp((const char *)s.p, (const char *)name.p, name.n) == 0;
@@ -102,15 +103,13 @@ static bool is_host(struct span s, struct span name)
 
 struct span request_host(const struct request *r)
 {
-	static const char port[] = ":80";
-
 	for (size_t i = 0; i < r->n; i++) {
 		struct span v = r->f[i].value;
 
 		if (!http_is(r->f[i].name, "host"))
 			continue;
-		if (v.n > strlen(port) && memcmp(v.p + v.n - strlen(port), port, strlen(port)) == 0)
-			v.n -= strlen(port);
+		if (v.n > strlen(PORT_HTTP) && memcmp(v.p + v.n - strlen(PORT_HTTP), PORT_HTTP, strlen(PORT_HTTP)) == 0)
+			v.n -= strlen(PORT_HTTP);
 		return v;
 	}
 	return SPAN("", 0);
@@ -130,16 +129,16 @@ static int only(const struct request *r, const char *name, const struct span **r
 	return 0;
 }
 
-static void check_host(struct request *r, struct span sni)
+static void check_host(struct request *r, struct span sni, const char *port)
 {
 	static const char why[] = "the request names another host than the connection; open a connection to that host";
 	const struct span *host;
 
 	if (only(r, "host", &host) < 0 || !host)
 		broken(r, STAGE_HOST, "a request has exactly one Host field");
-	else if (!is_host(*host, sni))
+	else if (!is_host(*host, sni, port))
 		fault(r, STAGE_HOST, 421, REFUSAL_HOST, why);
-	if (r->authority.p && !is_host(r->authority, sni))
+	if (r->authority.p && !is_host(r->authority, sni, PORT_HTTPS))
 		fault(r, STAGE_HOST, 421, REFUSAL_HOST, why);
 }
 
@@ -255,8 +254,12 @@ static void check_fields(struct request *r)
 
 void request_check(struct request *r, struct span sni)
 {
+	/* In clear the name is Host's own, and its port that of http. */
+	bool clear = sni.n == 0;
+
+	sni = clear ? request_host(r) : sni;
 	check_slashes(r, sni);
-	check_host(r, sni);
+	check_host(r, sni, clear ? PORT_HTTP : PORT_HTTPS);
 	check_body(r);
 	check_fields(r);
 	check_upgrade(r, check_connection(r));
@@ -336,7 +339,7 @@ int request_from_h2(const struct http_field *f, size_t n, bool end, struct span 
 		return -EBADMSG;
 	if (only(r, "host", &host) < 0 || !pseudo[P_AUTHORITY].p)
 		fault(r, STAGE_HOST, 400, REFUSAL_FRAMING, "a request has one :authority and at most one host");
-	else if (!is_host(pseudo[P_AUTHORITY], sni) || (host && !is_host(*host, sni)))
+	else if (!is_host(pseudo[P_AUTHORITY], sni, PORT_HTTPS) || (host && !is_host(*host, sni, PORT_HTTPS)))
 		fault(r, STAGE_HOST, 421, REFUSAL_HOST,
 		      "the request names another host than the connection; open a connection to that host");
 	check_fields(r);

@@ -56,7 +56,7 @@ struct span request_host(const struct request *r);
 
 /**
  * request_check() - What holds for a whole head of either version
- * @sni:	The name of the TLS connection, lower case; in clear the name that Host gave
+ * @sni:	The name of the TLS connection, lower case; empty in clear, where Host gives the name
  *
  * Host, framing, Expect, Connection, Upgrade and the fields that would change the method.
  */

@@ -80,13 +80,39 @@ __attribute__((noinline)) static enum ph_match in_percent(const struct ph_set *s
 	return ph_find(set, SPAN(scratch, http_percent_decode(bytes, scratch)), ret_kind);
 }
 
+/* What a careless reader makes of base64: either alphabet, no padding needed, and what is no digit of it left out. */
+static size_t loosely(struct span s, uint8_t *out)
+{
+	unsigned bits = 0, have = 0;
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
+		uint8_t c = s.p[i];
+		int d = c >= 'A' && c <= 'Z'   ? c - 'A'
+			: c >= 'a' && c <= 'z' ? c - 'a' + 26
+			: c >= '0' && c <= '9' ? c - '0' + 52
+			: c == '+' || c == '-' ? 62
+			: c == '/' || c == '_' ? 63
+					       : -1;
+
+		if (d < 0)
+			continue;
+		bits = bits << 6 | (unsigned)d;
+		have += 6;
+		if (have < 8)
+			continue;
+		have -= 8;
+		out[n++] = (uint8_t)(bits >> have);
+	}
+	return n;
+}
+
 __attribute__((noinline)) static enum ph_match in_basic(const struct ph_set *set, struct span bytes,
 							enum ph_kind *ret_kind)
 {
 	uint8_t scratch[HTTP_HEAD_MAX];
-	ssize_t n = base64_decode(BASE64_STD, http_trim(bytes), scratch, sizeof(scratch));
 
-	return n > 0 ? ph_find(set, SPAN(scratch, (size_t)n), ret_kind) : PH_FOREIGN;
+	return ph_find(set, SPAN(scratch, loosely(bytes, scratch)), ret_kind);
 }
 
 /* A placeholder anywhere in these bytes: as they are, percent-decoded once, or inside Basic. */
@@ -102,15 +128,16 @@ static enum ph_match anywhere(const struct ph_set *set, struct span bytes, enum 
 	return m;
 }
 
-/* Names of fields have no case, and a service may send one back in lower case. */
+/* Percent-decoded once; and names of fields have no case, and a service may send one back in lower case. */
 static enum ph_match in_name(const struct ph_set *set, struct span name, enum ph_kind *ret_kind)
 {
-	uint8_t lower[HTTP_NAME_MAX];
-	enum ph_match m = ph_find(set, name, ret_kind);
+	uint8_t text[HTTP_NAME_MAX];
+	size_t n = http_percent_decode(name, text);
+	enum ph_match m = ph_find(set, SPAN(text, n), ret_kind);
 
-	for (size_t i = 0; i < name.n; i++)
-		lower[i] = name.p[i] >= 'A' && name.p[i] <= 'Z' ? (uint8_t)(name.p[i] | 0x20) : name.p[i];
-	return m != PH_FOREIGN ? m : ph_find(set, SPAN(lower, name.n), ret_kind);
+	for (size_t i = 0; i < n; i++)
+		text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (uint8_t)(text[i] | 0x20) : text[i];
+	return m != PH_FOREIGN ? m : ph_find(set, SPAN(text, n), ret_kind);
 }
 
 static void refuse(struct request *r, uint16_t status, enum refusal_code code, const enum ph_kind *kind,

@@ -31,6 +31,8 @@ TEST(a_star_is_one_segment_and_two_are_any_rest)
 	CHECK(!may(PH_CLAUDE_A, HOST_ANTHROPIC, METHOD_POST, "/v1/messagesx"));
 	CHECK(may(PH_COPILOT, HOST_COPILOT, METHOD_POST, "/models/m/policy"));
 	CHECK(!may(PH_COPILOT, HOST_COPILOT, METHOD_POST, "/models/a/b/policy"));
+	CHECK(may(PH_COPILOT, HOST_GITHUB_API, METHOD_POST, "/graphql"));
+	CHECK(!may(PH_COPILOT, HOST_GITHUB_API, METHOD_GET, "/graphql"));
 }
 
 TEST(no_pattern_takes_an_encoded_letter)

@@ -68,6 +68,14 @@ enum gql_verdict gql_judge(const struct gh_scope *scope, const struct gql_known 
 			   struct gql_arena *arena, struct gql_judged *ret);
 
 /**
+ * gql_copilot() - Is this {viewer{login copilotEndpoints{api}}} and no more?
+ *
+ * The document with which Copilot's program asks where its service is (credentials page 2.4): one query with these three
+ * fields, in any order and layout, without arguments, aliases, directives, fragments or variables.
+ */
+bool gql_copilot(struct span body, struct gql_arena *arena, struct gql_doc *ret);
+
+/**
  * gql_decide() - The same as a decision over a request
  * @d:		As gh_decide() left it, with GH_BODY_GRAPHQL; GQL_ASK leaves its verdict
  */

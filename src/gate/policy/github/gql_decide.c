@@ -88,6 +88,39 @@ enum gql_verdict gql_decide(const struct gql_known *known, struct span body, str
 	return v;
 }
 
+/* A field as it stands, and nothing about it. */
+static bool is_plain(const struct gql_sel *s, const char *name)
+{
+	return s && s->kind == GQL_FIELD && span_is(s->name, name) && s->alias.n == 0 && !s->args && !s->directives;
+}
+
+bool gql_copilot(struct span body, struct gql_arena *arena, struct gql_doc *ret)
+{
+	struct gql_fault fault = { 0 };
+	const struct gql_sel *viewer, *login, *at;
+
+	arena->n = 0;
+	*ret = (struct gql_doc){ 0 };
+	if (!gql_body(body, arena, ret, &fault) || ret->ops->next || ret->fragments || ret->op->variables ||
+	    ret->op->kind != GQL_QUERY)
+		return false;
+	viewer = ret->op->set.first;
+	if (!is_plain(viewer, "viewer") || viewer->next || !viewer->set.first || !viewer->set.first->next)
+		return false;
+	login = viewer->set.first;
+	at = login->next;
+	if (at->next)
+		return false;
+	if (!is_plain(login, "login")) {
+		const struct gql_sel *other = login;
+
+		login = at;
+		at = other;
+	}
+	return is_plain(login, "login") && !login->set.first && is_plain(at, "copilotEndpoints") &&
+	       is_plain(at->set.first, "api") && !at->set.first->next && !at->set.first->set.first;
+}
+
 void gql_decide_unanswered(struct gh_decision *d)
 {
 	gh_refuse(d, REFUSAL_GQL_ID, "try again in a moment",
