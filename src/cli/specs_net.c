@@ -212,6 +212,18 @@ static int ports_parse(const char *s, struct policy_rule *e, struct err *err)
 	return 0;
 }
 
+/* What lies in NAT64's well-known prefix is judged as the IPv4 address inside, so that is what a rule for it means. */
+static void nat64_put(struct policy_rule *e)
+{
+	static const struct prefix well_known = { { AF_INET6, { 0, 0x64, 0xff, 0x9b } }, 96 };
+	struct addr v4;
+
+	if (prefix_in(&e->net, &well_known) && addr_nat64(&e->net.addr, &well_known, &v4)) {
+		e->net.addr = v4;
+		e->net.bits -= 96;
+	}
+}
+
 /* In the form in which names are tied: lower case, no dot at the end. is_name() has bounded it. */
 static void name_put(struct policy_rule *e, const char *name)
 {
@@ -273,6 +285,8 @@ static int dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 	}
 	if (ports_parse(rest, &e, err) < 0)
 		return -EINVAL;
+	if (r == 1)
+		nat64_put(&e);
 	if (r == 1 && policy_never(&e.net))
 		return err_set(err, -EINVAL, "nothing can open this address; leave the option out");
 	if (r == 0)
