@@ -235,11 +235,15 @@ static void name_put(struct policy_rule *e, const char *name)
 		e->name[n - 1] = '\0';
 }
 
-/* One address, which GitHub serves git at, and port 22. A network around it stays possible, and opens the rest of it. */
-static bool is_github_address(const struct policy_rule *e)
+/* Port 22 of one of GitHub's names, or of one address that it serves git at. A network around it stays possible, and opens the
+ * rest of it. */
+static bool is_github_ssh(const struct policy_rule *e)
 {
-	return e->name[0] == '\0' && e->net.bits == (e->net.addr.family == AF_INET ? 32 : 128) && e->lo == 22 && e->hi == 22 && e->tcp &&
-	       policy_addr_is_github(&e->net.addr);
+	if (e->lo != 22 || e->hi != 22 || !e->tcp)
+		return false;
+	if (e->name[0] != '\0')
+		return policy_name_is_github(e->name);
+	return e->net.bits == (e->net.addr.family == AF_INET ? 32 : 128) && policy_addr_is_github(&e->net.addr);
 }
 
 static int no_github_ssh(struct err *err)
@@ -302,7 +306,7 @@ int egress_parse(const char *s, struct policy_rule *ret, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (is_github_address(&e))
+	if (is_github_ssh(&e))
 		return no_github_ssh(err);
 	*ret = e;
 	return 0;
@@ -317,7 +321,7 @@ int ssh_dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 	e.udp = false;
 	if (e.lo == 0)
 		e.lo = e.hi = 22;
-	if (policy_name_is_github(e.name) || is_github_address(&e))
+	if (policy_name_is_github(e.name) || is_github_ssh(&e))
 		return no_github_ssh(err);
 	*ret = e;
 	return 0;

@@ -121,7 +121,8 @@ TEST(ssh_is_not_for_github)
 {
 	static const char *const no[] = { "github.com", "GitHub.com:22", "ssh.github.com:443", "github.com.", "x/y",
 					  "h:1-2", "", "20.205.243.166", "140.82.112.3:22" };
-	static const char *const no_egress[] = { "20.205.243.166:22", "140.82.112.3:22", "140.82.112.3:22/tcp", "[2606:50c0::1]:22" };
+	static const char *const no_egress[] = { "20.205.243.166:22", "140.82.112.3:22", "140.82.112.3:22/tcp", "[2606:50c0::1]:22", "[64:ff9b::140.82.112.3]:22",
+						 "github.com:22", "SSH.GitHub.com.:22/tcp" };
 	struct policy_rule e;
 
 	for (size_t i = 0; i < sizeof(no) / sizeof(*no); i++)
@@ -135,6 +136,9 @@ TEST(ssh_is_not_for_github)
 	CHECK_INT(egress_parse("20.205.243.166:443", &e, &err), ==, 0);
 	CHECK_INT(egress_parse("140.82.112.0/20:22", &e, &err), ==, 0);
 	CHECK_INT(egress_parse("20.205.243.176:22", &e, &err), ==, 0);
+	CHECK_INT(egress_parse("github.com", &e, &err), ==, 0);
+	CHECK_INT(egress_parse("github.com:22/udp", &e, &err), ==, 0);
+	CHECK_INT(egress_parse("notgithub.com:22", &e, &err), ==, 0);
 	CHECK_INT(ssh_dest_parse("notgithub.com:2222", &e, &err), ==, 0);
 	CHECK_INT(e.lo, ==, 2222);
 	CHECK_INT(ssh_dest_parse("github.com.example.org", &e, &err), ==, 0);
