@@ -121,11 +121,11 @@ static enum policy_group by_interface(const struct policy *p, const struct addr 
 	struct addr broadcast;
 
 	for (size_t i = 0; i < p->n_hosts; i++) {
-		if (addr_equal(a, &p->hosts[i].addr))
-			return GROUP_HOST;
 		if (prefix_broadcast(&p->hosts[i], &broadcast) && addr_equal(a, &broadcast))
 			return GROUP_NEVER;
-		if (addr_in(a, &p->hosts[i]))
+		if (addr_equal(a, &p->hosts[i].addr))
+			found = GROUP_HOST;
+		else if (found != GROUP_HOST && addr_in(a, &p->hosts[i]))
 			found = GROUP_PRIVATE;
 	}
 	return found;
