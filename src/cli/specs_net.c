@@ -251,6 +251,14 @@ static int no_github_ssh(struct err *err)
 	return err_set(err, -EINVAL, "SSH to GitHub cannot be held to single repositories; leave it out, git reaches GitHub by https");
 }
 
+/* What no option opens is a mistake. */
+static int dest_check(const struct policy_rule *e, struct err *err)
+{
+	if (e->name[0] == '\0' && policy_never(&e->net))
+		return err_set(err, -EINVAL, "nothing can open this address; leave the option out");
+	return is_github_ssh(e) ? no_github_ssh(err) : 0;
+}
+
 static int dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 {
 	AUTO_FREE(char, text);
@@ -291,9 +299,7 @@ static int dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 		return -EINVAL;
 	if (r == 1)
 		nat64_put(&e);
-	if (r == 1 && policy_never(&e.net))
-		return err_set(err, -EINVAL, "nothing can open this address; leave the option out");
-	if (r == 0)
+	else
 		name_put(&e, host);
 	*ret = e;
 	return 0;
@@ -304,25 +310,27 @@ int egress_parse(const char *s, struct policy_rule *ret, struct err *err)
 	struct policy_rule e;
 	int r = dest_parse(s, &e, err);
 
-	if (r < 0)
-		return r;
-	if (is_github_ssh(&e))
-		return no_github_ssh(err);
-	*ret = e;
-	return 0;
+	if (r == 0)
+		r = dest_check(&e, err);
+	if (r == 0)
+		*ret = e;
+	return r;
 }
 
 int ssh_dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 {
 	struct policy_rule e;
+	int r;
 
 	if (strchr(s, '/') || dest_parse(s, &e, NULL) < 0 || e.lo != e.hi)
 		return err_set(err, -EINVAL, "not HOST[:PORT]; write it as in --allow-ssh git.example.org:22");
 	e.udp = false;
 	if (e.lo == 0)
 		e.lo = e.hi = 22;
-	if (policy_name_is_github(e.name) || is_github_ssh(&e))
+	if (policy_name_is_github(e.name))
 		return no_github_ssh(err);
-	*ret = e;
-	return 0;
+	r = dest_check(&e, err);
+	if (r == 0)
+		*ret = e;
+	return r;
 }

@@ -131,6 +131,8 @@ TEST(ssh_is_not_for_github)
 	for (size_t i = 0; i < sizeof(no_egress) / sizeof(*no_egress); i++)
 		if (egress_parse(no_egress[i], &e, &err) != -EINVAL)
 			fail_msg("'%s' was taken", no_egress[i]);
+	CHECK_INT(ssh_dest_parse("127.0.0.1", &e, &err), ==, -EINVAL);
+	CHECK_STR(err.text, "nothing can open this address; leave the option out");
 	/* The rest of it, and other networks, stay possible. */
 	CHECK_INT(egress_parse("20.205.243.166", &e, &err), ==, 0);
 	CHECK_INT(egress_parse("20.205.243.166:443", &e, &err), ==, 0);
