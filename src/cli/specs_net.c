@@ -212,6 +212,18 @@ static int ports_parse(const char *s, struct policy_rule *e, struct err *err)
 	return 0;
 }
 
+/* What lies in NAT64's well-known prefix is judged as the IPv4 address inside, so that is what a rule for it means. */
+static void nat64_put(struct policy_rule *e)
+{
+	static const struct prefix well_known = { { AF_INET6, { 0, 0x64, 0xff, 0x9b } }, 96 };
+	struct addr v4;
+
+	if (prefix_in(&e->net, &well_known) && addr_nat64(&e->net.addr, &well_known, &v4)) {
+		e->net.addr = v4;
+		e->net.bits -= 96;
+	}
+}
+
 /* In the form in which names are tied: lower case, no dot at the end. is_name() has bounded it. */
 static void name_put(struct policy_rule *e, const char *name)
 {
@@ -223,16 +235,28 @@ static void name_put(struct policy_rule *e, const char *name)
 		e->name[n - 1] = '\0';
 }
 
-/* One address, which GitHub serves git at, and port 22. A network around it stays possible, and opens the rest of it. */
-static bool is_github_address(const struct policy_rule *e)
+/* Port 22 of one of GitHub's names, or of one address that it serves git at. A network around it stays possible, and opens the
+ * rest of it. */
+static bool is_github_ssh(const struct policy_rule *e)
 {
-	return e->name[0] == '\0' && e->net.bits == (e->net.addr.family == AF_INET ? 32 : 128) && e->lo == 22 && e->hi == 22 && e->tcp &&
-	       policy_addr_is_github(&e->net.addr);
+	if (e->lo != 22 || e->hi != 22 || !e->tcp)
+		return false;
+	if (e->name[0] != '\0')
+		return policy_name_is_github(e->name);
+	return e->net.bits == (e->net.addr.family == AF_INET ? 32 : 128) && policy_addr_is_github(&e->net.addr);
 }
 
 static int no_github_ssh(struct err *err)
 {
 	return err_set(err, -EINVAL, "SSH to GitHub cannot be held to single repositories; leave it out, git reaches GitHub by https");
+}
+
+/* What no option opens is a mistake. */
+static int dest_check(const struct policy_rule *e, struct err *err)
+{
+	if (e->name[0] == '\0' && policy_never(&e->net))
+		return err_set(err, -EINVAL, "nothing can open this address; leave the option out");
+	return is_github_ssh(e) ? no_github_ssh(err) : 0;
 }
 
 static int dest_parse(const char *s, struct policy_rule *ret, struct err *err)
@@ -273,9 +297,9 @@ static int dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 	}
 	if (ports_parse(rest, &e, err) < 0)
 		return -EINVAL;
-	if (r == 1 && policy_never(&e.net))
-		return err_set(err, -EINVAL, "nothing can open this address; leave the option out");
-	if (r == 0)
+	if (r == 1)
+		nat64_put(&e);
+	else
 		name_put(&e, host);
 	*ret = e;
 	return 0;
@@ -286,25 +310,27 @@ int egress_parse(const char *s, struct policy_rule *ret, struct err *err)
 	struct policy_rule e;
 	int r = dest_parse(s, &e, err);
 
-	if (r < 0)
-		return r;
-	if (is_github_address(&e))
-		return no_github_ssh(err);
-	*ret = e;
-	return 0;
+	if (r == 0)
+		r = dest_check(&e, err);
+	if (r == 0)
+		*ret = e;
+	return r;
 }
 
 int ssh_dest_parse(const char *s, struct policy_rule *ret, struct err *err)
 {
 	struct policy_rule e;
+	int r;
 
 	if (strchr(s, '/') || dest_parse(s, &e, NULL) < 0 || e.lo != e.hi)
 		return err_set(err, -EINVAL, "not HOST[:PORT]; write it as in --allow-ssh git.example.org:22");
 	e.udp = false;
 	if (e.lo == 0)
 		e.lo = e.hi = 22;
-	if (policy_name_is_github(e.name) || is_github_address(&e))
+	if (policy_name_is_github(e.name))
 		return no_github_ssh(err);
-	*ret = e;
-	return 0;
+	r = dest_check(&e, err);
+	if (r == 0)
+		*ret = e;
+	return r;
 }

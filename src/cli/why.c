@@ -310,7 +310,8 @@ void why_network(const struct policy *p, const char *name, const struct addr *ad
 	struct policy_answer kept =
 		name ? policy_keeps(p, &q.dst, name) : (struct policy_answer){ .verdict = POLICY_ALLOW };
 	struct policy_answer a = policy_decide(p, &q);
-	struct audit_refused r = { .proto = POLICY_TCP, .name = name, .dst = q.dst, .port = port, .step = a.step };
+	struct audit_refused r = { .proto = POLICY_TCP, .name = name, .dst = q.dst, .port = port, .step = a.step,
+				   .judged = policy_judged(p, &q.dst) };
 	struct audit_dns d = { .q = name, .first = q.dst, .group = kept.group };
 	char text[ADDR_TEXT], option[400];
 

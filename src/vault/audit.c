@@ -179,10 +179,11 @@ void audit_put_request(struct buf *b, int64_t unix_ms, const struct audit_reques
 
 const char *audit_opens(const struct audit_refused *r, char *to)
 {
+	const struct addr *a = r->judged.family ? &r->judged : &r->dst;
+	bool v6 = a->family == AF_INET6;
 	char text[ADDR_TEXT];
-	bool v6 = r->dst.family == AF_INET6;
 
-	(void)addr_format(&r->dst, text);
+	(void)addr_format(a, text);
 	to[0] = '\0';
 	switch (r->closed ? STEP_NEVER : r->step) {
 	case STEP_PORT:

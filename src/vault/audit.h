@@ -59,6 +59,7 @@ struct audit_refused {
 	enum policy_step step;
 	bool alias;  /* dst is the host's alias, not an address of its own */
 	bool closed; /* the policy allows it, and no option opens it */
+	struct addr judged; /* what an option would have to name; family 0: dst */
 };
 
 /* A request to an inspected host: method and template of the path, never a value. */

@@ -286,7 +286,7 @@ static void refuse(struct vault *v, struct open *p)
 
 	audit_refused(&v->audit, &(struct audit_refused){
 		p->proto, name, p->dst, p->port, p->answer.step, .alias = p->answer.group == GROUP_GATEWAY,
-		.closed = p->answer.verdict != POLICY_REFUSE }, v->now);
+		.closed = p->answer.verdict != POLICY_REFUSE, .judged = policy_judged(&v->policy, &p->dst) }, v->now);
 	reply(v, p, NET_REFUSED, 0, -1);
 	open_free(v, p);
 }

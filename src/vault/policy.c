@@ -105,8 +105,7 @@ static const struct prefix github_git[] = {
 	V4(20, 233, 83, 144, 28), V4(48, 202, 248, 32, 28), V4(48, 204, 201, 0, 28), V4(172, 182, 252, 128, 28),
 };
 
-/* The form in which an address is judged. */
-static struct addr canonical(const struct policy *p, const struct addr *a)
+struct addr policy_judged(const struct policy *p, const struct addr *a)
 {
 	struct addr v4;
 
@@ -122,11 +121,11 @@ static enum policy_group by_interface(const struct policy *p, const struct addr 
 	struct addr broadcast;
 
 	for (size_t i = 0; i < p->n_hosts; i++) {
-		if (addr_equal(a, &p->hosts[i].addr))
-			return GROUP_HOST;
 		if (prefix_broadcast(&p->hosts[i], &broadcast) && addr_equal(a, &broadcast))
 			return GROUP_NEVER;
-		if (addr_in(a, &p->hosts[i]))
+		if (addr_equal(a, &p->hosts[i].addr))
+			found = GROUP_HOST;
+		else if (found != GROUP_HOST && addr_in(a, &p->hosts[i]))
 			found = GROUP_PRIVATE;
 	}
 	return found;
@@ -140,7 +139,7 @@ static enum policy_group by_table(const struct addr *a)
 	return a->family == AF_INET || addr_in(a, &global6) ? GROUP_PUBLIC : GROUP_RESERVED;
 }
 
-/* @a is canonical. */
+/* @a: as it is judged. */
 static enum policy_group group_of(const struct policy *p, const struct addr *a, enum policy_route route)
 {
 	enum policy_group table = by_table(a), own;
@@ -163,7 +162,7 @@ static enum policy_group group_of(const struct policy *p, const struct addr *a, 
 
 enum policy_group policy_group(const struct policy *p, const struct addr *a, enum policy_route route)
 {
-	struct addr c = canonical(p, a);
+	struct addr c = policy_judged(p, a);
 
 	return group_of(p, &c, route);
 }
@@ -315,7 +314,7 @@ static struct policy_answer to_gateway(const struct policy *p, const struct poli
 
 struct policy_answer policy_decide(const struct policy *p, const struct policy_question *q)
 {
-	struct addr a = canonical(p, &q->dst);
+	struct addr a = policy_judged(p, &q->dst);
 	enum policy_group g = group_of(p, &a, q->route);
 
 	if (p->no_network)
@@ -358,7 +357,7 @@ struct policy_answer policy_keeps(const struct policy *p, const struct addr *add
 {
 	const char *const names[] = { name, NULL };
 	const struct policy_question q = { .dst = *addr, .names = names };
-	struct addr a = canonical(p, addr);
+	struct addr a = policy_judged(p, addr);
 	enum policy_group g = group_of(p, &a, ROUTE_UNKNOWN);
 
 	if (p->no_network)

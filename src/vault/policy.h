@@ -107,6 +107,9 @@ struct policy_answer policy_decide(const struct policy *p, const struct policy_q
  */
 struct policy_answer policy_keeps(const struct policy *p, const struct addr *a, const char *name);
 
+/* The form in which @a is judged: the IPv4 address inside, if it is in NAT64's form. An option that means @a names this. */
+struct addr policy_judged(const struct policy *p, const struct addr *a);
+
 enum policy_group policy_group(const struct policy *p, const struct addr *a, enum policy_route route);
 
 /* Is every address of @net one that nothing opens? Then a rule for it is a mistake. */

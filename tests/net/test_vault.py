@@ -307,10 +307,13 @@ class Refusals(Case):
 
     def test_what_opens_the_host(self):
         v = self.vault()
-        for dst in ("192.0.0.1", "10.99.0.1"):
+        for dst in ("192.0.0.1", "10.99.0.1", "64:ff9b::a63:1"):
             self.assertEqual(v.tcp(dst, 8080).step, "host")
         v.close()
-        self.assertEqual([l["open"] for l in v.audit()], ["--allow-host", "--allow-egress 10.99.0.1:8080"])
+        # In NAT64's form it is judged as the address inside, and so is an option.
+        self.assertEqual([(l["dst"], l["open"]) for l in v.audit()],
+                         [("192.0.0.1", "--allow-host"), ("10.99.0.1", "--allow-egress 10.99.0.1:8080"),
+                          ("64:ff9b::a63:1", "--allow-egress 10.99.0.1:8080")])
 
 
 class Names(Case):

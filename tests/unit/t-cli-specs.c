@@ -87,6 +87,13 @@ TEST(egress_forms)
 	CHECK_INT(egress_parse("[fd12::/16]:5432/tcp", &e, &err), ==, 0);
 	CHECK(e.net.bits == 16 && e.lo == 5432 && e.tcp && !e.udp);
 	CHECK_INT(egress_parse("[fd12::1]", &e, &err), ==, 0);
+	/* NAT64's form is the IPv4 address inside (RFC 6052 section 2.1). */
+	CHECK_INT(egress_parse("[64:ff9b::a00:1]:5432", &e, &err), ==, 0);
+	CHECK(e.net.addr.family == AF_INET && e.net.bits == 32 && e.net.addr.b[0] == 10 && e.net.addr.b[3] == 1 && e.lo == 5432);
+	CHECK_INT(egress_parse("64:ff9b::10.0.0.0/104", &e, &err), ==, 0);
+	CHECK(e.net.addr.family == AF_INET && e.net.bits == 8);
+	CHECK_INT(egress_parse("64:ff9b::/95", &e, &err), ==, 0);
+	CHECK(e.net.addr.family == AF_INET6 && e.net.bits == 95);
 	CHECK_INT(egress_parse("db.lan:5432", &e, &err), ==, 0);
 	CHECK_STR(e.name, "db.lan");
 	CHECK_INT(e.lo, ==, 5432);
@@ -101,6 +108,7 @@ TEST(egress_refuses_everything_else)
 		"10.0.0/8", "10.0.0.0/33", "fd12::/129", "[fd12::1", "[fd12::1]80", "[10.0.0.1]:80", "300.1.1.1", "1.2.3",
 		"*.lan", "a..b", "-a.lan", "a-.lan", "a.lan-", "http://x", "a b", "db.lan/24", "db.lan:http", "a_\xff", ".",
 		"/tcp", "10.0.0.1/", "10.0.0.1/-1", "127.0.0.1", "::1", "127.0.0.0/9:80", "::ffff:10.0.0.1", "224.0.0.1", "fe80::1",
+		"64:ff9b::7f00:1",
 	};
 	struct policy_rule e = { .lo = 7 };
 
@@ -113,7 +121,8 @@ TEST(ssh_is_not_for_github)
 {
 	static const char *const no[] = { "github.com", "GitHub.com:22", "ssh.github.com:443", "github.com.", "x/y",
 					  "h:1-2", "", "20.205.243.166", "140.82.112.3:22" };
-	static const char *const no_egress[] = { "20.205.243.166:22", "140.82.112.3:22", "140.82.112.3:22/tcp", "[2606:50c0::1]:22" };
+	static const char *const no_egress[] = { "20.205.243.166:22", "140.82.112.3:22", "140.82.112.3:22/tcp", "[2606:50c0::1]:22", "[64:ff9b::140.82.112.3]:22",
+						 "github.com:22", "SSH.GitHub.com.:22/tcp" };
 	struct policy_rule e;
 
 	for (size_t i = 0; i < sizeof(no) / sizeof(*no); i++)
@@ -122,11 +131,16 @@ TEST(ssh_is_not_for_github)
 	for (size_t i = 0; i < sizeof(no_egress) / sizeof(*no_egress); i++)
 		if (egress_parse(no_egress[i], &e, &err) != -EINVAL)
 			fail_msg("'%s' was taken", no_egress[i]);
+	CHECK_INT(ssh_dest_parse("127.0.0.1", &e, &err), ==, -EINVAL);
+	CHECK_STR(err.text, "nothing can open this address; leave the option out");
 	/* The rest of it, and other networks, stay possible. */
 	CHECK_INT(egress_parse("20.205.243.166", &e, &err), ==, 0);
 	CHECK_INT(egress_parse("20.205.243.166:443", &e, &err), ==, 0);
 	CHECK_INT(egress_parse("140.82.112.0/20:22", &e, &err), ==, 0);
 	CHECK_INT(egress_parse("20.205.243.176:22", &e, &err), ==, 0);
+	CHECK_INT(egress_parse("github.com", &e, &err), ==, 0);
+	CHECK_INT(egress_parse("github.com:22/udp", &e, &err), ==, 0);
+	CHECK_INT(egress_parse("notgithub.com:22", &e, &err), ==, 0);
 	CHECK_INT(ssh_dest_parse("notgithub.com:2222", &e, &err), ==, 0);
 	CHECK_INT(e.lo, ==, 2222);
 	CHECK_INT(ssh_dest_parse("github.com.example.org", &e, &err), ==, 0);

@@ -496,6 +496,10 @@ TEST(what_nothing_opens_says_so_by_absence)
 		  "--allow-egress [fd12::5]:53");
 	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_ECHO, NULL, ip("10.0.0.1"), 0, STEP_PRIVATE }, to),
 		  "--allow-egress 10.0.0.1");
+	/* In NAT64's form: a rule is for the address inside. */
+	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_TCP, NULL, ip("2a00:64::a00:1"), 80, STEP_PRIVATE,
+						       .judged = ip("10.0.0.1") }, to),
+		  "--allow-egress 10.0.0.1:80");
 	/* The smallest that opens it: an own address by itself, the alias by nothing less than all of it. */
 	CHECK_STR(audit_opens(&(struct audit_refused){ POLICY_TCP, NULL, ip("10.0.0.1"), 80, STEP_HOST }, to),
 		  "--allow-egress 10.0.0.1:80");
