@@ -407,8 +407,8 @@ static int hex(uint8_t c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : 0;
 }
 
-/* Nobody honest encodes a letter, or encodes twice. */
-bool prov_is_plain(struct span s)
+/* What a wildcard takes: nobody honest encodes a letter, or encodes twice. */
+static bool is_plain(struct span s)
 {
 	for (size_t i = 0; i + 2 < s.n; i++)
 		if (s.p[i] == '%') {
@@ -426,12 +426,12 @@ static bool match(const char *pattern, struct span path)
 
 	while (*pattern) {
 		if (pattern[0] == '*' && pattern[1] == '*')
-			return prov_is_plain(path);
+			return is_plain(path);
 		if (pattern[0] == '*') {
 			const uint8_t *end = path.n > 0 ? memchr(path.p, '/', path.n) : NULL;
 			size_t n = end ? (size_t)(end - path.p) : path.n;
 
-			if (n == 0 || span_take(&path, n, &taken) < 0 || !prov_is_plain(taken))
+			if (n == 0 || span_take(&path, n, &taken) < 0 || !is_plain(taken))
 				return false;
 		} else if (path.n == 0 || path.p[0] != (uint8_t)*pattern || span_take(&path, 1, &taken) < 0) {
 			return false;

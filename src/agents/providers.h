@@ -120,9 +120,6 @@ bool prov_foreign(const struct prov_launch *launch, enum prov_host_id host);
 /* The slots that a kind has at a host: SLOT_BIT each; 0: it has no row there. */
 unsigned prov_slots(enum ph_kind kind, enum prov_host_id host);
 
-/* No percent sign in it stands for a letter or another percent sign: what a wildcard of the table takes. */
-bool prov_is_plain(struct span path);
-
 /**
  * prov_allows() - May this credential go out with this request?
  * @path:	Raw and without query; already found well-formed by http_target_check()

@@ -1,6 +1,7 @@
 /* github-decide [--show] VECTORS.json FIXTURE.json: requests of the guest over a file of cases for GitHub's hosts, from
  *the bytes of the head on: gate's parser, the credentials in it, GitHub's rules. Prints "ID VERDICT CRED" a line; exit
- *status 0 when all agree with the cases that say what they expect, 1 when some do not, 2 for a bad file.
+ *status 0 when all agree with the cases that say what they expect, 1 when some do not, 2 for a bad file. A case that
+ *cannot be made as it is written is refused, with the reason at stderr; the others are decided nevertheless.
  *
  *	--show		the refusal, too, as the client gets it
  *	--bench N	decide over each case N times and print how long a decision takes */
@@ -27,6 +28,14 @@ static _Noreturn void bad(const char *what, const char *of)
 	exit(2);
 }
 
+/* Why the case at hand cannot be made as it is written. */
+static const char *unclear;
+
+static void odd(const char *why)
+{
+	unclear = unclear ? unclear : why;
+}
+
 static const char *str(const json_t *v, const char *key)
 {
 	const char *s = json_string_value(json_object_get(v, key));
@@ -37,7 +46,7 @@ static const char *str(const json_t *v, const char *key)
 static void put(struct buf *b, const void *p, size_t n)
 {
 	if (buf_put(b, p, n) < 0)
-		bad("too large", "case");
+		odd("too large");
 }
 
 /* ---- the case's text ---- */
@@ -68,8 +77,10 @@ static void put_text(struct buf *b, const char *s, size_t n)
 
 			buf_init(&plain, IO_MAX);
 			if (s[1] == 'P') {
-				if (str_u64(inner, IO_MAX, &count) < 0)
-					bad("$PAD", "case");
+				if (str_u64(inner, IO_MAX, &count) < 0) {
+					odd("$PAD of no number that is small enough");
+					count = 0;
+				}
 				while (count-- > 0)
 					put(b, "x", 1);
 			} else {
@@ -92,9 +103,18 @@ static void put_text(struct buf *b, const char *s, size_t n)
 	}
 }
 
+/* What is no text as JSON, what is not there as nothing. */
 static void put_json(struct buf *b, const json_t *v)
 {
-	put_text(b, json_string_value(v), json_string_length(v));
+	char *other;
+
+	if (json_is_string(v)) {
+		put_text(b, json_string_value(v), json_string_length(v));
+	} else if (v && !json_is_null(v)) {
+		other = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+		put_text(b, other, strlen(other));
+		free(other);
+	}
 }
 
 static void put_header(struct buf *b, const char *name, const json_t *v)
@@ -122,9 +142,9 @@ static void make_head(const json_t *v, size_t body, struct buf *head)
 		host = host || strcasecmp(name, "host") == 0;
 		length =
 			length || strcasecmp(name, "content-length") == 0 || strcasecmp(name, "transfer-encoding") == 0;
-		if (json_is_string(e))
+		if (!json_is_array(e))
 			put_header(head, name, e);
-		json_array_foreach(e, i, one) if (json_is_string(one)) put_header(head, name, one);
+		json_array_foreach(e, i, one) put_header(head, name, one);
 	}
 	if (!host) {
 		put(head, "Host: ", 6);
@@ -159,8 +179,10 @@ static void list(const json_t *fixture, const char *text, enum gh_level level, s
 	struct gh_facts f = { 0 };
 	struct gh_slug slug, of;
 
-	if (!gh_slug_parse(span_str(text), &slug) || gh_scope_add(s, slug, level) < 0)
-		bad("no repository", text);
+	if (!gh_slug_parse(span_str(text), &slug) || gh_scope_add(s, slug, level) < 0) {
+		odd("a repository or level of the list is none");
+		return;
+	}
 	if (!repo)
 		return;
 	parent = repo_of(fixture, str(repo, "parent"));
@@ -214,8 +236,10 @@ static void settings(const json_t *v, enum gh_level *level, struct gh_scope *s)
 		put(&globs, ",", i > 0);
 		put(&globs, json_string_value(e), json_string_length(e));
 	}
-	if (gh_scope_push_refs(s, buf_span(&globs)) < 0)
-		bad("push_refs", "case");
+	if (globs.n == 0)
+		s->n_push_refs = 0; /* no ref at all, which a launch cannot say */
+	else if (gh_scope_push_refs(s, buf_span(&globs)) < 0)
+		odd("push_refs holds something else than globs");
 	buf_done(&globs);
 }
 
@@ -228,13 +252,15 @@ static void make_scope(const json_t *v, const json_t *fixture, struct gh_scope *
 	gh_scope_init(s);
 	settings(fixture, &level, s);
 	settings(v, &level, s);
-	json_array_foreach(json_object_get(v, "allow"), i, e) list(fixture, json_string_value(e), level, s);
+	json_array_foreach(json_object_get(v, "allow"), i, e)
+		list(fixture, json_is_string(e) ? json_string_value(e) : "", level, s);
 }
 
 /* ---- decisions ---- */
 
 struct result {
 	bool allow, cred;
+	bool broken;	      /* agrees with no case */
 	struct gh_decision d; /* of GitHub's rules, if they decided */
 	bool has_d;
 };
@@ -250,8 +276,10 @@ static void decide_tcp(const json_t *v, struct span body, struct result *ret)
 	uint64_t port;
 
 	if (str_u64(str(v, "path") + (str(v, "path")[0] == ':'), UINT16_MAX, &port) < 0 ||
-	    addr_parse("140.82.112.3", &q.dst) < 0)
-		bad("path is no port", str(v, "id"));
+	    addr_parse("140.82.112.3", &q.dst) < 0) {
+		odd("the path of a TCP connection is no port");
+		return;
+	}
 	q.port = (uint16_t)port;
 	switch (policy_decide(&p, &q).verdict) {
 	case POLICY_ALLOW:
@@ -267,18 +295,29 @@ static void decide_tcp(const json_t *v, struct span body, struct result *ret)
 	}
 }
 
-/* A host that is not ended by gate: its bytes pass end to end, nothing is exchanged in them. The cases count a
- * placeholder that travels there as refused. */
-static void decide_other(struct span head, struct span host, struct result *ret)
+static bool holds_placeholder(struct span s)
 {
-	struct buf basic;
+	return s.n > 0 && (memmem(s.p, s.n, gh, strlen(gh)) || memmem(s.p, s.n, copilot, strlen(copilot)));
+}
 
-	ret->allow = host.n > 0 && host.p[host.n - 1] != '.' && !memmem(head.p, head.n, gh, strlen(gh)) &&
-		     !memmem(head.p, head.n, copilot, strlen(copilot));
-	buf_init(&basic, IO_MAX);
-	put_text(&basic, "$B64(x-access-token:$PH)", 24);
-	ret->allow = ret->allow && !memmem(head.p, head.n, buf_span(&basic).p, basic.n);
-	buf_done(&basic);
+/* A host that is not ended by gate: its bytes pass end to end, nothing is exchanged in them. The cases count a
+ * placeholder that travels there as refused, in Basic with any user, too. */
+static void decide_other(struct span head, struct span body, struct span host, struct result *ret)
+{
+	static const char basic[] = "asic ";
+	struct span rest = head, token;
+
+	ret->allow = host.n > 0 && host.p[host.n - 1] != '.' && !holds_placeholder(head) && !holds_placeholder(body);
+	for (const uint8_t *at; ret->allow && (at = memmem(rest.p, rest.n, basic, strlen(basic)));) {
+		uint8_t room[1024];
+		ssize_t n;
+
+		at += strlen(basic);
+		rest = SPAN(at, rest.n - (size_t)(at - rest.p));
+		token = SPAN(at, strcspn((const char *)at, "\r"));
+		n = base64_decode(BASE64_STD, token, room, sizeof(room));
+		ret->allow = n < 0 || !holds_placeholder(SPAN(room, (size_t)n));
+	}
 }
 
 static void decide_copilot(const struct prov_launch *launch, enum prov_host_id host, const struct gh_scope *s,
@@ -321,12 +360,13 @@ static void decide_github(const json_t *fixture, enum prov_host_id host, const s
 	if (d->verdict == GH_BODY && body.n > (d->body == GH_BODY_PUSH ? GH_PUSH_MAX : GH_JSON_MAX))
 		gh_decide_too_long(d);
 	else if (d->verdict == GH_BODY && d->body == GH_BODY_GRAPHQL)
-		decide_graphql(&c, d);
+		ret->broken = !decide_graphql(&c, d);
 	else if (d->verdict == GH_BODY)
 		gh_decide_body(s, &known, r, body, d);
 	ret->allow = d->verdict != GH_REFUSE;
 	ret->cred = d->verdict == GH_CREDENTIAL;
-	/* Vault checks the shape again. What it would hold back is neither allowed nor refused: no case agrees with that. */
+	/* Vault checks the shape again. What it would hold back is neither allowed nor refused: no case agrees with
+	 * that. */
 	if (ret->cred && !prov_allows(&lent, PH_GH, host, r->method, r->path, false, NULL))
 		ret->allow = false;
 }
@@ -345,13 +385,13 @@ static void decide_http(const json_t *v, const json_t *fixture, const struct gh_
 	(void)snprintf(set.v[PH_GH], sizeof(set.v[PH_GH]), "%s", gh);
 	(void)snprintf(set.v[PH_COPILOT], sizeof(set.v[PH_COPILOT]), "%s", agent ? copilot : "");
 	if (host == HOSTS || (prov_hosts[host].role != HOST_GITHUB && prov_hosts[host].prov != PROV_COPILOT)) {
-		decide_other(head, span_str(str(v, "host")), ret);
+		decide_other(head, body, span_str(str(v, "host")), ret);
 		return;
 	}
 	http1_init(&h, span_str(prov_hosts[host].name));
 	if (http1_feed(&h, &head, &got) == HTTP1_HEAD && h.req.fault.status == 0) {
-		slot_judge(&launch, &set, host, prov_hosts[host].role == HOST_GITHUB && gh_scope_has(s, GH_FOREIGN_ANON), &h.req,
-			   &use);
+		slot_judge(&launch, &set, host,
+			   prov_hosts[host].role == HOST_GITHUB && gh_scope_has(s, GH_FOREIGN_ANON), &h.req, &use);
 		if (h.req.fault.status != 0)
 			;
 		else if (prov_hosts[host].role == HOST_GITHUB)
@@ -371,8 +411,9 @@ static void show(const struct result *r)
 		return;
 	buf_init(&out, IO_MAX);
 	if ((r->d.body == GH_BODY_GRAPHQL ? gql_denial : gh_denial)(&r->d, &out, &type) < 0)
-		bad("the refusal does not fit", "case");
-	printf("\t%u %s: %.*s\n", r->d.status, type, (int)out.n, (const char *)buf_span(&out).p);
+		printf("\tthe refusal does not fit\n");
+	else
+		printf("\t%u %s: %.*s\n", r->d.status, type, (int)out.n, (const char *)buf_span(&out).p);
 	buf_done(&out);
 }
 
@@ -397,14 +438,19 @@ static size_t n_times;
 /* 1: agrees, 0: does not. */
 static int one(const json_t *v, const json_t *fixture, bool shows, uint64_t rounds)
 {
-	const char *id = str(v, "id"), *verdict = str(v, "verdict"), *cred = str(v, "cred");
+	const char *verdict = str(v, "verdict"), *cred = str(v, "cred");
 	static struct gh_scope scope;
 	struct result r;
-	struct buf head, body;
+	struct buf id, head, body;
 	bool same;
 
-	if (!*id || !json_is_string(json_object_get(v, "path")) || !json_is_string(json_object_get(v, "body")))
-		bad("a case is none that can be understood", id);
+	unclear = json_is_object(v) ? NULL : "no object";
+	buf_init(&id, IO_MAX);
+	if (*str(v, "id"))
+		put(&id, str(v, "id"), strlen(str(v, "id")));
+	else
+		put_json(&id, json_object_get(v, "id"));
+	put(&id, "", 1);
 	buf_init(&head, IO_MAX);
 	buf_init(&body, IO_MAX);
 	put_json(&body, json_object_get(v, "body"));
@@ -418,29 +464,92 @@ static int one(const json_t *v, const json_t *fixture, bool shows, uint64_t roun
 			decide_tcp(v, buf_span(&body), &r);
 		else
 			decide_http(v, fixture, &scope, buf_span(&head), buf_span(&body), &r);
+		if (unclear)
+			r = (struct result){ 0 };
 		if (rounds > 0 && i > 0)
 			times[n_times++] = now_ns() - from;
 	}
-	same = !*verdict ||
-	       (strcmp(verdict, r.allow ? "allow" : "deny") == 0 && strcmp(cred, r.cred ? "host" : "none") == 0);
+	same = !r.broken && (!*verdict || (strcmp(verdict, r.allow ? "allow" : "deny") == 0 &&
+					   (!*cred || strcmp(cred, r.cred ? "host" : "none") == 0)));
+	if (unclear)
+		(void)fprintf(stderr, "github-decide: %s: %s\n", (const char *)buf_span(&id).p, unclear);
 	if (rounds == 0)
-		printf("%s %s %s%s%s%s%s%s%s\n", id, r.allow ? "allow" : "deny", r.cred ? "host" : "none",
-		       same ? "" : "  EXPECTED ", same ? "" : verdict, same ? "" : " ", same ? "" : cred,
-		       same ? "" : ": ", same ? "" : str(v, "why"));
+		printf("%s %s %s%s%s%s%s%s%s\n", (const char *)buf_span(&id).p, r.allow ? "allow" : "deny",
+		       r.cred ? "host" : "none", same ? "" : "  EXPECTED ", same ? "" : verdict, same ? "" : " ",
+		       same ? "" : cred, same ? "" : ": ", same ? "" : str(v, "why"));
 	if (shows)
 		show(&r);
+	buf_done(&id);
 	buf_done(&head);
 	buf_done(&body);
 	return same;
 }
 
+/* The number of "\\uXXXX" at @p, 0 for anything else. */
+static unsigned escaped(const uint8_t *p, size_t n)
+{
+	unsigned v = 0;
+
+	if (n < 6 || p[0] != '\\' || p[1] != 'u')
+		return 0;
+	for (size_t i = 2; i < 6; i++)
+		v = v << 4 | (p[i] <= '9' ? p[i] - '0' : (p[i] | 0x20) - 'a' + 10) % 16u;
+	return v;
+}
+
+/* Half a character, which no text has and jansson refuses a whole file for, becomes a NUL, which no request may have.
+ */
+static void mend(uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i + 1 < n; i++) {
+		unsigned v = escaped(p + i, n - i);
+
+		if (p[i] != '\\')
+			continue;
+		if (v >> 10 == 0xd800 >> 10 && escaped(p + i + 6, n - i - 6) >> 10 == 0xdc00 >> 10)
+			i += 6;
+		else if (v >> 11 == 0xd800 >> 11)
+			memcpy(p + i + 2, "0000", 4);
+		i += v ? 5 : 1;
+	}
+}
+
+/* The last NUL before @at, which stands in a name and is more than jansson takes there, becomes another control
+ * character, which no name of a field may have either. */
+static bool mend_name(uint8_t *p, size_t at)
+{
+	while (at-- > 0)
+		if (memcmp(p + at, "\\u0000", 6) == 0) {
+			p[at + 5] = '1';
+			return true;
+		}
+	return false;
+}
+
 static json_t *load(const char *path)
 {
+	FILE *f = fopen(path, "re");
 	json_error_t error;
-	json_t *v = json_load_file(path, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+	struct buf text;
+	uint8_t *bytes;
+	json_t *v;
+	size_t n;
 
-	if (!v)
-		bad(error.text, path);
+	if (!f)
+		bad("cannot be read", path);
+	buf_init(&text, IO_MAX);
+	for (uint8_t *p; (p = buf_room(&text, 1 << 16)) && (n = fread(p, 1, 1 << 16, f)) > 0;)
+		buf_grew(&text, n);
+	if (!feof(f))
+		bad("too large, or cannot be read", path);
+	(void)fclose(f);
+	bytes = (uint8_t *)(uintptr_t)buf_span(&text).p;
+	mend(bytes, text.n);
+	while (!(v = json_loadb((const char *)bytes, text.n, JSON_ALLOW_NUL, &error)))
+		if (json_error_code(&error) != json_error_null_byte_in_key || error.position < 6 ||
+		    !mend_name(bytes, (size_t)error.position - 5))
+			bad(error.text, path);
+	buf_done(&text);
 	return v;
 }
 

@@ -12,5 +12,5 @@ struct github_case {
 	struct span body;
 };
 
-/* Go on with a GraphQL request whose head has passed. */
-void decide_graphql(const struct github_case *c, struct gh_decision *d);
+/* Go on with a GraphQL request whose head has passed; false when what would be sent is not what was judged. */
+bool decide_graphql(const struct github_case *c, struct gh_decision *d);

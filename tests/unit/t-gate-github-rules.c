@@ -217,6 +217,29 @@ TEST(what_a_request_names_needs_no_escape_in_a_text)
 	CHECK(strcmp(d.what, "c?d?e?") == 0 && strcmp(d.how, "a?b") == 0);
 }
 
+/* Vault's table would not lend the login to any of these either; the guest hears of the rule that it is. */
+TEST(a_method_is_refused_by_the_rule_for_it)
+{
+	static const struct {
+		enum prov_host_id host;
+		enum prov_method method;
+		const char *target, *what;
+	} t[] = {
+		{ HOST_GITHUB_API, METHOD_OPTIONS, "/repos/acme/app", "this method is not let through" },
+		{ HOST_GITHUB_API, METHOD_POST, "/user", "the user's own account" },
+		{ HOST_GITHUB_API, METHOD_POST, "/search/issues?q=repo:acme/app",
+		  "outside of the listed repositories" },
+		{ HOST_GITHUB_RAW, METHOD_POST, "/acme/app/main/a", "takes no writes" },
+		{ HOST_GITHUB_API, METHOD_GET, "/user/", "a path of this form" },
+	};
+
+	fresh();
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		decide(t[i].host, t[i].method, t[i].target);
+		CHECK(d.verdict == GH_REFUSE && strstr(d.what, t[i].what));
+	}
+}
+
 TEST(a_failure_without_credential_gets_a_hint)
 {
 	const char *type;

@@ -169,6 +169,8 @@ TEST(heads_and_urls_name_listed_repositories)
 	CHECK_INT(add("acme/app", GH_WRITE), ==, 0);
 	CHECK(gh_scope_head(&scope, span_str("feature")) && gh_scope_head(&scope, span_str("Acme:feature")));
 	CHECK(!gh_scope_head(&scope, span_str("victim:feature")) && !gh_scope_head(&scope, span_str(":feature")));
+	CHECK(gh_scope_head(&scope, span_str("acme:APP:feature")) && !gh_scope_head(&scope, span_str("acme:lib:feature")));
+	CHECK(!gh_scope_head(&scope, span_str("acme:app:lib:feature")));
 	CHECK(gh_scope_issue_url(&scope, span_str("https://github.com/acme/app/issues/12")));
 	CHECK(!gh_scope_issue_url(&scope, span_str("https://github.com/acme/secret/issues/12")));
 	CHECK(!gh_scope_issue_url(&scope, span_str("https://github.com/acme/app/issues/")));

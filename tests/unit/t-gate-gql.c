@@ -125,6 +125,11 @@ TEST(words_are_counted)
 	}
 	query[n++] = '}';
 	CHECK_STR(sent(query), "the query has too many words");
+	/* As many as there may be, and one more. */
+	memcpy(query + 2 * GQL_TOKENS_MAX - 3, "}", 2);
+	CHECK(strcmp(sent(query), "the query has too many words") != 0);
+	memcpy(query + 2 * GQL_TOKENS_MAX - 3, "a}", 3);
+	CHECK_STR(sent(query), "the query has too many words");
 }
 
 TEST(memory_ends_with_the_arena)

@@ -170,6 +170,7 @@ static bool front_door(const struct request *r, struct gh_decision *d)
 
 void gh_decide(const struct gh_scope *s, enum prov_host_id host, const struct request *r, struct gh_decision *ret)
 {
+	static const struct prov_launch lent = { .lent = PH_BIT(PH_GH) };
 	bool api = host == HOST_GITHUB_API || host == HOST_GITHUB_UPLOADS;
 
 	*ret = (struct gh_decision){ .scope = s, .form = api ? GH_FORM_REST : GH_FORM_TEXT, .rule = "front door" };
@@ -180,10 +181,11 @@ void gh_decide(const struct gh_scope *s, enum prov_host_id host, const struct re
 		gh_decide_rest(s, host, r, ret);
 	else
 		gh_decide_git(s, host, r, ret);
-	/* Vault lets no such path out with a login: said here, in the client's form. */
-	if ((ret->verdict == GH_CREDENTIAL || ret->verdict == GH_BODY) && !prov_is_plain(r->path))
-		gh_refuse(ret, REFUSAL_PATH, "write letters as they are, and a percent sign not twice",
-			  "the path has a letter or a percent sign in percent coding");
+	/* Vault lets no other path out with a login: said here, in the client's form. */
+	if ((ret->verdict == GH_CREDENTIAL || ret->verdict == GH_BODY) &&
+	    !prov_allows(&lent, PH_GH, host, r->method, r->path, false, NULL))
+		gh_refuse(ret, REFUSAL_PATH, "write letters as they are, a percent sign not twice, no slash at the end",
+			  "a path of this form gets no login");
 	if (ret->verdict == GH_REFUSE && ret->code == REFUSAL_NONE)
 		gh_refuse(ret, REFUSAL_PATH, NULL, "no rule of the sandbox names this request");
 }

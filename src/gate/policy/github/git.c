@@ -124,8 +124,8 @@ static void files(const struct gh_scope *s, enum prov_host_id host, const struct
 	gh_place(host, r->path, &p);
 	if (!(GET & 1u << r->method))
 		gh_refuse(d, REFUSAL_METHOD, "GET and HEAD are", "this host takes no writes");
-	else if (p.kind == GH_NOWHERE)
-		d->verdict = GH_ANONYMOUS;
+	else if (p.kind == GH_NOWHERE || (p.kind == GH_BY_NAME && p.tail.n == 0))
+		d->verdict = GH_ANONYMOUS; /* names no file */
 	else if (gh_decide_repo(s, &p, false, d))
 		d->verdict = GH_CREDENTIAL;
 }

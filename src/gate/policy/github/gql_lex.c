@@ -348,13 +348,13 @@ bool gql_next(struct gql_lexer *l)
 
 	if (!skip_ignored(l))
 		return false;
-	if (++l->n > GQL_TOKENS_MAX)
-		return gql_fail(l->fault, REFUSAL_LIMIT, "the query has too many words", NULL, SPAN(NULL, 0));
 	l->text = SPAN(s->p, MIN(s->n, 1));
 	if (s->n == 0) {
 		l->token = GQL_TOK_END;
 		return true;
 	}
+	if (++l->n > GQL_TOKENS_MAX)
+		return gql_fail(l->fault, REFUSAL_LIMIT, "the query has too many words", NULL, SPAN(NULL, 0));
 	if (is_name_start(s->p[0])) {
 		for (n = 1; n < s->n && (is_name_start(s->p[n]) || is_digit(s->p[n])); n++)
 			;

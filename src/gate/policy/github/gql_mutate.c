@@ -175,10 +175,10 @@ static bool reference(struct mutation *m, enum gql_member_kind kind, struct span
 	}
 }
 
-static bool is_list_kind(enum gql_member_kind kind)
+/* The members that hold several are those with a name in the plural. */
+static bool is_list(struct span name)
 {
-	return kind == GQL_M_OBJECT || kind == GQL_M_ACCOUNT || kind == GQL_M_ACTOR || kind == GQL_M_TEAM ||
-	       kind == GQL_M_TEAM_SLUG;
+	return name.n > 0 && name.p[name.n - 1] == 's';
 }
 
 /* The elements of a list; of another value itself, which stands for a list of one. */
@@ -194,7 +194,7 @@ static const struct gql_value *after(const struct gql_value *v, const struct gql
 
 static bool references(struct mutation *m, enum gql_member_kind kind, const struct gql_value *v, struct span name)
 {
-	if (v->kind == GQL_LIST && !is_list_kind(kind))
+	if (v->kind == GQL_LIST && !is_list(name))
 		return refuse(m, REFUSAL_GQL_ID, "an input that must be a string is none", name);
 	for (const struct gql_value *e = first(v); e; e = after(v, e)) {
 		const struct gql_value *s = gql_resolve(m->w->j->doc.op, e);

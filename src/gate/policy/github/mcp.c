@@ -176,6 +176,23 @@ static void call(const struct gh_scope *s, struct span params, struct gh_decisio
 		d->verdict = GH_CREDENTIAL;
 }
 
+/* What a completion knows already stands in "context". How owners and repositories are called is not completed: the
+ * server would look among all that the user may see. */
+static bool completes_listed(const struct gh_scope *s, struct span params)
+{
+	uint8_t room[TEXT];
+	struct span args, context, known, argument, name;
+	bool has = jread_member(params, "arguments", &args);
+	bool has_known = jread_member(params, "context", &context) && jread_type(context) == JREAD_OBJECT &&
+			 jread_member(context, "arguments", &known);
+
+	if (jread_member(params, "argument", &argument) &&
+	    (jread_type(argument) != JREAD_OBJECT || !text(argument, "name", room, &name) || span_is(name, "owner") ||
+	     span_is(name, "repo")))
+		return false;
+	return (has || has_known) && (!has || repo_of(s, args)) && (!has_known || repo_of(s, known));
+}
+
 /* "repo://OWNER/NAME/..." */
 static bool uri_is_listed(const struct gh_scope *s, struct span uri)
 {
@@ -225,8 +242,9 @@ void gh_decide_mcp(const struct gh_scope *s, struct span body, struct gh_decisio
 		call(s, params, d);
 	else if (span_is(method, "resources/read") && text(params, "uri", room2, &v) && uri_is_listed(s, v))
 		d->verdict = GH_CREDENTIAL;
-	else if ((span_is(method, "prompts/get") || span_is(method, "completion/complete")) &&
-		 jread_member(params, "arguments", &v) && repo_of(s, v))
+	else if (span_is(method, "prompts/get") && jread_member(params, "arguments", &v) && repo_of(s, v))
+		d->verdict = GH_CREDENTIAL;
+	else if (span_is(method, "completion/complete") && completes_listed(s, params))
 		d->verdict = GH_CREDENTIAL;
 	else
 		deny(d, "this method is not let through for what it names");

@@ -128,7 +128,7 @@ bool gh_match(const char *pattern, struct span tail)
 	return fits(pattern, tail, false);
 }
 
-/* Whether @holds is true of a path once it is decoded; coded twice nothing goes out with a login (prov_is_plain()). In a
+/* Whether @holds is true of a path once it is decoded; coded twice nothing goes out with a login (prov_allows()). In a
  * function of its own, and not entered without a "%": the room is cleared each time. */
 static bool holds_decoded(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)
 {

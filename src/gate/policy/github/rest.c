@@ -220,7 +220,7 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 {
 	const struct row *row = find_row(r->method, p->tail);
 	struct span shown = p->tail.n > 0 ? p->tail : span_str("the repository itself");
-	bool makes_ref = gh_match("git/refs", p->tail);
+	bool makes_ref = r->method == METHOD_POST && gh_match("git/refs", p->tail);
 	char how[GH_TEXT_MAX];
 
 	d->reply = GH_REPLY_JSON;

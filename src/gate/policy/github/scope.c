@@ -250,8 +250,11 @@ bool gh_scope_head(const struct gh_scope *s, struct span head)
 	owner = SPAN(head.p, (size_t)(colon - head.p));
 	rest = SPAN(colon + 1, head.n - owner.n - 1);
 	second = rest.n > 0 ? memchr(rest.p, ':', rest.n) : NULL;
-	return second ? gh_scope_find(s, owner, SPAN(rest.p, (size_t)(second - rest.p))) != NULL
-		      : gh_scope_owns(s, owner);
+	if (!second)
+		return gh_scope_owns(s, owner);
+	/* No ref has a colon, so with a third one it is not said what is the repository. */
+	return !memchr(second + 1, ':', rest.n - (size_t)(second + 1 - rest.p)) &&
+	       gh_scope_find(s, owner, SPAN(rest.p, (size_t)(second - rest.p)));
 }
 
 bool gh_scope_issue_url(const struct gh_scope *s, struct span url)

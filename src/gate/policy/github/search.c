@@ -15,7 +15,7 @@ enum group { GROUP_EMPTY, GROUP_TEXT, GROUP_REPO, GROUP_OR }; /* what a group of
 struct search {
 	const struct gh_scope *scope;
 	const struct gh_repo *repo;
-	bool several, mentions, scoped;
+	bool several, scoped;
 	const char *why;
 	unsigned depth;
 	enum group group;
@@ -23,8 +23,7 @@ struct search {
 
 static bool no(struct search *s, const char *why)
 {
-	if (!s->why)
-		s->why = why;
+	s->why = why;
 	return false;
 }
 
@@ -133,12 +132,29 @@ static bool listed(struct search *s, struct span w)
 		return false;
 	s->several = s->several || (s->repo && s->repo != r);
 	s->repo = r;
-	s->mentions = true;
 	return true;
 }
 
-/* A word, with what it has in quotes. The first fault is kept, but all words are read: whether a listed repository is
- * named anywhere decides between the two ways to say no. */
+/* Whether a listed repository is named anywhere, whatever stands around it: this decides between the two ways to say
+ * no. */
+static bool mentions_listed(const struct gh_scope *scope, struct span q)
+{
+	for (size_t i = 0; i + 1 < q.n; i++) {
+		size_t from = i + 1 + (q.p[i + 1] == '"'), to = from;
+
+		if (q.p[i] != ':' || !is_word(key_before(q, i), "repo"))
+			continue;
+		while (to < q.n && (is_letter(q.p[to]) || (q.p[to] >= '-' && q.p[to] <= '9') || q.p[to] == '_'))
+			to++;
+		while (to > from && q.p[to - 1] == '/')
+			to--;
+		if (gh_scope_find_slug(scope, SPAN(q.p + from, to - from)))
+			return true;
+	}
+	return false;
+}
+
+/* A word, with what it has in quotes. */
 static bool word(struct search *s, struct span w, bool quoted)
 {
 	const uint8_t *colon = memchr(w.p, ':', w.n);
@@ -148,16 +164,8 @@ static bool word(struct search *s, struct span w, bool quoted)
 	is_repo = listed(s, w);
 	if (is_repo && names_scope(w, key + 1))
 		return no(s, "a search string names two scopes in one word");
-	if (!is_repo && names_scope(w, 0)) {
-		/* For the choice of the answer: it may be a listed one with something in front. */
-		for (size_t i = 0; i + 5 < w.n; i++) {
-			struct span rest = SPAN(w.p + i, w.n - i);
-
-			if (is_word(SPAN(rest.p, 5), "repo:"))
-				(void)listed(s, rest);
-		}
+	if (!is_repo && names_scope(w, 0))
 		return no(s, "a search is open for repo:OWNER/NAME of listed repositories only");
-	}
 	if (s->depth == 0) {
 		if (!quoted && is_operator(w))
 			return no(s, "OR and NOT must stand in parentheses, next to the repo: of a listed repository");
@@ -242,7 +250,7 @@ static bool word_end(struct search *s, struct span q, size_t from, size_t *ret_e
 	return true;
 }
 
-static void scan(struct search *s, struct span q)
+static bool scan(struct search *s, struct span q)
 {
 	bool after_close = false, quoted;
 	size_t i = 0, end;
@@ -254,25 +262,19 @@ static void scan(struct search *s, struct span q)
 			continue;
 		}
 		if (after_close && q.p[i] != ')')
-			(void)no(s, "something stands right behind a parenthesis in the search string");
-		after_close = false;
+			return no(s, "something stands right behind a parenthesis in the search string");
+		after_close = q.p[i] == ')';
 		if (q.p[i] == '(' || q.p[i] == ')') {
-			after_close = q.p[i] == ')';
-			(void)parenthesis(s, q.p[i] == '(');
+			if (!parenthesis(s, q.p[i] == '('))
+				return false;
 			i++;
 			continue;
 		}
-		if (!word_end(s, q, i, &end, &quoted)) {
-			/* How the rest is to be read is not clear; what it names still counts. */
-			(void)word(s, SPAN(q.p + i, 1), false);
-			i++;
-			continue;
-		}
-		(void)word(s, SPAN(q.p + i, end - i), quoted);
+		if (!word_end(s, q, i, &end, &quoted) || !word(s, SPAN(q.p + i, end - i), quoted))
+			return false;
 		i = end;
 	}
-	if (s->depth > 0)
-		(void)no(s, "a search string does not close its parentheses");
+	return s->depth == 0 ? true : no(s, "a search string does not close its parentheses");
 }
 
 enum search_verdict search_judge(const struct gh_scope *scope, struct span q, const struct gh_repo **ret_repo,
@@ -284,12 +286,10 @@ enum search_verdict search_judge(const struct gh_scope *scope, struct span q, co
 		*ret_why = "the search string is too long";
 		return SEARCH_REFUSED;
 	}
-	if (plain_characters(&s, q))
-		scan(&s, q);
-	if (!s.why && s.scoped) {
+	if (plain_characters(&s, q) && scan(&s, q) && s.scoped) {
 		*ret_repo = s.several ? NULL : s.repo;
 		return SEARCH_LISTED;
 	}
 	*ret_why = s.why ? s.why : "a search needs repo:OWNER/NAME of a listed repository";
-	return s.mentions ? SEARCH_REFUSED : SEARCH_UNSCOPED;
+	return mentions_listed(scope, q) ? SEARCH_REFUSED : SEARCH_UNSCOPED;
 }
