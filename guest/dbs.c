@@ -293,6 +293,7 @@ static unsigned choose(struct guest *g, int db, const char *name, const struct c
 {
 	unsigned last = walk_sets(db, name, 0), n;
 	AUTO_FREE(char, killed);
+	AUTO_FREE(char, old);
 	AUTO_FREE(char, to);
 
 	killed = find_killed(db, name, last, c, &n);
@@ -301,6 +302,8 @@ static unsigned choose(struct guest *g, int db, const char *name, const struct c
 	to = xasprintf("%s.%u", name, n);
 	if (renameat(db, killed, db, to) < 0)
 		return walk_sets(db, name, 0);
+	old = xasprintf("%s" OLD, killed);
+	(void)file_remove_tree_at(db, old); /* it was about to go */
 	guest_log(g, LOG_LV_INFO, "history: the databases of %s are those of a session that did not end in order, db/%s", name, killed);
 	return n;
 }

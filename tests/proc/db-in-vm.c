@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 	if (strcmp(argv[2], "write") != 0) {
 		if (sqlite3_exec(db, "PRAGMA integrity_check; SELECT count(*) FROM t; SELECT max(n) FROM t", print, NULL, NULL) != SQLITE_OK)
 			return fail(db, "count");
-		return printf("\n") < 0;
+		return sqlite3_close(db) != SQLITE_OK || printf("\n") < 0; /* nothing is left beside it */
 	}
 	if (sqlite3_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t(n INTEGER PRIMARY KEY, s)", NULL, NULL, NULL) != SQLITE_OK)
 		return fail(db, "create");

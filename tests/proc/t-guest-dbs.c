@@ -25,6 +25,7 @@
 #include "guest/guest.h"
 
 #define TEXT 2000
+#define TURNS 25 /* of sessions that are killed */
 
 struct session {
 	const char *name;
@@ -421,7 +422,7 @@ TEST(a_session_that_is_killed_at_any_instant_leaves_a_whole_set)
 	int sure = 0, all = 0;
 
 	begin_world();
-	for (int turn = 0; turn < 60; turn++) {
+	for (int turn = 0; turn < TURNS; turn++) {
 		char name[16];
 		struct session s;
 		int64_t start;
@@ -447,15 +448,19 @@ TEST(a_session_that_is_killed_at_any_instant_leaves_a_whole_set)
 	/* Every one of them was killed, and what they left does not add up. */
 	{
 		struct session s = begin("last");
-		char *db = files_at(state, "db"), *got;
+		char *db = files_at(state, "db"), *got, *want;
 
 		add_rows(s.dir, 1);
 		kept(&s);
 		got = names(db);
-		CHECK_STR(got, "opencode.60 opencode.61.last ");
+		want = xasprintf("opencode.%d opencode.%d.last ", TURNS, TURNS + 1);
+		CHECK_STR(got, want);
 		CHECK_STR(end(&s).log, "");
 		free(got);
-		check_names(db, "opencode.60 opencode.61 ");
+		free(want);
+		want = xasprintf("opencode.%d opencode.%d ", TURNS, TURNS + 1);
+		check_names(db, want);
+		free(want);
 		free(db);
 	}
 	end_world();
