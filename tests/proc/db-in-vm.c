@@ -1,5 +1,5 @@
-/* db-in-vm FILE write|count, in a guest: rows without end, each its own transaction in WAL mode, as an agent writes them; or
- * whether the database is whole and how many of them are there, without a gap. */
+/* db-in-vm FILE write|lock|count, in a guest: rows without end, each its own transaction in WAL mode, as an agent writes them; a
+ * database that nobody else can read; or whether it is whole, how many rows it has and the number of the last one. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,7 +24,12 @@ int main(int argc, char **argv)
 	if (argc != 3 || sqlite3_open(argv[1], &db) != SQLITE_OK)
 		return 2;
 	(void)sqlite3_busy_timeout(db, 5000);
-	if (strcmp(argv[2], "write") != 0) {
+	if (strcmp(argv[2], "lock") == 0) {
+		if (sqlite3_exec(db, "CREATE TABLE t(n INTEGER PRIMARY KEY, s); BEGIN EXCLUSIVE", NULL, NULL, NULL) != SQLITE_OK)
+			return fail(db, "lock");
+		return pause();
+	}
+	if (strcmp(argv[2], "count") == 0) {
 		if (sqlite3_exec(db, "PRAGMA integrity_check; SELECT count(*) FROM t; SELECT max(n) FROM t", print, NULL, NULL) != SQLITE_OK)
 			return fail(db, "count");
 		return sqlite3_close(db) != SQLITE_OK || printf("\n") < 0; /* nothing is left beside it */

@@ -314,7 +314,7 @@ class Databases(Agents):
     def test_of_a_vm_that_is_killed_what_it_had_saved_meanwhile_is_there(self):
         places = pathlib.Path(__file__).resolve().parent, pathlib.Path(AGENT_VM).parent / "tests/proc"  # the second one in the lab
         shutil.copy(next(p / "db-in-vm" for p in places if (p / "db-in-vm").exists()), self.project)
-        with self.session(script="./db-in-vm $OPENCODE_DB write & echo up; exec sleep 600") as p:
+        with self.session(script="./db-in-vm $CODEX_SQLITE_HOME/x.sqlite lock & ./db-in-vm $OPENCODE_DB write & echo up; exec sleep 600") as p:
             kept = wait_for(lambda: list((self.state / "db").glob("opencode.1.*")), 90, "nothing is saved while it runs")[0]
             for pid in children(p.pid):
                 if comm(pid).startswith("agent-vm-vmm" if MONITOR == "krun" else "qemu"):
@@ -330,6 +330,10 @@ class Databases(Agents):
         # It is the last set now; the other one's name is gone, and nothing was told but in the log.
         self.assertEqual(self.sets("opencode"), ["opencode.1"])
         self.assertIn(f"those of a session that did not end in order, db/{kept.name}", self.vm("logs", check=0).stdout.decode())
+        # One that could not be read has kept nothing else up.
+        said = self.vm("logs", kept.name.partition(".")[2].partition(".")[2], check=0).stdout.decode()
+        self.assertEqual(said.count("the databases of codex could not be saved while the session ran: x.sqlite: database is locked; "), 1, said)
+        self.assertEqual(self.sets(), [])
 
     def test_the_session_that_ends_later_overwrites_nothing(self):
         with self.session(script=self.WRITE.format("first") + "; echo up; exec sleep 600") as p:
