@@ -40,7 +40,8 @@
 #define TEXT_MAX 512
 #define PID1_FD 3
 #define PROGRAM_FD 4
-/* A copy holds a snapshot: with the lowest priority it would last as long as a compiler beside it, and the agent's log grow. */
+/* A copy holds a snapshot: with the lowest priority it would last as long as a compiler beside it, and the agent's log grow. The
+ * disks of the VM have no scheduler that a priority of I/O would mean something to. */
 #define NICE 10
 
 static int program = -1;

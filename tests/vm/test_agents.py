@@ -303,13 +303,6 @@ class Databases(Agents):
         # Nothing was written: nothing is saved.
         self.assertEqual(self.sets(), ["codex.2", "codex.3"])
         self.assertEqual(self.sets("opencode") + self.sets("copilot"), [])
-        with self.session(script=self.WRITE.format("lost") + "; echo up; exec sleep 600") as p:
-            for pid in children(p.pid):
-                if comm(pid).startswith("agent-vm-vmm" if MONITOR == "krun" else "qemu"):
-                    os.kill(pid, 9)
-            p.wait(60 * SLOW)
-        # Nothing was saved, unless ten seconds had passed, and nothing is damaged.
-        self.assertIn(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite"), ("3\n", "lost\n"))
 
     def test_of_a_vm_that_is_killed_what_it_had_saved_meanwhile_is_there(self):
         places = pathlib.Path(__file__).resolve().parent, pathlib.Path(AGENT_VM).parent / "tests/proc"  # the second one in the lab
@@ -325,8 +318,8 @@ class Databases(Agents):
         saved = db.execute("SELECT count(*) FROM t").fetchone()[0]
         db.close()
         self.assertGreater(saved, 0)
-        whole, count, last = self.sh("./db-in-vm $OPENCODE_DB count; ls -A ${OPENCODE_DB%/*} | wc -l; ls -A /var/lib/agent-vm/db | wc -l").split()[:3]
-        self.assertEqual((whole, int(count), int(last)), ("ok", saved, saved))
+        out = self.sh("./db-in-vm $OPENCODE_DB count; ls -A ${OPENCODE_DB%/*} | wc -l; ls -A /var/lib/agent-vm/db | wc -l")
+        self.assertEqual(out.split(), ["ok", str(saved), str(saved), "1", "3"])
         # It is the last set now; the other one's name is gone, and nothing was told but in the log.
         self.assertEqual(self.sets("opencode"), ["opencode.1"])
         self.assertIn(f"those of a session that did not end in order, db/{kept.name}", self.vm("logs", check=0).stdout.decode())
