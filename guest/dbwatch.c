@@ -115,7 +115,8 @@ static int run_program(const char *from, const char *to, char *why, size_t size)
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (dup2(pipe_fds[1], STDERR_FILENO) >= 0)
 			(void)syscall(SYS_execveat, program, "", argv, env, AT_EMPTY_PATH);
-		_exit(127);
+		(void)dprintf(STDERR_FILENO, "agent-vm-guest-dbs: %s", strerror(errno));
+		_exit(1);
 	}
 	free(argv[1]);
 	free(argv[2]);
@@ -123,13 +124,13 @@ static int run_program(const char *from, const char *to, char *why, size_t size)
 	ended = pid > 0 && read_all(pipe_fds[0], why, size);
 	(void)close(pipe_fds[0]);
 	if (pid < 0)
-		return -EAGAIN;
+		return -ENOMEM;
 	if (!ended)
 		(void)kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	why[strcspn(why, "\n")] = '\0';
-	return !ended ? -ETIMEDOUT : status == 0 ? 0 : WIFEXITED(status) && WEXITSTATUS(status) == 127 ? -ENOEXEC : -EIO;
+	return !ended ? -ETIMEDOUT : status == 0 ? 0 : -EIO;
 }
 
 int dbwatch_save(const struct dbs_set *s, char *why, size_t size)
