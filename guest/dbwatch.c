@@ -35,7 +35,7 @@
 #define MS ((int64_t)1000000)
 #define LOOK_MS 10000
 #define APART_NS (50000 * MS)
-#define COPY_NS (120000 * MS) /* an emulated processor copies 2 MiB in a second */
+#define COPY_NS (120000 * MS) /* 256 MiB take half a second, emulated or on a busy host much longer */
 #define TICK_NS (20 * MS)     /* more than one of the kernel's clock, from which files have their times */
 #define TEXT_MAX 512
 #define PID1_FD 3
