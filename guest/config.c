@@ -451,7 +451,12 @@ static int parse_one(struct config *c, uint16_t key, struct span val)
 	case GC_CA:
 		return parse_ca(&c->ca, val);
 	case GC_FLAGS:
-		return rec_u64(val, GC_F_NO_IMAGE_VERSION, &c->flags);
+		return rec_u64(val, GC_F_ALL, &c->flags);
+	case GC_LIVE:
+		if (val.n == 0 || c->n_live == GC_LIVE_MAX)
+			return -EBADMSG;
+		c->live[c->n_live++] = val;
+		return 0;
 	default:
 		return -EBADMSG;
 	}

@@ -101,7 +101,8 @@ struct config {
 	struct config_dir *dirs;
 	struct config_state *states;
 	struct config_db dbs[GC_DBS_MAX];
-	size_t n_binds, n_links, n_files, n_dirs, n_states, n_dbs;
+	struct span live[GC_LIVE_MAX]; /* names of other sessions; borrowed from the records */
+	size_t n_binds, n_links, n_files, n_dirs, n_states, n_dbs, n_live;
 };
 
 /**

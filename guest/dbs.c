@@ -6,9 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -18,108 +16,27 @@
 #include "guest/guest.h"
 #include "guest/mounts.h"
 
-#define SET_MAX ((uint64_t)4 << 30) /* bytes of a set; what is larger is not worth its copies */
-#define FILES_MAX 64
 #define NUMBER_MAX 999999999
+#define OLD ".old"
 
 /* What was loaded, for the end. */
-static struct set {
-	char name[65];
-	unsigned number;      /* of the set that was begun with; 0: none */
-	struct timespec since; /* files that are not newer need not be saved */
-} sets[GC_DBS_MAX];
+static struct dbs_set sets[GC_DBS_MAX];
 static size_t n_sets;
+static const char *local_at = GC_DB_AT, *state_at = GC_STATE_AT;
+static char session[65]; /* a program of the guest can change the host name later */
 
-static bool is_database(const char *name)
+void dbs_at(const char *local, const char *state, const char *name)
 {
-	static const char *const ends[] = { ".sqlite", ".sqlite-wal", ".db", ".db-wal" };
-	size_t n = strlen(name);
-
-	for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
-		if (name[0] != '.' && n > strlen(ends[i]) && strcmp(name + n - strlen(ends[i]), ends[i]) == 0)
-			return true;
-	return false;
+	local_at = local;
+	state_at = state;
+	(void)snprintf(session, sizeof(session), "%s", name);
+	n_sets = 0;
 }
 
-/* Regular, no link followed. */
-static int open_regular(int dir, const char *name, struct stat *ret)
+const struct dbs_set *dbs_sets(size_t *ret_n)
 {
-	AUTO_FD(fd);
-
-	fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, ret) < 0)
-		return -errno;
-	return S_ISREG(ret->st_mode) ? TAKE_FD(fd) : -EINVAL;
-}
-
-/* Return: 1; 0 for what is no regular file, which is left out; a negative errno. */
-static int copy_one(int from, const char *name, int to, bool sync, uint64_t *left)
-{
-	AUTO_FD(in);
-	AUTO_FD(out);
-	struct stat st;
-	uint64_t n;
-
-	in = open_regular(from, name, &st);
-	if (in < 0)
-		return in == -EINVAL || in == -ELOOP ? 0 : in;
-	n = (uint64_t)st.st_size;
-	if (n > *left)
-		return -EFBIG;
-	*left -= n;
-	out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (out < 0)
-		return -errno;
-	while (n > 0) {
-		ssize_t k = sendfile(out, in, NULL, MIN(n, (uint64_t)1 << 30));
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k <= 0)
-			return k < 0 ? -errno : -EIO; /* it got shorter: a set is whole or it is none */
-		n -= (uint64_t)k;
-	}
-	return sync && fsync(out) < 0 ? -errno : 1;
-}
-
-/* All databases of a folder. Return: how many, or a negative errno. */
-static int copy_set(int from, int to, bool sync)
-{
-	uint64_t left = SET_MAX;
-	struct dirent *e;
-	int r = 0, n = 0;
-	DIR *d;
-
-	from = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	d = from < 0 ? NULL : fdopendir(from);
-	if (!d)
-		return -errno;
-	while (r >= 0 && n <= FILES_MAX && (e = readdir(d)))
-		if (is_database(e->d_name)) {
-			r = copy_one(dirfd(d), e->d_name, to, sync, &left);
-			n += r > 0;
-		}
-	(void)closedir(d);
-	return r < 0 ? r : n > FILES_MAX ? -EFBIG : n;
-}
-
-/* Has a database in it changed since the start? */
-static bool has_news(int dir, const struct timespec *since)
-{
-	struct dirent *e;
-	bool news = false;
-	struct stat st;
-	DIR *d;
-
-	dir = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	d = dir < 0 ? NULL : fdopendir(dir);
-	while (d && !news && (e = readdir(d)))
-		news = is_database(e->d_name) && fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		       (st.st_mtim.tv_sec > since->tv_sec ||
-			(st.st_mtim.tv_sec == since->tv_sec && st.st_mtim.tv_nsec > since->tv_nsec));
-	if (d)
-		(void)closedir(d);
-	return news;
+	*ret_n = n_sets;
+	return sets;
 }
 
 /* NAME.NUMBER; 0 if it is not that. @ret_more: what follows behind another dot, NULL: nothing. */
@@ -169,37 +86,28 @@ static int state_folder(const char *name, bool make)
 	AUTO_FD(state);
 	int r;
 
-	state = open(GC_STATE_AT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	state = open(state_at, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (state < 0)
 		return -errno;
 	r = make ? dir_make_at(state, name, 0700) : 0;
 	return r < 0 ? r : file_open_beneath(state, name, O_RDONLY | O_DIRECTORY, 0);
 }
 
-static int local_folder(const char *name)
+int dbs_local(const char *name, char **ret)
 {
 	AUTO_FREE(char, path);
 	int r;
 
-	path = xasprintf(GC_DB_AT "/%s", name);
+	path = xasprintf("%s/%s", local_at, name);
 	r = mounts_make_dir(path);
-	if (r < 0 || chmod(GC_DB_AT, 0700) < 0)
+	if (r < 0 || chmod(local_at, 0700) < 0)
 		return r < 0 ? r : -errno;
 	r = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return r < 0 ? -errno : r;
-}
-
-static void empty(int dir)
-{
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)))
-		if (is_database(e->d_name))
-			(void)unlinkat(fd, e->d_name, 0);
-	if (d)
-		(void)closedir(d);
+	if (r < 0)
+		return -errno;
+	if (ret)
+		*ret = TAKE_PTR(path);
+	return r;
 }
 
 /* FOLDER/LINK leads to the local file. @bad: what is there could not be taken over, so it is kept under another name. */
@@ -211,7 +119,7 @@ static void make_link(const struct config_db *db, bool bad)
 
 	if (!db->link)
 		return;
-	target = xasprintf(GC_DB_AT "/%s/%s", db->name, db->link);
+	target = xasprintf("%s/%s/%s", local_at, db->name, db->link);
 	dir = state_folder(db->folder, true);
 	aside = xasprintf("%s" GC_STATE_ASIDE, db->link);
 	if (dir >= 0 && bad && file_remove_tree_at(dir, aside) == 0)
@@ -220,36 +128,93 @@ static void make_link(const struct config_db *db, bool bad)
 		(void)!symlinkat(target, dir, db->link);
 }
 
-/* @ret_beside: another session has saved since this one began. */
-static int save_one(const struct set *s, const char *session, bool *ret_beside)
+/* The length of the name of the session in what follows a set's number. */
+static size_t session_len(const char *more)
+{
+	size_t n = strlen(more), k = strlen(OLD);
+
+	return n > k && strcmp(more + n - k, OLD) == 0 ? n - k : n;
+}
+
+/* All sets of this session, or all but @keep. */
+static void remove_own(int db, const char *name, const char *keep)
+{
+	int fd = openat(db, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	const char *more;
+
+	while (d && (e = readdir(d)))
+		if (number_of(e->d_name, name, &more) > 0 && more && session_len(more) == strlen(session) &&
+		    str_starts(more, session) && !(keep && strcmp(e->d_name, keep) == 0))
+			(void)file_remove_tree_at(db, e->d_name);
+	if (d)
+		(void)closedir(d);
+}
+
+/* @tmp becomes @name, which may be there: it is @name OLD until then. At each instant one of the two is whole, and it is the
+ * one that counts. */
+static int replace_set(int db, const char *tmp, const char *name)
+{
+	AUTO_FREE(char, old);
+	int r;
+
+	old = xasprintf("%s" OLD, name);
+	if (faccessat(db, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		r = file_remove_tree_at(db, old);
+		if (r < 0 || renameat(db, name, db, old) < 0)
+			return r < 0 ? r : -errno;
+	}
+	if (renameat(db, tmp, db, name) < 0)
+		return -errno;
+	(void)fsync(db);
+	(void)file_remove_tree_at(db, old);
+	return 0;
+}
+
+/* A folder @tmp with a copy of @from. */
+static int make_set(int db, const char *tmp, int from, uint64_t max)
+{
+	AUTO_FD(to);
+	int r = file_remove_tree_at(db, tmp);
+
+	if (r == 0)
+		r = dir_make_at(db, tmp, 0700);
+	to = r < 0 ? r : file_open_beneath(db, tmp, O_RDONLY | O_DIRECTORY, 0);
+	return to < 0 ? to : dbset_copy(from, to, true, max);
+}
+
+/* NAME.NUMBER.SESSION: beside the last set, or before there is the next one. Caller owns. */
+static char *own_name(const struct dbs_set *s, unsigned last)
+{
+	return xasprintf("%s.%u.%s", s->name, MAX(last, s->number + 1), session);
+}
+
+/* @over: the session, whose set may then get a number alone. @ret_beside: what it is called otherwise; caller owns. */
+static int save_set(const struct dbs_set *s, int from, bool over, char **ret_beside)
 {
 	AUTO_FREE(char, tmp);
 	AUTO_FREE(char, name);
-	AUTO_FREE(char, beside);
-	AUTO_FD(from);
 	AUTO_FD(db);
-	AUTO_FD(to);
 	int r;
 
-	from = local_folder(s->name);
-	if (from < 0 || !has_news(from, &s->since))
-		return from < 0 ? from : 0;
 	db = state_folder("db", true);
 	if (db < 0)
 		return db;
 	tmp = xasprintf(".%s.new.%s", s->name, session);
+	r = make_set(db, tmp, from, over ? DBSET_MAX : DBSET_MAX_RUNNING);
 	name = xasprintf("%s.%u", s->name, s->number + 1);
-	beside = xasprintf("%s.%s", name, session);
-	r = file_remove_tree_at(db, tmp);
-	if (r == 0)
-		r = dir_make_at(db, tmp, 0700);
-	to = r < 0 ? r : file_open_beneath(db, tmp, O_RDONLY | O_DIRECTORY, 0);
-	r = to < 0 ? to : copy_set(from, to, true);
 	/* A folder with something in it is not replaced by rename(2): that is how it shows that another one has saved. */
-	if (r >= 0 && renameat(db, tmp, db, name) < 0) {
-		*ret_beside = errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR;
-		(void)file_remove_tree_at(db, beside);
-		r = *ret_beside && renameat(db, tmp, db, beside) == 0 ? 0 : -errno;
+	if (r >= 0 && over && walk_sets(db, s->name, 0) <= s->number && renameat(db, tmp, db, name) == 0) {
+		remove_own(db, s->name, NULL);
+	} else if (r >= 0) {
+		free(name);
+		name = own_name(s, walk_sets(db, s->name, 0));
+		r = replace_set(db, tmp, name);
+		if (r == 0) {
+			remove_own(db, s->name, name);
+			*ret_beside = TAKE_PTR(name);
+		}
 	}
 	if (r < 0)
 		(void)file_remove_tree_at(db, tmp);
@@ -258,76 +223,168 @@ static int save_one(const struct set *s, const char *session, bool *ret_beside)
 	return r < 0 ? r : 0;
 }
 
-static int load_one(struct guest *g, const struct config_db *db, const char *session, struct set *s)
+int dbs_keep(const struct dbs_set *s, int from)
 {
-	bool beside = false;
+	AUTO_FREE(char, name);
+
+	return save_set(s, from, false, &name);
+}
+
+bool dbs_is_kept(const struct dbs_set *s)
+{
+	AUTO_FREE(char, name);
+	AUTO_FD(db);
+
+	db = state_folder("db", false);
+	name = db < 0 ? NULL : own_name(s, walk_sets(db, s->name, 0));
+	return name && faccessat(db, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static bool is_alive(const struct config *c, const char *name, size_t n)
+{
+	for (size_t i = 0; i < c->n_live; i++)
+		if (c->live[i].n == n && memcmp(c->live[i].p, name, n) == 0)
+			return true;
+	return !(c->flags & GC_F_LIVE);
+}
+
+/* The set of a session that was killed and that none has saved after: the one with the highest number @ret, of those of one
+ * number the youngest. Copies that a dead session has begun go. Caller owns. */
+static char *find_killed(int db, const char *name, unsigned last, const struct config *c, unsigned *ret)
+{
+	int fd = openat(db, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct timespec when = { 0 };
+	AUTO_FREE(char, begun);
+	char *found = NULL;
+	struct dirent *e;
+	const char *more;
+
+	begun = xasprintf(".%s.new.", name);
+	*ret = last;
+	while (d && (e = readdir(d))) {
+		AUTO_FREE(char, newer);
+		unsigned n = number_of(e->d_name, name, &more);
+		struct stat st;
+
+		if (str_starts(e->d_name, begun) && !is_alive(c, e->d_name + strlen(begun), strlen(e->d_name) - strlen(begun)))
+			(void)file_remove_tree_at(db, e->d_name);
+		if (n <= last || n < *ret || !more || is_alive(c, more, session_len(more)) ||
+		    fstatat(db, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+			continue;
+		newer = xstrndup(e->d_name, (size_t)(more - e->d_name) + session_len(more));
+		if (strcmp(newer, e->d_name) != 0 && faccessat(db, newer, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			continue;
+		if (n == *ret && found && (st.st_mtim.tv_sec < when.tv_sec ||
+					   (st.st_mtim.tv_sec == when.tv_sec && st.st_mtim.tv_nsec <= when.tv_nsec)))
+			continue;
+		free(found);
+		found = xstrdup(e->d_name);
+		when = st.st_mtim;
+		*ret = n;
+	}
+	if (d)
+		(void)closedir(d);
+	return found;
+}
+
+/* The number of the set to begin with; 0: there is none. */
+static unsigned choose(struct guest *g, int db, const char *name, const struct config *c)
+{
+	unsigned last = walk_sets(db, name, 0), n;
+	AUTO_FREE(char, killed);
+	AUTO_FREE(char, old);
+	AUTO_FREE(char, to);
+
+	killed = find_killed(db, name, last, c, &n);
+	if (!killed)
+		return last;
+	to = xasprintf("%s.%u", name, n);
+	if (renameat(db, killed, db, to) < 0)
+		return walk_sets(db, name, 0);
+	old = xasprintf("%s" OLD, killed);
+	(void)file_remove_tree_at(db, old); /* it was about to go */
+	guest_log(g, LOG_LV_INFO, "history: the databases of %s are those of a session that did not end in order, db/%s", name, killed);
+	return n;
+}
+
+static int load_one(struct guest *g, const struct config *c, const struct config_db *db, struct dbs_set *s)
+{
+	AUTO_FREE(char, beside);
 	AUTO_FREE(char, name);
 	AUTO_FD(saved);
 	AUTO_FD(from);
 	AUTO_FD(to);
 	int r;
 
-	to = local_folder(db->name);
+	to = dbs_local(db->name, NULL);
 	if (to < 0)
 		return to;
 	saved = state_folder("db", false);
-	s->number = saved < 0 ? 0 : walk_sets(saved, db->name, 0);
+	s->number = saved < 0 ? 0 : choose(g, saved, db->name, c);
 	if (s->number > 0) {
 		name = xasprintf("%s.%u", db->name, s->number);
 		from = file_open_beneath(saved, name, O_RDONLY | O_DIRECTORY, 0);
 	} else {
 		from = state_folder(db->folder, false);
 	}
-	r = from < 0 ? 0 : copy_set(from, to, false);
+	r = from < 0 ? 0 : dbset_copy(from, to, false, DBSET_MAX);
 	if (r < 0) {
 		guest_log(g, LOG_LV_WARN, "history: the databases of %s cannot be read: %s; new ones are begun", db->name,
 			  strerror(-r));
-		empty(to);
+		dbset_empty(to);
 	}
 	/* What the older program has left is a set at once: a link will take its place. */
 	if (r > 0 && s->number == 0) {
-		r = save_one(s, session, &beside);
+		r = save_set(s, to, true, &beside);
 		s->number = r == 0 && !beside;
 	}
 	make_link(db, r < 0);
-	(void)clock_gettime(CLOCK_REALTIME, &s->since);
+	s->seen = dbset_look(to);
 	return 0;
 }
 
 int dbs_load(struct guest *g, const struct config *c, struct err *err)
 {
-	char session[65] = "";
-
-	(void)gethostname(session, sizeof(session) - 1);
+	if (session[0] == '\0')
+		(void)gethostname(session, sizeof(session) - 1);
 	for (size_t i = 0; i < c->n_dbs; i++) {
-		struct set *s = &sets[n_sets];
+		struct dbs_set *s = &sets[n_sets];
 		int r;
 
 		(void)snprintf(s->name, sizeof(s->name), "%s", c->dbs[i].name);
-		r = load_one(g, &c->dbs[i], session, s);
+		r = load_one(g, c, &c->dbs[i], s);
 		if (r < 0)
-			return err_set(err, r, GC_DB_AT "/%s: cannot be made in the guest: %s", s->name, strerror(-r));
+			return err_set(err, r, "%s/%s: cannot be made in the guest: %s", local_at, s->name, strerror(-r));
 		n_sets++;
 	}
 	return 0;
 }
 
+/* @ret_beside: save_set()'s; caller owns. */
+static int save_one(const struct dbs_set *s, char **ret_beside)
+{
+	AUTO_FD(from);
+
+	from = dbs_local(s->name, NULL);
+	if (from < 0)
+		return from;
+	return dbset_look(from).sum == s->seen.sum ? 0 : save_set(s, from, true, ret_beside);
+}
+
 void dbs_save(struct guest *g)
 {
-	char session[65] = "";
-
-	(void)gethostname(session, sizeof(session) - 1);
 	for (size_t i = 0; i < n_sets; i++) {
-		const struct set *s = &sets[i];
-		bool beside = false;
-		int r = save_one(s, session, &beside);
+		const struct dbs_set *s = &sets[i];
+		AUTO_FREE(char, beside);
+		int r = save_one(s, &beside);
 
 		if (r < 0)
 			guest_log(g, LOG_LV_WARN, "history: the databases of %s cannot be saved: %s; the last set is kept", s->name,
 				  strerror(-r));
 		else if (beside)
 			guest_log(g, LOG_LV_WARN, "history: another session has saved the databases of %s meanwhile; those of this one "
-				  "are db/%s.%u.%s in the project's state", s->name, s->name, s->number + 1, session);
+				  "are db/%s in the project's state", s->name, beside);
 	}
 	n_sets = 0;
 }

@@ -12,7 +12,7 @@
 #include "guest/stream.h"
 #include "proto/ctl.h"
 
-enum guest_event { EV_PORT = 1, EV_CHILD, EV_STATUS, EV_IN, EV_OUT, EV_ERR, EV_PORTS };
+enum guest_event { EV_PORT = 1, EV_CHILD, EV_STATUS, EV_IN, EV_OUT, EV_ERR, EV_PORTS, EV_DBS };
 
 enum guest_state {
 	GUEST_NEW,    /* HELLO is said, CONFIG is awaited */
@@ -51,6 +51,7 @@ struct guest {
 	int kmsg_fd;
 	int ports_fd; /* guest/ports.h; -1: nothing is published, or it ended */
 	bool ports_watched;
+	int dbs_fd; /* guest/dbwatch.h; -1: nothing is saved while the session runs */
 	bool childless;
 	bool reap_more;
 	int64_t until_ns; /* end of GUEST_ENDS or GUEST_KILLS */

@@ -6,7 +6,7 @@
  *
  *    /dev  /proc  /sys  /newroot
  *
- * and nothing else is asked of it.
+ * and nothing else is asked of it. /agent-vm-guest-dbs beside it runs from there later (dbwatch.h).
  *
  * Life. Mount what is missing, find the control port, say HELLO, and serve (serve.c): the CONFIG frame brings the root
  * disk, the shares and the files (setup.c), then programs run until SHUTDOWN, or until the host is gone. Then everything

@@ -21,6 +21,7 @@
 
 #include "base/fd.h"
 #include "base/macros.h"
+#include "guest/dbwatch.h"
 #include "guest/guest.h"
 #include "guest/oom.h"
 #include "guest/ports.h"
@@ -37,7 +38,7 @@ int guest_init(struct guest *g, const struct guest_ops *ops, int fd)
 	sigset_t set;
 	int r;
 
-	*g = (struct guest){ .ops = ops, .child_fd = -1, .kmsg_fd = -1, .ports_fd = -1, .ev.epfd = -1 };
+	*g = (struct guest){ .ops = ops, .child_fd = -1, .kmsg_fd = -1, .ports_fd = -1, .dbs_fd = -1, .ev.epfd = -1 };
 	streams_init(g);
 	r = port_init(&g->port, fd);
 	if (r == 0)
@@ -63,6 +64,7 @@ void guest_done(struct guest *g)
 	close_p(&g->child_fd);
 	close_p(&g->kmsg_fd);
 	close_p(&g->ports_fd);
+	close_p(&g->dbs_fd);
 	if (g->ev.epfd >= 0)
 		ev_close(&g->ev);
 }
@@ -426,6 +428,9 @@ int guest_serve(struct guest *g)
 			case EV_PORTS:
 				if (g->ports_fd >= 0)
 					ports_read(g);
+				break;
+			case EV_DBS:
+				dbwatch_read(g);
 				break;
 			}
 		}

@@ -15,6 +15,7 @@
 #include "guest/ca.h"
 #include "guest/config.h"
 #include "guest/dbs.h"
+#include "guest/dbwatch.h"
 #include "guest/mounts.h"
 #include "guest/network.h"
 #include "guest/ports.h"
@@ -185,6 +186,8 @@ static int apply(struct guest *g, struct config *c, struct buf *ready, struct er
 		return r;
 	up = now_ns();
 	probe_start(c, probes);
+	if (c->n_dbs > 0)
+		dbwatch_open(DBWATCH_PROGRAM);
 	if (c->root) {
 		r = mounts_root(c->root, c->root_fs ? c->root_fs : "ext4", c->root_bytes, &note, err);
 		if (r < 0)
@@ -226,6 +229,8 @@ static int apply(struct guest *g, struct config *c, struct buf *ready, struct er
 		if (r < 0)
 			return err_set(err, r, "guest: published ports cannot be watched: %s", strerror(-r));
 	}
+	if (c->n_dbs > 0)
+		dbwatch_start(g);
 	if (access(GC_SEED, X_OK) == 0)
 		(void)rec_put(ready, CTL_K_SEED, "", 0);
 	(void)guest_put_phase(ready, "mounts", up, mounted - up);

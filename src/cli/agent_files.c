@@ -261,7 +261,8 @@ static void settings(struct state_rules *w, const struct plan *p)
 	}
 }
 
-static int databases(struct buf *out)
+/* And which sessions may go on with theirs. */
+static int databases(const struct plan *p, struct buf *out)
 {
 	static const struct {
 		const char *name, *link;
@@ -275,7 +276,12 @@ static int databases(struct buf *out)
 			return -ENOBUFS;
 		rec_end(out, (size_t)at);
 	}
-	return 0;
+	if (!p->others_known || p->others.n > GC_LIVE_MAX)
+		return 0;
+	for (size_t i = 0; i < p->others.n; i++)
+		if (rec_put_str(out, GC_LIVE, p->others.v[i]) < 0)
+			return -ENOBUFS;
+	return rec_put_u64(out, GC_FLAGS, GC_F_LIVE);
 }
 
 int agent_files(const struct plan *p, const struct agent_logins *logins, struct buf *out)
@@ -300,7 +306,7 @@ int agent_files(const struct plan *p, const struct agent_logins *logins, struct 
 	block(&w, "opencode-config/AGENTS.md", p->settings.opencode, text);
 	block(&w, "copilot/copilot-instructions.md", p->settings.copilot, text);
 	settings(&w, p);
-	if (w.failed || databases(out) < 0 || orders_file(out, "/etc/codex/config.toml", 0644, codex_defaults) < 0)
+	if (w.failed || databases(p, out) < 0 || orders_file(out, "/etc/codex/config.toml", 0644, codex_defaults) < 0)
 		return -ENOBUFS;
 	return orders_file(out, "/etc/claude-code/CLAUDE.md", 0644, text);
 }

@@ -25,7 +25,7 @@ int find_qemu(char **ret, struct err *err);
 /* /usr/libexec/virtiofsd, /usr/lib/qemu/virtiofsd, /usr/lib/virtiofsd. */
 int find_virtiofsd(char **ret, struct err *err);
 
-/* Folder that holds only agent-vm-guest (krun's boot root), and the same as an ext4 image (qemu's): ../lib/agent-vm/boot
+/* Folder that holds only the guest programs (krun's boot root), and the same as an ext4 image (qemu's): ../lib/agent-vm/boot
  * and boot.ext4; in a build tree guest/boot and guest/boot.ext4. */
 int find_boot_dir(char **ret, struct err *err);
 int find_boot_image(char **ret, struct err *err);

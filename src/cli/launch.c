@@ -287,7 +287,12 @@ static int start_network(struct launch *l)
 /* @ret: a line for each other session of the project. One that cannot be looked for may be there. */
 static void find_others(struct launch *l, struct strv *ret)
 {
-	l->plan.alone = session_others_note(&l->session, ret) == 0;
+	int n;
+
+	strv_done(&l->plan.others);
+	n = session_others_note(&l->session, ret, &l->plan.others);
+	l->plan.others_known = n >= 0;
+	l->plan.alone = n == 0;
 }
 
 static void files_unlock(void *arg)

@@ -498,4 +498,5 @@ void plan_done(struct plan *p)
 	strv_done(&p->warnings);
 	strv_done(&p->notes);
 	strv_done(&p->argv);
+	strv_done(&p->others);
 }

@@ -32,7 +32,8 @@ struct plan {
 	char *vmm_path, *libkrun, *libkrunfw, *qemu, *virtiofsd, *boot_dir, *boot_image;
 	struct gitid gitid;
 	struct host_settings settings; /* of the user's own; taken by the launch */
-	bool alone;		       /* no other session of the project lives; found by the launch */
+	bool alone, others_known;      /* no other session of the project lives; found by the launch */
+	struct strv others;	       /* names of those that do */
 	struct network_plan net;
 	struct creds creds;
 	struct ghlist github;

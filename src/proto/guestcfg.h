@@ -47,6 +47,7 @@ enum guestcfg_key {
 	GC_KEY,	       /* string: member name, the outermost first */
 	GC_VALUE,      /* bytes: JSON text, or the lines of a TOML table */
 	GC_WITH,       /* string: the rule is left out where that program is missing */
+	GC_LIVE,       /* string: the host name of another session of the project that is alive; see GC_F_LIVE */
 };
 
 /* How a file of the state is brought to what must hold (cli page 11.1). One that is a link, no regular file, too large or
@@ -86,11 +87,14 @@ enum guestcfg_rule {
 #define GC_HOST_AT "/run/agent-vm/host" /* the user's own settings, read-only */
 #define GC_DB_AT "/var/lib/agent-vm/db"
 #define GC_DBS_MAX 8
+#define GC_LIVE_MAX 64
 #define GC_KEYS_MAX 8
 #define GC_TAIL 20 /* characters */
 
 enum guestcfg_flag {
 	GC_F_NO_IMAGE_VERSION = 1, /* do not check /etc/agent-vm-image-version (a root disk that is no image of ours) */
+	GC_F_LIVE = 2,		   /* GC_LIVE names all there are; without it any session may be alive */
+	GC_F_ALL = 3,
 };
 
 #define GC_PROBES_MAX 16

@@ -43,7 +43,7 @@ enum vmmcfg_key {
 	VC_LIBKRUNFW,	/* path; both */
 	VC_QEMU,	/* path; qemu */
 	VC_VIRTIOFSD,	/* path; qemu */
-	VC_BOOT_DIR,	/* folder with agent-vm-guest as its only file: the boot root of krun */
+	VC_BOOT_DIR,	/* folder with the guest programs alone: the boot root of krun */
 	VC_BOOT_IMAGE,	/* the same as an ext4 image: the boot root of qemu */
 	VC_DISK,	/* qcow2 overlay; its backing name is "base.ext4" in the same folder */
 	VC_DISK_BASE,	/* the image's ext4 file that "base.ext4" stands for */

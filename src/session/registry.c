@@ -364,7 +364,7 @@ void session_up(const struct session_info *info, char *ret, size_t n)
 		(void)snprintf(ret, n, "%dd", (int)(s / 86400));
 }
 
-int session_others_note(const struct session *s, struct strv *ret)
+int session_others_note(const struct session *s, struct strv *ret, struct strv *names)
 {
 	struct session_list list;
 	int r, n = 0;
@@ -383,6 +383,7 @@ int session_others_note(const struct session *s, struct strv *ret)
 		verb = str_escape(o->verb, strlen(o->verb));
 		strv_addf(ret, "another session runs in this project: %s, pid %d, %s; history and settings are shared", verb,
 			  (int)o->launcher.pid, up);
+		strv_add(names, o->name);
 		n++;
 	}
 	session_list_done(&list);

@@ -65,9 +65,11 @@ const struct session_info *session_by_name(const struct session_list *list, cons
  *
  * "another session runs in this project: claude, pid 4711, 12m; history and settings are shared"
  *
+ * @names:	Their names, as many
+ *
  * Return: number of lines added to @ret, or a negative errno
  */
-int session_others_note(const struct session *s, struct strv *ret);
+int session_others_note(const struct session *s, struct strv *ret, struct strv *names);
 
 /* How long it runs: "12s", "12m", "3h", "2d". @ret holds at least 24 bytes. */
 void session_up(const struct session_info *info, char *ret, size_t n);

@@ -41,6 +41,33 @@ static char *after(bool alone, const struct agent_logins *logins, const char *pa
 	return got ? got : xstrdup(before);
 }
 
+TEST(the_guest_is_told_which_other_sessions_live_when_it_is_known)
+{
+	char verb[] = "shell", ro[] = "ro", project[] = "/srv/p";
+	struct launch_args args = { .verb = verb, .git_config = ro };
+	const struct agent_logins none = { 0 };
+
+	for (int turn = 0; turn < 3; turn++) {
+		struct plan p = { .args = &args, .layout = { .project_guest = project }, .others_known = turn > 0 };
+		struct err err = { "" };
+		struct buf records;
+		struct config c;
+
+		strv_add(&p.others, "agent-vm-a-1");
+		for (int i = 0; turn == 2 && i < GC_LIVE_MAX; i++)
+			strv_add(&p.others, "agent-vm-b-2"); /* more than can be told: then any may live */
+		buf_init(&records, 1 << 20);
+		CHECK_INT(agent_files(&p, &none, &records), ==, 0);
+		CHECK_INT(config_parse(buf_span(&records), &c, &err), ==, 0);
+		CHECK_INT(c.flags & GC_F_LIVE, ==, turn == 1 ? GC_F_LIVE : 0);
+		CHECK_INT(c.n_live, ==, turn == 1);
+		CHECK(turn != 1 || span_is(c.live[0], "agent-vm-a-1"));
+		config_done(&c);
+		buf_done(&records);
+		strv_done(&p.others);
+	}
+}
+
 static void check_has(char *text, const char *what, bool there)
 {
 	if (!strstr(text, what) == there)

@@ -88,7 +88,7 @@ TEST(forked_child_cannot_end_the_session)
 TEST(second_session_of_one_process_gets_a_name_of_its_own)
 {
 	struct session a = SESSION_INIT, b = SESSION_INIT, c = SESSION_INIT;
-	struct strv notes = { NULL };
+	struct strv notes = { NULL }, names = { NULL };
 	struct state t;
 	struct err err;
 
@@ -96,12 +96,16 @@ TEST(second_session_of_one_process_gets_a_name_of_its_own)
 	CHECK_INT(session_create(&a, &t.root, &t.project, "claude", NULL, &err), ==, 0);
 	CHECK_INT(session_create(&b, &t.root, &t.project, "shell", NULL, &err), ==, 0);
 	CHECK(strcmp(b.info.name + strlen(b.info.name) - 2, "-2") == 0);
-	CHECK_INT(session_others_note(&b, &notes), ==, 1);
+	CHECK_INT(session_others_note(&b, &notes, &names), ==, 1);
+	CHECK_INT(names.n, ==, 1);
+	CHECK_STR(names.v[0], a.info.name);
 	CHECK(str_starts(notes.v[0], "another session runs in this project: claude, pid "));
 	CHECK(strstr(notes.v[0], "; history and settings are shared"));
 	strv_done(&notes);
 	session_done(&a);
-	CHECK_INT(session_others_note(&b, &notes), ==, 0);
+	CHECK_INT(session_others_note(&b, &notes, &names), ==, 0);
+	CHECK_INT(names.n, ==, 1);
+	strv_done(&names);
 	/* The logs of the first are still there, so its name is not used again. */
 	CHECK_INT(session_create(&c, &t.root, &t.project, "shell", NULL, &err), ==, 0);
 	CHECK(strcmp(c.info.name + strlen(c.info.name) - 2, "-3") == 0);

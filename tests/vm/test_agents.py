@@ -7,11 +7,12 @@ import os
 import pathlib
 import shutil
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
 
-from vmtest import BOOT_S, MONITOR, SLOW, STATE, Case, Terminal, children, comm, command, environment, wait_for
+from vmtest import AGENT_VM, BOOT_S, MONITOR, SLOW, STATE, Case, Terminal, children, comm, command, environment, wait_for
 
 # Prints its name, each word in brackets, and then the variables that are asked for.
 STAND_IN = r"""#!/bin/bash
@@ -302,13 +303,30 @@ class Databases(Agents):
         # Nothing was written: nothing is saved.
         self.assertEqual(self.sets(), ["codex.2", "codex.3"])
         self.assertEqual(self.sets("opencode") + self.sets("copilot"), [])
-        with self.session(script=self.WRITE.format("lost") + "; echo up; exec sleep 600") as p:
+
+    def test_of_a_vm_that_is_killed_what_it_had_saved_meanwhile_is_there(self):
+        places = pathlib.Path(__file__).resolve().parent, pathlib.Path(AGENT_VM).parent / "tests/proc"  # the second one in the lab
+        shutil.copy(next(p / "db-in-vm" for p in places if (p / "db-in-vm").exists()), self.project)
+        with self.session(script="./db-in-vm $CODEX_SQLITE_HOME/x.sqlite lock & ./db-in-vm $OPENCODE_DB write & echo up; exec sleep 600") as p:
+            kept = wait_for(lambda: list((self.state / "db").glob("opencode.1.*")), 90, "nothing is saved while it runs")[0]
             for pid in children(p.pid):
                 if comm(pid).startswith("agent-vm-vmm" if MONITOR == "krun" else "qemu"):
                     os.kill(pid, 9)
             p.wait(60 * SLOW)
-        # Nothing was saved, and nothing is damaged.
-        self.assertEqual(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite"), "3\n")
+        self.assertEqual([f.name for f in kept.iterdir()], ["opencode.db"])
+        db = sqlite3.connect(f"file:{kept}/opencode.db?immutable=1", uri=True)
+        saved = db.execute("SELECT count(*) FROM t").fetchone()[0]
+        db.close()
+        self.assertGreater(saved, 0)
+        out = self.sh("./db-in-vm $OPENCODE_DB count; ls -A ${OPENCODE_DB%/*} | wc -l; ls -A /var/lib/agent-vm/db | wc -l")
+        self.assertEqual(out.split(), ["ok", str(saved), str(saved), "1", "3"])
+        # It is the last set now; the other one's name is gone, and nothing was told but in the log.
+        self.assertEqual(self.sets("opencode"), ["opencode.1"])
+        self.assertIn(f"those of a session that did not end in order, db/{kept.name}", self.vm("logs", check=0).stdout.decode())
+        # One that could not be read has kept nothing else up.
+        said = self.vm("logs", kept.name.partition(".")[2].partition(".")[2], check=0).stdout.decode()
+        self.assertEqual(said.count("the databases of codex could not be saved while the session ran: x.sqlite: database is locked; "), 1, said)
+        self.assertEqual(self.sets(), [])
 
     def test_the_session_that_ends_later_overwrites_nothing(self):
         with self.session(script=self.WRITE.format("first") + "; echo up; exec sleep 600") as p:
