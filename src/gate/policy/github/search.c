@@ -16,6 +16,7 @@ struct search {
 	const struct gh_scope *scope;
 	const struct gh_repo *repo;
 	bool several, scoped;
+	bool after_not; /* the word before is "not", which an engine may read as NOT */
 	const char *why;
 	unsigned depth;
 	enum group group;
@@ -117,7 +118,7 @@ static bool is_operator(struct span w)
 
 	for (size_t i = 0; i < w.n; i++)
 		signs = signs && memchr("|!&", w.p[i], 3);
-	return signs || is_word(w, "or") || is_word(w, "not");
+	return signs || is_word(w, "or") || span_is(w, "NOT");
 }
 
 /* "repo:OWNER/NAME" of a listed repository, and nothing before it. */
@@ -167,6 +168,10 @@ static bool word(struct search *s, struct span w, bool quoted)
 	if (!is_repo && names_scope(w, 0))
 		return no(s, "a search is open for repo:OWNER/NAME of listed repositories only");
 	if (s->depth == 0) {
+		/* gh up to 2.46 sends the user's words bare: "not working". Whoever reads an operator there leaves out a word. */
+		if (s->after_not && is_repo)
+			return no(s, "\"not\" stands before repo: in a search string");
+		s->after_not = !quoted && is_word(w, "not");
 		if (!quoted && is_operator(w))
 			return no(s, "OR and NOT must stand in parentheses, next to the repo: of a listed repository");
 		s->scoped = s->scoped || is_repo;
@@ -206,6 +211,8 @@ static bool parenthesis(struct search *s, bool opens)
 				return no(s, "parentheses with repo: hold nothing but repo:OWNER/NAME joined by OR");
 			s->group = GROUP_TEXT;
 		} else if (s->depth == 0) {
+			if (s->after_not)
+				return no(s, "\"not\" stands before a parenthesis in a search string");
 			s->group = GROUP_EMPTY;
 		}
 		s->depth++;
