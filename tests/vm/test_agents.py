@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 
-from vmtest import AGENT_VM, BOOT_S, MONITOR, SLOW, STATE, Case, Terminal, children, comm, command, environment, wait_for
+from vmtest import BOOT_S, MONITOR, SLOW, STATE, Case, Terminal, children, comm, command, environment, program, wait_for
 
 # Prints its name, each word in brackets, and then the variables that are asked for.
 STAND_IN = r"""#!/bin/bash
@@ -305,8 +305,7 @@ class Databases(Agents):
         self.assertEqual(self.sets("opencode") + self.sets("copilot"), [])
 
     def test_of_a_vm_that_is_killed_what_it_had_saved_meanwhile_is_there(self):
-        places = pathlib.Path(__file__).resolve().parent, pathlib.Path(AGENT_VM).parent / "tests/proc"  # the second one in the lab
-        shutil.copy(next(p / "db-in-vm" for p in places if (p / "db-in-vm").exists()), self.project)
+        shutil.copy(program("db-in-vm"), self.project)
         with self.session(script="./db-in-vm $CODEX_SQLITE_HOME/x.sqlite lock & ./db-in-vm $OPENCODE_DB write & echo up; exec sleep 600") as p:
             kept = wait_for(lambda: list((self.state / "db").glob("opencode.1.*")), 90, "nothing is saved while it runs")[0]
             for pid in children(p.pid):

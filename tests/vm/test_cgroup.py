@@ -1,16 +1,13 @@
 """The group around the monitor, on a kernel whose groups are nobody else's: the guest's."""
-import pathlib
 import shutil
 import unittest
 
-from vmtest import Case
-
-PROGRAM = pathlib.Path(__file__).resolve().parent / "cgroup-in-vm"
+from vmtest import Case, program
 
 
 class Cgroup(Case):
     def test_limits_hold_and_nothing_is_left(self):
-        shutil.copy(PROGRAM, self.project)
+        shutil.copy(program("cgroup-in-vm"), self.project)
         p = self.vm("shell", "--", "-c", "./cgroup-in-vm; s=$?; ls -d /sys/fs/cgroup/agent-vm-test/*/agent-vm-*; exit $s")
         self.assertEqual((p.returncode, p.stdout), (0, b"all hold\n"), p.stderr.decode())
 

@@ -15,7 +15,7 @@ import unittest
 import urllib.parse
 
 from upstream import Upstream, certificates
-from vmtest import BOOT_S, SLOW, STATE, Case, children, comm, command, environment, wait_for
+from vmtest import BOOT_S, SLOW, STATE, Case, children, comm, command, environment, program, wait_for
 
 ACCESS = "sk-ant-oat01-CANARY-7f3a9c2e5b81d604-QwErTy"
 REFRESH = "sk-ant-ort01-CANARY-19be77aa0c4d2f58-ZxCvB"
@@ -413,7 +413,7 @@ cat {self.top}/new > {self.home}/.claude/.credentials.json
 
     def test_no_core_handler_gets_a_core_of_a_hidden_process(self):
         """In the guest, for the pattern for cores is that of a whole kernel. The same with a process that is not hidden is seen to fail."""
-        shutil.copy(pathlib.Path(__file__).resolve().parent / "core-in-vm", self.project)
+        shutil.copy(program("core-in-vm"), self.project)
         self.assertEqual(self.run_("./core-in-vm"), "all hold\n", self.stderr)
 
     def test_this_hosts_own_authorities(self):

@@ -70,6 +70,12 @@ def comm(pid):
     return ""
 
 
+def program(name):
+    """One of tests/proc that runs in a VM: beside the tests, in the lab in the build."""
+    places = pathlib.Path(__file__).resolve().parent, pathlib.Path(AGENT_VM).parent / "tests/proc"
+    return next(p / name for p in places if (p / name).exists())
+
+
 def wait_for(what, seconds, why):
     end = time.monotonic() + seconds * SLOW
     while True:
