@@ -297,7 +297,7 @@ static void decide_tcp(const json_t *v, struct span body, struct result *ret)
 
 static bool holds_placeholder(struct span s)
 {
-	return s.n > 0 && (memmem(s.p, s.n, gh, strlen(gh)) || memmem(s.p, s.n, copilot, strlen(copilot)));
+	return s.p && s.n > 0 && (memmem(s.p, s.n, gh, strlen(gh)) || memmem(s.p, s.n, copilot, strlen(copilot)));
 }
 
 /* A host that is not ended by gate: its bytes pass end to end, nothing is exchanged in them. The cases count a
