@@ -816,8 +816,8 @@ class Stopped(Base):
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
         began = time.monotonic()
-        _, err = run.communicate(timeout=20)
-        self.assertLess(time.monotonic() - began, 5)
+        _, err = run.communicate(timeout=60)
+        self.assertLess(time.monotonic() - began, 15)
         self.assertIn(run.returncode, (-signal.SIGINT, 130), err)
         self.assertEqual(list((self.state / "images/tmp").iterdir()), [])
         self.registry.cut = None
@@ -834,9 +834,13 @@ class Stopped(Base):
             run.kill()
             run.wait()
         self.build("--minimal", "--latest")
-        time.sleep(0.5)
-        subprocess.run([AGENT_VM, "prune"], env=self.env, check=True, capture_output=True)
-        self.assertEqual(list((self.state / "images/tmp").iterdir()), [])
+        end = time.monotonic() + 30  # the halves of a killed one end by themselves
+        while True:
+            subprocess.run([AGENT_VM, "prune"], env=self.env, check=True, capture_output=True)
+            if not (left := list((self.state / "images/tmp").iterdir())) or time.monotonic() > end:
+                break
+            time.sleep(0.2)
+        self.assertEqual(left, [])
         for blob in (self.state / "images/blobs/sha256").iterdir():
             self.assertEqual(hashlib.sha256(blob.read_bytes()).hexdigest(), blob.name)
 

@@ -590,7 +590,7 @@ class Faults(Base):
         s.fault = lambda h: h.error(429, "TOOMANYREQUESTS", Retry_After="3600")
         t = time.monotonic()
         self.refused(s.ref(), EBUSY, s.at, "limits", "in 3600 s")
-        self.assertLess(time.monotonic() - t, 2)
+        self.assertLess(time.monotonic() - t, 20)
 
     def test_500_then_good(self):
         s, image = self.server(), Image()
@@ -829,7 +829,7 @@ class Slow(Base):
         f.described()
         f.go()
         f.work(timeout=100)
-        self.assertTrue(30 <= time.monotonic() - t < 45, time.monotonic() - t)
+        self.assertTrue(30 <= time.monotonic() - t < 49, time.monotonic() - t)
         self.assertTrue(s.requests[-1][2]["Range"].startswith("bytes=100000-"))
         self.check_stored(image)
 
@@ -1296,7 +1296,7 @@ class Login(Base):
         t = time.monotonic()
         env = self.helper("sleep 60")
         self.refused(s.ref(), EACCES, "took too long", env=env, home=self.home.name)
-        self.assertLess(time.monotonic() - t, 15)
+        self.assertLess(time.monotonic() - t, 40)
         self.config('{"credsStore": "../../bin/sh"}')
         self.refused(s.ref(), EACCES, "config.json: broken", home=self.home.name)
         for _, _, h in s.requests:
@@ -1626,7 +1626,7 @@ class Check(Base):
             f.ask(s.ref(), kind=fl.HEAD)
             with self.assertRaises(Failed):
                 f.receive()
-            self.assertLess(time.monotonic() - t, 7)
+            self.assertLess(time.monotonic() - t, 11)
             self.assertEqual(len(s.requests), 1)
 
     def test_logins_of_files_only(self):

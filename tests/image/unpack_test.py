@@ -397,7 +397,7 @@ class Process(Case):
         r.send(IM_LAYER, [(K_LAYER, 0), (K_COMPRESSION, PLAIN)], rd)
         os.write(wr, header(b"x", size=9000) + b"waits for more")
         r.sock.close()
-        self.assertEqual(r.proc.wait(timeout=10), 1)
+        self.assertEqual(r.proc.wait(timeout=60), 1)
         for f in fd, rd, wr:
             os.close(f)
 
@@ -411,7 +411,7 @@ class Process(Case):
             kind, f = r.recv()
             self.assertEqual(kind, IM_ERROR)
             self.assertIn(b"cannot have grown", f[K_TEXT])
-            self.assertEqual(r.proc.wait(timeout=10), 1)
+            self.assertEqual(r.proc.wait(timeout=60), 1)
             r.end()
             os.close(fd)
 

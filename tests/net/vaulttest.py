@@ -370,7 +370,7 @@ class Vault:
         for s in (self.wire, self.gate):
             s.close()
 
-    def wait(self, timeout=10):
+    def wait(self, timeout=60):
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -399,7 +399,19 @@ class Vault:
         if not os.path.isfile(self.audit_path):
             return []
         with open(self.audit_path) as f:
-            return [json.loads(l) for l in f]
+            return [json.loads(l) for l in f if not self.pid or l.endswith("\n")]  # what it writes just now may be there in part
+
+    def fds(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def settled_fds(self):
+        """Of a vault that has nothing to do: some descriptors are open for its start only."""
+        n, same, end = -1, 0, time.monotonic() + 20
+        while same < 10 and time.monotonic() < end:
+            k = self.fds()
+            n, same = k, same + 1 if n == k else 0
+            time.sleep(0.03)
+        return n
 
     def listen(self, port, s=None, text=None, fds=None):
         """As the launcher does: publish one more port."""
@@ -414,7 +426,7 @@ class Vault:
     def send(self, kind, slot, gen, body=b""):
         self.raw(struct.pack("<HHIII", 1, kind, 16 + len(body), slot, gen) + body)
 
-    def recv(self, kind, slot=None, timeout=10.0):
+    def recv(self, kind, slot=None, timeout=40.0):
         """(slot, body, fd) of the next message of that kind; others wait."""
         end = time.monotonic() + timeout
         while True:
@@ -439,15 +451,15 @@ class Vault:
         self.send(kind, slot, 7, net_addr(dst) + struct.pack("<HH", port, 40000))
         return slot
 
-    def opened(self, kind, slot, timeout=10.0):
+    def opened(self, kind, slot, timeout=40.0):
         _, body, fd = self.recv(kind + 1, slot, timeout)
         outcome, error, step, hold = struct.unpack("<4I", body)
         return Opened(slot, outcome, error, STEPS[step], hold, fd)
 
-    def open(self, kind, dst, port=0, timeout=10.0):
+    def open(self, kind, dst, port=0, timeout=40.0):
         return self.opened(kind, self.ask(kind, dst, port), timeout)
 
-    def tcp(self, dst, port, timeout=10.0):
+    def tcp(self, dst, port, timeout=40.0):
         return self.open(OPEN_TCP, dst, port, timeout)
 
     def udp(self, dst, port):
@@ -463,13 +475,13 @@ class Vault:
                   n + bytes(255 - len(n)) + bytes([edns, 0, 0]))
         return slot
 
-    def dns_answer(self, slot, timeout=10.0):
+    def dns_answer(self, slot, timeout=40.0):
         _, body, _ = self.recv(DNS_ASK + 1, slot, timeout)
         n, = struct.unpack("<I", body[:4])
         assert n == len(body) - 4
         return Answer(body[4:])
 
-    def dns(self, name, qtype="A", timeout=10.0, **kw):
+    def dns(self, name, qtype="A", timeout=40.0, **kw):
         return self.dns_answer(self.dns_send(name, qtype, **kw), timeout)
 
 
@@ -479,7 +491,7 @@ class Opened:
         self.sock = socket.socket(fileno=fd) if fd is not None else None
         if self.sock:
             self.sock.setblocking(True)
-            self.sock.settimeout(5)
+            self.sock.settimeout(20)
 
     def close(self):
         if self.sock:

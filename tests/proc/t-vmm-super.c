@@ -75,8 +75,8 @@ static void supervisor_killed(payload p, enum vmm_monitor monitor, enum vmm_need
 	hear_up(&run);
 	CHECK(inner_of(run.pid) > 0);
 	CHECK_INT(kill(run.pid, SIGKILL), ==, 0);
-	CHECK_INT(run_wait(&run, 2000), ==, 1000 + SIGKILL);
-	CHECK(gone_within(&run, 2000));
+	CHECK_INT(run_wait(&run, RUN_MS), ==, 1000 + SIGKILL);
+	CHECK(gone_within(&run, RUN_MS));
 	(void)close(run.port);
 	(void)close(run.control);
 }
@@ -107,7 +107,7 @@ TEST(the_supervisor_sleeps)
 	after = cpu_ticks(path);
 	CHECK_INT(after - before, <=, 10); /* a hundred are one processor */
 	CHECK_INT(kill(run.pid, SIGKILL), ==, 0);
-	CHECK_INT(run_wait(&run, 2000), ==, 1000 + SIGKILL);
+	CHECK_INT(run_wait(&run, RUN_MS), ==, 1000 + SIGKILL);
 	(void)close(run.port);
 	(void)close(run.control);
 	host_drop();
@@ -123,7 +123,7 @@ TEST(the_inner_process_status_is_the_supervisor_s)
 	CHECK_INT(kill(inner_of(run.pid), SIGTERM), ==, 0); /* process 1 hears no signal but KILL: nothing happens */
 	(void)usleep(50000);
 	CHECK_INT(kill(inner_of(run.pid), SIGKILL), ==, 0);
-	CHECK_INT(run_wait(&run, 2000), ==, 128 + SIGKILL);
+	CHECK_INT(run_wait(&run, RUN_MS), ==, 128 + SIGKILL);
 	(void)close(run.port);
 	(void)close(run.control);
 	host_drop();
@@ -139,7 +139,7 @@ TEST(without_the_launcher_the_guest_is_told_and_then_ended)
 	hear_up(&run);
 	(void)close(run.control);
 	start = now_ns();
-	CHECK_INT(run_wait(&run, 10000), ==, 128 + SIGKILL);
+	CHECK_INT(run_wait(&run, RUN_MS), ==, 128 + SIGKILL);
 	CHECK((now_ns() - start) / 1000000 >= 7500);
 	(void)close(run.port);
 	host_drop();
@@ -171,12 +171,12 @@ TEST(the_guest_hears_shutdown_when_the_launcher_is_gone)
 	run = run_start(config_make(VMM_KRUN), NULL, obey);
 	hear_up(&run);
 	(void)close(run.control);
-	CHECK_INT(run_wait(&run, 3000), ==, 42);
+	CHECK_INT(run_wait(&run, RUN_MS), ==, 42);
 	(void)close(run.port);
 	run = run_start(config_make(VMM_KRUN), NULL, obey);
 	hear_up(&run);
 	CHECK_INT(kill(run.pid, SIGTERM), ==, 0);
-	CHECK_INT(run_wait(&run, 3000), ==, 42);
+	CHECK_INT(run_wait(&run, RUN_MS), ==, 42);
 	(void)close(run.port);
 	(void)close(run.control);
 	host_drop();

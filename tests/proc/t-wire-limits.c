@@ -98,7 +98,7 @@ TEST(row_23_a_window_of_one_on_every_flow_takes_no_more_than_the_pool)
 	most = resident_kb();
 	for (int n; got < FULL;) {
 		do
-			CHECK(get_frame(&h, &f, 10000));
+			CHECK(get_frame(&h, &f, 20000));
 		while (!f.tcp || f.data_n == 0);
 		CHECK_INT(f.tcp->flags & TH_RST, ==, 0);
 		CHECK_INT(f.data_n, ==, 1);
@@ -130,12 +130,12 @@ TEST(row_34_a_dns_connection_that_dribbles_is_closed)
 	struct frame f;
 
 	host_start(&h);
+	(void)clock_gettime(CLOCK_MONOTONIC, &a);
 	put_seg(&h, &s);
 	s.ack = be32(want_tcp(&h, TH_SYN | TH_ACK).tcp->seq) + 1;
 	s.seq = 2;
 	s.flags = TH_ACK;
 	s.opts_n = 0;
-	(void)clock_gettime(CLOCK_MONOTONIC, &a);
 	/* A question of 65,535 bytes, one a second. */
 	for (int i = 0; i < 20; i++) {
 		s.data = i < 2 ? "\377" : "x";
@@ -146,7 +146,7 @@ TEST(row_34_a_dns_connection_that_dribbles_is_closed)
 			if (f.tcp->flags & (TH_FIN | TH_RST)) {
 				(void)clock_gettime(CLOCK_MONOTONIC, &b);
 				CHECK_INT(b.tv_sec - a.tv_sec, >=, 9);
-				CHECK_INT(b.tv_sec - a.tv_sec, <=, 13);
+				CHECK_INT(b.tv_sec - a.tv_sec, <=, 18);
 				host_end(&h);
 				return;
 			}
@@ -189,7 +189,7 @@ TEST(row_30_a_full_table_gives_up_idle_flows_alone)
 		CHECK(gone > 0 && gone < FULL);
 		CHECK_INT(gone % 4, !=, 3);
 		for (int k = 0; k < 2; k++) {
-			CHECK(get_msg_of(h.w.vault, 5000));
+			CHECK(get_msg_of(h.w.vault, 20000));
 			if (vm.head.type == NET_ENDED) {
 				CHECK_INT(vm.ended.how, ==, NET_END_EVICTED);
 				CHECK(vm.head.slot == question[gone].slot && vm.head.generation == question[gone].generation);

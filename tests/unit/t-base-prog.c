@@ -96,7 +96,7 @@ TEST(a_program_gets_a_cleaned_environment)
 	setenv("NODE_OPTIONS", "x", 1);
 	setenv("MY_TOKEN", "x", 1);
 	setenv("https_proxy", "http://proxy.example:1", 1);
-	out = sh("env; pwd", 5000, 0);
+	out = sh("env; pwd", 30000, 0);
 	CHECK(!strstr(out, "nowhere"));
 	CHECK(!strstr(out, "NODE_OPTIONS"));
 	CHECK(!strstr(out, "MY_TOKEN"));
@@ -194,7 +194,7 @@ TEST(certificates_where_a_guest_writes_are_not_named_to_programs)
 TEST(a_program_gets_only_the_descriptors_named)
 {
 	int low = dup2(1, 7), high = dup2(1, 70);
-	char *out = sh("for i in $(seq 0 300); do [ ! -e /proc/$$/fd/$i ] || echo -n \"$i \"; done", 5000, 0);
+	char *out = sh("for i in $(seq 0 300); do [ ! -e /proc/$$/fd/$i ] || echo -n \"$i \"; done", 30000, 0);
 
 	CHECK_STR(out, "0 1 2 ");
 	free(out);
@@ -239,10 +239,10 @@ TEST(time_size_and_failure_are_told_apart)
 	int64_t t = now_ns();
 
 	(void)sh("sleep 60 & sleep 60", 200, -ETIMEDOUT);
-	CHECK_INT(now_ns() - t, <, 2000000000);
-	(void)sh("head -c 5000 /dev/zero", 5000, -EFBIG);
-	(void)sh("exit 3", 5000, -EIO);
-	free(sh("head -c 4096 /dev/zero", 5000, 0));
+	CHECK_INT(now_ns() - t, <, 20 * INT64_C(1000000000));
+	(void)sh("head -c 5000 /dev/zero", 30000, -EFBIG);
+	(void)sh("exit 3", 30000, -EIO);
+	free(sh("head -c 4096 /dev/zero", 30000, 0));
 }
 
 TEST(stopping_ends_the_whole_group)
@@ -308,7 +308,7 @@ static pid_t orphan(const struct prog *p, int out)
 	if (parent == 0) {
 		if (prog_start(p, &pid, &err) < 0)
 			_exit(1);
-		(void)poll(&(struct pollfd){ .fd = out, .events = POLLIN }, 1, 10000); /* its trap is set */
+		(void)poll(&(struct pollfd){ .fd = out, .events = POLLIN }, 1, 60000); /* its trap is set */
 		(void)kill(getpid(), SIGKILL);
 	}
 	CHECK(parent > 0);
@@ -355,7 +355,7 @@ TEST(a_program_that_follows_is_stopped_and_waited_for_like_any_other)
 		p.path = "/bin/sh";
 		p.argv = argv;
 		p.follows = true;
-		CHECK_INT(prog_capture(&p, 4096, 5000, &out, &status, &err), ==, 0);
+		CHECK_INT(prog_capture(&p, 4096, 30000, &out, &status, &err), ==, 0);
 		CHECK_INT(status, ==, cases[i].want);
 		free(out);
 	}
@@ -369,7 +369,7 @@ TEST(a_program_that_follows_is_stopped_and_waited_for_like_any_other)
 		p.argv = argv;
 		p.follows = true;
 		CHECK_INT(prog_start(&p, &pid, &err), ==, 0);
-		CHECK_INT(prog_stop(pid, 3000), ==, 143 << 8);
+		CHECK_INT(prog_stop(pid, 30000), ==, 143 << 8);
 		p.path = "/nowhere/x";
 		CHECK_INT(prog_start(&p, &pid, &err), ==, -ENOENT);
 	}
@@ -401,7 +401,7 @@ TEST(root_starts_a_program_with_ids_that_are_nobodys)
 		p.path = "/bin/sh";
 		p.argv = argv;
 		p.own_ids = true;
-		CHECK_INT(prog_capture(&p, 4096, 5000, &out, &status, &err), ==, 0);
+		CHECK_INT(prog_capture(&p, 4096, 30000, &out, &status, &err), ==, 0);
 		if (cases[i].out)
 			CHECK_STR(out, cases[i].out);
 		else

@@ -244,16 +244,19 @@ TEST(project_lock_is_waited_for)
 	char said[64] = "";
 	struct state t;
 	struct err err;
-	int fd, status, pipefd[2];
+	int fd, status, pipefd[2], go[2];
 	char byte;
 	pid_t pid;
 
 	state_begin(&t);
 	CHECK_INT(pipe2(pipefd, O_CLOEXEC), ==, 0);
+	CHECK_INT(pipe2(go, O_CLOEXEC), ==, 0);
 	pid = fork();
 	if (pid == 0) {
 		fd = project_lock_try(&t.root, t.project.hash, "child", NULL);
+		(void)close(go[1]);
 		(void)fd_write_all(pipefd[1], "x", 1);
+		(void)fd_read_exact(go[0], &byte, 1);
 		(void)nanosleep(&(struct timespec){ .tv_nsec = 400000000L }, NULL);
 		_exit(fd < 0);
 	}
@@ -262,7 +265,8 @@ TEST(project_lock_is_waited_for)
 	CHECK_INT(project_lock_wait(&t.root, t.project.hash, "me", 0, 50, heard, NULL, said, &err), ==, -EWOULDBLOCK);
 	CHECK_STR(said, "child");
 	said[0] = '\0';
-	fd = project_lock_wait(&t.root, t.project.hash, "me", 5000, 10000, heard, NULL, said, &err);
+	CHECK_INT(fd_write_all(go[1], "x", 1), ==, 0);
+	fd = project_lock_wait(&t.root, t.project.hash, "me", 20000, 60000, heard, NULL, said, &err);
 	CHECK_INT(fd, >=, 0);
 	CHECK_STR(said, "");
 	(void)close(fd);
@@ -270,5 +274,7 @@ TEST(project_lock_is_waited_for)
 	CHECK_INT(status, ==, 0);
 	(void)close(pipefd[0]);
 	(void)close(pipefd[1]);
+	(void)close(go[0]);
+	(void)close(go[1]);
 	state_end(&t);
 }

@@ -72,7 +72,7 @@ class Signals(Case):
                 p.send_signal(sig)
                 out, err = p.communicate(timeout=30 * SLOW)
                 self.assertEqual(p.returncode, -sig)
-                self.assertLess(time.monotonic() - start, 1.5 * SLOW)
+                self.assertLess(time.monotonic() - start, 5 * SLOW)  # not after what a guest that is up has to end
                 self.assertNotIn(b"did not shut down", err)
                 self.assertNotIn(b"broke the control protocol", err)
                 self.nothing_left(kids)
@@ -106,7 +106,7 @@ class Signals(Case):
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         wait_for(lambda: len(children(p.pid)) >= 2, 30, "no monitor")
         p.send_signal(signal.SIGTSTP)
-        wait_for(lambda: self.stopped(p.pid), 5 * SLOW, "it goes on")
+        wait_for(lambda: self.stopped(p.pid), 30, "it goes on")
         p.send_signal(signal.SIGCONT)
         self.assertEqual(p.communicate(timeout=BOOT_S), (b"fine\n", b""))
         self.assertEqual(p.returncode, 0)
@@ -147,7 +147,7 @@ class Together(Case):
         for p in many:
             out, err = p.communicate(timeout=60 * SLOW)
             self.assertEqual((p.returncode, json.loads(out), err), (0, [], b""))
-        self.nothing_left(kids, 1)
+        self.nothing_left(kids)
         self.assertEqual([d for d in (pathlib.Path(STATE) / "run/sessions").iterdir() if not d.name.startswith(".")], [])
         logs = pathlib.Path(STATE) / "run/logs"
         last = sorted(logs.iterdir(), key=lambda f: f.stat().st_mtime)[-1]

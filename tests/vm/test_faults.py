@@ -1,4 +1,5 @@
 """Wrong words, dead processes, full disks: one clear line, and nothing left behind."""
+import contextlib
 import json
 import os
 import pathlib
@@ -160,8 +161,8 @@ class Kill(Case):
                     kids = children(s.pid)
                     start = time.monotonic()
                     os.kill(kids[i], signal.SIGKILL)
-                    self.assertEqual(s.wait(40), 1)
-                    self.assertLess(time.monotonic() - start, 10)
+                    self.assertEqual(s.wait(60 * SLOW), 1)
+                    self.assertLess(time.monotonic() - start, 25 * SLOW)
                     err = s.stderr.read().decode()
                     self.assertIn("agent-vm: ", err)
                     self.nothing_left(kids)
@@ -267,8 +268,8 @@ class Kill(Case):
         with self.session() as s:
             start = time.monotonic()
             self.vm("stop", "--force", check=0)
-            s.wait(30)
-            self.assertLess(time.monotonic() - start, 15)
+            s.wait(60 * SLOW)
+            self.assertLess(time.monotonic() - start, 25 * SLOW)
         self.assertEqual(session_folders(), [])
 
     def test_double_ctrl_c_without_a_terminal(self):
@@ -277,7 +278,14 @@ class Kill(Case):
             time.sleep(0.5)
             self.assertIsNone(s.poll())
             s.send_signal(signal.SIGINT)
-            self.assertEqual(s.wait(40), -signal.SIGINT)
+            for _ in range(3):  # a second one counts within two seconds, which a busy machine may let pass
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    s.wait(20 * SLOW)
+                    break
+                for _ in range(2):
+                    s.send_signal(signal.SIGINT)
+                    time.sleep(0.2)
+            self.assertEqual(s.wait(60 * SLOW), -signal.SIGINT)
 
     def test_a_terminal_survives_a_dead_monitor(self):
         t = Terminal("shell", cwd=self.project)

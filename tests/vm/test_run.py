@@ -137,8 +137,8 @@ class Tty(Case):
         t.type(b"echo after-$?\r")
         t.read_until(rb"after-130")
         # 0x1d arrives like any other byte: there is no detach key.
-        t.type(b"cat -v\r")
-        time.sleep(1)
+        t.type(b"echo n''ow; cat -v\r")
+        t.read_until(rb"now\r\n")  # the terminal is no more the shell's, which has a meaning for that byte
         t.type(b"\x1d\r")
         t.read_until(rb"\^\]\r\n\^\]")
         t.type(b"\x04")
