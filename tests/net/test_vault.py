@@ -685,6 +685,7 @@ class Ahead(Case):
         self.assertEqual(l.seen, 1)
         v.ended(o.slot)
         self.nothing_left(v)
+        self.wait(v.audit)
         self.assertEqual([(l["verdict"], l["end"]) for l in v.audit()], [("inspect", "fin")])
 
     def test_what_is_open_and_not_needed_is_closed(self):
