@@ -277,8 +277,8 @@ static const struct row {
 	{ PH_BIT(PH_MOONSHOT_CN), AT(HOST_MOONSHOT_CN), B, { moonshot } },
 	{ PH_BIT(PH_COPILOT), COPILOT_HOSTS, B, { copilot } },
 	{ PH_BIT(PH_COPILOT), AT(HOST_GITHUB_API), B | T, { copilot_github } },
-	{ PH_BIT(PH_GH), AT(HOST_GITHUB_API), B | T, { github_api } },
-	{ PH_BIT(PH_GH), AT(HOST_GITHUB_UPLOADS), B | T, { github_uploads } },
+	{ PH_BIT(PH_GH), AT(HOST_GITHUB_API), A | B | T, { github_api } },
+	{ PH_BIT(PH_GH), AT(HOST_GITHUB_UPLOADS), A | B | T, { github_uploads } },
 	{ PH_BIT(PH_GH), AT(HOST_GITHUB_GIT), A | B | T, { github_git } },
 	{ PH_BIT(PH_GH), AT(HOST_GITHUB_CODELOAD) | AT(HOST_GITHUB_RAW) | AT(HOST_GITHUB_MEDIA), A | B | T, { github_files } },
 	/* Taken off there. */
