@@ -128,16 +128,24 @@ static enum ph_match anywhere(const struct ph_set *set, struct span bytes, enum 
 	return m;
 }
 
-/* Percent-decoded once; and names of fields have no case, and a service may send one back in lower case. */
+/* Names of fields have no case, and a service may send one back in lower case. */
+static enum ph_match in_any_case(const struct ph_set *set, struct span s, enum ph_kind *ret_kind)
+{
+	uint8_t lower[HTTP_NAME_MAX];
+	enum ph_match m = ph_find(set, s, ret_kind);
+
+	for (size_t i = 0; i < s.n; i++)
+		lower[i] = s.p[i] >= 'A' && s.p[i] <= 'Z' ? (uint8_t)(s.p[i] | 0x20) : s.p[i];
+	return m != PH_FOREIGN ? m : ph_find(set, SPAN(lower, s.n), ret_kind);
+}
+
+/* As it is, and percent-decoded once: what stands in front may take its first letter into a code ("%7avm-"). */
 static enum ph_match in_name(const struct ph_set *set, struct span name, enum ph_kind *ret_kind)
 {
 	uint8_t text[HTTP_NAME_MAX];
-	size_t n = http_percent_decode(name, text);
-	enum ph_match m = ph_find(set, SPAN(text, n), ret_kind);
+	enum ph_match m = in_any_case(set, name, ret_kind);
 
-	for (size_t i = 0; i < n; i++)
-		text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (uint8_t)(text[i] | 0x20) : text[i];
-	return m != PH_FOREIGN ? m : ph_find(set, SPAN(text, n), ret_kind);
+	return m != PH_FOREIGN ? m : in_any_case(set, SPAN(text, http_percent_decode(name, text)), ret_kind);
 }
 
 static void refuse(struct request *r, uint16_t status, enum refusal_code code, const enum ph_kind *kind,
