@@ -1,6 +1,5 @@
 #include "guest/dbs.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -60,8 +59,7 @@ static unsigned number_of(const char *entry, const char *name, const char **ret_
 /* The highest set of a name, 0: there is none. With @keep what is older than that number goes. */
 static unsigned walk_sets(int db, const char *name, unsigned keep)
 {
-	int fd = openat(db, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = dbset_open(db);
 	unsigned best = 0, n;
 	struct dirent *e;
 	const char *more;
@@ -139,8 +137,7 @@ static size_t session_len(const char *more)
 /* All sets of this session, or all but @keep. */
 static void remove_own(int db, const char *name, const char *keep)
 {
-	int fd = openat(db, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = dbset_open(db);
 	struct dirent *e;
 	const char *more;
 
@@ -252,8 +249,7 @@ static bool is_alive(const struct config *c, const char *name, size_t n)
  * number the youngest. Copies that a dead session has begun go. Caller owns. */
 static char *find_killed(int db, const char *name, unsigned last, const struct config *c, unsigned *ret)
 {
-	int fd = openat(db, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = dbset_open(db);
 	struct timespec when = { 0 };
 	AUTO_FREE(char, begun);
 	char *found = NULL;

@@ -1,6 +1,5 @@
 #include "guest/dbset.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -27,7 +26,7 @@ bool dbset_is_file(const char *name)
 	return name[0] != '.' && (ends_in(name, ".sqlite") || ends_in(name, ".db") || dbset_is_log(name));
 }
 
-static DIR *open_again(int dir)
+DIR *dbset_open(int dir)
 {
 	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -50,7 +49,7 @@ static uint64_t mix(uint64_t sum, const void *p, size_t n)
 struct dbset_look dbset_look(int dir)
 {
 	struct dbset_look look = { 0 };
-	DIR *d = open_again(dir);
+	DIR *d = dbset_open(dir);
 	struct dirent *e;
 	struct stat st;
 
@@ -115,7 +114,7 @@ int dbset_copy_one(int from, const char *name, int to, bool sync, uint64_t *left
 
 int dbset_copy(int from, int to, bool sync, uint64_t max)
 {
-	DIR *d = open_again(from);
+	DIR *d = dbset_open(from);
 	struct dirent *e;
 	int r = 0, n = 0;
 
@@ -134,7 +133,7 @@ int dbset_copy(int from, int to, bool sync, uint64_t max)
 
 void dbset_empty(int dir)
 {
-	DIR *d = open_again(dir);
+	DIR *d = dbset_open(dir);
 	struct dirent *e;
 
 	while (d && (e = readdir(d)))

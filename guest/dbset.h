@@ -1,12 +1,16 @@
 /* The databases in one folder: which of its files belong to one, whether they have changed, copies of all. */
 #pragma once
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #define DBSET_MAX ((uint64_t)4 << 30)	     /* bytes; what is larger is not worth its copies */
 #define DBSET_MAX_RUNNING ((uint64_t)256 << 20) /* the same while the agent uses it */
 #define DBSET_FILES_MAX 64
+
+/* A folder's entries from the first one on; @dir stays the caller's. NULL: errno says why. */
+DIR *dbset_open(int dir);
 
 /* A database or the log beside it (-wal), by its name alone. */
 bool dbset_is_file(const char *name);

@@ -215,12 +215,11 @@ static int ports_parse(const char *s, struct policy_rule *e, struct err *err)
 /* What lies in NAT64's well-known prefix is judged as the IPv4 address inside, so that is what a rule for it means. */
 static void nat64_put(struct policy_rule *e)
 {
-	static const struct prefix well_known = { { AF_INET6, { 0, 0x64, 0xff, 0x9b } }, 96 };
 	struct addr v4;
 
-	if (prefix_in(&e->net, &well_known) && addr_nat64(&e->net.addr, &well_known, &v4)) {
+	if (prefix_in(&e->net, &policy_nat64) && addr_nat64(&e->net.addr, &policy_nat64, &v4)) {
 		e->net.addr = v4;
-		e->net.bits -= 96;
+		e->net.bits -= policy_nat64.bits;
 	}
 }
 

@@ -516,15 +516,12 @@ static void dial(struct vault *v, struct open *p)
 /* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. A negative errno: as routes_to(). */
 static int way(struct vault *v, const struct addr *a)
 {
-	static const struct prefix well_known = { { AF_INET6, { 0, 0x64, 0xff, 0x9b } }, 96 };
+	struct addr judged = policy_judged(&v->policy, a);
 	int r = routes_to(&v->routes, a);
-	struct addr v4;
 
 	if (r < 0 || r == ROUTE_LOCAL || r == ROUTE_NEVER)
 		return r;
-	if (addr_nat64(a, &well_known, &v4) || (v->policy.nat64.bits > 0 && addr_nat64(a, &v->policy.nat64, &v4)))
-		return routes_to(&v->routes, &v4);
-	return r;
+	return addr_equal(&judged, a) ? r : routes_to(&v->routes, &judged);
 }
 
 /* A stand-in is judged as a public address that is tied to its name: it has no address that this host could find. */

@@ -74,8 +74,8 @@ static const struct {
 	{ GROUP_RESERVED, V6(20, 0x3f, 0xff) },
 };
 
-static const struct prefix global6 = V6(3, 0x20), well_known_nat64 = V6(96, 0, 0x64, 0xff, 0x9b),
-			   link_local4 = V4(169, 254, 0, 0, 16);
+const struct prefix policy_nat64 = V6(96, 0, 0x64, 0xff, 0x9b);
+static const struct prefix global6 = V6(3, 0x20), link_local4 = V4(169, 254, 0, 0, 16);
 static const struct addr gateway4 = { AF_INET, { 192, 0, 0, 1 } },
 			 gateway6 = { AF_INET6, { 0xfd, 0x6b, 0x91, 0xd4, 0x3e, 0x07, [15] = 1 } };
 
@@ -109,7 +109,7 @@ struct addr policy_judged(const struct policy *p, const struct addr *a)
 {
 	struct addr v4;
 
-	if (addr_nat64(a, &well_known_nat64, &v4) || (p->nat64.bits > 0 && addr_nat64(a, &p->nat64, &v4)))
+	if (addr_nat64(a, &policy_nat64, &v4) || (p->nat64.bits > 0 && addr_nat64(a, &p->nat64, &v4)))
 		return v4;
 	return *a;
 }

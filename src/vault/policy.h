@@ -44,6 +44,8 @@ enum policy_step {
 
 extern const char *const policy_verdict_str[], *const policy_step_str[];
 
+extern const struct prefix policy_nat64; /* NAT64's well-known prefix (RFC 6052) */
+
 /* Where an address belongs, first that fits (8.2). */
 enum policy_group {
 	GROUP_GATEWAY,
