@@ -392,10 +392,12 @@ TEST(what_was_open_stays_open_and_what_was_closed_stays_closed)
 	for (int i = 0; i < 2; i++) {
 		pid_t pid = writer(s.dir);
 
-		if (i == 1)
+		if (i == 1) {
 			writer_end(pid);
-		else
+		} else {
 			(void)kill(pid, SIGSTOP);
+			CHECK_INT(waitpid(pid, NULL, WUNTRACED), ==, pid); /* it may write until then */
+		}
 		CHECK_INT(stat(log, &before), ==, 0);
 		CHECK_INT(before.st_size, >, 0);
 		kept(&s);
