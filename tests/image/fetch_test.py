@@ -4,6 +4,8 @@
 Tests of security fail when the hole is open: each says how it was made to fail. Run by meson, one class a test."""
 import base64
 import contextlib
+import fcntl
+import functools
 import gzip
 import json
 import os
@@ -14,13 +16,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import dockerlib  # noqa: E402
 import fetchlib as fl  # noqa: E402
-from fetchlib import Failed, Fetcher, Image, Server, Store, linux, index_of, sha  # noqa: E402
+from dockerlib import wait_for  # noqa: E402
+from fetchlib import Failed, Fetcher, Image, Server, Store, TooSlow, linux, index_of, sha  # noqa: E402
 
 EACCES, EBADMSG, ENOENT, EBUSY, EPROTO, ECONNREFUSED, EHOSTUNREACH, ENOEXEC, EPROTONOSUPPORT, ENOSPC, EFBIG, ETIMEDOUT = (
     13, 74, 2, 16, 71, 111, 113, 8, 93, 28, 27, 110)
@@ -40,6 +45,12 @@ class Base(unittest.TestCase):
         f = Fetcher(self.store, **more)
         self.addCleanup(f.close)
         return f
+
+    def event(self):
+        """For a server that waits until it is set, or until the test ends."""
+        e = threading.Event()
+        self.addCleanup(e.set)
+        return e
 
     def pull(self, source, env=None, home="/nonexistent", **more):
         return self.fetcher(env=env, home=home).run(source, **more)
@@ -154,7 +165,7 @@ class Registry(Base):
         def fault(h):
             if h.blob_of() in image.hexes() and not four.broken:
                 try:
-                    four.wait(5)  # four are under way at once, and none before them is done
+                    four.wait(25)  # four are under way at once, and none before them is done
                     four.abort()
                 except threading.BrokenBarrierError:
                     pass
@@ -283,10 +294,9 @@ class Registry(Base):
         self.refused(s.ref(), ENOENT, s.ref(), "no such tag or repository, or it is private", "sha256:DIGEST")
 
     def test_nobody_there(self):
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            at = "127.0.0.1:%d" % sock.getsockname()[1]
-        self.refused(at + "/x", ECONNREFUSED, at, "Connection refused", "agent-vm build")
+        with dockerlib.nobody() as port:
+            at = "127.0.0.1:%d" % port
+            self.refused(at + "/x", ECONNREFUSED, at, "Connection refused", "agent-vm build")
         self.refused("no-such-host.invalid/x", EHOSTUNREACH, "no-such-host.invalid", "no address", "agent-vm build")
 
     def test_plain_http_only_here(self):
@@ -334,14 +344,15 @@ class Registry(Base):
     def test_the_launcher_is_gone(self):
         s, image = self.server(), Image(sizes=(3_000_000,))
         s.add(image)
-        s.fault = lambda h: h.blob_of() in image.hexes() and h.send_blob(image.layers[0], pace=0.2)
+        rest = self.event()
+        s.fault = lambda h: h.blob_of() in image.hexes() and h.send_blob(image.layers[0], hold=[(1_000_000, rest)])
         f = self.fetcher()
         f.ask(s.ref())
         f.described()
         f.go()
         f.work(until=lambda m: m.type == fl.PROGRESS)
         f.sock.close()
-        self.assertEqual(f.process.wait(5), 1)
+        self.assertEqual(f.process.wait(60), 1)
         self.assertGreater(self.store.partial(sha(image.layers[0])).stat().st_size, 0)
 
     def test_orders_that_are_none(self):
@@ -588,9 +599,9 @@ class Faults(Base):
         self.assertGreater(time.monotonic() - t, 2)
         self.check_stored(image)
         s.fault = lambda h: h.error(429, "TOOMANYREQUESTS", Retry_After="3600")
-        t = time.monotonic()
+        n = len(s.requests)
         self.refused(s.ref(), EBUSY, s.at, "limits", "in 3600 s")
-        self.assertLess(time.monotonic() - t, 20)
+        self.assertEqual(len(s.requests), n + 1)  # it was not waited for
 
     def test_500_then_good(self):
         s, image = self.server(), Image()
@@ -610,7 +621,8 @@ class Faults(Base):
         s, image = self.server(), Image(sizes=(1000, 4_000_000))
         s.add(image)
         blob = image.layers[1]
-        s.fault = lambda h: h.blob_of() == sha(blob) and h.send_blob(blob, pace=0.1)
+        rest = self.event()
+        s.fault = lambda h: h.blob_of() == sha(blob) and h.send_blob(blob, hold=[(2_000_000, rest)])
         f = self.fetcher()
         f.ask(s.ref())
         f.described()
@@ -620,9 +632,10 @@ class Faults(Base):
         f.process.wait()
         got = self.store.partial(sha(blob)).stat().st_size
         self.assertGreater(got, 500_000)
-        s.fault = None
+        rest.set()
         f = self.pull(s.ref())
-        self.assertEqual(s.requests[-1][2].get("Range"), "bytes=%d-" % got)
+        ranges = [h.get("Range") for _, p, h in s.requests if sha(blob) in p]
+        self.assertEqual(ranges, [None, "bytes=%d-" % got])
         self.assertEqual(f.parts[1][0], got)
         self.check_stored(image)
 
@@ -729,28 +742,32 @@ class Faults(Base):
         s, image = self.server(), Image(sizes=(1000, 3_000_000))
         s.add(image)
         blob = image.layers[1]
-        s.fault = lambda h: h.blob_of() == sha(blob) and h.send_blob(blob, pace=0.05)
+        parts = [(n, self.event()) for n in range(600_000, 3_000_000, 600_000)]
+        s.fault = lambda h: h.blob_of() == sha(blob) and h.send_blob(blob, hold=parts)
         fs = [self.fetcher() for _ in range(3)]
         for f in fs:
             f.ask(s.ref())
             f.described()
         for f in fs:
             f.go()
+        # Those who wait see how far it is.
+        for n, more in parts:
+            for f in fs:
+                f.work(until=lambda m, n=n: m.type == fl.PROGRESS and (m[fl.K_LAYER], m[fl.K_BYTES]) == (1, n))
+            more.set()
         for f in fs:
             f.work()
             self.assertEqual(sorted(f.blobs), [0, 1])
             self.assertEqual(f.part(1), blob)
         self.assertEqual(s.count(sha(blob)), 1)
         self.check_stored(image)
-        # Those who wait see how far it is.
-        for f in fs:
-            self.assertGreater(len([n for layer, n in f.progress if layer == 1]), 3)
 
     def test_the_second_takes_up_what_the_first_leaves(self):
         s, image = self.server(), Image(sizes=(3_000_000,))
         s.add(image)
         blob = image.layers[0]
-        s.fault = lambda h: h.blob_of() == sha(blob) and h.send_blob(blob, pace=0.05)
+        rest = self.event()
+        s.fault = lambda h: h.blob_of() == sha(blob) and h.send_blob(blob, hold=[(1_000_000, rest)])
         a, b = self.fetcher(), self.fetcher()
         for f in a, b:
             f.ask(s.ref())
@@ -758,8 +775,9 @@ class Faults(Base):
         a.go()
         a.work(until=lambda m: m.type == fl.PROGRESS)
         b.go()
-        time.sleep(0.5)
+        b.work(until=lambda m: m.type == fl.PROGRESS)  # it has found the lock taken
         a.process.kill()
+        rest.set()
         b.work()
         self.assertEqual(b.part(0), blob)
         self.check_stored(image)
@@ -809,7 +827,7 @@ class Slow(Base):
     def test_no_byte_for_30_s_ends_a_try(self):
         s, image = self.server(), Image(sizes=(300_000,))
         s.add(image)
-        blob, done = image.layers[0], []
+        blob, done, end = image.layers[0], [], self.event()
 
         def fault(h):
             if h.blob_of() != sha(blob) or done:
@@ -820,7 +838,7 @@ class Slow(Base):
             h.end_headers()
             h.wfile.write(blob[:100_000])
             h.wfile.flush()
-            time.sleep(50)
+            end.wait()
             return h.cut()
         s.fault = fault
         t = time.monotonic()
@@ -828,8 +846,8 @@ class Slow(Base):
         f.ask(s.ref())
         f.described()
         f.go()
-        f.work(timeout=100)
-        self.assertTrue(30 <= time.monotonic() - t < 49, time.monotonic() - t)
+        f.work(timeout=100)  # the server itself never ends it
+        self.assertGreaterEqual(time.monotonic() - t, 30)
         self.assertTrue(s.requests[-1][2]["Range"].startswith("bytes=100000-"))
         self.check_stored(image)
 
@@ -1293,10 +1311,8 @@ class Login(Base):
             env = self.helper(script)
             text = self.refused(s.ref(), EACCES, "docker-credential-test", env=env, home=self.home.name)
             self.assertNotIn("secret-words", text)
-        t = time.monotonic()
-        env = self.helper("sleep 60")
+        env = self.helper("exec sleep 600")
         self.refused(s.ref(), EACCES, "took too long", env=env, home=self.home.name)
-        self.assertLess(time.monotonic() - t, 40)
         self.config('{"credsStore": "../../bin/sh"}')
         self.refused(s.ref(), EACCES, "config.json: broken", home=self.home.name)
         for _, _, h in s.requests:
@@ -1324,9 +1340,7 @@ class Login(Base):
         self.tokens(s)
         f = self.fetcher(env=env, home=self.home.name)
         f.ask(s.ref())
-        end = time.monotonic() + 30
-        while not (note.exists() and note.read_text().strip()) and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: note.exists() and note.read_text().endswith("\n"), 60, "the helper does not run")
         group = os.getpgid(int(note.read_text()))
         kids = pathlib.Path("/proc/%d/task/%d/children" % (f.process.pid, f.process.pid)).read_text().split()
         self.assertEqual(len(kids), 1)
@@ -1337,10 +1351,10 @@ class Login(Base):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, 0)
                 return False
-            return not os.path.exists("/proc/" + kids[0]) or ") Z " in pathlib.Path("/proc/%s/stat" % kids[0]).read_text()
-        while not gone() and time.monotonic() < end:
-            time.sleep(0.02)
-        self.assertTrue(gone())
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may go while it is looked at
+                return ") Z " in pathlib.Path("/proc/%s/stat" % kids[0]).read_text()
+            return True
+        wait_for(gone, 60, "something lives on")
 
     def test_order_of_files(self):
         s, image = self.server(), Image()
@@ -1413,6 +1427,14 @@ class Tls(Base):
         f.ask(s.ref())
         f.described()
         s.handshakes_to_cut = 2
+
+        def fault(h):
+            # Three connections are open at once: otherwise the one that is there could serve all.
+            end = time.monotonic() + 25
+            while h.blob_of() and s.handshakes_to_cut > 0 and time.monotonic() < end:
+                time.sleep(0.01)
+            return False
+        s.fault = fault
         f.go()
         f.work()
         self.check_stored(image)
@@ -1565,13 +1587,23 @@ class Tls(Base):
         self.assertIn("socks5 is not supported", f.logged())
 
 
+def three_times(test):
+    """A machine that is busy may need more than those five seconds twice, but not each time."""
+    @functools.wraps(test)
+    def tries(self, *words):
+        for _ in range(2):
+            with contextlib.suppress(TooSlow):
+                return test(self, *words)
+        return test(self, *words)
+    return tries
+
+
 class Check(Base):
     """The update check."""
 
     def ask(self, source, known=None, env=None):
         f = self.fetcher(env=env)
-        f.ask(source, kind=fl.HEAD, known=known)
-        m = f.receive()
+        m = f.check(source, known)
         self.assertEqual(m.type, fl.MANIFEST)
         self.assertEqual(m[fl.K_LAYERS], 0)
         self.assertIsNone(m.get(fl.K_CONFIG))
@@ -1580,6 +1612,7 @@ class Check(Base):
         self.assertEqual(list(self.store.path.iterdir()), [])  # nothing is written
         return m[fl.K_SERVED], m[fl.K_PLATFORM]
 
+    @three_times
     def test_unchanged(self):
         s, image = self.server(), Image()
         s.add(image)
@@ -1587,6 +1620,7 @@ class Check(Base):
         self.assertEqual(self.ask(s.ref(), known=h), (h, h))
         self.assertEqual([m for m, _, _ in s.requests], ["HEAD"])
 
+    @three_times
     def test_changed(self):
         s, image = self.server(), Image()
         s.add(image)
@@ -1594,6 +1628,7 @@ class Check(Base):
         self.assertEqual(self.ask(s.ref(), known="0" * 64), (h, h))
         self.assertEqual([m for m, _, _ in s.requests], ["HEAD", "GET"])
 
+    @three_times
     def test_index(self):
         s, image = self.server(), Image()
         other = Image(arch=fl.OTHER, seed=5)
@@ -1603,6 +1638,7 @@ class Check(Base):
         self.assertEqual(s.count("/manifests/"), 2)
         self.assertEqual(s.count("/blobs/"), 0)
 
+    @three_times
     def test_head_is_not_allowed(self):
         s, image = self.server(), Image()
         s.add(image)
@@ -1610,6 +1646,7 @@ class Check(Base):
         h = sha(image.manifest)
         self.assertEqual(self.ask(s.ref(), known=h), (h, h))
 
+    @three_times
     def test_no_digest_header(self):
         s, image = self.server(), Image()
         s.add(image)
@@ -1618,17 +1655,24 @@ class Check(Base):
         self.assertEqual(self.ask(s.ref(), known=h), (h, h))
 
     def test_five_seconds_in_all(self):
-        for fault in (lambda h: time.sleep(12) or h.cut()), (lambda h: h.error(503)), (lambda h: h.error(429)):
-            s = self.server()
-            s.fault = fault
-            t = time.monotonic()
-            f = self.fetcher()
-            f.ask(s.ref(), kind=fl.HEAD)
-            with self.assertRaises(Failed):
-                f.receive()
-            self.assertLess(time.monotonic() - t, 11)
-            self.assertEqual(len(s.requests), 1)
+        end = self.event()
+        for fault in (lambda h: end.wait()), (lambda h: h.error(503)), (lambda h: h.error(429)):
+            for _ in range(3):  # of these one must be in time, and have come to its request
+                s = self.server()
+                s.fault = fault
+                t = time.monotonic()
+                f = self.fetcher()
+                f.ask(s.ref(), kind=fl.HEAD)
+                with self.assertRaises(Failed):
+                    f.receive()
+                took = time.monotonic() - t
+                self.assertLessEqual(len(s.requests), 1)
+                if took < 11 and s.requests:
+                    break
+            else:
+                self.fail("took %.1f s, with %d requests" % (took, len(s.requests)))
 
+    @three_times
     def test_logins_of_files_only(self):
         # Seen to fail with helpers allowed: a key ring would ask its user at every launch.
         s, image = self.server(), Image()
@@ -1863,10 +1907,10 @@ class Local(Base):
         f.ask("-", fd=r)
         os.close(r)
         os.write(w, b"x" * 60_000)
-        time.sleep(0.3)
+        wait_for(lambda: not int.from_bytes(fcntl.ioctl(w, termios.FIONREAD, bytes(4)), sys.byteorder), 60, "nobody reads it")
         self.assertEqual(list((self.store.path / "partial").iterdir()), [])
         f.sock.close()
-        self.assertEqual(f.process.wait(5), 1)
+        self.assertEqual(f.process.wait(60), 1)
         os.close(w)
 
     def test_archives_that_are_none(self):
@@ -1911,18 +1955,17 @@ class Real(Base):
         hashed = cls.tool("perl", "-e", 'print crypt("secret", q($2y$05$abcdefghijklmnopqrstuu))')
         (cls.dir / "htpasswd").write_text("ann:%s\n" % hashed)
         try:
-            cls.open = cls.registry("open", "")
-            cls.closed = cls.registry("closed", "auth: {htpasswd: {realm: test, path: %s/htpasswd}}\n" % cls.dir)
-            cls.silly = cls.registry("silly", "auth: {silly: {realm: 'http://127.0.0.1:1/token', service: some}}\n")
+            cls.open = cls.registry("open").at
+            cls.closed = cls.registry("closed", "auth: {htpasswd: {realm: test, path: %s/htpasswd}}\n" % cls.dir).at
+            cls.silly = cls.registry("silly", "auth: {silly: {realm: 'http://127.0.0.1:1/token', service: some}}\n").at
         except BaseException:
             cls.tearDownClass()
             raise
 
     @classmethod
     def tearDownClass(cls):
-        for p in cls.servers:
-            p.terminate()
-            p.wait()
+        for r in cls.servers:
+            r.stop()
         cls.tmp.cleanup()
 
     @classmethod
@@ -1934,23 +1977,11 @@ class Real(Base):
         return r.stdout
 
     @classmethod
-    def registry(cls, name, more, http="", log=None):
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
-        config = cls.dir / (name + ".yml")
-        config.write_text("version: 0.1\nstorage: {filesystem: {rootdirectory: %s/%s}}\nhttp: {addr: '127.0.0.1:%d'%s}\n"
-                          "log: {level: error}\n%s" % (cls.dir, name, port, http, more))
-        with open(log or "/dev/null", "wb") as out:
-            cls.servers.append(subprocess.Popen(["docker-registry", "serve", str(config)], stdout=out, stderr=out,
-                                                preexec_fn=fl.die_with_parent))
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return "127.0.0.1:%d" % port
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError("docker-registry does not start")
+    def registry(cls, name, more="", http=""):
+        folder = cls.dir / name
+        folder.mkdir()
+        cls.servers.append(dockerlib.Registry(folder, http, more))
+        return cls.servers[-1]
 
     def push(self, source, to, *more):
         self.tool("skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", *more, source, "docker://" + to)
@@ -2013,10 +2044,12 @@ class Real(Base):
         self.assertEqual(f.manifest[fl.K_SERVED], sha(index))
         self.assertEqual(f.manifest[fl.K_PLATFORM], sha(ours.manifest))
         self.check_stored(ours)
-        f = self.fetcher()
-        f.ask(self.open + "/multi:t", kind=fl.HEAD, known="0" * 64)
-        m = f.receive()
-        self.assertEqual((m[fl.K_SERVED], m[fl.K_PLATFORM]), (sha(index), sha(ours.manifest)))
+        self.checked(self.open + "/multi:t", sha(index), sha(ours.manifest))
+
+    @three_times
+    def checked(self, source, *want):
+        m = self.fetcher().check(source, "0" * 64)
+        self.assertEqual((m[fl.K_SERVED], m[fl.K_PLATFORM]), want)
 
     def test_basic_login(self):
         self.push(self.umoci(), self.closed + "/p:t", "--dest-creds", "ann:secret")
@@ -2030,13 +2063,16 @@ class Real(Base):
         certs = fl.Certificates(self.dir)
         certs.leaf("registry")
         tls = ", tls: {certificate: %s/registry.pem, key: %s/registry.key}" % (self.dir, self.dir)
-        at = self.registry("tls", "", tls, log=self.dir / "tls.log")
-        self.push(self.umoci(), at + "/a/tls:t")
-        f = self.pull(at + "/a/tls:t", env={"SSL_CERT_FILE": "%s/ca.pem" % self.dir})
+        r = self.registry("tls", http=tls)
+        self.push(self.umoci(), r.at + "/a/tls:t")
+        f = self.pull(r.at + "/a/tls:t", env={"SSL_CERT_FILE": "%s/ca.pem" % self.dir})
         self.assertEqual(len(f.layers), 3)
-        ours = [x for x in (self.dir / "tls.log").read_text().splitlines() if "agent-vm/" in x and "GET /v2/a/tls" in x]
-        self.assertEqual(len(ours), 5)
-        for line in ours:
+
+        def ours():
+            return [x for x in r.log.read_text().split("\n")[:-1] if "agent-vm/" in x and "GET /v2/a/tls" in x]
+        wait_for(lambda: len(ours()) >= 5, 60, "not all is logged")  # which it is after the answer
+        self.assertEqual(len(ours()), 5)
+        for line in ours():
             self.assertIn("HTTP/2.0", line)
 
     def test_token_challenge(self):
@@ -2060,8 +2096,12 @@ class Real(Base):
     def test_resume_after_a_kill(self):
         image = Image(sizes=(60_000_000,), compression=fl.PLAIN, seed=71)
         self.push_layout(fl.layout([("t", image)]), "t", self.open + "/big:t", "--dest-decompress")
+        relay = dockerlib.Relay(int(self.open.rpartition(":")[2]))
+        self.addCleanup(relay.stop)
+        relay.hold_after(20_000_000)
+        at = "127.0.0.1:%d/big:t" % relay.port
         f = self.fetcher()
-        f.ask(self.open + "/big:t")
+        f.ask(at)
         f.described()
         h = f.layers[0][fl.K_BLOB]
         f.go()
@@ -2070,7 +2110,8 @@ class Real(Base):
         f.process.wait()
         got = self.store.partial(h).stat().st_size
         self.assertTrue(0 < got < f.layers[0][fl.K_BYTES])
-        f = self.pull(self.open + "/big:t")
+        relay.hold_after(None)
+        f = self.pull(at)
         self.assertEqual(f.parts[0][0], got)
         self.assertEqual(sha(f.part(0)), h)
 

@@ -1,7 +1,7 @@
 """What the tests of `agent-vm-image fetch` share: the launcher's end of its socket, images made here, and a registry that
 can be told to do everything wrong."""
 import contextlib
-import ctypes
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -13,7 +13,6 @@ import pathlib
 import platform
 import random
 import select
-import signal
 import socket
 import ssl
 import struct
@@ -25,6 +24,7 @@ import time
 import urllib.parse
 
 from certs import Certificates  # noqa: F401, for those who use this
+from dockerlib import die_with_parent
 
 # 3, 4 and 5 are taken here, so that no pipe of subprocess's own lies where the child's descriptors go.
 while os.open("/dev/null", os.O_RDONLY) < 5:
@@ -75,8 +75,8 @@ class Failed(Exception):
         self.errno, self.text = errno, text
 
 
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+class TooSlow(Exception):
+    """The five seconds that an update check has were over."""
 
 
 class Store:
@@ -150,6 +150,16 @@ class Fetcher:
             records.append((K_SERVED, known))
         self.send(kind, *records, fd=fd)
 
+    def check(self, source, known):
+        """The answer to an update check."""
+        self.ask(source, kind=HEAD, known=known)
+        try:
+            return self.receive()
+        except Failed as e:
+            if e.errno == errno.ETIMEDOUT:
+                raise TooSlow from e
+            raise
+
     def described(self, timeout=60):
         """Up to the last LAYER."""
         self.manifest = self.receive(timeout)
@@ -170,7 +180,7 @@ class Fetcher:
             if m is None:
                 raise EOFError("ended without DONE, status %s: %s" % (self.process.wait(), self.stderr()))
             if m.type == DONE:
-                self.process.wait(30)
+                self.process.wait(60)
                 return self
             if m.type == PART:
                 self.parts[m[K_LAYER]] = (m[K_BYTES], m.fds[0])
@@ -209,7 +219,7 @@ class Fetcher:
             with contextlib.suppress(OSError):
                 os.close(fd)
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -442,8 +452,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.error(404, "MANIFEST_UNKNOWN")
         return self.send_blob(data)
 
-    def send_blob(self, data, pace=None, cut=None):
-        """@cut: bytes of the body after which the connection ends; @pace: seconds between pieces."""
+    def send_blob(self, data, pace=None, cut=None, hold=()):
+        """@cut: bytes of the body after which the connection ends; @pace: seconds between pieces; @hold: (bytes, event): so many are
+        sent, and more when the event is set."""
         start = self.range_from() if self.server.ranges else 0
         if start >= len(data) > 0:
             return self.error(416)
@@ -458,7 +469,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body[:cut])
             self.cut()
             return True
-        for i in range(0, len(body), 1 << 16):
+        at = 0
+        for n, event in hold:
+            self.wfile.write(body[at:n])
+            at = n
+            event.wait(120)
+        for i in range(at, len(body), 1 << 16):
             self.wfile.write(body[i:i + (1 << 16)])
             if pace:
                 time.sleep(pace)

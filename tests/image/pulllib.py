@@ -1,5 +1,4 @@
-"""What the tests of `agent-vm pull` share: Debian's docker-registry on loopback, images made here, and a relay in front of
-the registry that counts requests and can hold the bytes back."""
+"""What the tests of `agent-vm pull` share: a registry (dockerlib.py), and images made here."""
 import contextlib
 import gzip
 import hashlib
@@ -11,25 +10,17 @@ import platform
 import random
 import re
 import shutil
-import socket
 import subprocess
 import tarfile
 import tempfile
-import threading
-import time
 import unittest
+
+from dockerlib import SLOW, Registry, Relay, nobody, wait_for
 
 AGENT_VM = os.environ["AGENT_VM"]
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 OTHER = "arm64" if ARCH == "amd64" else "amd64"
-SLOW = float(os.environ.get("AGENT_VM_TEST_SLOW", "1"))
 MB = 1 << 20
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def sparse_sum(path):
@@ -50,17 +41,6 @@ def sparse_sum(path):
                 at += len(data)
 
 
-def wait_for(what, seconds, why):
-    end = time.monotonic() + seconds * SLOW
-    while True:
-        got = what()
-        if got:
-            return got
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s: {why}")
-        time.sleep(0.01)
-
-
 def alive(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -78,107 +58,6 @@ def halves(pid):
                 if len(words) > 1 and words[0].endswith(b"agent-vm-image"):
                     found[words[1].decode()] = int(kid)
     return found
-
-
-class Registry:
-    """Debian's docker-registry with a folder of its own."""
-
-    def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
-        self.port = free_port()
-        config = self.folder / "config.yml"
-        config.write_text(f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-                          f"storage: {{filesystem: {{rootdirectory: {self.folder}/data}}, delete: {{enabled: true}}}}\n"
-                          f"http: {{addr: '127.0.0.1:{self.port}'}}\n")
-        self.config = config
-        self.start()
-
-    def start(self):
-        self.p = subprocess.Popen(["docker-registry", "serve", self.config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(self.answers, 20, "docker-registry does not answer")
-
-    def answers(self):
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            return True
-        return False
-
-    def push(self, image, name):
-        with tempfile.TemporaryDirectory() as tmp:
-            image.write(tmp)
-            subprocess.run(["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", f"oci:{tmp}:x",
-                            f"docker://127.0.0.1:{self.port}/{name}"], check=True)
-
-    def blob_file(self, digest):
-        return self.folder / f"data/docker/registry/v2/blobs/sha256/{digest[:2]}/{digest}/data"
-
-    def stop(self):
-        self.p.terminate()
-        self.p.wait()
-
-
-class Relay:
-    """Passes connections on to the registry; counts what was asked for, and holds after a number of bytes of answers."""
-
-    def __init__(self, port):
-        self.target, self.asked, self.passed, self.limit = port, [], 0, None
-        self.change = threading.Condition()
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                client, _ = self.server.accept()
-            except OSError:
-                return
-            try:
-                up = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                client.close()
-                continue
-            threading.Thread(target=self.up, args=(client, up), daemon=True).start()
-            threading.Thread(target=self.down, args=(client, up), daemon=True).start()
-
-    def up(self, client, up):
-        with contextlib.suppress(OSError):
-            while data := client.recv(65536):
-                self.asked += re.findall(rb"(?:GET|HEAD) (\S+) HTTP", data)
-                up.sendall(data)
-        with contextlib.suppress(OSError):
-            up.shutdown(socket.SHUT_WR)
-
-    def down(self, client, up):
-        with contextlib.suppress(OSError):
-            while data := up.recv(16384):
-                with self.change:
-                    while self.limit is not None and self.passed >= self.limit:
-                        self.change.wait()
-                    self.passed += len(data)
-                client.sendall(data)
-        for s in (client, up):
-            # The other thread sits in a recv(2), and would keep the connection open behind a close(2) alone.
-            with contextlib.suppress(OSError):
-                s.shutdown(socket.SHUT_RDWR)
-            s.close()
-
-    def hold_after(self, n):
-        """From now on n bytes of answers pass; None: all."""
-        with self.change:
-            self.passed, self.limit = 0, n
-            self.change.notify_all()
-
-    def blobs(self):
-        """Digests of the blobs that were asked for, as often as they were."""
-        return [m[1].decode() for a in self.asked if (m := re.search(rb"/blobs/sha256:([0-9a-f]{64})", a))]
-
-    def forget(self):
-        self.asked = []
-
-    def stop(self):
-        self.hold_after(None)
-        self.server.close()
 
 
 def layer(files):
@@ -279,7 +158,7 @@ class Case(unittest.TestCase):
         return subprocess.Popen([AGENT_VM, *map(str, words)], env=self.env(**more), cwd=self.work, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def end(self, p, check=None, seconds=60):
+    def end(self, p, check=None, seconds=300):
         out, err = p.communicate(timeout=seconds * SLOW)
         if check is not None:
             self.assertEqual(p.returncode, check, out + err)
@@ -311,7 +190,12 @@ class Case(unittest.TestCase):
         """Digests of the whole blobs in the store."""
         return {p.name for p in (self.store / "blobs/sha256").glob("*")}
 
+    def arrived(self, image):
+        """Bytes of its layers in the store."""
+        return sum(p.stat().st_size for d in image.layers for p in (self.store / "partial" / d, self.store / "blobs/sha256" / d) if p.exists())
+
     def nothing_under_way(self):
         """No half-made disk is held or, after the next maker's sweep, left."""
-        wait_for(lambda: not [p for p in (self.store / "tmp").glob("*")] or self.run_it("prune"), 10, "a disk is left in tmp")
-        self.assertEqual(list((self.store / "tmp").glob("*")), [])
+        def swept():
+            return self.run_it("prune") and not list((self.store / "tmp").glob("*"))
+        wait_for(lambda: not list((self.store / "tmp").glob("*")) or swept(), 60, "a disk is left in tmp")
