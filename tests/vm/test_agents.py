@@ -307,7 +307,7 @@ class Databases(Agents):
     def test_of_a_vm_that_is_killed_what_it_had_saved_meanwhile_is_there(self):
         shutil.copy(program("db-in-vm"), self.project)
         with self.session(script="./db-in-vm $CODEX_SQLITE_HOME/x.sqlite lock & ./db-in-vm $OPENCODE_DB write & echo up; exec sleep 600") as p:
-            kept = wait_for(lambda: list((self.state / "db").glob("opencode.1.*")), 90, "nothing is saved while it runs")[0]
+            kept = wait_for(lambda: list((self.state / "db").glob("opencode.1.*")), 300, "nothing is saved while it runs")[0]
             for pid in children(p.pid):
                 if comm(pid).startswith("agent-vm-vmm" if MONITOR == "krun" else "qemu"):
                     os.kill(pid, 9)

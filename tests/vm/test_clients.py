@@ -25,7 +25,7 @@ cp /etc/resolv.conf /etc/hosts /etc/passwd etc/; echo 'hosts: files dns' > etc/n
 cp ../ca.pem ../other.pem ../key etc/; chmod 600 etc/key
 mount --bind /dev dev; mount -t proc proc proc
 set +e
-run() { timeout 60 chroot . "$@" 2>&1; }
+run() { timeout 600 chroot . "$@" 2>&1; }
 is() { printf '== %s\n' "$1"; local s=$(ms); "$2"; printf '\n== %s\n' $(( $(ms) - s )); }
 sum() { sha256sum | cut -d' ' -f1; }
 zeros() { head -c 3000000 /dev/zero; }

@@ -14,6 +14,7 @@ import time
 import unittest
 import urllib.parse
 
+from test_publish import free_ports
 from upstream import Upstream, certificates
 from vmtest import BOOT_S, SLOW, STATE, Case, children, comm, command, environment, program, wait_for
 
@@ -145,8 +146,7 @@ class Credentials(Case):
         """A service that speaks HTTP/2 alone, with one file; its port, and the file that it tells its requests in."""
         (self.top / "h2" / path).parent.mkdir(parents=True)
         (self.top / "h2" / path).write_text(text)
-        with socket.create_server(("127.0.0.1", 0)) as s:
-            port = s.getsockname()[1]
+        (port,) = free_ports(1)
         with open(self.top / "h2.log", "wb") as log:
             p = subprocess.Popen(["/usr/sbin/nghttpd", "-v", "-a", "127.0.0.1", "-d", self.top / "h2", str(port), self.top / "server.key",
                                   self.top / "server.crt"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -156,7 +156,7 @@ class Credentials(Case):
         def listens():
             with socket.socket() as s:
                 return p.poll() is not None or s.connect_ex(("127.0.0.1", port)) == 0
-        wait_for(listens, 20, "nghttpd does not listen")
+        wait_for(listens, 60, "nghttpd does not listen")
         self.assertIsNone(p.poll(), (self.top / "h2.log").read_text())
         return port, self.top / "h2.log"
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, children, command, environment, wait_for
+from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, children, command, environment, stopped, wait_for
 
 
 class Closed(Case):
@@ -63,19 +63,31 @@ class Many(Case):
 class Signals(Case):
     def test_at_boot_each_ends_at_once(self):
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            with self.subTest(sig=sig):
-                p = subprocess.Popen(command(["shell", "true"]), cwd=self.project, env=environment(),
-                                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-                wait_for(lambda: len(children(p.pid)) >= 3, 30, "no monitor")
-                kids = children(p.pid)
-                start = time.monotonic()
-                p.send_signal(sig)
-                out, err = p.communicate(timeout=30 * SLOW)
-                self.assertEqual(p.returncode, -sig)
-                self.assertLess(time.monotonic() - start, 5 * SLOW)  # not after what a guest that is up has to end
-                self.assertNotIn(b"did not shut down", err)
-                self.assertNotIn(b"broke the control protocol", err)
-                self.nothing_left(kids)
+            took = []
+            # Not after what a guest that is up has to end; that is so once of three times on a machine that is busy, too.
+            while len(took) < 3 and min(took, default=5 * SLOW) >= 5 * SLOW:
+                took.append(self.at_boot(sig))
+            self.assertLess(min(took), 5 * SLOW, (sig, took))
+
+    def at_boot(self, sig):
+        """How long it takes to end; for ever if it was up by then."""
+        up = self.project / "up"
+        up.unlink(missing_ok=True)
+        p = subprocess.Popen(command(["shell", "--", "-c", "echo >up; exec sleep 600"]), cwd=self.project, env=environment(),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for(lambda: len(children(p.pid)) >= 3, 60, "no monitor")
+        kids = children(p.pid)
+        start = time.monotonic()
+        p.send_signal(sig)
+        out, err = p.communicate(timeout=60 * SLOW)
+        took = time.monotonic() - start
+        if up.exists():
+            return float("inf")
+        self.assertEqual(p.returncode, -sig)
+        self.assertNotIn(b"did not shut down", err)
+        self.assertNotIn(b"broke the control protocol", err)
+        self.nothing_left(kids)
+        return took
 
     def test_hup_and_quit_while_the_program_runs(self):
         with self.session(script="trap 'echo hup >hup; exit 3' HUP; echo up; while :; do sleep 0.2; done") as s:
@@ -88,25 +100,24 @@ class Signals(Case):
             self.assertEqual(s.wait(40 * SLOW), 3)
             self.assertEqual((self.project / "quit").read_text(), "quit\n")
 
-    def stopped(self, pid):
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
     def test_tstp_stops_the_launcher_alone(self):
         with self.session(script="i=0; echo 0 >count; echo up; while :; do i=$((i+1)); echo $i >count; sleep 0.2; done") as s:
             s.send_signal(signal.SIGTSTP)
-            wait_for(lambda: self.stopped(s.pid), 5, "it goes on")
+            wait_for(lambda: stopped(s.pid), 60, "it goes on")
             was = (self.project / "count").read_text()
-            wait_for(lambda: (self.project / "count").read_text() not in ("", was), 10, "the guest stopped as well")
+            wait_for(lambda: (self.project / "count").read_text() not in ("", was), 60, "the guest stopped as well")
             s.send_signal(signal.SIGCONT)
             self.assertEqual(self.exec("echo works"), "works\n")
 
     def test_tstp_at_boot(self):
         # In a group of its own: one that nobody's shell watches (the lab's) is never stopped by this signal.
-        p = subprocess.Popen(command(["shell", "--quiet", "--", "echo", "fine"]), cwd=self.project, env=environment(), process_group=0,
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_for(lambda: len(children(p.pid)) >= 2, 30, "no monitor")
+        p = subprocess.Popen(command(["shell", "--quiet", "--", "-c", "until [ -e go ]; do sleep 0.1; done; echo fine"]),
+                             cwd=self.project, env=environment(), process_group=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        wait_for(lambda: len(children(p.pid)) >= 2, 60, "no monitor")
         p.send_signal(signal.SIGTSTP)
-        wait_for(lambda: self.stopped(p.pid), 30, "it goes on")
+        wait_for(lambda: stopped(p.pid), 60, "it goes on")
+        (self.project / "go").touch()
         p.send_signal(signal.SIGCONT)
         self.assertEqual(p.communicate(timeout=BOOT_S), (b"fine\n", b""))
         self.assertEqual(p.returncode, 0)

@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, alive, children, comm, command, environment, wait_for
+from vmtest import AGENT_VM, BOOT_S, SLOW, STATE, Case, Terminal, alive, children, comm, command, environment, stopped, wait_for
 
 SESSIONS = pathlib.Path(STATE) / "run/sessions"
 
@@ -173,7 +173,7 @@ class Kill(Case):
         i = 0
         while i < n:
             with self.subTest(child=i):
-                p = subprocess.Popen([AGENT_VM, "shell", "true"], cwd=self.project, env=environment(),
+                p = subprocess.Popen([AGENT_VM, "shell", "sleep", "600"], cwd=self.project, env=environment(),  # a fast boot may be over
                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
                 time.sleep(0.3)
                 kids = []
@@ -182,11 +182,11 @@ class Kill(Case):
                     kids[:] = [k for k in children(p.pid) if comm(k).startswith(("agent-vm-vmm", "agent-vm-wire", "agent-vm-vault",
                                                                                 "qemu", "virtiofsd"))]
                     return len(kids) > max(i, 2)
-                wait_for(there, 30, "no monitor")
+                wait_for(there, 60, "no monitor")
                 n = len(kids)
                 killed = comm(kids[i])
                 os.kill(kids[i], signal.SIGKILL)
-                err = p.communicate(timeout=30 * SLOW)[1].decode()
+                err = p.communicate(timeout=60 * SLOW)[1].decode()
                 self.assertEqual(p.returncode, 1, f"{killed}: {err}")
                 self.assertRegex(err, r"agent-vm: .*(monitor|virtiofsd|VM|network process)")
                 self.nothing_left(kids)
@@ -205,11 +205,12 @@ class Kill(Case):
         status = pathlib.Path(f"/proc/{qemu}/status")
         wait_for(lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) & 1 << signal.SIGTERM - 1, 30, "no handler yet")
         os.kill(supervisor, signal.SIGSTOP)
+        wait_for(lambda: stopped(supervisor), 60, "the supervisor goes on")
         os.kill(qemu, signal.SIGTERM)  # it ends with 0, as when the guest's kernel does
-        wait_for(lambda: not alive(qemu), 20, "QEMU lives on")
+        wait_for(lambda: not alive(qemu), 60, "QEMU lives on")
         time.sleep(2)
         os.kill(supervisor, signal.SIGCONT)
-        err = p.communicate(timeout=30 * SLOW)[1].decode()
+        err = p.communicate(timeout=60 * SLOW)[1].decode()
         self.assertRegex(err, r"agent-vm: VM: the guest's kernel ended before the guest was up \(a panic or a reset\); "
                               r"(nothing on the console|the console's last line: .*); logs: /.*\n")
         self.assertNotIn("network process", err)
@@ -228,7 +229,7 @@ class Kill(Case):
                         except ProcessLookupError:
                             pass
                     # The program's status was told already, or the session was lost before; both are true.
-                    self.assertIn(s.wait(30 * SLOW), (1, 3))
+                    self.assertIn(s.wait(60 * SLOW), (1, 3))
                     self.nothing_left(kids)
                 self.assertEqual(session_folders(), [])
             i += 1
@@ -238,7 +239,7 @@ class Kill(Case):
             kids = children(s.pid)
             s.kill()
             s.wait()
-            self.nothing_left(kids, 15)
+            self.nothing_left(kids)
         p = self.vm("ps", "--json", cwd="/", check=0)
         self.assertEqual(json.loads(p.stdout), [])
         self.assertEqual(session_folders(), [])
@@ -248,12 +249,12 @@ class Kill(Case):
     def test_kill_9_of_the_launcher_while_booting(self):
         p = subprocess.Popen([AGENT_VM, "shell", "true"], cwd=self.project, env=environment(), stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        wait_for(lambda: len(children(p.pid)) >= 2, 30, "no monitor")
+        wait_for(lambda: len(children(p.pid)) >= 2, 60, "no monitor")
         kids = children(p.pid)
         p.kill()
         p.wait()
         p.stderr.close()
-        self.nothing_left(kids, 15)
+        self.nothing_left(kids)
         self.vm("ps", cwd="/", check=0)
         self.assertEqual(session_folders(), [])
 
@@ -262,7 +263,7 @@ class Kill(Case):
             kids = children(s.pid)
             out = self.vm("stop", check=0).stdout.decode()
             self.assertIn(f"-{s.pid}", out)
-            self.assertEqual(s.wait(30), -signal.SIGTERM)
+            self.assertEqual(s.wait(60 * SLOW), -signal.SIGTERM)
             self.nothing_left(kids)
         self.vm("stop", check=1)
         with self.session() as s:
@@ -292,9 +293,9 @@ class Kill(Case):
         self.addCleanup(t.close)
         t.read_until(rb"\$ |# ", 120)
         t.type(b"printf '\\033[?1049h\\033[?25l'\r")
-        time.sleep(1)
+        t.read_until(rb"\x1b\[\?1049h\x1b\[\?25l")
         os.kill(children(t.p.pid)[-1], signal.SIGKILL)
-        self.assertEqual(t.wait(20), 1)
+        self.assertEqual(t.wait(60), 1)
         self.assertIn(b"\x1b[?1049l", t.out)
         self.assertIn(b"logs", t.out)
         self.assertTrue(t.sane())
@@ -358,13 +359,14 @@ class Limits(Case):
     def test_a_clock_that_went_wrong_is_set_right(self):
         """By the message that comes every 30 s; nothing else corrects it."""
         with self.session() as s:
-            self.exec("date -s '2001-02-03 04:05:06' >/dev/null")
-            self.assertEqual(self.exec("date +%Y"), "2001\n")
-            self.exec("for i in $(seq 60); do [ $(date +%Y) = 2001 ] || exit 0; sleep 1; done; exit 1", timeout=100 * SLOW)
-            before = time.time()
-            guest = float(self.exec("date +%s.%N"))
-            self.assertLess(before - 2, guest)
-            self.assertLess(guest, time.time() + 2)
+            # The message may come between the two.
+            wait_for(lambda: self.exec("date -s '2001-02-03 04:05:06' >/dev/null; date +%Y") == "2001\n", 60, "it stays right")
+            self.exec("for i in $(seq 60); do [ $(date +%Y) = 2001 ] || exit 0; sleep 1; done; exit 1")
+
+            def right():  # by a message that was not held up
+                before = time.time()
+                return before - 2 < float(self.exec("date +%s.%N")) < time.time() + 2
+            wait_for(right, 120, "it is not the host's")
 
     def test_umask_000_makes_no_open_folder(self):
         root = self.top / "state"
@@ -395,8 +397,10 @@ class Limits(Case):
         return made, [(p, oct(p.lstat().st_mode)) for p in made if not p.is_symlink() and p.lstat().st_mode & 0o077]
 
     def test_zombies_are_reaped_and_pid_1_is_ours(self):
-        out = self.sh("for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.1 &) ; done; sleep 1; ps -eo stat= | grep -c Z; cat /proc/1/comm")
-        self.assertEqual(out, "0\nagent-vm-guest\n")
+        out = self.sh("for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.1 & echo $! >> /root/pids); done;"
+                      "for i in $(seq 300); do left=; for p in $(cat /root/pids); do [ ! -e /proc/$p ] || left=$p; done; [ \"$left\" ] || break;"
+                      "sleep 0.1; done; echo left:$left; ps -eo stat= | grep -c Z; cat /proc/1/comm")
+        self.assertEqual(out, "left:\n0\nagent-vm-guest\n")
 
     def test_no_network_no_vsock(self):
         out = self.sh("ls /sys/class/net | grep -v lo | while read d; do cat /sys/class/net/$d/operstate; done; ip route;"
@@ -431,36 +435,52 @@ class Limits(Case):
         self.assertIn(b"AGENT_VM_LOG=loud: no such level", p.stderr)
 
     def test_profile(self):
+        # Where the launcher was held up its times are others: one of three tries must hold.
+        for part in self.phases, self.phases_as_json, self.phase_of_the_hook:
+            for left in 2, 1, 0:
+                try:
+                    part()
+                    break
+                except AssertionError:
+                    if left == 0:
+                        raise
+        p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_PROFILE": "off"}, check=0)
+        self.assertEqual(p.stderr, b"")
+
+    # Everything that happens in a launch that prints nothing, in the page's order.
+    SILENT = ["parse", "preflight", "image", "spawn", "vmm", "kernel", "hello", "config", "mounts", "network", "files", "probe", "agent",
+              "shutdown", "report", "cleanup", "total", "launcher-before-vmm"]
+    LOUD = SILENT[:-1]
+    LOUD.insert(LOUD.index("agent"), "agent-first-byte")
+
+    def phases(self):
         p = self.vm("shell", "true", env={"AGENT_VM_PROFILE": "1"}, check=0)
         lines = [line.split() for line in p.stderr.decode().splitlines() if line.startswith("profile")]
         for line in lines:
             self.assertRegex(" ".join(line), r"^(profile [a-z-]+ -?[0-9]+\.[0-9] [0-9]+\.[0-9]|profile-cpu launcher-before-vmm [0-9]+\.[0-9])$")
-        # Everything that happens in a launch that prints nothing, in the page's order.
-        silent = ["parse", "preflight", "image", "spawn", "vmm", "kernel", "hello", "config", "mounts", "network", "files", "probe", "agent",
-                  "shutdown", "report", "cleanup", "total", "launcher-before-vmm"]
-        self.assertEqual([line[1] for line in lines], silent)
+        self.assertEqual([line[1] for line in lines], self.SILENT)
         start = {line[1]: float(line[2]) for line in lines[:-1]}
         length = {line[1]: float(line[3]) for line in lines[:-1]}
         self.assertEqual(start["parse"], 0.0)
         self.assertAlmostEqual(start["kernel"] + length["kernel"], start["hello"], delta=0.3)
         self.assertAlmostEqual(start["hello"] + length["hello"], start["config"], delta=0.3)
         self.assertLessEqual(start["shutdown"] + length["shutdown"], length["total"])
+
+    def phases_as_json(self):
         p = self.vm("shell", "--quiet", "echo", "x", env={"AGENT_VM_PROFILE": "json"}, check=0)
         whole = json.loads(p.stderr.decode())
-        loud = silent[:-1]
-        loud.insert(loud.index("agent"), "agent-first-byte")
-        self.assertEqual([ph["phase"] for ph in whole["phases"]], loud)
+        self.assertEqual([ph["phase"] for ph in whole["phases"]], self.LOUD)
         self.assertGreater(whole["launcher_cpu_before_vmm_ms"], 0)
+
+    def phase_of_the_hook(self):
         (self.project / ".agent-vm.runtime.sh").write_text("sleep 2\n")
         p = self.vm("shell", "--quiet", "--", "-c", "sleep 2; echo x", env={"AGENT_VM_PROFILE": "json"}, check=0)
         phases = {ph["phase"]: ph for ph in json.loads(p.stderr.decode().splitlines()[-1])["phases"]}
-        self.assertEqual(list(phases), [*loud[:loud.index("probe") + 1], "hook", *loud[loud.index("agent-first-byte"):]])
+        self.assertEqual(list(phases), [*self.LOUD[:self.LOUD.index("probe") + 1], "hook", *self.LOUD[self.LOUD.index("agent-first-byte"):]])
         hook, agent = phases["hook"], phases["agent"]
         self.assertEqual(hook["start_ms"], agent["start_ms"])
         self.assertGreater(hook["duration_ms"], 1900)
         self.assertLess(hook["duration_ms"], agent["duration_ms"] - 1900)
-        p = self.vm("shell", "--quiet", "true", env={"AGENT_VM_PROFILE": "off"}, check=0)
-        self.assertEqual(p.stderr, b"")
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ class Listed(World):
             curl -sS -w ' %{http_code}' -H "Authorization: token $ph" https://api.github.com/repos/acme/app"""
 
         def until(status):
-            end = time.monotonic() + 60 * SLOW
+            end = time.monotonic() + 300 * SLOW
             while not (out := self.exec(ask)).endswith(status):
                 self.assertLess(time.monotonic(), end, out)
             return out

@@ -22,7 +22,7 @@ AGENT_VM = os.environ["AGENT_VM"]
 STATE = os.environ["AGENT_VM_STATE_DIR"]
 SLOW = float(os.environ.get("AGENT_VM_TEST_SLOW", "1"))  # multiplies every time limit
 BULK = float(os.environ.get("AGENT_VM_TEST_BULK", "1"))  # multiplies the amounts of data
-BOOT_S = 120 * SLOW
+BOOT_S = 300 * SLOW
 MONITOR = os.environ.get("AGENT_VM_TEST_MONITOR")  # krun or qemu; else what the launcher chooses
 
 
@@ -61,6 +61,11 @@ def children(pid):
                 found += kids
                 look += kids
     return found
+
+
+def stopped(pid):
+    """A stop is not there at once when kill(2) has returned."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def comm(pid):
@@ -128,7 +133,7 @@ class Case(unittest.TestCase):
             if p.poll() is None:
                 p.terminate()
                 try:
-                    p.wait(40 * SLOW)
+                    p.wait(120 * SLOW)
                 except subprocess.TimeoutExpired:
                     p.kill()
                     p.wait()
@@ -139,7 +144,7 @@ class Case(unittest.TestCase):
         kw.setdefault("check", 0)
         return self.vm("exec", "--", "-c", script, **kw).stdout.decode()
 
-    def nothing_left(self, pids, seconds=12):
+    def nothing_left(self, pids, seconds=60):
         wait_for(lambda: not [p for p in pids if alive(p)], seconds, f"processes are left of {pids}")
 
 
@@ -209,7 +214,7 @@ class Terminal:
         if self.p.poll() is None:
             self.p.send_signal(signal.SIGTERM)
             try:
-                self.wait(40)
+                self.wait(120)
             except AssertionError:
                 self.p.kill()
                 self.p.wait()
