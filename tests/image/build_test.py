@@ -37,7 +37,8 @@ if os.path.exists({do!r}):  # what a package's script would do
     subprocess.run(["sh", {do!r}], stdout=open({do!r} + ".out", "w"), stderr=subprocess.STDOUT)
 if os.path.exists({hang!r}):  # leave a tree behind
     if open({hang!r}).read() == "deaf":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for deaf in signal.SIGTERM, signal.SIGHUP:  # which the kernel sends to a stopped one whose parent goes
+            signal.signal(deaf, signal.SIG_IGN)
     os.makedirs(os.environ["TMPDIR"] + "/mmdebstrap.x/root/etc")
     os.mkfifo(os.environ["TMPDIR"] + "/mmdebstrap.x/root/fifo")
     os.symlink({hang!r}, os.environ["TMPDIR"] + "/mmdebstrap.x/root/etc/link")
