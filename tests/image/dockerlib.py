@@ -84,7 +84,8 @@ class Relay:
         self.change = threading.Condition()
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port = self.server.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def serve(self):
         while True:
@@ -104,9 +105,11 @@ class Relay:
             threading.Thread(target=self.down, args=(client, up), daemon=True).start()
 
     def up(self, client, up):
+        head = b""
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
-                self.asked += re.findall(rb"(?:GET|HEAD) (\S+) HTTP", data)
+                *heads, head = (head + data).split(b"\r\n\r\n")
+                self.asked += [m[1] for h in heads if (m := re.match(rb"(?:GET|HEAD) (\S+) HTTP", h))]
                 up.sendall(data)
         with contextlib.suppress(OSError):
             up.shutdown(socket.SHUT_WR)
@@ -140,4 +143,7 @@ class Relay:
 
     def stop(self):
         self.hold_after(None)
+        # A thread that waits in accept(2) and is stopped meanwhile begins anew, with whatever has the descriptor's number then.
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
         self.server.close()

@@ -1498,7 +1498,6 @@ class Tls(Base):
         log, sock = [], socket.socket()
         sock.bind(("127.0.0.1", 0))
         sock.listen(16)
-        self.addCleanup(sock.close)
 
         def pump(a, b):
             try:
@@ -1539,7 +1538,10 @@ class Tls(Base):
                 except OSError:
                     return
                 threading.Thread(target=serve, args=(c,), daemon=True).start()
-        threading.Thread(target=accept, daemon=True).start()
+        t = threading.Thread(target=accept, daemon=True)
+        t.start()
+        for last in sock.close, t.join, lambda: sock.shutdown(socket.SHUT_RDWR):  # as in dockerlib.Relay, the last one first
+            self.addCleanup(last)
         return "127.0.0.1:%d" % sock.getsockname()[1], log
 
     def test_proxy(self):

@@ -35,9 +35,13 @@ class Upstream:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.context = context
-        threading.Thread(target=self.loop, daemon=True).start()
+        self.thread = threading.Thread(target=self.loop, daemon=True)
+        self.thread.start()
 
     def close(self):
+        # A thread that waits in accept(2) and is stopped meanwhile begins anew, with whatever has the descriptor's number then.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
         self.listener.close()
 
     def loop(self):
