@@ -43,8 +43,7 @@ TEST(row_1_lengths_that_are_no_frames_are_skipped)
 	put_raw(&h, 1 << 20, big, 1 << 20);
 	want_silence(&h);
 	put_raw(&h, (1 << 20) + 1, big, 0); /* wire may be gone before a byte more is written */
-	for (int i = 0; i < 1000 && waitpid(h.w.pid, &status, WNOHANG) == 0; i++)
-		(void)usleep(10000);
+	status = wire_status(&h);
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1);
 	char text[200] = "";
 	(void)!read(h.w.control, text, sizeof(text) - 1);
@@ -238,6 +237,8 @@ static void put_frag(uint16_t id, size_t off, bool more, uint8_t proto, const vo
 static uint8_t frag_udp[65600] = { 0x10, 0, 0, 54, 0x06, 0x40 };
 static uint8_t frag_syn[1600] = { 0x10, 0, 0, 54, [12] = 0x50, TH_SYN };
 
+static uint8_t together[100000]; /* frames that go out in one piece */
+
 TEST(rows_13_to_15_fragments)
 {
 	const uint8_t *d = frag_udp;
@@ -258,8 +259,10 @@ TEST(rows_13_to_15_fragments)
 		put_frag((uint16_t)(100 + i), 0, true, PROTO_UDP, d, 16);
 	want_silence(&h);
 	want_no_msg(&h);
+	h.batch = together; /* the first is kept for two seconds */
 	put_frag(7, 800, false, PROTO_UDP, d, 800);
 	put_frag(7, 0, true, PROTO_UDP, d, 800);
+	put_batch(&h);
 	want_msg(&h, NET_OPEN_UDP);
 	CHECK_INT(vm.open.port, ==, 54);
 	host_end(&h);
@@ -293,8 +296,10 @@ TEST(rows_13_and_14_fragments_of_ipv6)
 	put_frame(&h, frame_mem, ip6_make(frame_mem, world6, PROTO_FRAG6, 7) + 7); /* no room for the header */
 	want_silence(&h);
 	want_no_msg(&h);
+	h.batch = together;
 	put_frag6(7, 800, false, PROTO_UDP, d, 800);
 	put_frag6(7, 0, true, PROTO_UDP, d, 800);
+	put_batch(&h);
 	want_msg(&h, NET_OPEN_UDP);
 	CHECK_INT(vm.open.port, ==, 54);
 	host_end(&h);
@@ -404,9 +409,7 @@ TEST(row_19_syn_and_rst_leave_nothing)
 TEST(row_18_and_19_vault_never_sees_more_opens_than_may_wait)
 {
 	enum { WAIT = 512, AGAIN = 200 };
-	static uint8_t batch[2 * AGAIN * 64];
 	int waiting = WAIT, most = 0, opens = 0;
-	size_t n = 0;
 
 	host_start(&h);
 	for (int i = 0; i < WAIT; i++) {
@@ -417,17 +420,15 @@ TEST(row_18_and_19_vault_never_sees_more_opens_than_may_wait)
 	}
 	want_silence(&h);
 	want_no_msg(&h);
+	h.batch = together;
 	for (int i = 0; i < 2 * AGAIN; i++) {
 		uint8_t old[4] = { 8, 8, 8, (uint8_t)(i / 2 / 128) }, new[4] = { 8, 8, 9, (uint8_t)(i % 4 / 2) };
 		struct seg rst = { .dst = old, .sport = (uint16_t)(1000 + i / 2), .dport = 80, .seq = 6, .flags = TH_RST };
 		struct seg syn = { .dst = new, .sport = (uint16_t)(5000 + i), .dport = 80, .seq = 5, .flags = TH_SYN };
-		size_t len = seg_make(frame_mem, i & 1 ? &syn : &rst);
 
-		put32(batch + n, (uint32_t)len);
-		memcpy(batch + n + 4, frame_mem, len);
-		n += 4 + len;
+		put_seg(&h, i & 1 ? &syn : &rst);
 	}
-	CHECK_INT(fd_write_all(h.w.link, batch, n), ==, 0);
+	put_batch(&h);
 	want_silence(&h);
 	while (get_msg_of(h.w.vault, waiting == WAIT - AGAIN + opens ? 100 : 20000)) {
 		waiting += vm.head.type == NET_OPEN_TCP;
@@ -442,6 +443,33 @@ TEST(row_18_and_19_vault_never_sees_more_opens_than_may_wait)
 	put_seg(&h, &(struct seg){ .sport = 9, .dport = 80, .seq = 5, .flags = TH_SYN });
 	want_msg(&h, NET_OPEN_TCP);
 	host_end(&h);
+}
+
+/* The world ends first: TIME_WAIT; a higher SYN takes the place at once. False: it was over before all of that was tried. */
+static bool time_wait(struct conn *c)
+{
+	int64_t start;
+	struct frame f;
+	bool over;
+
+	(void)shutdown(c->fd, SHUT_WR);
+	(void)want_tcp(&h, TH_FIN | TH_ACK);
+	c->ack++;
+	start = now_ns();
+	put_data(&h, c, NULL, 0, TH_FIN);
+	(void)want_tcp(&h, TH_ACK);
+	put_seg(&h, &(struct seg){ .sport = c->sport, .dport = 80, .seq = c->seq - 1, .ack = c->ack, .flags = TH_ACK | TH_FIN });
+	CHECK(get_frame(&h, &f, 20000) && f.tcp);
+	over = f.tcp->flags != TH_ACK;
+	put_seg(&h, &(struct seg){ .sport = c->sport, .dport = 80, .seq = c->seq + 1000, .flags = TH_SYN });
+	do
+		CHECK(get_msg_of(h.w.vault, 20000));
+	while (vm.head.type == NET_ENDED);
+	CHECK_INT(vm.head.type, ==, NET_OPEN_TCP);
+	over = over || now_ns() - start > INT64_C(2000000000);
+	if (over)
+		CHECK(now_ns() - start > INT64_C(1900000000));
+	return !over;
 }
 
 TEST(row_20_and_21_syn_again_and_data_with_it)
@@ -469,19 +497,15 @@ TEST(row_20_and_21_syn_again_and_data_with_it)
 	f = want_tcp(&h, TH_ACK);
 	CHECK_INT(be32(f.tcp->ack), ==, c.seq);
 	check_alive(&h, &c);
-	/* The world ends first: TIME_WAIT; a higher SYN takes the place at once. */
-	(void)shutdown(sv[0], SHUT_WR);
-	(void)want_tcp(&h, TH_FIN | TH_ACK);
-	c.ack++;
-	put_data(&h, &c, NULL, 0, TH_FIN);
-	(void)want_tcp(&h, TH_ACK);
-	put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq - 1, .ack = c.ack, .flags = TH_ACK | TH_FIN });
-	(void)want_tcp(&h, TH_ACK);
-	put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq + 1000, .flags = TH_SYN });
-	do
-		CHECK(get_msg_of(h.w.vault, 20000));
-	while (vm.head.type == NET_ENDED);
-	CHECK_INT(vm.head.type, ==, NET_OPEN_TCP);
+	/* TIME_WAIT is two seconds, in which the machine may have other things to do. */
+	for (int tries = 1; !time_wait(&c); tries++) {
+		CHECK_INT(tries, <, 3);
+		want_silence(&h);
+		while (get_msg_of(h.w.vault, 0))
+			;
+		c = connect_ok(&h, (uint16_t)(5 + tries));
+		check_alive(&h, &c);
+	}
 	host_end(&h);
 }
 
@@ -498,10 +522,10 @@ TEST(row_22_acknowledgements_of_nothing)
 	put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq, .ack = c.ack - 3, .flags = TH_ACK, .win = 65535 });
 	want_silence(&h);
 	/* A million duplicates while a byte is outstanding. */
-	CHECK_INT(write(c.fd, "b", 1), ==, 1);
-	(void)want_tcp(&h, TH_ACK);
 	struct timespec a, b;
 	(void)clock_gettime(CLOCK_MONOTONIC, &a);
+	CHECK_INT(write(c.fd, "b", 1), ==, 1);
+	(void)want_tcp(&h, TH_ACK);
 	size_t n = seg_make(frame_mem, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq, .ack = c.ack, .flags = TH_ACK,
 						       .win = 65535 });
 	for (int i = 0; i < 1000000; i++)
@@ -522,10 +546,20 @@ TEST(row_22_acknowledgements_of_nothing)
 	host_end(&h);
 }
 
+/* The next frame that begins with this byte. */
+static struct frame data_at(uint32_t seq)
+{
+	struct frame f;
+
+	do
+		CHECK(get_any_frame(&h, &f, 20000));
+	while (!f.tcp || be32(f.tcp->seq) != seq || f.data_n == 0);
+	return f;
+}
+
 TEST(row_23_a_window_of_zero_is_probed_and_the_last_told_edge_holds)
 {
 	struct frame f;
-	size_t got = 0;
 
 	host_start(&h);
 	struct conn c = connect_ok(&h, 5);
@@ -537,23 +571,24 @@ TEST(row_23_a_window_of_zero_is_probed_and_the_last_told_edge_holds)
 		CHECK(f.tcp && be32(f.tcp->seq) == c.ack - 1 && f.data_n == 1);
 		put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq, .ack = c.ack, .flags = TH_ACK, .win = 0 });
 	}
+	/* From here on what is sent again, or one probe more, is passed over by its number. */
 	put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq, .ack = c.ack, .flags = TH_ACK, .win = 4 });
-	do
-		CHECK(get_any_frame(&h, &f, 20000));
-	while (be32(f.tcp->seq) != c.ack);
+	f = data_at(c.ack);
 	CHECK_INT(f.data_n, ==, 4);
 	c.ack += 4;
 	/* Taken back, then opened again. */
 	put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq, .ack = c.ack, .flags = TH_ACK, .win = 2 });
-	CHECK(get_any_frame(&h, &f, 20000));
+	f = data_at(c.ack);
 	CHECK_INT(f.data_n, ==, 2);
 	put_seg(&h, &(struct seg){ .sport = 5, .dport = 80, .seq = c.seq, .ack = c.ack + 2, .flags = TH_ACK, .win = 65535 });
-	while (got < 4) {
-		CHECK(get_any_frame(&h, &f, 20000));
-		got += f.data_n;
-	}
+	f = data_at(c.ack + 2);
+	CHECK_INT(f.data_n, ==, 4);
 	c.ack += 6;
 	put_data(&h, &c, NULL, 0, 0);
+	put_arp(&h, fake_config.gateway4);
+	do
+		CHECK(get_any_frame(&h, &f, 20000));
+	while (f.type != ETH_ARP);
 	check_alive(&h, &c);
 	host_end(&h);
 }
@@ -708,7 +743,9 @@ TEST(rows_27_and_28_order_and_what_follows_a_fin)
 	CHECK_INT(read(c.fd, in, 8), ==, 0);
 	/* The other half still runs. */
 	CHECK_INT(write(c.fd, "tail", 4), ==, 4);
-	f = want_tcp(&h, TH_ACK);
+	do
+		f = want_tcp(&h, TH_ACK);
+	while (f.data_n == 0); /* a thousand answers may have filled the link, and then the last is behind that to ARP */
 	CHECK_INT(f.data_n, ==, 4);
 	c.ack += 4;
 	put_data(&h, &c, NULL, 0, 0);
@@ -1002,7 +1039,6 @@ TEST(row_39_a_guest_that_does_not_read_stops_nobody)
 	put_data(&h, &c, "up", 2, TH_PSH);
 	CHECK_INT(poll(&p, 1, 20000), ==, 1);
 	(void)close(h.w.control); /* the launcher is gone: it ends at once */
-	for (int i = 0; i < 2000 && waitpid(h.w.pid, &status, WNOHANG) == 0; i++)
-		(void)usleep(10000);
+	status = wire_status(&h);
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }

@@ -146,7 +146,6 @@ TEST(row_34_a_dns_connection_that_dribbles_is_closed)
 			if (f.tcp->flags & (TH_FIN | TH_RST)) {
 				(void)clock_gettime(CLOCK_MONOTONIC, &b);
 				CHECK_INT(b.tv_sec - a.tv_sec, >=, 9);
-				CHECK_INT(b.tv_sec - a.tv_sec, <=, 18);
 				host_end(&h);
 				return;
 			}
