@@ -71,7 +71,7 @@ static void host_start_bare(struct host *h)
 		struct guest_phase phase = { "kernel", 0, 5 };
 		int r;
 
-		(void)alarm(120);
+		(void)alarm(600);
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 		(void)close(sv[0]);

@@ -125,12 +125,25 @@ TEST(a_host_that_does_not_read_holds_everything_and_no_memory)
 	CHECK_INT(host_stop(&h), ==, 3);
 }
 
-static uint64_t least_of(const struct host *h, uint32_t n)
+enum { FLOODS = 20 }; /* streams 1 to 20 */
+
+/* What came of all floods. */
+static uint64_t flooded(const struct host *h)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t id = 1; id <= FLOODS; id++)
+		sum += h->s[id].n[0];
+	return sum;
+}
+
+/* What came of the least of them since there was so much of each. */
+static uint64_t least_since(const struct host *h, const uint64_t *had)
 {
 	uint64_t least = UINT64_MAX;
 
-	for (uint32_t id = 1; id <= n; id++)
-		least = MIN(least, h->s[id].n[0]);
+	for (uint32_t id = 1; id <= FLOODS; id++)
+		least = MIN(least, h->s[id].n[0] - had[id]);
 	return least;
 }
 
@@ -138,31 +151,38 @@ TEST(floods_starve_neither_each_other_nor_control)
 {
 	struct host h;
 	struct hs *quiet;
-	uint64_t most = 0;
-	int64_t start;
+	uint64_t most, least, had[FLOODS + 1];
 	int slow = 0;
 
 	host_start(&h);
-	for (uint32_t id = 1; id <= 20; id++)
+	for (uint32_t id = 1; id <= FLOODS; id++)
 		(void)host_exec(&h, id, 0, NULL, ARGV("yes"));
-	quiet = host_exec(&h, 21, HX_STDIN, NULL, ARGV("cat"));
-	HOST_UNTIL(&h, h.s[20].n[0] > 0 && quiet->started, 20);
+	quiet = host_exec(&h, FLOODS + 1, HX_STDIN, NULL, ARGV("cat"));
+	HOST_UNTIL(&h, h.s[FLOODS].n[0] > 0 && quiet->started, 20);
+	/* In bytes of the floods, for a machine has any speed: it is one MiB, and five where each has sent its window meanwhile. */
 	for (int i = 0; i < 20; i++) {
-		uint64_t had = quiet->n[0];
+		uint64_t quiet_had = quiet->n[0], before = flooded(&h);
 
-		start = now_ns();
 		CHECK_INT(ctl_put_u64(&h.out, CTL_PING, 0, (uint64_t)i), ==, 0);
-		host_send(&h, 21, "k");
-		HOST_UNTIL(&h, h.pongs == i + 1 && quiet->n[0] == had + 1, 20);
+		host_send(&h, FLOODS + 1, "k");
+		HOST_UNTIL(&h, h.pongs == i + 1 && quiet->n[0] == quiet_had + 1, 20);
 		CHECK_INT(h.pong, ==, i);
-		slow += now_ns() - start > S_NS;
+		slow += flooded(&h) - before > FLOODS * CTL_WINDOW;
 	}
-	CHECK_INT(slow, <, 10); /* now and then it is the machine */
-	/* Who has a processor later than the others has less at first. */
-	HOST_UNTIL(&h, least_of(&h, 20) > 1 << 20, 60);
-	for (uint32_t id = 1; id <= 20; id++)
-		most = MAX(most, h.s[id].n[0]);
-	CHECK_INT(most, <, 20 * least_of(&h, 20) + (4 << 20));
+	CHECK_INT(slow, <, 10); /* now and then cat has no processor */
+	/* Up to three times: a flood that has no processor is not starved by the guest. */
+	for (int tries = 1;; tries++) {
+		for (uint32_t id = 1; id <= FLOODS; id++)
+			had[id] = h.s[id].n[0];
+		HOST_UNTIL(&h, least_since(&h, had) > 1 << 20, 60);
+		least = least_since(&h, had);
+		most = 0;
+		for (uint32_t id = 1; id <= FLOODS; id++)
+			most = MAX(most, h.s[id].n[0] - had[id]);
+		if (most < 20 * least + (4 << 20))
+			break;
+		CHECK_INT(tries, <, 3);
+	}
 	CHECK_INT(host_stop(&h), ==, 3);
 }
 
