@@ -76,7 +76,7 @@ static struct vault_renewed ask_of(struct renewer *r, unsigned prov, unsigned ac
 	struct vault_renewed a = { 0 };
 
 	(void)renewer_ask(r, &m, t.vault[0]);
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 6000; i++) {
 		ssize_t n = recv(t.vault[1], &a, sizeof(a), MSG_DONTWAIT);
 
 		if (n == sizeof(a))
@@ -96,6 +96,18 @@ static void unlock(void)
 	struct vault_renew m = { NET_CTL_RENEW, PROV_ANTHROPIC, VAULT_RENEW_UNLOCK, 0 };
 
 	(void)renewer_ask(t.r, &m, t.vault[0]);
+}
+
+/* It is heard when the process comes to it. */
+static void until_unlocked(void)
+{
+	struct renewlock l;
+	AUTO_FD(fd);
+
+	renewlock_init(&l, t.state.root.locks_fd, "anthropic", t.creds.sources[0].path);
+	for (int i = 0; i < 6000 && (fd = renewlock_try(&l)) < 0; i++)
+		(void)usleep(10000);
+	CHECK_INT(fd, >=, 0);
 }
 
 static bool made(const char *name)
@@ -184,8 +196,10 @@ TEST(what_it_writes_is_known_to_other_sessions_until_somebody_else_writes)
 	unlock();
 	loginwatch_compare(&other, &left);
 	CHECK_INT(left.n, ==, 0);
-	for (int i = 0; i < 20; i++, (void)usleep(10000))
-		CHECK(wrote());
+	until_unlocked();
+	CHECK(wrote());
+	loginwatch_compare(&other, &left);
+	CHECK_INT(left.n, ==, 0);
 	CHECK(!renewer_wrote(&t.state.root, SOURCE_OPENAI, t.creds.sources[0].path));
 	CHECK(!renewer_wrote(&t.state.root, SOURCE_OPENCODE, t.creds.sources[0].path));
 	fd = open(t.creds.sources[0].path, O_WRONLY | O_TRUNC);
@@ -200,8 +214,7 @@ TEST(what_it_writes_is_known_to_other_sessions_until_somebody_else_writes)
 	CHECK_INT(ASK(VAULT_RENEW_LOCK, 0).result, ==, 0);
 	CHECK_INT(ASK(VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS).result, ==, 0);
 	unlock();
-	for (int i = 0; i < 2000 && wrote(); i++)
-		(void)usleep(10000);
+	until_unlocked();
 	CHECK(!wrote());
 	CHECK_INT(unlink(t.creds.sources[0].path), ==, 0);
 	CHECK(!wrote());
@@ -237,7 +250,6 @@ TEST(what_is_out_of_order_is_answered_and_runs_nothing)
 TEST(it_keeps_no_lock_of_the_launcher_and_ends_with_it)
 {
 	struct vault_renew run = { NET_CTL_RENEW, PROV_ANTHROPIC, VAULT_RENEW_RUN, RENEW_CLAUDE_STATUS };
-	struct renewlock l;
 	AUTO_FREE(char, text);
 	AUTO_FREE(char, pidfile);
 	int lock, again, fd = -1;
@@ -254,7 +266,7 @@ TEST(it_keeps_no_lock_of_the_launcher_and_ends_with_it)
 	CHECK_INT(again, >=, 0);
 	(void)close(again);
 	CHECK_INT(renewer_ask(t.r, &run, t.vault[0]), ==, -1);
-	for (int i = 0; i < 1000 && !made("pid"); i++)
+	for (int i = 0; i < 3000 && !made("pid"); i++)
 		(void)usleep(10000);
 	pidfile = xasprintf("%s/pid", t.dir);
 	fd = open(pidfile, O_RDONLY | O_CLOEXEC);
@@ -265,15 +277,11 @@ TEST(it_keeps_no_lock_of_the_launcher_and_ends_with_it)
 	CHECK(is_running((pid_t)pid));
 	renewer_free(t.r);
 	t.r = NULL;
-	for (int i = 0; i < 1500 && is_running((pid_t)pid); i++)
+	for (int i = 0; i < 3000 && is_running((pid_t)pid); i++)
 		(void)usleep(10000);
 	CHECK(!is_running((pid_t)pid));
 	/* And its lock is free for others. */
-	renewlock_init(&l, t.state.root.locks_fd, "anthropic", t.creds.sources[0].path);
-	for (int i = 0; i < 2000 && (fd = renewlock_try(&l)) < 0; i++)
-		(void)usleep(10000);
-	CHECK_INT(fd, >=, 0);
-	(void)close(fd);
+	until_unlocked();
 	end();
 }
 
@@ -377,7 +385,7 @@ TEST(whoever_is_killed_in_the_middle_leaves_a_free_lock_and_a_whole_file)
 		CHECK_INT(waitpid(pid, &status, 0), ==, pid);
 		if (who == PROCESS)
 			CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-		for (int i = 0; i < 1500 && (is_running((pid_t)process) || is_running((pid_t)program)); i++)
+		for (int i = 0; i < 3000 && (is_running((pid_t)process) || is_running((pid_t)program)); i++)
 			(void)usleep(10000);
 		CHECK(!is_running((pid_t)process) && !is_running((pid_t)program));
 		login = content(".credentials.json");
