@@ -20,6 +20,7 @@
 #define DISK (8 << 20)
 
 static int given; /* what the role has: a file */
+static char new_file[64];
 
 static int reported(long r)
 {
@@ -33,7 +34,7 @@ static int do_open(void)
 
 static int do_create(void)
 {
-	return reported(open("/tmp/agent-vm-sandbox-test", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	return reported(open(new_file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
 }
 
 static int do_inet(void)
@@ -141,6 +142,7 @@ static void begin(void)
 {
 	given = memfd_create("disk", MFD_CLOEXEC);
 	CHECK(given >= 0 && ftruncate(given, DISK) == 0);
+	(void)snprintf(new_file, sizeof(new_file), "/tmp/agent-vm-sandbox-test-%d", (int)getpid());
 }
 
 TEST(without_it_every_door_is_open)
@@ -149,7 +151,7 @@ TEST(without_it_every_door_is_open)
 	for (size_t i = 0; i < ARRAY_SIZE(doors); i++)
 		if (tried(NOTHING, doors[i].door) != 0)
 			fail_msg("%s: not possible without the sandbox either", doors[i].name);
-	(void)unlink("/tmp/agent-vm-sandbox-test");
+	(void)unlink(new_file);
 	CHECK_INT(tried(NOTHING, do_large), ==, 0);
 	(void)close(given);
 }

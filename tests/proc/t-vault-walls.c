@@ -109,7 +109,8 @@ TEST(no_file_but_resolv_conf)
 }
 
 static int read_shadow(void) { return refused(open("/etc/shadow", O_RDONLY)); }
-static int read_made(void) { return refused(open("/etc/.agent-vm-test-key", O_RDONLY)); }
+static char made[] = "/etc/.agent-vm-test-key-XXXXXX";
+static int read_made(void) { return refused(open(made, O_RDONLY)); }
 
 /* The folder of resolv.conf is open to it, and root owns what lies there: a file that only root may read, and one of its group. */
 TEST(of_the_folder_of_resolv_conf_only_what_everybody_may_read)
@@ -120,12 +121,13 @@ TEST(of_the_folder_of_resolv_conf_only_what_everybody_may_read)
 		skip();
 	if (access("/etc/shadow", R_OK) == 0)
 		REFUSED(read_shadow);
-	fd = open("/etc/.agent-vm-test-key", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	fd = mkostemp(made, O_CLOEXEC);
 	if (fd < 0)
 		skip();
+	CHECK_INT(fchmod(fd, 0640), ==, 0);
 	(void)close(fd);
 	int open_before = before(read_made), open_behind = behind(read_made);
-	(void)unlink("/etc/.agent-vm-test-key");
+	(void)unlink(made);
 	CHECK_INT(open_before, ==, 1);
 	CHECK_INT(open_behind, ==, 0);
 }
