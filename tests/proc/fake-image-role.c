@@ -384,6 +384,6 @@ int main(int argc, char **argv)
 
 	what = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
 	(void)signal(SIGPIPE, SIG_IGN);
-	(void)alarm(60); /* a test that failed leaves nothing behind */
+	(void)alarm(600); /* a test that failed leaves nothing behind */
 	return argc == 2 && strcmp(argv[1], "fetch") == 0 ? fetch() : unpack();
 }
