@@ -256,7 +256,7 @@ static void a_glutton(void)
 	pid = monitor("glutton", fd, &out);
 	CHECK(waitpid(pid, &st, 0) == pid && WIFSIGNALED(st) && WTERMSIG(st) == SIGKILL);
 	CHECK(cgroup_ran_out(path));
-	for (int i = 0; populated(path) && i < 200; i++)
+	for (int i = 0; populated(path) && i < 1200; i++)
 		(void)poll(NULL, 0, 50);
 	CHECK(!populated(path)); /* its child as well */
 	CHECK(cgroup_drop(path, NAME) == 0 && access(path, F_OK) < 0);

@@ -96,7 +96,7 @@ static bool made(enum how how, bool hidden)
 		exit(1);
 	}
 	/* The kernel waits for the program only until it has read all. */
-	for (int i = 0; (came = access(CAME, F_OK) == 0 || access(FOLDER "/core", F_OK) == 0) == 0 && i < (hidden ? 50 : 500); i++)
+	for (int i = 0; (came = access(CAME, F_OK) == 0 || access(FOLDER "/core", F_OK) == 0) == 0 && i < (hidden ? 50 : 6000); i++)
 		(void)nanosleep(&moment, NULL);
 	return came;
 }
