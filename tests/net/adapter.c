@@ -158,7 +158,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s", argv[2]);
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 1000; i++) {
 		s = socket(AF_UNIX, (stream ? SOCK_STREAM : SOCK_SEQPACKET) | SOCK_CLOEXEC, 0);
 		if (connect(s, (struct sockaddr *)&un, sizeof(un)) == 0)
 			break;

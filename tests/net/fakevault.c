@@ -82,7 +82,7 @@ static void dns(int vault, const struct net_dns_ask *a)
 	m.b[12 + a->name_len + 3] = 1;
 	m.m.bytes = n;
 	m.m.head.length = (uint32_t)sizeof(m.m) + n;
-	(void)!write(vault, &m, m.m.head.length);
+	(void)fake_send(vault, &m, m.m.head.length, -1);
 }
 
 static bool message(int vault)
@@ -179,7 +179,7 @@ int main(int argc, char **argv)
 				struct net_inbound m = { .head = { NET_VERSION, NET_INBOUND, sizeof(m), inbound++, 1 },
 							 .port = port, .family = NET_V4 };
 
-				if (fd >= 0 && fd_send(w.vault, &m, sizeof(m), &fd, 1) < 0)
+				if (fd >= 0 && fake_send(w.vault, &m, sizeof(m), fd) < 0)
 					perror("inbound");
 				if (fd >= 0)
 					(void)close(fd);
