@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/nettab.h"
@@ -113,9 +114,16 @@ TEST(tables_are_read_in_pieces_to_the_end_or_the_limit)
 	(void)close(fd);
 }
 
-static int find_port(const struct nettab *t, void *arg)
+struct wanted {
+	uint16_t port;
+	uint64_t inode; /* others listen as well, perhaps on the same port as soon as it is free */
+};
+
+static int find_listener(const struct nettab *t, void *arg)
 {
-	return t->port == *(uint16_t *)arg && t->state == NETTAB_LISTEN;
+	const struct wanted *w = arg;
+
+	return t->port == w->port && t->inode == w->inode && t->state == NETTAB_LISTEN;
 }
 
 TEST(the_kernels_own_table_shows_a_listener)
@@ -123,13 +131,15 @@ TEST(the_kernels_own_table_shows_a_listener)
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = open("/proc/net/tcp", O_RDONLY | O_CLOEXEC);
 	socklen_t n = sizeof(sa);
-	uint16_t port;
+	struct wanted w;
+	struct stat st;
 
 	CHECK(s >= 0 && fd >= 0 && bind(s, (struct sockaddr *)&sa, n) == 0 && listen(s, 1) == 0);
 	CHECK_INT(getsockname(s, (struct sockaddr *)&sa, &n), ==, 0);
-	port = ntohs(sa.sin_port);
-	CHECK_INT(nettab_read(fd, AF_INET, 100000, find_port, &port), ==, 1);
+	CHECK_INT(fstat(s, &st), ==, 0);
+	w = (struct wanted){ ntohs(sa.sin_port), st.st_ino };
+	CHECK_INT(nettab_read(fd, AF_INET, 100000, find_listener, &w), ==, 1);
 	(void)close(s);
-	CHECK_INT(nettab_read(fd, AF_INET, 100000, find_port, &port), ==, 0);
+	CHECK_INT(nettab_read(fd, AF_INET, 100000, find_listener, &w), ==, 0);
 	(void)close(fd);
 }
