@@ -27,7 +27,7 @@ static void collect(int out_fd, int err_fd)
 		struct pollfd p[2] = { { open_out ? out_fd : -1, POLLIN, 0 }, { open_err ? err_fd : -1, POLLIN, 0 } };
 		ssize_t k;
 
-		CHECK(poll(p, 2, 10000) > 0);
+		CHECK(poll(p, 2, 60000) > 0);
 		if (p[0].revents) {
 			k = read(out_fd, out + n_out, sizeof(out) - 1 - n_out);
 			open_out = k > 0;
