@@ -240,7 +240,7 @@ static enum tree_next see(const struct tree_entry *e, void *arg)
 TEST(a_large_folder_is_seen_whole)
 {
 	struct seen s = { 0 };
-	struct tree_walk w = { .each = see, .arg = &s };
+	struct tree_walk w = { .each = see, .arg = &s, .time_ms = 600000 };
 	char *dir = files_tmp("/tmp");
 	AUTO_FD(fd);
 
