@@ -299,9 +299,10 @@ static void check_sets(const char *want)
 	free(db);
 }
 
-/* Writes until it is killed. What it has committed, and how often it was refused. */
+/* Writes until it is killed. What it has committed, and how often it was refused. @stop: it stops itself, between two transactions:
+ * for an instant of each the log's index is such that a reader has to wait for the writer. */
 static struct written {
-	volatile int rows, refused;
+	volatile int rows, refused, stop;
 } *written;
 
 static pid_t writer(const char *dir)
@@ -323,6 +324,8 @@ static pid_t writer(const char *dir)
 				written->refused++;
 				(void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
 			}
+			if (written->stop)
+				(void)raise(SIGSTOP);
 			(void)usleep(500);
 		}
 	}
@@ -395,8 +398,8 @@ TEST(what_was_open_stays_open_and_what_was_closed_stays_closed)
 		if (i == 1) {
 			writer_end(pid);
 		} else {
-			(void)kill(pid, SIGSTOP);
-			CHECK_INT(waitpid(pid, NULL, WUNTRACED), ==, pid); /* it may write until then */
+			written->stop = 1;
+			CHECK_INT(waitpid(pid, NULL, WUNTRACED), ==, pid);
 		}
 		CHECK_INT(stat(log, &before), ==, 0);
 		CHECK_INT(before.st_size, >, 0);

@@ -72,7 +72,7 @@ TEST(a_hundred_megabytes_go_through_cat_byte_for_byte)
 		rss = MAX(rss, grown_kb(&h, rss_at_start));
 	}
 	host_eof(&h, 1);
-	HOST_UNTIL(&h, s->exited, 30);
+	HOST_UNTIL(&h, s->exited, 120);
 	CHECK_INT(s->value, ==, 0);
 	CHECK_INT(s->n[0], ==, BIG);
 	CHECK_INT(s->sum[0], ==, sum);
@@ -102,7 +102,7 @@ TEST(a_reader_that_gives_no_credit_holds_the_program_and_no_memory)
 	CHECK_INT(host_run(&h, 2, 0, SH("exit 3"))->value, ==, 3);
 	s->hold = false;
 	CHECK_INT(ctl_put_u32(&h.out, CTL_CREDIT, 1, 1, ctl_credit_free(&s->rx[0], at)), ==, 0);
-	HOST_UNTIL(&h, s->exited, 30);
+	HOST_UNTIL(&h, s->exited, 120);
 	CHECK_INT(s->n[0], ==, 200000000);
 	CHECK_INT(grown_kb(&h, rss_at_start), <, GROWN_MAX_KB);
 	CHECK_INT(host_stop(&h), ==, 3);
