@@ -553,6 +553,49 @@ TEST(an_id_that_two_selections_place_differently_is_not_learned)
 		  "");
 }
 
+/* A title that reads like the id of a foreign object, under a name that is an id's where the object is of another type. */
+TEST(a_name_that_may_be_another_fields_teaches_no_id)
+{
+	static const struct {
+		const char *asked, *got, *learned;
+	} cases[] = {
+		{ "__typename ...on Issue{x:id} ...on PullRequest{x:title}",
+		  "\"__typename\":\"PullRequest\",\"x\":\"MDEwOlJlcG9zaXRvcnkyMDAw\"", "" },
+		{ "__typename ...on PullRequest{x:title} ...on Issue{x:id}",
+		  "\"__typename\":\"PullRequest\",\"x\":\"MDEwOlJlcG9zaXRvcnkyMDAw\"", "" },
+		{ "__typename ...on Issue{id} ...on PullRequest{id:title}",
+		  "\"__typename\":\"PullRequest\",\"id\":\"MDEwOlJlcG9zaXRvcnkyMDAw\"", "" },
+		{ "__typename ...on Issue{x:id} ...F", "\"__typename\":\"PullRequest\",\"x\":\"MDEwOlJlcG9zaXRvcnkyMDAw\"", "" },
+		{ "id ...on Issue{t:__typename} ...on PullRequest{t:title}", "\"id\":\"PR_1\",\"t\":\"Ref\"", "" },
+		{ "id ...on Issue{x:title} ...on PullRequest{x:body}", "\"id\":\"PR_1\",\"x\":\"Ref\"", "" },
+		{ "__typename ...on Issue{x:id} ...on PullRequest{x:id}",
+		  "\"__typename\":\"PullRequest\",\"x\":\"PR_1\"", "PullRequest:PR_1 " },
+		{ "__typename x:title ...on Issue{y:id} ...on PullRequest{y:id}",
+		  "\"__typename\":\"PullRequest\",\"x\":\"PR_2\",\"y\":\"PR_1\"", "PullRequest:PR_1 " },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char query[600], reply[400];
+
+		(void)snprintf(query, sizeof(query), "{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\")"
+			       "{issueOrPullRequest(number:5){%s}}}%s\"}", cases[i].asked,
+			       strstr(cases[i].asked, "...F") ? " fragment F on PullRequest{x:title}" : "");
+		(void)snprintf(reply, sizeof(reply), "{\"data\":{\"repository\":{\"issueOrPullRequest\":{%s}}}}", cases[i].got);
+		CHECK_STR(taught(query, reply, reply), cases[i].learned);
+	}
+}
+
+/* The type of an object whose field may be another is not known either. */
+TEST(objects_of_two_types_under_one_name_teach_nothing)
+{
+	const char *reply = "{\"data\":{\"repository\":{\"issueOrPullRequest\":{\"x\":{\"id\":\"REF_1\"}}}}}";
+
+	CHECK_STR(taught("{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\"){issueOrPullRequest(number:5)"
+			 "{...on Issue{x:milestone{id}} ...on PullRequest{x:baseRef{id}}}}}\"}",
+			 reply, reply),
+		  "");
+}
+
 TEST(what_was_left_out_is_null_with_an_error)
 {
 	static const char body[] = "{\"query\":\"query RepositoryNetwork{viewer{login} "

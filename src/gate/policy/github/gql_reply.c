@@ -124,19 +124,27 @@ static bool is_abstract(enum gql_type t)
 	       (t >= GQL_T_Assignable && t <= GQL_T_UniformResourceLocatable) || t >= GQL_T_PLAIN;
 }
 
-/* A plain field of the object, under the name that the query gave it. */
+/*
+ * A plain field of the object, under the name that the query gave it. A name under which another field is asked for as well, in a
+ * fragment for another type, says nothing: the value may be a text that the guest wrote (`...on Issue{x:id} ...on PullRequest{x:title}`).
+ * Such a pair is valid if the types agree (GraphQL, October 2021, section 5.3.2), and whether GitHub checks that is not for us to know.
+ */
 static bool leaf(struct span object, const struct use *uses, const char *field, struct span *ret)
 {
 	struct span member, v;
 
-	while (jread_next_member(&object, &member, &v))
+	while (jread_next_member(&object, &member, &v)) {
+		bool wanted = false, other = false;
+
 		for (const struct use *u = uses; u; u = u->next)
 			for (const struct gql_sel *s = u->set->first; s; s = s->next)
-				if (is_key(member, s) && span_is(s->name, field) && jread_type(v) == JREAD_STRING &&
-				    !memchr(v.p, '\\', v.n)) {
-					*ret = SPAN(v.p + 1, v.n - 2);
-					return true;
-				}
+				if (is_key(member, s))
+					*(span_is(s->name, field) ? &wanted : &other) = true;
+		if (wanted && !other && jread_type(v) == JREAD_STRING && !memchr(v.p, '\\', v.n)) {
+			*ret = SPAN(v.p + 1, v.n - 2);
+			return true;
+		}
+	}
 	return false;
 }
 
@@ -151,7 +159,7 @@ static void object(struct reply *r, struct span json, const struct uses *uses)
 
 	for (size_t i = 0; i < uses->n; i++, u = u->next)
 		if (u->state.reach != GQL_LISTED || u->state.shape != GQL_ONE || u->state.away ||
-		    u->state.repo == GQL_NO_REPO || u->state.repo != s->repo)
+		    u->state.repo == GQL_NO_REPO || u->state.repo != s->repo || u->state.type != s->type)
 			return;
 	repo = &r->scope->repo[s->repo];
 	if (!repo->known || repo->dropped || !leaf(json, uses->first, "id", &id) || !nodeid_is_id(id))
