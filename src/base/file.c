@@ -14,7 +14,7 @@
 #include "base/macros.h"
 #include "base/str.h"
 
-#define TREE_DEPTH_MAX 512 /* a guest can make folders that are deeper than our stack and our descriptors */
+#define TREE_DEPTH_MAX 256 /* a guest can make folders that are deeper than our stack and our descriptors */
 
 int file_open_beneath(int dirfd, const char *path, int flags, mode_t mode)
 {
@@ -126,27 +126,66 @@ int dir_open_made(const char *path, mode_t mode, struct err *err)
 	return fd;
 }
 
-static int remove_tree(int dirfd, const char *name, dev_t dev, int depth)
+int dir_open_own(int dirfd, const char *name)
 {
-	AUTO_FD(fd);
-	struct dirent *e;
+	char path[64];
 	struct stat st;
-	int first = 0, copy;
-	DIR *d;
+	AUTO_FD(fd);
+	int r;
 
-	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != EISDIR && errno != EPERM)
+	fd = openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
-	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (dev != 0 && st.st_dev != dev)
-		return -EXDEV;
-	if (depth >= TREE_DEPTH_MAX)
-		return -ELOOP;
+	if ((st.st_mode & S_IRWXU) != S_IRWXU && st.st_uid == geteuid()) {
+		/* chmod(2) by a descriptor that may not be read: proc(5). */
+		(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (chmod(path, (st.st_mode & 07777) | S_IRWXU) < 0)
+			return -errno;
+	}
+	r = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return r < 0 ? -errno : r;
+}
+
+struct removal {
+	int64_t until_ns; /* 0: however long it takes */
+	int top_fd;	  /* the first folder */
+	dev_t dev;	  /* and its file system */
+	unsigned int moved;
+	bool late;
+	int first; /* error */
+};
+
+static void remove_tree(struct removal *r, int dirfd, const char *name, int depth);
+
+/* What is too deep for our stack and our descriptors is moved up, and its turn comes later. */
+static int move_up(struct removal *r, int dirfd, const char *name)
+{
+	char up[32];
+	int k;
+
+	do {
+		(void)snprintf(up, sizeof(up), "moved-%u", r->moved++);
+		k = renameat2(dirfd, name, r->top_fd, up, RENAME_NOREPLACE);
+	} while (k < 0 && errno == EEXIST);
+	return k < 0 ? -errno : 0;
+}
+
+static bool is_late(struct removal *r)
+{
+	if (!r->late && r->until_ns != 0 && now_ns() >= r->until_ns) {
+		r->late = true;
+		r->first = -ETIME;
+	}
+	return r->late;
+}
+
+static int remove_entries(struct removal *r, int fd, int depth)
+{
+	unsigned int before;
+	struct dirent *e;
+	DIR *d;
+	int copy;
+
 	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (copy < 0)
 		return -errno;
@@ -155,24 +194,63 @@ static int remove_tree(int dirfd, const char *name, dev_t dev, int depth)
 		(void)close(copy);
 		return -ENOMEM;
 	}
-	while ((e = readdir(d))) {
-		int r;
-
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		r = remove_tree(fd, e->d_name, st.st_dev, depth + 1);
-		if (r < 0 && first == 0)
-			first = r;
-	}
+	do {
+		before = r->moved;
+		rewinddir(d);
+		while (!is_late(r) && (e = readdir(d)))
+			if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+				remove_tree(r, fd, e->d_name, depth + 1);
+	} while (depth == 0 && r->moved != before && !r->late);
 	(void)closedir(d);
-	if (unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && first == 0)
-		first = -errno;
-	return first;
+	return 0;
+}
+
+static int remove_folder(struct removal *r, int dirfd, const char *name, int depth)
+{
+	AUTO_FD(fd);
+	struct stat st;
+	int k;
+
+	fd = dir_open_own(dirfd, name);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (depth == 0) {
+		r->top_fd = fd;
+		r->dev = st.st_dev;
+	}
+	if (st.st_dev != r->dev)
+		return -EXDEV;
+	if (depth == TREE_DEPTH_MAX)
+		return move_up(r, dirfd, name);
+	k = remove_entries(r, fd, depth);
+	if (unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && k == 0)
+		k = -errno;
+	return k;
+}
+
+static void remove_tree(struct removal *r, int dirfd, const char *name, int depth)
+{
+	int k = 0;
+
+	if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
+		k = errno == EISDIR || errno == EPERM ? remove_folder(r, dirfd, name, depth) : -errno;
+	if (r->first == 0)
+		r->first = k;
 }
 
 int file_remove_tree_at(int dirfd, const char *name)
 {
-	return remove_tree(dirfd, name, 0, 0);
+	return file_remove_tree_within(dirfd, name, 0);
+}
+
+int file_remove_tree_within(int dirfd, const char *name, int64_t ms)
+{
+	struct removal r = { .until_ns = ms == 0 ? 0 : now_ns() + ms * 1000000 };
+
+	remove_tree(&r, dirfd, name, 0);
+	return r.first;
 }
 
 static uint64_t tree_allocated(int dirfd, const char *name, int depth)

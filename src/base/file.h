@@ -66,8 +66,20 @@ int dir_make_at(int dirfd, const char *name, mode_t mode);
 uint64_t file_tree_allocated_at(int dirfd, const char *name);
 
 /**
+ * dir_open_own() - Open a folder of ours, and give us back the rights to it that a guest can take from its owner
+ *
+ * Return: descriptor, O_RDONLY and close-on-exec; negative errno: a link (-ENOTDIR) or no folder
+ */
+int dir_open_own(int dirfd, const char *name);
+
+/**
  * file_remove_tree_at() - Remove a file or a folder with all below it, following no link and crossing no mount
+ *
+ * Folders below it may be of any depth, and without rights for their owner.
  *
  * Return: 0 (also when it was not there) or the first negative errno; what can be removed is
  */
 int file_remove_tree_at(int dirfd, const char *name);
+
+/* The same, for at most @ms or so (0: however long it takes); -ETIME: some of it is left. */
+int file_remove_tree_within(int dirfd, const char *name, int64_t ms);

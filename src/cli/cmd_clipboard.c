@@ -24,6 +24,7 @@
 #define CLIP_TEXT "16 MiB"
 #define OSC52_MAX (100 << 10) /* bytes of base64: most terminals drop what is longer */
 #define DESKTOP_MS 5000
+#define IN_THE_WAY_MS 5000 /* for what the guest has put there */
 #define TICK_MS 20
 
 struct clipboard_args {
@@ -70,7 +71,7 @@ static int open_state(bool make, struct err *err)
 	if (r == 0 && make)
 		r = dir_make_at(root.fd, project.hash, 0700);
 	if (r == 0)
-		r = fd = file_open_beneath(root.fd, project.hash, O_RDONLY | O_DIRECTORY, 0);
+		r = fd = dir_open_own(root.fd, project.hash);
 	if (r < 0 && r != -ENOENT && r != -EINVAL)
 		(void)err_set(err, r, "%s/%s: cannot be opened: %s", path ? path : "", project.hash, strerror(-r));
 	state_root_close(&root);
@@ -281,7 +282,7 @@ static int put(const struct clipboard_args *a, const char *value)
 	}
 	if (r == 0) {
 		/* What a guest may have put in the way of the new file. */
-		(void)file_remove_tree_at(state, "." CLIP_NAME ".new");
+		(void)file_remove_tree_within(state, "." CLIP_NAME ".new", IN_THE_WAY_MS);
 		r = file_replace_at(state, CLIP_NAME, text, n, 0600);
 		if (r < 0)
 			(void)err_set(&err, r, "/agent-vm-state/" CLIP_NAME ": cannot be written: %s", strerror(-r));

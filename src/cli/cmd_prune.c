@@ -8,6 +8,7 @@
 #include "cli/cmd.h"
 #include "cli/images.h"
 #include "cli/sessions.h"
+#include "session/trash.h"
 
 struct prune_args {
 	bool dry_run, layers, json;
@@ -78,6 +79,8 @@ static uint64_t dead_sessions(const struct state_root *root, bool dry_run, struc
 	(void)registry_each(root->sessions_fd, dead_add, &d);
 	if (!dry_run && registry_reap(root, REAP_GRACE_MS, NULL, &err) < 0)
 		(void)fprintf(stderr, "agent-vm: warning: %s\n", err.text);
+	if (!dry_run)
+		trash_empty(root->fd, 0);
 	*ret = d.names;
 	return d.bytes;
 }

@@ -41,8 +41,10 @@
 #include "session/seed.h"
 #include "session/session.h"
 #include "session/sinks.h"
+#include "session/trash.h"
 #include "vault/violations.h"
 
+#define TRASH_MS 300	    /* no signal is heard meanwhile */
 #define AGENT_GRACE_MS 2000 /* for what still runs in the guest when the agent has ended */
 
 struct launch {
@@ -155,9 +157,10 @@ static int prepare_state(struct launch *l)
 	warning = older_secrets_warning(&l->root, l->plan.project.hash);
 	if (warning)
 		strv_add(&l->plan.warnings, warning);
-	r = older_tokens_remove(l->session.state_fd, l->session.state_path, &l->err);
+	r = older_tokens_remove(l->root.fd, l->session.state_fd, l->session.state_path, &l->err);
 	if (r == 0)
-		r = aside_check(l->session.state_fd, l->session.state_path, &l->plan.warnings, &l->err);
+		r = aside_check(l->root.fd, l->session.state_fd, l->session.state_path, &l->plan.warnings, &l->err);
+	trash_empty(l->root.fd, TRASH_MS);
 	if (r < 0)
 		return r;
 	history = file_open_beneath(l->session.state_fd, "bash_history", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);

@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/file.h"
 #include "base/macros.h"
 #include "session/path.h"
+#include "session/trash.h"
 
 static const struct {
 	const char *name;
@@ -28,7 +28,7 @@ static const char *wrong(const struct stat *st, mode_t want)
 	return S_ISREG(st->st_mode) && st->st_size > ASIDE_FILE_MAX ? "is larger than 8 MiB" : NULL;
 }
 
-int aside_check(int state_fd, const char *state_path, struct strv *lines, struct err *err)
+int aside_check(int root_fd, int state_fd, const char *state_path, struct strv *lines, struct err *err)
 {
 	AUTO_FREE(char, shown);
 
@@ -45,7 +45,7 @@ int aside_check(int state_fd, const char *state_path, struct strv *lines, struct
 		if (!why)
 			continue;
 		bad = xasprintf("%s" ASIDE_SUFFIX, name);
-		r = file_remove_tree_at(state_fd, bad);
+		r = trash_put(root_fd, state_fd, bad);
 		if (r == 0 && renameat(state_fd, name, state_fd, bad) < 0)
 			r = -errno;
 		if (r < 0)

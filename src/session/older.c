@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/file.h"
 #include "base/str.h"
+#include "session/trash.h"
 
 char *older_secrets_warning(const struct state_root *root, const char *hash)
 {
@@ -23,18 +23,18 @@ char *older_secrets_warning(const struct state_root *root, const char *hash)
 			 shown, name);
 }
 
-int older_tokens_remove(int state_fd, const char *state_path, struct err *err)
+int older_tokens_remove(int root_fd, int state_fd, const char *state_path, struct err *err)
 {
 	AUTO_FREE(char, shown);
 	int r;
 
 	/* One component, relative to the folder's descriptor, and no link followed below: another live guest may be
 	 * changing the folder meanwhile. */
-	r = file_remove_tree_at(state_fd, "tokens");
+	r = trash_put(root_fd, state_fd, "tokens");
 	if (r == 0)
 		return 0;
 	shown = str_escape(state_path, strlen(state_path));
 	return err_set(err, r,
-		       "%s/tokens: holds real tokens of the older program and cannot be removed: %s; remove it by hand",
+		       "%s/tokens: may hold real tokens of the older program and cannot be removed: %s; remove it by hand",
 		       shown, strerror(-r));
 }

@@ -148,7 +148,7 @@ static int fill(struct session *s, const struct project *project, struct err *er
 
 	r = dir_make_at(root->fd, project->hash, 0700);
 	if (r == 0) {
-		s->state_fd = file_open_beneath(root->fd, project->hash, O_RDONLY | O_DIRECTORY, 0);
+		s->state_fd = dir_open_own(root->fd, project->hash);
 		r = s->state_fd < 0 ? s->state_fd : 0;
 	}
 	if (r < 0)

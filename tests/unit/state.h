@@ -18,6 +18,7 @@
 #include "session/logs.h"
 #include "session/older.h"
 #include "session/registry.h"
+#include "session/trash.h"
 #include "test.h"
 
 struct state {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -85,6 +86,74 @@ TEST(a_tree_is_removed_without_leaving_it)
 	CHECK_INT(faccessat(dir, "gone", F_OK, AT_SYMLINK_NOFOLLOW), ==, -1);
 	CHECK_INT(faccessat(dir, "keep/file", F_OK, 0), ==, 0);
 	CHECK_INT(file_remove_tree_at(dir, "gone"), ==, 0);
+	tmp_done(dir);
+}
+
+/* Deeper than descriptors and path names reach, and a name in the way where what is deep is moved. */
+TEST(a_tree_of_any_depth_is_removed)
+{
+	int dir = tmp_dir(), fd, next;
+
+	CHECK_INT(mkdirat(dir, "gone", 0700), ==, 0);
+	CHECK_INT(mkdirat(dir, "gone/moved-0", 0700), ==, 0);
+	fd = openat(dir, "gone", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 3000; i++) {
+		CHECK_INT(mkdirat(fd, "d", 0700), ==, 0);
+		CHECK_INT(symlinkat("/", fd, "l"), ==, 0);
+		next = openat(fd, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		CHECK(next >= 0);
+		close(fd);
+		fd = next;
+	}
+	close(fd);
+	CHECK_INT(file_remove_tree_at(dir, "gone"), ==, 0);
+	CHECK_INT(faccessat(dir, "gone", F_OK, AT_SYMLINK_NOFOLLOW), ==, -1);
+	tmp_done(dir);
+}
+
+static int without_rights(int dir)
+{
+	int fd;
+
+	if (geteuid() == 0 && (fchown(dir, 65534, 65534) < 0 || setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
+		return 1;
+	if (mkdirat(dir, "gone", 0700) < 0 || mkdirat(dir, "gone/a", 0700) < 0 || mkdirat(dir, "gone/a/b", 0700) < 0 ||
+	    mkdirat(dir, "other", 0500) < 0 || symlinkat("other", dir, "gone/a/l") < 0)
+		return 2;
+	if (fchmodat(dir, "gone/a/b", 0, 0) < 0 || fchmodat(dir, "gone/a", 0500, 0) < 0 || fchmodat(dir, "gone", 0, 0) < 0)
+		return 3;
+	fd = dir_open_own(dir, "gone");
+	if (fd < 0)
+		return 4;
+	close(fd);
+	if (file_remove_tree_at(dir, "gone") < 0)
+		return 5;
+	return faccessat(dir, "gone", F_OK, AT_SYMLINK_NOFOLLOW) == 0 || mkdirat(dir, "other/x", 0700) == 0;
+}
+
+TEST(a_tree_without_rights_for_its_owner_is_removed)
+{
+	int dir = tmp_dir(), status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(without_rights(dir));
+	CHECK_INT(waitpid(pid, &status, 0), ==, pid);
+	CHECK(WIFEXITED(status));
+	CHECK_INT(WEXITSTATUS(status), ==, 0);
+	tmp_done(dir);
+}
+
+TEST(a_removal_ends_when_its_time_is_over)
+{
+	int dir = tmp_dir();
+
+	CHECK_INT(mkdirat(dir, "gone", 0700), ==, 0);
+	CHECK_INT(mkdirat(dir, "gone/sub", 0700), ==, 0);
+	CHECK_INT(file_remove_tree_within(dir, "gone", -1), ==, -ETIME);
+	CHECK_INT(faccessat(dir, "gone/sub", F_OK, 0), ==, 0);
+	CHECK_INT(file_remove_tree_within(dir, "gone", 600000), ==, 0);
+	CHECK_INT(faccessat(dir, "gone", F_OK, AT_SYMLINK_NOFOLLOW), ==, -1);
 	tmp_done(dir);
 }
 

@@ -305,13 +305,24 @@ TEST(what_the_older_program_left)
 	CHECK_INT(mkdirat(s.state_fd, "tokens", 0700), ==, 0);
 	CHECK_INT(file_replace_at(t.root.fd, "victim", "x", 1, 0600), ==, 0);
 	CHECK_INT(symlinkat("../../victim", s.state_fd, "tokens/link"), ==, 0);
-	CHECK_INT(older_tokens_remove(s.state_fd, s.state_path, &err), ==, 0);
+	CHECK_INT(older_tokens_remove(t.root.fd, s.state_fd, s.state_path, &err), ==, 0);
 	CHECK(!exists(s.state_fd, "tokens"));
 	CHECK_INT(symlinkat("..", s.state_fd, "tokens"), ==, 0);
-	CHECK_INT(older_tokens_remove(s.state_fd, s.state_path, &err), ==, 0);
+	CHECK_INT(older_tokens_remove(t.root.fd, s.state_fd, s.state_path, &err), ==, 0);
 	CHECK(!exists(s.state_fd, "tokens"));
 	CHECK(exists(t.root.fd, "victim"));
-	CHECK_INT(older_tokens_remove(s.state_fd, s.state_path, &err), ==, 0);
+	/* What cannot be removed in any time is out of the guest's sight all the same. */
+	CHECK_INT(mkdirat(s.state_fd, "tokens", 0700), ==, 0);
+	CHECK_INT(mkdirat(s.state_fd, "tokens/a", 0700), ==, 0);
+	CHECK_INT(fchmodat(s.state_fd, "tokens", 0, 0), ==, 0);
+	CHECK_INT(older_tokens_remove(t.root.fd, s.state_fd, s.state_path, &err), ==, 0);
+	CHECK(!exists(s.state_fd, "tokens"));
+	trash_empty(t.root.fd, -1);
+	CHECK(exists(t.root.fd, "run/trash"));
+	CHECK(exists(t.root.fd, "victim"));
+	trash_empty(t.root.fd, 0);
+	CHECK(!exists(t.root.fd, "run/trash"));
+	CHECK_INT(older_tokens_remove(t.root.fd, s.state_fd, s.state_path, &err), ==, 0);
 	session_done(&s);
 	state_end(&t);
 }

@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from vmtest import AGENT_VM, MONITOR, Case, environment, wait_for
+from vmtest import AGENT_VM, MONITOR, STATE, Case, environment, wait_for
 
 
 def git(*words, cwd):
@@ -168,6 +168,18 @@ class Files(Case):
         self.assertIn(b"bash_history: is a link; it was renamed bash_history.agent-vm-bad", p.stderr)
         self.assertIn(b"claude: is a link", p.stderr)
         self.assertEqual(self.sh("cat ~/.bash_history"), "typed\n")
+
+    def test_what_a_guest_leaves_in_the_state_folder_stops_no_later_launch(self):
+        """Folders without rights, deeper than we have descriptors, in the place of what must go; and no rights to the folder itself."""
+        self.sh("cd /agent-vm-state && mkdir -p tokens/a/b codex.agent-vm-bad/a && rm -rf codex && touch codex tokens/a/b/f && "
+                "(cd tokens && for i in $(seq 1500); do mkdir d && cd d || exit; done) && "
+                "chmod 0 tokens/a/b tokens/a tokens codex.agent-vm-bad/a codex.agent-vm-bad && chmod 0 .")
+        p = self.vm("shell", "--", "-c", "ls -d /agent-vm-state/*; echo fine", check=0)
+        self.assertTrue(p.stdout.endswith(b"fine\n"), p.stdout)
+        self.assertNotIn(b"tokens", p.stdout)
+        self.assertIn(b"codex: is no folder; it was renamed codex.agent-vm-bad", p.stderr)
+        self.vm("prune", check=0)
+        self.assertFalse((pathlib.Path(STATE) / "run/trash").exists())
 
 
 class Git(Case):
