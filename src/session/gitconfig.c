@@ -38,6 +38,12 @@ static int next(struct reader *r)
 	return c;
 }
 
+/* What git takes for white space, and no more: "x\v" is another value than "x", and a line may not begin with "\f". */
+static bool is_space(int c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
 /* Leaves room for the NUL of text(). */
 static int put(struct buf *b, int c)
 {
@@ -103,30 +109,30 @@ static int read_section(struct reader *r)
 static int read_value(struct reader *r)
 {
 	bool quoted = false, comment = false;
-	size_t spaces = 0;
+	size_t end = 0; /* spaces behind it may be the value's or not */
 	int c;
 
 	clear(&r->value);
 	for (;;) {
 		c = next(r);
-		if (c == '\n' || c < 0)
-			return quoted ? -EBADMSG : 0; /* spaces at the end are never written */
+		if (c == '\n' || c < 0) {
+			r->value.n = end;
+			return quoted ? -EBADMSG : 0;
+		}
 		if (c == 0)
 			return -EBADMSG;
 		if (comment)
 			continue;
-		if (isspace(c) && !quoted) {
-			if (buf_span(&r->value).n > 0)
-				spaces++;
+		if (is_space(c) && !quoted) {
+			/* As git does since 2.45; before, each was one space. */
+			if (end > 0 && put(&r->value, c) < 0)
+				return -EBADMSG;
 			continue;
 		}
 		if (!quoted && (c == ';' || c == '#')) {
 			comment = true;
 			continue;
 		}
-		for (; spaces > 0; spaces--)
-			if (put(&r->value, ' ') < 0)
-				return -EBADMSG;
 		if (c == '"') {
 			quoted = !quoted;
 			continue;
@@ -141,6 +147,7 @@ static int read_value(struct reader *r)
 		}
 		if (put(&r->value, c) < 0)
 			return -EBADMSG;
+		end = r->value.n;
 	}
 }
 
@@ -175,7 +182,7 @@ static int read_all(struct reader *r, int (*each)(const struct gitconfig_entry *
 	while ((c = next(r)) >= 0) {
 		struct gitconfig_entry e;
 
-		if (isspace(c))
+		if (is_space(c))
 			continue;
 		if (c == '#' || c == ';') {
 			while (c >= 0 && c != '\n')

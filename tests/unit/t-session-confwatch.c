@@ -43,6 +43,8 @@ TEST(others_may_not_change_come_or_go)
 	CHECK_STR(verdict(WAS, WAS "[remote \"o\"]\nurl = ext::sh\n"), "remote.o.url = ext::sh (new)");
 	CHECK_STR(verdict(WAS, WAS "[core]\npager = evil\n"), "core.pager = evil (changed)");
 	CHECK_STR(verdict(WAS, WAS "[core]\npager = less\n"), "core.pager = less (changed)");
+	CHECK_STR(verdict("[core]\nhooksPath = h\n", "[core]\nhooksPath = h\v\n"), "core.hookspath = h\\x0b (changed)");
+	CHECK_STR(verdict("[core]\nhooksPath = a b\n", "[core]\nhooksPath = a\tb\n"), "core.hookspath = a\\x09b (changed)");
 	CHECK_STR(verdict(WAS, "[core]\npager = evil\n[filter \"lfs\"]\nclean = git-lfs clean\nrequired\n"), "core.pager = evil (changed)");
 	CHECK_STR(verdict(WAS, "[core]\npager = less\n[filter \"lfs\"]\nclean = git-lfs clean\n"), "filter.lfs.required = true (removed)");
 	CHECK_STR(verdict(WAS, "[core]\npager = less\n[filter \"lfs\"]\nrequired\n"), "filter.lfs.clean = git-lfs clean (removed)");
@@ -57,6 +59,7 @@ TEST(what_git_would_not_read_may_not_stay)
 {
 	CHECK_STR(verdict(WAS, WAS "garbage here\n"), "is not what git would read");
 	CHECK_STR(verdict("", "[core\n"), "is not what git would read");
+	CHECK_STR(verdict("", "[pull]\n\vrebase = true\n"), "is not what git would read");
 	CHECK_STR(verdict("", "[core]\nx = \033[2J\n"), "core.x = \\x1b[2J (new)");
 }
 

@@ -350,5 +350,13 @@ TEST(config_is_read_as_git_reads_it)
 	CHECK_INT(gitconfig_read("[a]b=\"x\n", 8, count, &v), ==, -EBADMSG);
 	CHECK_INT(gitconfig_read("[a]b=\\q\n", 8, count, &v), ==, -EBADMSG);
 	CHECK_INT(gitconfig_read("[a]b=\0\n", 7, count, &v), ==, -EBADMSG);
+	/* git knows four kinds of white space, not C's six. */
+	CHECK_INT(gitconfig_read("\v[a]b=1\n", 8, count, &v), ==, -EBADMSG);
+	CHECK_INT(gitconfig_read("[a]\fb=1\n", 8, count, &v), ==, -EBADMSG);
+	CHECK_INT(gitconfig_read("[a]b\v=1\n", 8, count, &v), ==, -EBADMSG);
 	CHECK_INT(v.n, ==, 0);
+	CHECK_INT(gitconfig_read("[a]b= x\v \n c = y \t z\f\t \n", 24, count, &v), ==, 0);
+	CHECK_STR(v.v[0], "a|-|b|x\v");
+	CHECK_STR(v.v[1], "a|-|c|y \t z\f");
+	strv_done(&v);
 }
