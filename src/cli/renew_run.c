@@ -49,6 +49,8 @@ static const char *const *const argvs[RENEW_PROGRAMS] = {
 	[RENEW_CODEX_EXEC] = codex_exec,
 };
 
+#define ERRORS_READ 1024
+#define PIPE_SIZE 65536 /* pipe(7) */
 #define SERVER_HELLO                                                                                                 \
 	"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"clientInfo\":{\"name\":\"agent-vm\"," \
 	"\"version\":\"" AGENT_VM_VERSION "\"}}}\n{\"jsonrpc\":\"2.0\",\"method\":\"initialized\"}\n"
@@ -243,7 +245,7 @@ static void read_out(struct running *p)
 /* The last RENEW_ERRORS_MAX bytes. */
 static void read_errors(struct renew_run *r, struct running *p)
 {
-	char mem[1024];
+	char mem[ERRORS_READ];
 	ssize_t n = read(p->errfd, mem, sizeof(mem));
 	size_t gone;
 
@@ -353,11 +355,12 @@ int renew_run(struct renew_run *r, struct err *err)
 		ended = attend(r, &p, now_ns() / 1000000 + r->limit_ms, r->until_fd);
 		close_fd(&p.in);
 		end_group(r, &p, ended);
+		/* A process that left the group may still have the other end, and write without end: what a pipe holds is enough. */
 		if (p.errfd >= 0)
-			(void)fd_nonblock(p.errfd,
-					  true); /* a process that left the group may still have the other end */
-		while (p.errfd >= 0)
+			(void)fd_nonblock(p.errfd, true);
+		for (int i = 0; p.errfd >= 0 && i < PIPE_SIZE / ERRORS_READ; i++)
 			read_errors(r, &p);
+		close_p(&p.errfd);
 		close_p(&p.out);
 		close_p(&p.pidfd);
 		res = ended ? 0 : err_set(err, -ETIMEDOUT, "%s: took too long and was ended", r->program);
