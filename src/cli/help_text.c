@@ -61,6 +61,18 @@ const struct help_row help_variables[] = {
 	  "set to anything but 0, false, no or off: times of the launch at the end; json: as JSON" },
 	{ "AGENT_VM_NO_CHROME_MCP", "likewise: Claude Code gets no browser tools, where the image has a browser" },
 	{ "AGENT_VM_DEBUG_CONFIG", "likewise: the session's configuration before the start" },
+	{ "AGENT_VM_CONNECT_TO",
+	  "HOST:PORT:ADDR:PORT[,...]: where services are reached instead, for tests; it is shown among what is open" },
+	{ "CLAUDE_CONFIG_DIR",
+	  "where Claude Code's login and settings lie on this host; for others CLAUDE_SECURESTORAGE_CONFIG_DIR, CODEX_HOME, "
+	  "GH_CONFIG_DIR, XDG_DATA_HOME, XDG_CONFIG_HOME" },
+	{ "ANTHROPIC_API_KEY",
+	  "a login like those in files, of which the guest gets a placeholder; likewise OPENAI_API_KEY, COPILOT_GITHUB_TOKEN, "
+	  "GH_TOKEN, GITHUB_TOKEN" },
+	{ "https_proxy",
+	  "this host's proxy, through which the guest's connections go; likewise http_proxy, all_proxy, no_proxy, in upper "
+	  "case, too" },
+	{ "SSL_CERT_FILE", "the certificates that services are checked by; likewise SSL_CERT_DIR" },
 	{ 0 },
 };
 

@@ -172,7 +172,7 @@ class Files(Case):
     def test_what_a_guest_leaves_in_the_state_folder_stops_no_later_launch(self):
         """Folders without rights, deeper than we have descriptors, in the place of what must go; and no rights to the folder itself."""
         self.sh("cd /agent-vm-state && mkdir -p tokens/a/b codex.agent-vm-bad/a && rm -rf codex && touch codex tokens/a/b/f && "
-                "mkdir -p tokens/$(printf 'd/%.0s' $(seq 1500)) && "
+                "mkdir -p tokens/$(printf 'd/%.0s' $(seq 600)) && "
                 "chmod 0 tokens/a/b tokens/a tokens codex.agent-vm-bad/a codex.agent-vm-bad && chmod 0 .")
         p = self.vm("shell", "--", "-c", "ls -d /agent-vm-state/*; echo fine", check=0)
         self.assertTrue(p.stdout.endswith(b"fine\n"), p.stdout)
