@@ -1,9 +1,11 @@
 /* One session: what is known of it (session.json), and its folders while it lives.
  *
- *   <root>/<hash>/			guest-writable state of the project; only touched through file_open_beneath()
+ *   <root>/<hash>/			guest-writable state of the project; only touched through file_open_beneath(), or one component
+ *				deep and without following a link
  *   <root>/run/projects/<hash>		path, first and last use; seed of the placeholders (seed.h)
  *   <root>/run/sessions/<name>/	lock (flock, held while the launcher lives), session.json, control.sock, disk.qcow2
  *   <root>/run/logs/<name>/		logs of the roles; session.json with result, exit status and cause
+ *   <root>/run/trash/			while it is being emptied (trash.h)
  */
 #pragma once
 
