@@ -10,7 +10,7 @@
 bool hook_is_there(int project_fd);
 
 /* @argv, what runs in the guest, becomes what first runs GC_SEED of the image and, with @hook, the hook. @lacks: the line when the
- * guest has no such program; NULL: the program says so itself. */
+ * guest has no such program; NULL: one that names the program. */
 void hook_wrap(struct strv *argv, bool hook, const char *lacks);
 
 /* What stands before the words of `exec`, so that they get the environment that the hook has left. */

@@ -718,7 +718,7 @@ static void make_env(struct launch *l)
 	strv_done(&typed);
 }
 
-/* Caller owns. NULL: bash runs, and says itself what it does not find. */
+/* Caller owns. NULL: bash runs, and every image has that. */
 static char *image_lacks(const struct launch *l)
 {
 	const char *program = l->args->agent->program;

@@ -523,8 +523,8 @@ class Hook(Agents):
         self.hook(hook)
         p = self.vm("shell", "--quiet", "echo", "ran", check=status)
         self.assertEqual(p.stdout, b"")
-        said = p.stderr.decode().splitlines()
-        self.assertEqual(len([line for line in said if line.startswith("agent-vm: ")]), 2, said)
+        said = [line for line in p.stderr.decode().splitlines() if line.startswith("agent-vm: ")]
+        self.assertEqual(len(said), 2, p.stderr)
         for part in (".agent-vm.runtime.sh: stopped", f"with status {status}", "the agent was not started", *parts):
             self.assertIn(part, said[-2])
         self.assertIn("--no-hook", said[-1])
@@ -545,6 +545,8 @@ class Hook(Agents):
         self.check_stop("set -e\ntrue\nls nothing 2>/dev/null\ntrue", 2, "at line 3")
         self.check_stop("exit 3", 3, "at line 1")
         self.check_stop("if then", 2)
+        self.check_stop("trap 'echo gone' EXIT\nset -e\nsource ./nothing", 1, "at line 3", "last command: source ./nothing")
+        self.check_stop("true\nkill -TERM $$\nsleep 1", 143, "at line 2", "last command: kill -TERM $$")
 
     def test_exec_gets_what_the_hook_has_set(self):
         self.hook("export A='x y' PATH=$PWD/bin:$PATH")
