@@ -16,7 +16,14 @@
  * them, whatever PATH the hook has made. */
 static const char script[] =
 	"[[ -x " GC_SEED " ]] && " GC_SEED " </dev/null >/dev/null 2>&1\n"
-	"if [[ $0 = hook && -f " HOOK_FILE " ]]; then\n"
+	"if [[ $0 = hook && ! -f " HOOK_FILE " ]]; then\n"
+	"__agent_vm_said='is no regular file; make it one'\n"
+	"[[ -L " HOOK_FILE " ]] && __agent_vm_said='a link that leads to no file in the guest; "
+	"share the folder that it leads to with --mount'\n"
+	"printf 'agent-vm: %s: %s, or skip the hook with --no-hook; the agent was not started\\n' " HOOK_FILE " \"$__agent_vm_said\" >&2\n"
+	"exit 1\n"
+	"fi\n"
+	"if [[ $0 = hook ]]; then\n"
 	"__agent_vm_words=(\"$@\") __agent_vm_at= __agent_vm_did= __agent_vm_exit= __agent_vm_look=\n"
 	"set --\n"
 	"[[ -t 0 && -t 1 ]] || exec {__agent_vm_in}<&0 {__agent_vm_out}>&1 </dev/null >&2\n"

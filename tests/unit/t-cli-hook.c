@@ -153,6 +153,28 @@ TEST(a_hook_with_an_exit_trap_of_its_own_says_its_line_and_the_trap_runs)
 	end();
 }
 
+TEST(a_hook_that_the_guest_cannot_read_ends_the_launch_with_one_line)
+{
+	begin();
+	files_sh(dir, "ln -s nowhere " HOOK_FILE);
+	run(true, NULL, "/bin/sh", "echo began");
+	CHECK_STR(err, LINE "a link that leads to no file in the guest; share the folder that it leads to with --mount, or skip the hook "
+		       "with --no-hook; the agent was not started\n");
+	CHECK_STR(out, "");
+	CHECK_INT(status, ==, 1);
+	run(false, NULL, "/bin/sh", "echo began");
+	CHECK_STR(out, "began\n");
+	files_sh(dir, "rm " HOOK_FILE "; mkfifo " HOOK_FILE);
+	run(true, NULL, "/bin/sh", "echo began");
+	CHECK_STR(err, LINE "is no regular file; make it one, or skip the hook with --no-hook; the agent was not started\n");
+	CHECK_INT(status, ==, 1);
+	files_sh(dir, "rm " HOOK_FILE "; echo 'echo hi' >file; ln -s file " HOOK_FILE);
+	run(true, NULL, "/bin/sh", "echo began");
+	CHECK_STR(out, "began\n");
+	CHECK_STR(err, "hi\n");
+	end();
+}
+
 TEST(neither_a_hooks_path_nor_its_functions_keep_the_agent_or_the_environment_away)
 {
 	char *env;

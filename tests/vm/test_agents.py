@@ -548,6 +548,19 @@ class Hook(Agents):
         self.check_stop("trap 'echo gone' EXIT\nset -e\nsource ./nothing", 1, "at line 3", "last command: source ./nothing")
         self.check_stop("true\nkill -TERM $$\nsleep 1", 143, "at line 2", "last command: kill -TERM $$")
 
+    def test_a_hook_that_is_no_file_in_the_guest_is_one_line(self):
+        hook = self.project / ".agent-vm.runtime.sh"
+        for make, part in ((lambda: hook.symlink_to("/nowhere/hook.sh"), "a link that leads to no file in the guest"),
+                           (lambda: os.mkfifo(hook), "is no regular file")):
+            hook.unlink()
+            make()
+            p = self.vm("shell", "--quiet", "echo", "ran", check=1)
+            said = [line for line in p.stderr.decode().splitlines() if line.startswith("agent-vm: ")]
+            self.assertEqual((p.stdout, len(said)), (b"", 1), said)
+            self.assertIn(part, said[0])
+            self.assertIn("--no-hook; the agent was not started", said[0])
+        self.assertEqual(self.vm("shell", "--no-hook", "echo", "ran", check=0).stdout, b"ran\n")
+
     def test_exec_gets_what_the_hook_has_set(self):
         self.hook("export A='x y' PATH=$PWD/bin:$PATH")
         with self.session():
