@@ -61,6 +61,29 @@ static void users_made(void)
 	(void)mkdir("/root", 0700);
 }
 
+/* Its name is an early one in that folder, so that what other files there add to PATH stays. The PATH that the shell was
+ * started with is in its environment as the kernel shows it. */
+const char setup_profile[] =
+	"# /etc/profile may set PATH anew; here a login shell keeps the PATH that it was started with.\n"
+	"__agent_vm_path=$({ sed -zn '/^PATH=/{s///p;q}' \"/proc/$$/environ\" | tr '\\0' '\\n'; } 2>/dev/null) || :\n"
+	"case \":$PATH:\" in\n"
+	"*\":$__agent_vm_path:\"*) ;;\n"
+	"*) PATH=${__agent_vm_path:-$PATH} ;;\n"
+	"esac\n"
+	"unset __agent_vm_path\n";
+
+/* The hook's PATH, or ours, also for agents that run their tools in login shells. Before the shares are there, so on the root
+ * disk. An image where it cannot be works as well. */
+static void profile_made(void)
+{
+	AUTO_FD(dir);
+
+	(void)mounts_make_dir("/etc/profile.d");
+	dir = open("/etc/profile.d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir >= 0)
+		(void)file_replace_unsynced_at(dir, "agent-vm.sh", setup_profile, sizeof(setup_profile) - 1, 0644);
+}
+
 static int image_check(struct err *err)
 {
 	char found[IMAGE_API_FOUND];
@@ -196,6 +219,7 @@ static int apply(struct guest *g, struct config *c, struct buf *ready, struct er
 	if (note)
 		guest_log(g, strstr(note, "cannot") ? LOG_LV_WARN : LOG_LV_INFO, "%s", note);
 	users_made();
+	profile_made();
 	r = c->flags & GC_F_NO_IMAGE_VERSION ? 0 : image_check(err);
 	if (r == 0)
 		r = bash_check(err);

@@ -566,6 +566,17 @@ class Hook(Agents):
         with self.session():
             self.assertEqual(self.exec('echo "$A"; command -v claude; pwd'), f"x y\n{self.project}/bin/claude\n{self.project}\n")
 
+    def test_a_login_shell_keeps_path(self):
+        """With Debian's profile, which sets PATH anew and then reads the folder, or one that does the same."""
+        ask = r"""test -e /etc/profile || printf 'PATH=/usr/bin:/bin\nexport PATH\nfor i in /etc/profile.d/*.sh; do . "$i"; done\n' >/etc/profile
+            bash -lc 'echo "$PATH"'; echo "$PATH" """
+        for hook, first in (True, f"{self.project}/bin"), (False, "/root/.local/bin"):
+            with self.subTest(hook=hook):
+                login, path = self.sh(ask, *[] if hook else ["--no-hook"]).splitlines()
+                self.assertEqual(login, path)
+                self.assertEqual(path.split(":")[0], first)
+                self.assertIn("/root/.local/bin", path.split(":"))
+
     def test_ctrl_c_ends_hook_and_launch(self):
         self.hook("echo waiting; sleep 600")
         t = Terminal("claude", cwd=self.project)
