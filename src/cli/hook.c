@@ -81,8 +81,10 @@ static const char script[] =
 	"set -- \"${__agent_vm_words[@]}\"\n"
 	"unset -f __agent_vm_take __agent_vm_plain __agent_vm_stopped\n"
 	"unset \"${!__agent_vm_@}\"\n"
-	"{ command -p mkdir -p /run/agent-vm && command -p env -0 >" GC_HOOK_ENV ".new && command -p mv " GC_HOOK_ENV ".new " GC_HOOK_ENV "; } 2>/dev/null ||\n"
-	"	printf 'agent-vm: warning: %s: what it has set is not kept for agent-vm exec: " GC_HOOK_ENV " cannot be written\\n' " HOOK_FILE " >&2\n"
+	"{ command -p mkdir -p /run/agent-vm && command -p env -0 >" GC_HOOK_ENV ".new &&\n"
+	"	command -p mv " GC_HOOK_ENV ".new " GC_HOOK_ENV "; } 2>/dev/null ||\n"
+	"	printf 'agent-vm: warning: %s: what it has set is not kept for agent-vm exec: " GC_HOOK_ENV " cannot be written\\n' " HOOK_FILE
+	" >&2\n"
 	"fi\n"
 	/* The program of that name, never a function that the hook has made. */
 	"type -P -- \"$2\" >/dev/null || { printf '%s\\n' \"${1:-agent-vm: $2: not found in PATH, which is $PATH}\" >&2; exit 127; }\n"
