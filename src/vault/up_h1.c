@@ -97,11 +97,11 @@ static bool take(struct vault *v, struct conn *c, struct exchange *x, struct spa
 	return x->conn == c;
 }
 
-/* The service ended its side, @broken: in the middle. Many end without TLS's own end; what is framed by its length or
- * chunks does not depend on it, and for what ends with the connection there is no other sign. */
-static void ended(struct vault *v, struct exchange *x, bool broken)
+/* The service ended its side; @k: as of tls_read(). An answer that ends with its connection is whole only by TLS's own end: a FIN may
+ * be anybody's. Many leave that out, but tell a length or send chunks, and after an upgrade the bytes have ends of their own. */
+static void ended(struct vault *v, struct exchange *x, ssize_t k)
 {
-	bool whole = !broken && (x->state == EX_UPGRADED || answer_eof(&x->answer) == ANSWER_END);
+	bool whole = x->state == EX_UPGRADED ? k != -EIO : k == 0 && answer_eof(&x->answer) == ANSWER_END;
 
 	up_put(v, x, false);
 	if (whole)
@@ -130,7 +130,7 @@ void h1_readable(struct vault *v, struct conn *c)
 			return;
 		}
 		if (k <= 0) {
-			ended(v, x, k == -EIO);
+			ended(v, x, k);
 			return;
 		}
 		x->answered = true;

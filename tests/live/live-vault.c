@@ -47,7 +47,7 @@ struct service {
 	struct buf rx;
 	enum { RX_HEAD, RX_LENGTH, RX_SIZE, RX_CHUNK, RX_CHUNK_END, RX_LAST, RX_BYTES, RX_OVER } state;
 	uint64_t left;
-	bool closing;
+	bool closing, bye; /* bye: by close_notify, and not by a FIN alone */
 	size_t uneaten; /* of the connection */
 	bool by_hand;
 };
@@ -334,6 +334,7 @@ static bool h1_says(struct service *s)
 		put_text(s, a->trailers ? "0\r\nX-T: 1\r\n\r\n" : "0\r\n\r\n");
 	a->said_all = true;
 	s->closing = a->ws || a->closes || a->down_kind == CLOSE;
+	s->bye = once_in(2) || (!a->ws && a->down_kind == CLOSE);
 	while (h1_hears(s))
 		;
 	return true;
@@ -505,6 +506,14 @@ static void service_leaves(struct service *s)
 	buf_done(&s->rx);
 }
 
+/* False: the socket is full. */
+static bool said_bye(SSL *ssl)
+{
+	int r = SSL_shutdown(ssl);
+
+	return r >= 0 || SSL_get_error(ssl, r) != SSL_ERROR_WANT_WRITE;
+}
+
 static size_t service_writes(struct service *s, size_t n)
 {
 	const unsigned char *name;
@@ -528,11 +537,9 @@ static size_t service_writes(struct service *s, size_t n)
 	    !(s->a && s->a->ws))
 		(void)SSL_key_update(s->p.ssl, SSL_KEY_UPDATE_REQUESTED);
 	sum = peer_writes(&s->p, n);
-	/* Some say goodbye, some do not; what ends with the connection alone has to be believed either way. */
-	if (s->closing && s->p.tx.n == 0 && !s->p.ended) {
+	/* Some say goodbye, some do not; what ends with the connection alone is not believed without. */
+	if (s->closing && s->p.tx.n == 0 && !s->p.ended && (!s->bye || said_bye(s->p.ssl))) {
 		s->p.ended = true;
-		if (once_in(2))
-			(void)SSL_shutdown(s->p.ssl);
 		(void)shutdown(s->p.fd, SHUT_WR);
 		sum++;
 	}

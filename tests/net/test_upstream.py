@@ -1324,18 +1324,22 @@ class Gate(Case):
         self.assertEqual(Exchange(v, *MESSAGES, body=b"x", creds=CLAUDE).all()[0].status, 200)
 
     def test_an_answer_that_ends_with_its_connection(self):
-        """With TLS's own end or without it, as many leave it out; where a length was told, not before that."""
+        """By TLS's own end: a FIN alone may be anybody's, and is a cut. What is framed is whole without either."""
+        framed = {b"length": b"Content-Length: 6\r\n\r\nabcdef", b"cut": b"Content-Length: 9\r\n\r\nabcdef",
+                  b"chunked": b"Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n",
+                  b"cutchunk": b"Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n"}
+
         def answer(c, got):
-            length = b"Content-Length: 9\r\n" if b"cut" in got.target else b""
-            c.send(b"HTTP/1.1 200 OK\r\n" + length + b"\r\nabcdef")
-            if b"notify" in got.target:
+            how, kind = got.target[1:].split(b"-")
+            c.send(b"HTTP/1.%d 200 OK\r\n" % (kind != b"old") + framed.get(kind, b"\r\nabcdef"))
+            if how == b"notify":
                 c.end()
             raise Stop
         self.upstream(answer)
         v = self.vault()
-        for path in ("/notify", "/bare"):
+        for path in ("/notify-none", "/notify-old", "/notify-length", "/bare-length", "/notify-chunked", "/bare-chunked"):
             self.assertEqual(Exchange(v, "api.anthropic.com", "GET", path).all()[1], b"abcdef", path)
-        for path in ("/cut-notify", "/cut-bare"):
+        for path in ("/bare-none", "/bare-old", "/notify-cut", "/bare-cut", "/notify-cutchunk", "/bare-cutchunk"):
             with self.assertRaises((EOFError, ConnectionError), msg=path):
                 Exchange(v, "api.anthropic.com", "GET", path).all()
 
