@@ -513,13 +513,15 @@ static void dial(struct vault *v, struct open *p)
 		done(v, p);
 }
 
-/* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. A negative errno: as routes_to(). */
+/* The form in which the way is looked up: an IPv4 address in NAT64's form is judged as itself. But a prefix is only what a resolver
+ * says, and a network of this host's own, such as a VPN's, stays one; the well-known prefix can be none, and is on link where this
+ * host translates itself. A negative errno: as routes_to(). */
 static int way(struct vault *v, const struct addr *a)
 {
 	struct addr judged = policy_judged(&v->policy, a);
 	int r = routes_to(&v->routes, a);
 
-	if (r < 0 || r == ROUTE_LOCAL || r == ROUTE_NEVER)
+	if (r < 0 || r == ROUTE_LOCAL || r == ROUTE_NEVER || (r == ROUTE_ON_LINK && !addr_in(a, &policy_nat64)))
 		return r;
 	return addr_equal(&judged, a) ? r : routes_to(&v->routes, &judged);
 }

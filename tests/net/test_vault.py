@@ -241,6 +241,35 @@ class Refusals(Case):
         time.sleep(1.1)
         self.assertEqual(v.dns("me.example").addrs, [])
 
+    def test_a_network_of_a_vpn_is_no_nat64_whatever_a_resolver_says(self):
+        """A prefix that a resolver shows is one only where a gateway leads there; the well-known one also where this host translates."""
+        def on_link(net, addr):
+            w.sh(f"ip -6 route add {net} dev v0")
+            self.addCleanup(w.sh, f"ip -6 route del {net} dev v0 2>/dev/null || true")
+            with w.S:
+                w.sh(f"ip addr add {addr}/128 dev s0 nodad")
+            self.addCleanup(lambda: w.S.__enter__() or w.sh(f"ip addr del {addr}/128 dev s0") or w.S.__exit__())
+        inside, known = "2a00:64:1::2d00:a", "64:ff9b::2d00:a"  # 45.0.0.10
+        self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, "2a00:64:1::c000:aa")] if t == 28 else [], [], []))
+        w.resolvers(w.RESOLVER)
+        on_link("2a00:64:1::/48", inside), on_link("64:ff9b::/96", known)
+        l, k = self.listener(inside, 80), self.listener(known, 80)
+        self.reachable(l), self.reachable(k)
+        v, lan = self.vault(), self.vault(ALLOW_LAN)
+        for each in (v, lan):
+            self.wait(lambda: "NAT64 prefix 2a00:64:1::/96" in each.log())
+        for kind in (w.OPEN_TCP, w.OPEN_UDP):
+            o = v.open(kind, inside, 80)
+            self.assertEqual((o.outcome, o.step), (REFUSED, "private"))
+        self.assertEqual(v.tcp("2a00:64:1::a9fe:a9fe", 80).step, "metadata")  # and what is inside counts as ever
+        self.assertEqual(lan.tcp("2a00:64:1::a9fe:a9fe", 80).step, "metadata")
+        self.assertEqual(l.seen, 0)
+        self.hello(lan.tcp(inside, 80))
+        self.hello(v.tcp(known, 80))
+        w.sh("ip -6 route del 2a00:64:1::/48 dev v0")
+        self.hello(v.tcp(inside, 80))  # by the gateway it is a NAT64
+        self.assertEqual(v.tcp("2a00:64:1::c0a8:114", 80).step, "private")
+
     def test_no_network_refuses_all(self):
         l = self.listener(w.PUBLIC, 80)
         r = self.resolver(w.RESOLVER, lambda n, t: (0, [addr_rr(n, w.PUBLIC)], [], []))
