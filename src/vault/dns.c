@@ -12,7 +12,8 @@
  *
  * upstream.c asks the same resolvers and the same cache for the hosts that it dials; their addresses are judged when they are.
  *
- * Bounds: ASKS_MAX questions of wire, as many queries and QUERIES_UP, ATTEMPTS_MAX attempts. */
+ * Bounds: ASKS_MAX questions of wire (more is a broken wire and ends the session), queries_max[] queries (more fail), ATTEMPTS_MAX
+ * attempts. */
 #include <ares.h>
 #include <assert.h>
 #include <errno.h>
@@ -38,7 +39,7 @@
 #define RESOLV_CONF_MAX (64 << 10)
 #define ASKS_MAX 256
 #define QUERIES_UP 128
-#define QUERIES_MAX (ASKS_MAX + QUERIES_UP + 1) /* of wire, for upstream.c, for the NAT64 prefix */
+#define QUERIES_MAX (ASKS_MAX + QUERIES_UP + 1) /* queries_max[] together */
 #define ATTEMPTS_MAX 2048
 #define HEDGE_NS (300 * MS)
 #define TOTAL_NS (4 * NS)
@@ -66,9 +67,11 @@ struct ask {
 	bool tcp, edns, dnssec_ok, rd, cd, ad;
 };
 
+enum query_for { FOR_ASKS, FOR_NAT64, FOR_HOST, QUERY_FORS };
+
 struct query {
 	bool used;
-	enum { FOR_ASKS, FOR_NAT64, FOR_HOST } who;
+	enum query_for who;
 	uint16_t up_slot;
 	uint32_t up_gen;
 	struct dns_key key;
@@ -98,7 +101,7 @@ struct dns {
 	struct ask asks[ASKS_MAX];
 	struct query queries[QUERIES_MAX];
 	struct attempt attempts[ATTEMPTS_MAX];
-	size_t n_asks, n_queries, n_hosts, n_attempts;
+	size_t n_asks, n_queries, n_for[QUERY_FORS], n_attempts;
 	struct server servers[RESOLVERS_MAX];
 	size_t n_servers;
 	struct stat conf;
@@ -107,6 +110,9 @@ struct dns {
 	struct dnscache cache;
 	struct dns_msg m; /* the one being worked on */
 };
+
+static const size_t queries_max[] = { [FOR_ASKS] = ASKS_MAX, [FOR_NAT64] = 1, [FOR_HOST] = QUERIES_UP };
+static_assert(ARRAY_SIZE(queries_max) == QUERY_FORS, "queries_max[] is incomplete");
 
 static void query_next(struct vault *v, struct query *q);
 
@@ -482,7 +488,8 @@ static bool attempt_start(struct vault *v, struct query *q, uint8_t server)
 
 /* Queries. */
 
-static void query_free(struct vault *v, struct query *q)
+/* @beaten: by another server or by time. Otherwise nobody is to blame: it is given up. */
+static void query_free(struct vault *v, struct query *q, bool beaten)
 {
 	struct dns *d = v->dns;
 
@@ -494,14 +501,14 @@ static void query_free(struct vault *v, struct query *q)
 		left--;
 		if (a->query != (uint16_t)(q - d->queries) || a->over)
 			continue;
-		/* Another server was faster by more than the head start that this one had. */
-		if (v->now - a->start >= HEDGE_NS)
+		/* By more than the head start that this server had. */
+		if (beaten && v->now - a->start >= HEDGE_NS)
 			server_failed(v, a->server, "does not answer");
 		a->over = true;
 	}
 	q->used = false;
 	d->n_queries--;
-	d->n_hosts -= q->who == FOR_HOST;
+	d->n_for[q->who]--;
 }
 
 static void nat64_found(struct vault *v, struct span said);
@@ -526,7 +533,7 @@ static void query_end(struct vault *v, struct query *q, struct span said, int se
 	struct result r = { .server = server, .ede = EDE_NONE };
 	char text[DNS_TEXT_MAX * 4 + 1];
 
-	query_free(v, q);
+	query_free(v, q, true);
 	if (q->who == FOR_NAT64) {
 		nat64_found(v, said);
 		return;
@@ -572,19 +579,22 @@ static void query_next(struct vault *v, struct query *q)
 		query_end(v, q, SPAN(NULL, 0), -1);
 }
 
-static struct query *query_new(struct vault *v, const struct dns_key *key)
+/* NULL: there are as many as may be. */
+static struct query *query_new(struct vault *v, const struct dns_key *key, enum query_for who)
 {
 	struct dns *d = v->dns;
 	struct query *q = NULL;
 
+	if (d->n_for[who] >= queries_max[who])
+		return NULL;
 	for (size_t i = 0; !q && i < QUERIES_MAX; i++)
 		if (!d->queries[i].used)
 			q = &d->queries[i];
-	if (!q)
-		return NULL;
-	*q = (struct query){ .used = true, .key = *key, .rd = key->flags & KEY_RD, .cd = key->flags & KEY_CD,
+	assert(q);
+	*q = (struct query){ .used = true, .who = who, .key = *key, .rd = key->flags & KEY_RD, .cd = key->flags & KEY_CD,
 			     .dnssec_ok = key->flags & KEY_DO, .ad = true, .start = v->now, .next = v->now };
 	d->n_queries++;
+	d->n_for[who]++;
 	for (int last = 0; last <= 1; last++)
 		for (uint8_t i = 0; i < d->n_servers; i++)
 			if ((d->servers[i].last_until > v->now) == last)
@@ -604,16 +614,16 @@ static struct query *query_find(struct dns *d, const struct dns_key *key)
 static void nat64_ask(struct vault *v)
 {
 	struct dns_key key = { .type = DNS_AAAA, .flags = KEY_RD };
-	struct query *q;
+	struct dns *d = v->dns;
 
+	/* What the former ones make of it counts no more. */
+	for (size_t i = 0; d->n_for[FOR_NAT64] > 0 && i < QUERIES_MAX; i++)
+		if (d->queries[i].used && d->queries[i].who == FOR_NAT64)
+			query_free(v, &d->queries[i], false);
 	if (!v->ipv6 || v->policy.no_network)
 		return;
 	(void)dns_name_from_text("ipv4only.arpa", &key.name);
-	q = query_new(v, &key);
-	if (!q)
-		return;
-	q->who = FOR_NAT64;
-	query_next(v, q);
+	query_next(v, query_new(v, &key, FOR_NAT64));
 }
 
 int dns_resolve(struct vault *v, const char *name, uint16_t type, uint16_t slot, uint32_t gen)
@@ -625,20 +635,18 @@ int dns_resolve(struct vault *v, const char *name, uint16_t type, uint16_t slot,
 	uint32_t age_s;
 	uint8_t server;
 
-	if (dns_name_from_text(name, &key.name) < 0 || v->policy.no_network || d->n_hosts >= QUERIES_UP)
+	if (dns_name_from_text(name, &key.name) < 0 || v->policy.no_network)
 		return -EAGAIN;
 	conf_look(v);
 	if (dnscache_get(&d->cache, &key, v->now, &said, &age_s, &server)) {
 		host_found(v, said, slot, gen);
 		return 0;
 	}
-	q = query_new(v, &key);
+	q = query_new(v, &key, FOR_HOST);
 	if (!q)
 		return -EAGAIN;
-	q->who = FOR_HOST;
 	q->up_slot = slot;
 	q->up_gen = gen;
-	d->n_hosts++;
 	query_next(v, q);
 	return 0;
 }
@@ -792,8 +800,13 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 			at_once(v, &a, &key, &r, true);
 			return;
 		}
-		q = query_new(v, &key);
-		assert(q); /* one for each ask, and one more */
+		q = query_new(v, &key, FOR_ASKS);
+		if (!q) { /* those of asks that were cancelled go on */
+			dns_begin(&d->m, &key.name, key.type);
+			d->m.rcode = DNS_SERVFAIL;
+			at_once(v, &a, &key, &r, true);
+			return;
+		}
 	}
 	a.query = (uint16_t)(q - d->queries);
 	d->asks[i] = a;

@@ -574,6 +574,37 @@ class Resolvers(Case):
         time.sleep(1.1)
         self.assertEqual(v.dns("www.example.org").addrs, [w.PUBLIC2])
 
+    def test_what_a_former_resolver_says_of_nat64_is_not_heard(self):
+        shows = lambda prefix: lambda n, t: (0, [addr_rr(n, prefix + "c000:aa")] if t == 28 else [], [], [])
+        self.resolver(w.RESOLVER, shows("2a00:64:1::"), delay=2)
+        self.resolver(w.RESOLVER2, shows("2a00:64:2::"))
+        w.resolvers(w.RESOLVER)
+        v = self.vault()
+        time.sleep(1.1)
+        w.resolvers(w.RESOLVER2)
+        self.assertEqual(v.dns("www.example.org").addrs, [])
+        self.wait(lambda: "NAT64 prefix 2a00:64:2::/96" in v.log())
+        time.sleep(2)
+        self.assertNotIn("2a00:64:1::", v.log())
+        self.assertNotIn("does not answer", v.log())  # and it is blamed for nothing
+
+    def test_asks_that_are_cancelled_leave_room_for_no_more_queries(self):
+        """And a resolv.conf that changes each second, whose NAT64 prefix nobody tells."""
+        w.resolvers(w.DEAD)
+        v = self.vault()
+        for i in range(3):
+            slots = [v.dns_send(f"a{i}-{k}.example") for k in range(150)]
+            for s in slots[:100] if i == 2 else slots:
+                v.send(w.CANCEL, s, 7)
+            if i < 2:
+                time.sleep(1.1)
+                w.resolvers(w.DEAD, *(f"45.0.1.{3 + k}" for k in range(i + 1)))
+        codes = [v.dns_answer(s).rcode for s in slots[100:]]
+        self.assertEqual(set(codes), {2})
+        w.resolvers(w.RESOLVER)
+        self.resolver(w.RESOLVER, self.GOOD)
+        self.wait(lambda: v.dns(f"b{time.monotonic_ns()}.example").addrs == [w.PUBLIC])
+
     def test_pre_flight_serves_where_dns_has_none(self):
         self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
         w.resolvers(w.RESOLVER)
