@@ -727,6 +727,21 @@ static void at_once(struct vault *v, const struct ask *a, const struct dns_key *
 		line(v, text, key->type, r, 0);
 }
 
+/* Wire takes a slot again when it has waited for 10 s. After a stall its message is read before dns_tick() ends the old ask, which
+ * the new one replaces then. ASKS_MAX: there is no place. */
+static size_t ask_place(const struct dns *d, uint32_t slot)
+{
+	size_t place = ASKS_MAX;
+
+	for (size_t i = 0; i < ASKS_MAX; i++) {
+		if (d->asks[i].used && d->asks[i].slot == slot)
+			return i;
+		if (!d->asks[i].used)
+			place = i;
+	}
+	return place;
+}
+
 void dns_message(struct vault *v, const struct net_dns_ask *m)
 {
 	struct ask a = { .used = true, .slot = m->head.slot, .generation = m->head.generation, .size = m->size, .tcp = m->tcp,
@@ -786,8 +801,7 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 		at_once(v, &a, &key, &r, r.dropped > 0);
 		return;
 	}
-	for (i = 0; i < ASKS_MAX && d->asks[i].used; i++)
-		;
+	i = ask_place(d, a.slot);
 	if (i == ASKS_MAX) {
 		vault_end(v, "wire waits for more names than it may");
 		return;
@@ -801,7 +815,7 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 			return;
 		}
 		q = query_new(v, &key, FOR_ASKS);
-		if (!q) { /* those of asks that were cancelled go on */
+		if (!q) { /* those of asks that were cancelled or replaced go on */
 			dns_begin(&d->m, &key.name, key.type);
 			d->m.rcode = DNS_SERVFAIL;
 			at_once(v, &a, &key, &r, true);
@@ -809,8 +823,8 @@ void dns_message(struct vault *v, const struct net_dns_ask *m)
 		}
 	}
 	a.query = (uint16_t)(q - d->queries);
+	d->n_asks += !d->asks[i].used;
 	d->asks[i] = a;
-	d->n_asks++;
 	if (q->sent == 0)
 		query_next(v, q);
 }

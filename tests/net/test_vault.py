@@ -7,6 +7,7 @@ without the vault, or with the option that opens it.
 import errno
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -604,6 +605,33 @@ class Resolvers(Case):
         w.resolvers(w.RESOLVER)
         self.resolver(w.RESOLVER, self.GOOD)
         self.wait(lambda: v.dns(f"b{time.monotonic_ns()}.example").addrs == [w.PUBLIC])
+
+    def test_a_slot_that_wire_takes_again_has_one_ask(self):
+        """Wire has waited for 10 s; after a stall of the vault that is before the old question is over there."""
+        w.resolvers(w.DEAD)
+        v = self.vault()
+
+        def ask(slot, gen, name):
+            n = wire_name(name)
+            v.send(w.DNS_ASK, slot, gen, struct.pack("<HH6B", 1, 4096, 1, 0, 0, 0, 0, len(n)) + n + bytes(255 - len(n)) + b"\1\0\0")
+        for s in range(256):
+            ask(s, 7, f"a{s}.example")
+        for s in range(100):
+            ask(s, 8, f"b{s}.example")  # no room: the queries of those before go on
+        for s in range(100):
+            ask(s, 9, f"a{s}.example")  # joined to them
+        said = {}
+        while len(said) < 356 and select.select([v.wire], [], [], 40)[0]:
+            m = v.wire.recv(70000)
+            kind, _, slot, gen = struct.unpack("<HIII", m[2:16])
+            if kind == w.DNS_ASK + 1:
+                said[slot, gen] = m[16 + 4 + 3] & 15
+        self.assertEqual((len(said), set(said.values())), (356, {2}))
+        self.assertEqual([k for k in said if k[1] == 7 and k[0] < 100], [])
+        self.resolver(w.RESOLVER, self.GOOD)
+        w.resolvers(w.RESOLVER)
+        time.sleep(1.1)
+        self.assertEqual(v.dns("www.example.org").addrs, [w.PUBLIC])
 
     def test_pre_flight_serves_where_dns_has_none(self):
         self.resolver(w.RESOLVER, lambda n, t: (3, [], [], []))
@@ -1456,6 +1484,15 @@ class Role(Case):
             pass
         self.assertEqual(v.wait(), 1)
         self.assertIn("more opens than it may", v.log())
+        w.resolvers(w.DEAD)
+        v = self.vault()
+        try:
+            for i in range(257):
+                v.dns_send(f"a{i % 200}.example")
+        except BrokenPipeError:
+            pass
+        self.assertEqual(v.wait(), 1)
+        self.assertIn("more names than it may", v.log())
 
     def test_a_slot_and_generation_are_of_one_flow(self):
         self.listener(w.PUBLIC, 80)
