@@ -18,7 +18,8 @@ static bool ends_in(const char *name, const char *end)
 
 bool dbset_is_log(const char *name)
 {
-	return name[0] != '.' && (ends_in(name, ".sqlite-wal") || ends_in(name, ".db-wal"));
+	return name[0] != '.' && (ends_in(name, ".sqlite-wal") || ends_in(name, ".db-wal") || ends_in(name, ".sqlite-journal") ||
+				  ends_in(name, ".db-journal"));
 }
 
 bool dbset_is_file(const char *name)

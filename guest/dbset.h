@@ -12,7 +12,7 @@
 /* A folder's entries from the first one on; @dir stays the caller's. NULL: errno says why. */
 DIR *dbset_open(int dir);
 
-/* A database or the log beside it (-wal), by its name alone. */
+/* A database or the log beside it (-wal, -journal), by its name alone. */
 bool dbset_is_file(const char *name);
 bool dbset_is_log(const char *name);
 

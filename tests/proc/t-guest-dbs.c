@@ -769,6 +769,37 @@ TEST(on_a_full_disk_the_last_set_stays_and_nothing_else)
 	}
 }
 
+TEST(a_transaction_that_is_half_written_at_the_end_is_undone_in_the_next_session)
+{
+	struct session s;
+	sqlite3 *db;
+	pid_t pid;
+
+	begin_world();
+	s = begin("a");
+	db = db_open(s.dir, "opencode.db");
+	sql(db, "CREATE TABLE t(n INTEGER PRIMARY KEY, s); CREATE TABLE u(n INTEGER PRIMARY KEY)");
+	for (int i = 0; i < 50; i++)
+		sql(db, ROW);
+	(void)sqlite3_close(db);
+	pid = fork();
+	if (pid == 0) {
+		db = db_open(s.dir, "opencode.db");
+		sql(db, "PRAGMA cache_size=2; BEGIN; UPDATE t SET s=zeroblob(5000)");
+		(void)raise(SIGKILL);
+	}
+	CHECK_INT(waitpid(pid, NULL, 0), ==, pid);
+	check_names(s.dir, "opencode.db opencode.db-journal ");
+	CHECK_STR(end(&s).log, "");
+	s = begin("b");
+	CHECK_INT(rows(s.dir, ""), ==, 50);
+	db = db_open(s.dir, "opencode.db");
+	CHECK_INT(number(db, "SELECT count(*) FROM t WHERE s = zeroblob(5000)"), ==, 0);
+	(void)sqlite3_close(db);
+	killed(&s);
+	end_world();
+}
+
 TEST(a_look_sees_each_change)
 {
 	struct dbset_look a, b;
