@@ -17,6 +17,7 @@
 
 #define NUMBER_MAX 999999999
 #define OLD ".old"
+#define ANEW "anew" /* in place of a number */
 
 /* What was loaded, for the end. */
 static struct dbs_set sets[GC_DBS_MAX];
@@ -56,15 +57,18 @@ static unsigned number_of(const char *entry, const char *name, const char **ret_
 	return (unsigned)v;
 }
 
-/* The highest set of a name, 0: there is none. With @keep what is older than that number goes. */
-static unsigned walk_sets(int db, const char *name, unsigned keep)
+/* The highest set of a name, 0: there is none; or a negative errno. With @keep what is older than that number goes. */
+static int walk_sets(int db, const char *name, unsigned keep)
 {
 	DIR *d = dbset_open(db);
 	unsigned best = 0, n;
 	struct dirent *e;
 	const char *more;
+	int r;
 
-	while (d && (e = readdir(d))) {
+	if (!d)
+		return -errno;
+	while ((errno = 0, e = readdir(d))) {
 		n = number_of(e->d_name, name, &more);
 		if (n == 0)
 			continue;
@@ -73,9 +77,9 @@ static unsigned walk_sets(int db, const char *name, unsigned keep)
 		else if (!more)
 			best = MAX(best, n);
 	}
-	if (d)
-		(void)closedir(d);
-	return best;
+	r = errno != 0 ? -errno : (int)best;
+	(void)closedir(d);
+	return r;
 }
 
 /* A folder of the state, made where it is missing and @make; -ELOOP, -ENOTDIR: something else has its name. */
@@ -182,9 +186,11 @@ static int make_set(int db, const char *tmp, int from, uint64_t max)
 }
 
 /* NAME.NUMBER.SESSION: beside the last set, or before there is the next one. Caller owns. */
-static char *own_name(const struct dbs_set *s, unsigned last)
+static char *own_name(const struct dbs_set *s, int last)
 {
-	return xasprintf("%s.%u.%s", s->name, MAX(last, s->number + 1), session);
+	if (s->unread < 0)
+		return xasprintf("%s." ANEW ".%s", s->name, session);
+	return xasprintf("%s.%d.%s", s->name, MAX(last, (int)s->number + 1), session);
 }
 
 /* @over: the session, whose set may then get a number alone. @ret_beside: what it is called otherwise; caller owns. */
@@ -193,7 +199,7 @@ static int save_set(const struct dbs_set *s, int from, bool over, char **ret_bes
 	AUTO_FREE(char, tmp);
 	AUTO_FREE(char, name);
 	AUTO_FD(db);
-	int r;
+	int last, r;
 
 	db = state_folder("db", true);
 	if (db < 0)
@@ -201,10 +207,12 @@ static int save_set(const struct dbs_set *s, int from, bool over, char **ret_bes
 	tmp = xasprintf(".%s.new.%s", s->name, session);
 	r = make_set(db, tmp, from, over ? DBSET_MAX : DBSET_MAX_RUNNING);
 	name = xasprintf("%s.%u", s->name, s->number + 1);
+	last = r < 0 ? r : walk_sets(db, s->name, 0);
 	/* A folder with something in it is not replaced by rename(2): that is how it shows that another one has saved. */
-	if (r >= 0 && over && walk_sets(db, s->name, 0) <= s->number && renameat(db, tmp, db, name) == 0) {
+	if (last >= 0 && over && s->unread == 0 && last <= (int)s->number && renameat(db, tmp, db, name) == 0) {
 		remove_own(db, s->name, NULL);
-	} else if (r >= 0) {
+		r = 0;
+	} else if (last >= 0) {
 		free(name);
 		name = own_name(s, walk_sets(db, s->name, 0));
 		r = replace_set(db, tmp, name);
@@ -212,12 +220,14 @@ static int save_set(const struct dbs_set *s, int from, bool over, char **ret_bes
 			remove_own(db, s->name, name);
 			*ret_beside = TAKE_PTR(name);
 		}
+	} else {
+		r = last;
 	}
 	if (r < 0)
 		(void)file_remove_tree_at(db, tmp);
-	else
+	else if (s->unread == 0) /* else what is older may be all that can be read */
 		(void)walk_sets(db, s->name, MAX(s->number, 1u));
-	return r < 0 ? r : 0;
+	return r;
 }
 
 int dbs_keep(const struct dbs_set *s, int from)
@@ -239,6 +249,8 @@ bool dbs_is_kept(const struct dbs_set *s)
 
 static bool is_alive(const struct config *c, const char *name, size_t n)
 {
+	if (n == strlen(session) && memcmp(session, name, n) == 0)
+		return true;
 	for (size_t i = 0; i < c->n_live; i++)
 		if (c->live[i].n == n && memcmp(c->live[i].p, name, n) == 0)
 			return true;
@@ -246,26 +258,30 @@ static bool is_alive(const struct config *c, const char *name, size_t n)
 }
 
 /* The set of a session that was killed and that none has saved after: the one with the highest number @ret, of those of one
- * number the youngest. Copies that a dead session has begun go. Caller owns. */
-static char *find_killed(int db, const char *name, unsigned last, const struct config *c, unsigned *ret)
+ * number the youngest; with @anew of those that were begun anew. Copies that a dead session has begun go. Caller owns. */
+static char *find_dead(int db, const char *name, bool anew, unsigned last, const struct config *c, unsigned *ret)
 {
 	DIR *d = dbset_open(db);
 	struct timespec when = { 0 };
 	AUTO_FREE(char, begun);
+	AUTO_FREE(char, start);
 	char *found = NULL;
 	struct dirent *e;
-	const char *more;
 
+	start = xasprintf("%s." ANEW ".", name);
 	begun = xasprintf(".%s.new.", name);
 	*ret = last;
 	while (d && (e = readdir(d))) {
 		AUTO_FREE(char, newer);
+		const char *more = NULL;
 		unsigned n = number_of(e->d_name, name, &more);
 		struct stat st;
 
+		if (anew)
+			more = str_starts(e->d_name, start) ? e->d_name + strlen(start) : NULL;
 		if (str_starts(e->d_name, begun) && !is_alive(c, e->d_name + strlen(begun), strlen(e->d_name) - strlen(begun)))
 			(void)file_remove_tree_at(db, e->d_name);
-		if (n <= last || n < *ret || !more || is_alive(c, more, session_len(more)) ||
+		if ((!anew && n <= last) || n < *ret || !more || is_alive(c, more, session_len(more)) ||
 		    fstatat(db, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
 			continue;
 		newer = xstrndup(e->d_name, (size_t)(more - e->d_name) + session_len(more));
@@ -284,15 +300,16 @@ static char *find_killed(int db, const char *name, unsigned last, const struct c
 	return found;
 }
 
-/* The number of the set to begin with; 0: there is none. */
-static unsigned choose(struct guest *g, int db, const char *name, const struct config *c)
+/* The number of the set to begin with; 0: there is none; or a negative errno. */
+static int choose(struct guest *g, int db, const char *name, const struct config *c)
 {
-	unsigned last = walk_sets(db, name, 0), n;
+	int last = walk_sets(db, name, 0);
 	AUTO_FREE(char, killed);
 	AUTO_FREE(char, old);
 	AUTO_FREE(char, to);
+	unsigned n;
 
-	killed = find_killed(db, name, last, c, &n);
+	killed = last < 0 ? NULL : find_dead(db, name, false, (unsigned)last, c, &n);
 	if (!killed)
 		return last;
 	to = xasprintf("%s.%u", name, n);
@@ -301,13 +318,73 @@ static unsigned choose(struct guest *g, int db, const char *name, const struct c
 	old = xasprintf("%s" OLD, killed);
 	(void)file_remove_tree_at(db, old); /* it was about to go */
 	guest_log(g, LOG_LV_INFO, "history: the databases of %s are those of a session that did not end in order, db/%s", name, killed);
-	return n;
+	return (int)n;
+}
+
+/* All of them, or none and a negative errno. */
+static int load(int from, int to)
+{
+	int r = from < 0 ? from : dbset_copy(from, to, false, DBSET_MAX);
+
+	if (r > 0 && dbset_is_damaged(to))
+		r = -EBADMSG;
+	if (r < 0)
+		dbset_empty(to);
+	return r;
+}
+
+static const char *why(int r)
+{
+	return r == -EBADMSG ? "a database is damaged" : r == -ENOSPC ? "no space left (a larger --disk would do)" : strerror(-r);
+}
+
+/* What sessions have begun anew while the last set could not be read is gone on with while it still cannot, or when there is no
+ * other one. */
+static void load_anew(struct guest *g, const struct config *c, struct dbs_set *s, int db, int to)
+{
+	unsigned n;
+	AUTO_FREE(char, found);
+	AUTO_FREE(char, name);
+	AUTO_FD(from);
+	int r;
+
+	found = find_dead(db, s->name, true, 0, c, &n);
+	if (!found)
+		return;
+	if (s->number > 0 && s->unread == 0) {
+		guest_log(g, LOG_LV_WARN, "history: db/%s in the project's state has the databases that %s began anew when db/%s.%u or the one "
+			  "before it could not be read; it stays until you remove it", found, s->name, s->name, s->number);
+		return;
+	}
+	from = file_open_beneath(db, found, O_RDONLY | O_DIRECTORY, 0);
+	r = load(from, to);
+	if (r < 0) {
+		/* No later session then takes a younger one for what has gone on with it. The first one, so that they do not add up. */
+		name = xasprintf("%s." ANEW "-kept", s->name);
+		guest_log(g, LOG_LV_WARN, "history: the databases of %s in db/%s in the project's state could not be read: %s", s->name,
+			  renameat(db, found, db, name) == 0 ? name : found, why(r));
+		return;
+	}
+	name = s->unread < 0 ? own_name(s, 0) : xasprintf("%s.1", s->name);
+	if (renameat(db, found, db, name) < 0)
+		return;
+	if (s->unread == 0)
+		s->number = 1;
+	/* One is kept. */
+	for (;;) {
+		AUTO_FREE(char, old);
+
+		old = find_dead(db, s->name, true, 0, c, &n);
+		if (!old || file_remove_tree_at(db, old) < 0)
+			return;
+	}
 }
 
 static int load_one(struct guest *g, const struct config *c, const struct config_db *db, struct dbs_set *s)
 {
 	AUTO_FREE(char, beside);
 	AUTO_FREE(char, name);
+	bool is_taken;
 	AUTO_FD(saved);
 	AUTO_FD(from);
 	AUTO_FD(to);
@@ -317,26 +394,28 @@ static int load_one(struct guest *g, const struct config *c, const struct config
 	if (to < 0)
 		return to;
 	saved = state_folder("db", false);
-	s->number = saved < 0 ? 0 : choose(g, saved, db->name, c);
-	if (s->number > 0) {
-		name = xasprintf("%s.%u", db->name, s->number);
-		from = file_open_beneath(saved, name, O_RDONLY | O_DIRECTORY, 0);
-	} else {
-		from = state_folder(db->folder, false);
+	r = saved >= 0 ? choose(g, saved, db->name, c) : saved == -ENOENT ? 0 : saved;
+	s->number = r > 0 ? (unsigned)r : 0;
+	name = r > 0 ? xasprintf("db/%s.%d", db->name, r) : xstrdup(r == 0 ? db->folder : "db");
+	if (r >= 0) {
+		from = r > 0 ? file_open_beneath(saved, name + strlen("db/"), O_RDONLY | O_DIRECTORY, 0) : state_folder(db->folder, false);
+		r = r == 0 && (from == -ENOENT || from == -ENOTDIR || from == -ELOOP) ? 0 : load(from, to);
 	}
-	r = from < 0 ? 0 : dbset_copy(from, to, false, DBSET_MAX);
+	s->unread = MIN(r, 0);
 	if (r < 0) {
-		guest_log(g, LOG_LV_WARN, "history: the databases of %s cannot be read: %s; new ones are begun", db->name,
-			  strerror(-r));
-		dbset_empty(to);
+		guest_log(g, LOG_LV_INFO, "history: the databases of %s in %s cannot be read: %s", s->name, name, why(r));
+		s->unread_at = TAKE_PTR(name);
 	}
+	is_taken = r > 0;
 	/* What the older program has left is a set at once: a link will take its place. */
-	if (r > 0 && s->number == 0) {
+	if (is_taken && s->number == 0) {
 		r = save_set(s, to, true, &beside);
 		s->number = r == 0 && !beside;
 	}
-	make_link(db, r < 0);
+	if (saved >= 0 && (s->number > 0 || !is_taken))
+		load_anew(g, c, s, saved, to);
 	s->seen = dbset_look(to);
+	make_link(db, r < 0);
 	return 0;
 }
 
@@ -378,9 +457,13 @@ void dbs_save(struct guest *g)
 		if (r < 0)
 			guest_log(g, LOG_LV_WARN, "history: the databases of %s cannot be saved: %s; the last set is kept", s->name,
 				  strerror(-r));
-		else if (beside)
+		else if (beside && s->unread == 0)
 			guest_log(g, LOG_LV_WARN, "history: another session has saved the databases of %s meanwhile; those of this one "
 				  "are db/%s in the project's state", s->name, beside);
+		if (s->unread < 0)
+			guest_log(g, LOG_LV_WARN, "history: the databases of %s could not be read: %s; they stay in %s in the project's state "
+				  "until a session has read them or you remove them%s%s", s->name, why(s->unread), s->unread_at,
+				  beside ? "; those of this session are db/" : "", beside ? beside : "");
 	}
 	n_sets = 0;
 }

@@ -10,6 +10,14 @@
  *    GC_STATE_AT/db/NAME.7.SESSION/	of a session that runs, was killed or has ended when another one had saved NAME.7: kept
  *					beside it, the last one
  *
+ *    GC_STATE_AT/db/NAME.anew.SESSION/	of a session that could not read NAME.7: no room, an error of the disk, a damaged file
+ *
+ * What a session could not read it has not gone on with, so it saves beside it, for good, and removes nothing that is older: the
+ * next one tries NAME.7 again. While that fails it goes on with the youngest NAME.anew, as long as its session is dead, which is
+ * its own from then on, and those before it go. When NAME.7 can be read again, NAME.anew stays where it is until a person has
+ * taken it away; if there is no other set any more, it becomes NAME.1. One that could not be read either is NAME.anew-kept from
+ * then on, if there is none yet.
+ *
  * A set is written under another name and renamed, so it is whole or not there. That of a session that runs takes the place of
  * the same session's last one, which has the name NAME.8.SESSION.old in between and counts while the other is not there.
  *
@@ -37,7 +45,9 @@ void dbs_save(struct guest *g);
 struct dbs_set {
 	char name[65];
 	unsigned number;	/* of the set that was begun with; 0: none */
-	struct dbset_look seen; /* what it then was */
+	int unread;		/* 0; a negative errno: it could not be read, and another one was begun */
+	char *unread_at;	/* below the state; NULL: none */
+	struct dbset_look seen; /* what was begun with */
 };
 
 /* Those that were loaded. */

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/str.h"
 
 static bool ends_in(const char *name, const char *end)
 {
@@ -121,15 +123,66 @@ int dbset_copy(int from, int to, bool sync, uint64_t max)
 
 	if (!d)
 		return -errno;
-	while (r >= 0 && n <= DBSET_FILES_MAX && (e = readdir(d)))
+	while (r >= 0 && n <= DBSET_FILES_MAX && (errno = 0, e = readdir(d)))
 		if (dbset_is_file(e->d_name)) {
 			r = dbset_copy_one(dirfd(d), e->d_name, to, sync, &max);
 			n += r > 0;
 		}
+	if (r >= 0 && n <= DBSET_FILES_MAX && errno != 0)
+		r = -errno;
 	(void)closedir(d);
 	if (r >= 0 && sync && fsync(to) < 0 && errno != EINVAL) /* a file system without it for folders */
 		r = -errno;
 	return r < 0 ? r : n > DBSET_FILES_MAX ? -EFBIG : n;
+}
+
+static uint32_t be32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* File format page 1.3: how many pages there are holds if it was written by the version that has made the last change. */
+static bool is_damaged(int dir, const char *name)
+{
+	static const uint8_t zeros[16];
+	uint8_t head[100];
+	struct stat st;
+	uint32_t page;
+	AUTO_FD(fd);
+
+	fd = open_regular(dir, name, &st);
+	if (fd < 0 || st.st_size == 0)
+		return false;
+	if (pread(fd, head, sizeof(head), 0) != (ssize_t)sizeof(head))
+		return st.st_size < (off_t)sizeof(head) && st.st_size >= 16 && memcmp(head, "SQLite format 3", 16) == 0;
+	if (memcmp(head, zeros, sizeof(zeros)) == 0)
+		return true;
+	page = (uint32_t)head[16] << 8 | head[17];
+	return memcmp(head, "SQLite format 3", 16) == 0 && be32(head + 24) == be32(head + 92) &&
+	       (uint64_t)st.st_size < (uint64_t)be32(head + 28) * (page == 1 ? 65536 : page);
+}
+
+bool dbset_is_damaged(int dir)
+{
+	DIR *d = dbset_open(dir);
+	bool damaged = false;
+	struct dirent *e;
+
+	while (d && !damaged && (e = readdir(d))) {
+		AUTO_FREE(char, wal);
+		AUTO_FREE(char, journal);
+
+		if (!dbset_is_file(e->d_name) || dbset_is_log(e->d_name))
+			continue;
+		wal = xasprintf("%s-wal", e->d_name);
+		journal = xasprintf("%s-journal", e->d_name);
+		/* What is missing may be in its log. */
+		damaged = faccessat(dirfd(d), wal, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+			  faccessat(dirfd(d), journal, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && is_damaged(dirfd(d), e->d_name);
+	}
+	if (d)
+		(void)closedir(d);
+	return damaged;
 }
 
 void dbset_empty(int dir)

@@ -38,5 +38,8 @@ int dbset_copy(int from, int to, bool sync, uint64_t max);
 /* One of them. @left: becomes less by its size. Return: 1; 0: left out; a negative errno. */
 int dbset_copy_one(int from, const char *name, int to, bool sync, uint64_t *left);
 
+/* Is one of them shorter than it says itself, or are there zeros where it should begin? SQLite takes no such file. */
+bool dbset_is_damaged(int dir);
+
 /* Removes them. */
 void dbset_empty(int dir);

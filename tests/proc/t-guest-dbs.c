@@ -5,12 +5,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +37,7 @@ struct session {
 	char *dir; /* of its databases */
 	pid_t pid;
 	int to, from;
+	char log[TEXT]; /* of its beginning */
 };
 
 struct answer {
@@ -74,6 +79,33 @@ static void answer(int fd, int r, const char *why)
 	(void)fd_write_all(fd, &a, sizeof(a));
 }
 
+static bool obeys_modes; /* the sessions, whoever runs them */
+static bool cannot_list; /* folders: EIO */
+
+static void obey_modes(void)
+{
+	struct __user_cap_header_struct h = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct d[_LINUX_CAPABILITY_U32S_3];
+
+	CHECK_INT(syscall(SYS_capget, &h, d), ==, 0);
+	d[0].effective &= ~(1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH);
+	CHECK_INT(syscall(SYS_capset, &h, d), ==, 0);
+}
+
+static void stop_lists(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getdents64, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { .len = ARRAY_SIZE(f), .filter = f };
+
+	CHECK_INT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
+	CHECK_INT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), ==, 0);
+}
+
 /* k: save while it runs; K: without end; e: end; c: begun anew in the state */
 static void serve(const char *name, const char *local, const char *const *live, int in, int out)
 {
@@ -87,6 +119,10 @@ static void serve(const char *name, const char *local, const char *const *live, 
 	for (; live && *live; live++)
 		c.live[c.n_live++] = span_str(*live);
 	buf_init(&guest.port.out, PORT_OUT_MAX);
+	if (obeys_modes)
+		obey_modes();
+	if (cannot_list)
+		stop_lists();
 	dbs_at(local, state, name);
 	dbwatch_open(getenv("GUEST_DBS"));
 	answer(out, dbs_load(&guest, &c, &err), err.text);
@@ -141,6 +177,7 @@ static struct session begin_with(const char *name, const char *const *live)
 	s.from = from[0];
 	if (fd_read_exact(s.from, &a, sizeof(a)) < 0 || a.r < 0)
 		fail_msg("session %s does not begin: %s", name, a.why);
+	(void)snprintf(s.log, sizeof(s.log), "%s", a.log);
 	free(local);
 	return s;
 }
@@ -422,13 +459,17 @@ TEST(what_was_open_stays_open_and_what_was_closed_stays_closed)
 	end_world();
 }
 
-TEST(a_session_that_is_killed_at_any_instant_leaves_a_whole_set)
+/* @anew: there is a set that none of them can read. */
+static void kill_at_any_instant(bool anew)
 {
 	int64_t longest = 1;
 	unsigned seed = 1;
 	int sure = 0, all = 0;
 
 	begin_world();
+	if (anew)
+		files_sh(state, "mkdir -p db/opencode.1 db/opencode.2; echo old > db/opencode.2/opencode.db; chmod 0 db/opencode.2/opencode.db");
+	obeys_modes = anew;
 	CHECK_INT(prctl(PR_SET_CHILD_SUBREAPER, 1), ==, 0);
 	for (int turn = 0; turn < TURNS; turn++) {
 		char name[16];
@@ -462,17 +503,30 @@ TEST(a_session_that_is_killed_at_any_instant_leaves_a_whole_set)
 		add_rows(s.dir, 1);
 		kept(&s);
 		got = names(db);
-		want = xasprintf("opencode.%d opencode.%d.last ", TURNS, TURNS + 1);
+		want = anew ? xstrdup("opencode.1 opencode.2 opencode.anew.last ") : xasprintf("opencode.%d opencode.%d.last ", TURNS, TURNS + 1);
 		CHECK_STR(got, want);
-		CHECK_STR(end(&s).log, "");
+		CHECK(*end(&s).log == '\0' || anew);
 		free(got);
-		free(want);
-		want = xasprintf("opencode.%d opencode.%d ", TURNS, TURNS + 1);
+		if (!anew) {
+			free(want);
+			want = xasprintf("opencode.%d opencode.%d ", TURNS, TURNS + 1);
+		}
 		check_names(db, want);
 		free(want);
 		free(db);
 	}
+	obeys_modes = false;
 	end_world();
+}
+
+TEST(a_session_that_is_killed_at_any_instant_leaves_a_whole_set)
+{
+	kill_at_any_instant(false);
+}
+
+TEST(so_does_one_that_could_not_read_the_last_one)
+{
+	kill_at_any_instant(true);
 }
 
 TEST(of_two_sessions_at_once_nothing_is_lost)
@@ -709,10 +763,14 @@ TEST(a_set_that_is_too_large_is_not_taken_out)
 /* A mount namespace of this program's own, for all tests that come. */
 static void own_mounts(void)
 {
+	static bool done;
 	uid_t uid = getuid();
 	gid_t gid = getgid();
 	char map[32];
 
+	if (done)
+		return;
+	done = true;
 	if (unshare(uid == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) < 0)
 		fail_msg("no mount namespace can be made: %s", strerror(errno));
 	if (uid != 0) {
@@ -767,6 +825,266 @@ TEST(on_a_full_disk_the_last_set_stays_and_nothing_else)
 		free(local);
 		end_world();
 	}
+}
+
+/* --- a set that cannot be loaded --- */
+
+#define MANY 600 /* rows, of 1.5 KB */
+
+/* A session whose disk has no room for them. */
+static struct session begin_small(const char *name, const char *const *live)
+{
+	char *local = files_at(top, name);
+
+	CHECK(mkdir(local, 0700) == 0 && mount("tmpfs", local, "tmpfs", 0, "size=400k,mode=0700") == 0);
+	free(local);
+	return begin_with(name, live);
+}
+
+/* Two sets, the last one with MANY rows. */
+static void save_two(void)
+{
+	for (int i = 0; i < 2; i++) {
+		struct session s = begin(i == 0 ? "one" : "two");
+
+		add_rows(s.dir, i == 0 ? MANY - 1 : 1);
+		CHECK_STR(end(&s).log, "");
+	}
+	check_sets("opencode.1 opencode.2 ");
+}
+
+static void end_small(const char *const *names)
+{
+	for (; *names; names++) {
+		char *local = files_at(top, *names);
+
+		CHECK_INT(umount2(local, MNT_DETACH), ==, 0);
+		free(local);
+	}
+	end_world();
+}
+
+TEST(a_set_without_room_for_it_outlives_each_session_and_what_those_begin_lies_beside)
+{
+	struct session s, b;
+	struct answer said;
+
+	own_mounts();
+	begin_world();
+	save_two();
+	s = begin_small("a", alone);
+	check_names(s.dir, "");
+	add_rows(s.dir, 1);
+	kept(&s);
+	check_sets("opencode.1 opencode.2 opencode.anew.a ");
+	add_rows(s.dir, 1);
+	said = end(&s);
+	CHECK(strstr(said.log, "the databases of opencode could not be read: no space left (a larger --disk would do); they stay in db/opencode.2 in the "
+			       "project's state until a session has read them or you remove them; those of this session are db/opencode.anew.a"));
+	CHECK(!strstr(said.log, "another session"));
+	check_sets("opencode.1 opencode.2 opencode.anew.a ");
+	/* Killed before it has saved, killed behind that, and one that changes nothing: each goes on with the last one's. */
+	s = begin_small("b", alone);
+	CHECK_INT(rows(s.dir, ""), ==, 2);
+	killed(&s);
+	check_sets("opencode.1 opencode.2 opencode.anew.b ");
+	s = begin_small("c", alone);
+	add_rows(s.dir, 1);
+	kept(&s);
+	killed(&s);
+	s = begin_small("d", alone);
+	CHECK_INT(rows(s.dir, ""), ==, 3);
+	said = end(&s);
+	CHECK(strstr(said.log, "they stay in db/opencode.2 "));
+	check_sets("opencode.1 opencode.2 opencode.anew.d ");
+	/* Two at once. */
+	s = begin_small("e", alone);
+	b = begin_small("f", (const char *const[]){ "e", NULL });
+	CHECK_INT(rows(s.dir, ""), ==, 3);
+	check_names(b.dir, "");
+	add_rows(b.dir, 7);
+	add_rows(s.dir, 1);
+	(void)end(&b);
+	(void)end(&s);
+	check_sets("opencode.1 opencode.2 opencode.anew.e opencode.anew.f ");
+	s = begin_small("g", alone);
+	CHECK_INT(rows(s.dir, ""), ==, 4);
+	(void)end(&s);
+	check_sets("opencode.1 opencode.2 opencode.anew.g ");
+	/* With room it is the same as ever, however often; the other one stays. */
+	for (int i = 0; i < 3; i++) {
+		const char *const name[] = { "h", "i", "j" };
+
+		s = begin(name[i]);
+		CHECK_INT(rows(s.dir, ""), ==, MANY + i);
+		CHECK(strstr(s.log, "db/opencode.anew.g in the project's state has the databases that opencode began anew"));
+		add_rows(s.dir, 1);
+		CHECK_STR(end(&s).log, "");
+	}
+	check_sets("opencode.4 opencode.5 opencode.anew.g ");
+	CHECK_INT(row_count("opencode.anew.g"), ==, 4);
+	end_small((const char *const[]){ "a", "b", "c", "d", "e", "f", "g", NULL });
+}
+
+TEST(beside_a_session_that_has_loaded_it_one_that_has_not_is_in_nobody_s_way)
+{
+	static const char *const a_lives[] = { "a", NULL };
+	struct session a, b;
+
+	own_mounts();
+	begin_world();
+	save_two();
+	a = begin("a");
+	b = begin_small("b", a_lives);
+	add_rows(a.dir, 1);
+	add_rows(b.dir, 2);
+	kept(&a);
+	kept(&b);
+	check_sets("opencode.2 opencode.3.a opencode.anew.b ");
+	killed(&a);
+	killed(&b);
+	a = begin_small("c", alone);
+	CHECK_INT(rows(a.dir, ""), ==, 2);
+	CHECK(strstr(end(&a).log, "they stay in db/opencode.3 "));
+	check_sets("opencode.2 opencode.3 opencode.anew.c ");
+	/* Those that a person removes are none any more, and the last of all is what was begun anew. */
+	files_sh(state, "rm -r db/opencode.3");
+	a = begin("d");
+	CHECK_INT(rows(a.dir, ""), ==, MANY);
+	(void)end(&a);
+	files_sh(state, "rm -r db/opencode.2");
+	a = begin("e");
+	CHECK_INT(rows(a.dir, ""), ==, 2);
+	add_rows(a.dir, 1);
+	CHECK_STR(end(&a).log, "");
+	check_sets("opencode.1 opencode.2 ");
+	end_small((const char *const[]){ "b", "c", NULL });
+}
+
+TEST(a_set_that_cannot_be_read_or_is_damaged_is_kept)
+{
+	static const struct {
+		const char *how, *why, *back;
+	} turns[] = {
+		{ "chmod 0 db/opencode.2/opencode.db", "Permission denied", "chmod 600 db/opencode.2/opencode.db" },
+		{ "chmod 0 db/opencode.2", "Permission denied", "chmod 700 db/opencode.2" },
+		{ "mv db/opencode.2 keep; mkfifo db/opencode.2", "Not a directory", "rm db/opencode.2; mv keep db/opencode.2" },
+		{ "chmod 300 db", "Permission denied", "chmod 700 db" },
+		{ "truncate -s 4T db/opencode.2/more.db", "File too large", "rm db/opencode.2/more.db" },
+		{ "cp -r db/opencode.2 keep; truncate -s -4096 db/opencode.2/opencode.db", "a database is damaged", "rm -r db/opencode.2; mv keep db/opencode.2" },
+		{ "cp -r db/opencode.2 keep; truncate -s 50 db/opencode.2/opencode.db", "a database is damaged", "rm -r db/opencode.2; mv keep db/opencode.2" },
+		{ "head -c 8192 /dev/zero > db/opencode.2/zeros.sqlite", "a database is damaged", "rm db/opencode.2/zeros.sqlite" },
+	};
+
+	obeys_modes = true;
+	for (size_t i = 0; i < ARRAY_SIZE(turns); i++) {
+		const char *const three[] = { "a", "b", "c" };
+		struct session s;
+
+		begin_world();
+		save_two();
+		files_sh(state, turns[i].how);
+		for (int k = 0; k < 3; k++) {
+			bool lists = strstr(turns[i].how, "300") == NULL;
+			struct answer said;
+
+			s = begin(three[k]);
+			if (lists && k > 0)
+				CHECK_INT(rows(s.dir, ""), ==, k);
+			else
+				check_names(s.dir, "");
+			add_rows(s.dir, 1);
+			if (lists)
+				kept(&s);
+			said = end(&s);
+			if (!strstr(said.log, turns[i].why) || !strstr(said.log, lists ? "they stay in db/opencode.2 " : "they stay in db "))
+				fail_msg("%s: %s", turns[i].how, said.log);
+		}
+		files_sh(state, turns[i].back);
+		s = begin("d");
+		CHECK_INT(rows(s.dir, ""), ==, MANY);
+		killed(&s);
+		end_world();
+	}
+	obeys_modes = false;
+}
+
+TEST(the_first_one_that_was_begun_anew_and_cannot_be_read_either_is_kept)
+{
+	struct session s;
+
+	begin_world();
+	obeys_modes = true;
+	save_two();
+	files_sh(state, "chmod 0 db/opencode.2/opencode.db");
+	s = begin("a");
+	add_rows(s.dir, 5);
+	(void)end(&s);
+	files_sh(state, "chmod 0 db/opencode.anew.a/opencode.db");
+	s = begin("b");
+	CHECK(strstr(s.log, "the databases of opencode in db/opencode.anew-kept in the project's state could not be read: Permission denied"));
+	check_names(s.dir, "");
+	add_rows(s.dir, 1);
+	(void)end(&s);
+	check_sets("opencode.1 opencode.2 opencode.anew-kept opencode.anew.b ");
+	files_sh(state, "chmod 0 db/opencode.anew.b/opencode.db");
+	s = begin("c");
+	CHECK(strstr(s.log, "in db/opencode.anew.b in the project's state could not be read"));
+	add_rows(s.dir, 2);
+	(void)end(&s);
+	check_sets("opencode.1 opencode.2 opencode.anew-kept opencode.anew.b opencode.anew.c ");
+	s = begin("d");
+	CHECK_INT(rows(s.dir, ""), ==, 2);
+	(void)end(&s);
+	check_sets("opencode.1 opencode.2 opencode.anew-kept opencode.anew.d ");
+	files_sh(state, "chmod 600 db/opencode.anew-kept/opencode.db");
+	CHECK_INT(row_count("opencode.anew-kept"), ==, 5);
+	obeys_modes = false;
+	end_world();
+}
+
+TEST(a_folder_that_cannot_be_listed_is_not_an_empty_one)
+{
+	for (int i = 0; i < 2; i++) {
+		struct session s;
+		struct answer said;
+
+		begin_world();
+		if (i == 0)
+			save_two();
+		else
+			files_sh(state, "mkdir opencode; echo old > opencode/opencode.db");
+		cannot_list = true;
+		s = begin("a");
+		cannot_list = false;
+		said = end(&s);
+		CHECK(strstr(said.log, i == 0 ? "could not be read: Input/output error; they stay in db in" :
+						"could not be read: Input/output error; they stay in opencode in"));
+		if (i == 0)
+			check_sets("opencode.1 opencode.2 ");
+		s = begin("b");
+		check_sets(i == 0 ? "opencode.1 opencode.2 " : "opencode.1 ");
+		check_names(s.dir, "opencode.db ");
+		killed(&s);
+		end_world();
+	}
+}
+
+TEST(what_a_log_may_mend_and_what_is_no_database_is_not_damaged)
+{
+	struct session s;
+
+	begin_world();
+	files_sh(state, "mkdir -p db/opencode.1; cd db/opencode.1; echo text > a.db; : > b.db; printf 'SQLite format 3' > c.db; printf x > d.db-wal;"
+			"{ printf 'SQLite format 3\\0\\020\\0\\001\\001\\0\\100\\040\\040\\0\\0\\0\\0\\0\\0\\0\\011'; head -c 4064 /dev/zero; } > d.db; cp d.db e.db; printf x > e.db-journal");
+	s = begin("a");
+	check_names(s.dir, "a.db b.db c.db d.db d.db-wal e.db e.db-journal ");
+	killed(&s);
+	files_sh(state, "rm db/opencode.1/d.db-wal");
+	s = begin("b");
+	check_names(s.dir, "");
+	killed(&s);
+	end_world();
 }
 
 TEST(a_transaction_that_is_half_written_at_the_end_is_undone_in_the_next_session)

@@ -349,6 +349,23 @@ class Databases(Agents):
         self.assertEqual(self.saved("codex.1"), "c")
         self.assertEqual(sorted(self.saved(name) for name in self.sets()), ["a", "b", "c"])
 
+    def test_a_set_that_cannot_be_read_stays_and_what_is_begun_anew_lies_beside(self):
+        at = self.seed("db/codex.3/state_5.sqlite", bytes(8192))
+        self.seed("db/codex.2/state_5.sqlite", "before")
+        self.state.chmod(0o700)
+        for turn in range(2):
+            p = self.vm("shell", "--", "-c", "cat $CODEX_SQLITE_HOME/state_5.sqlite; " + self.WRITE.format(f"anew{turn}"), check=None)
+            self.assertEqual(p.stdout, b"" if turn == 0 else b"anew0\n", p.stderr)
+            name = self.sets()[-1]
+            self.assertEqual(self.sets(), ["codex.2", "codex.3", name])
+            self.assertTrue(name.startswith("codex.anew.agent-vm-"), name)
+            self.assertEqual((self.saved(name), at.read_bytes()), (f"anew{turn}", bytes(8192)))
+            self.assertEqual(p.stderr.decode().count("the databases of codex could not be read: a database is damaged; they stay in db/codex.3 "), 1, p.stderr)
+            self.assertIn(f"those of this session are db/{name}", p.stderr.decode())
+        shutil.rmtree(at.parent)
+        self.assertEqual(self.sh("cat $CODEX_SQLITE_HOME/state_5.sqlite"), "before")
+        self.assertEqual(self.sets(), ["codex.2", name])
+
     def test_what_the_older_program_left_is_taken_over(self):
         self.seed("opencode/opencode.db", "o1")
         self.seed("opencode/opencode.db-wal", "o2")
