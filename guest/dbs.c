@@ -112,21 +112,57 @@ int dbs_local(const char *name, char **ret)
 	return r;
 }
 
-/* FOLDER/LINK leads to the local file. @bad: what is there could not be taken over, so it is kept under another name. */
-static void make_link(const struct config_db *db, bool bad)
+static bool is_file(int dir, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
+/* A database and its log; what @to was goes. */
+static int rename_db(int dir, const char *from, const char *to)
+{
+	AUTO_FREE(char, from_log);
+	AUTO_FREE(char, to_log);
+
+	from_log = xasprintf("%s-wal", from);
+	to_log = xasprintf("%s-wal", to);
+	if (file_remove_tree_at(dir, to) < 0 || file_remove_tree_at(dir, to_log) < 0 || renameat(dir, from, dir, to) < 0)
+		return -1;
+	(void)renameat(dir, from_log, dir, to_log);
+	return 0;
+}
+
+/* Where nothing was saved yet: what make_link() put aside because it could not be read is tried again. */
+static void take_back(const struct config_db *db)
+{
+	AUTO_FREE(char, aside);
+	AUTO_FD(dir);
+
+	dir = db->link ? state_folder(db->folder, false) : -ENOENT;
+	aside = xasprintf("%s" GC_STATE_ASIDE, db->link ? db->link : "");
+	if (dir >= 0 && !is_file(dir, db->link) && is_file(dir, aside))
+		(void)rename_db(dir, aside, db->link);
+}
+
+/* FOLDER/LINK leads to the local file. A file that is there instead of the link is kept under another name, unless it @is_saved. */
+static void make_link(struct guest *g, const struct config_db *db, bool is_saved)
 {
 	AUTO_FREE(char, target);
 	AUTO_FREE(char, aside);
 	AUTO_FD(dir);
 
-	if (!db->link)
+	dir = db->link ? state_folder(db->folder, true) : -ENOENT;
+	if (dir < 0)
 		return;
+	if (!is_saved && is_file(dir, db->link)) {
+		aside = xasprintf("%s" GC_STATE_ASIDE, db->link);
+		if (rename_db(dir, db->link, aside) < 0)
+			return;
+		guest_log(g, LOG_LV_WARN, "history: %s/%s was in no saved set; it is kept as %s", db->folder, db->link, aside);
+	}
 	target = xasprintf("%s/%s/%s", local_at, db->name, db->link);
-	dir = state_folder(db->folder, true);
-	aside = xasprintf("%s" GC_STATE_ASIDE, db->link);
-	if (dir >= 0 && bad && file_remove_tree_at(dir, aside) == 0)
-		(void)!renameat(dir, db->link, dir, aside);
-	if (dir >= 0 && file_remove_tree_at(dir, db->link) == 0)
+	if (file_remove_tree_at(dir, db->link) == 0)
 		(void)!symlinkat(target, dir, db->link);
 }
 
@@ -384,7 +420,7 @@ static int load_one(struct guest *g, const struct config *c, const struct config
 {
 	AUTO_FREE(char, beside);
 	AUTO_FREE(char, name);
-	bool is_taken;
+	bool is_saved = false, is_taken;
 	AUTO_FD(saved);
 	AUTO_FD(from);
 	AUTO_FD(to);
@@ -397,6 +433,8 @@ static int load_one(struct guest *g, const struct config *c, const struct config
 	r = saved >= 0 ? choose(g, saved, db->name, c) : saved == -ENOENT ? 0 : saved;
 	s->number = r > 0 ? (unsigned)r : 0;
 	name = r > 0 ? xasprintf("db/%s.%d", db->name, r) : xstrdup(r == 0 ? db->folder : "db");
+	if (r == 0)
+		take_back(db);
 	if (r >= 0) {
 		from = r > 0 ? file_open_beneath(saved, name + strlen("db/"), O_RDONLY | O_DIRECTORY, 0) : state_folder(db->folder, false);
 		r = r == 0 && (from == -ENOENT || from == -ENOTDIR || from == -ELOOP) ? 0 : load(from, to);
@@ -410,12 +448,15 @@ static int load_one(struct guest *g, const struct config *c, const struct config
 	/* What the older program has left is a set at once: a link will take its place. */
 	if (is_taken && s->number == 0) {
 		r = save_set(s, to, true, &beside);
-		s->number = r == 0 && !beside;
+		is_saved = r == 0;
+		s->number = is_saved && !beside;
 	}
 	if (saved >= 0 && (s->number > 0 || !is_taken))
 		load_anew(g, c, s, saved, to);
 	s->seen = dbset_look(to);
-	make_link(db, r < 0);
+	if (is_taken && r < 0)
+		s->seen.sum = 0; /* it is yet to be saved */
+	make_link(g, db, is_saved);
 	return 0;
 }
 

@@ -1118,6 +1118,53 @@ TEST(a_transaction_that_is_half_written_at_the_end_is_undone_in_the_next_session
 	end_world();
 }
 
+TEST(a_file_in_the_place_of_the_link_is_never_lost)
+{
+	struct session s;
+	struct answer said;
+
+	own_mounts();
+	begin_world();
+	/* The older program's, without room for it: it is tried again until it is a set. */
+	files_sh(state, "mkdir copilot; head -c 600000 /dev/urandom > copilot/session-store.db; echo log > copilot/session-store.db-wal; cp -r copilot ../was");
+	for (int i = 0; i < 3; i++) {
+		s = begin_small(i == 0 ? "a" : i == 1 ? "b" : "c", alone);
+		CHECK(strstr(s.log, "copilot/session-store.db was in no saved set; it is kept as session-store.db.agent-vm-bad"));
+		files_sh(state, "cd copilot; echo new > $(readlink session-store.db); cmp session-store.db.agent-vm-bad ../../was/session-store.db && cmp session-store.db.agent-vm-bad-wal ../../was/session-store.db-wal");
+		said = end(&s);
+		CHECK(strstr(said.log, "they stay in copilot in the project's state"));
+	}
+	check_sets("copilot.anew.c ");
+	s = begin("d");
+	files_sh(state, "cmp db/copilot.1/session-store.db ../was/session-store.db && cmp db/copilot.1/session-store.db-wal ../was/session-store.db-wal && [ -L copilot/session-store.db ]");
+	CHECK(strstr(s.log, "db/copilot.anew.c in the project's state has"));
+	CHECK_STR(end(&s).log, "");
+	/* And one that a program has made there since. */
+	files_sh(state, "rm copilot/session-store.db; echo mine > copilot/session-store.db");
+	s = begin("e");
+	CHECK(strstr(s.log, "copilot/session-store.db was in no saved set; it is kept as session-store.db.agent-vm-bad"));
+	files_sh(state, "[ -L copilot/session-store.db ] && [ $(cat copilot/session-store.db.agent-vm-bad) = mine ]");
+	(void)end(&s);
+	end_small((const char *const[]){ "a", "b", "c", NULL });
+}
+
+TEST(what_the_older_program_left_is_saved_later_if_there_is_no_room_at_first)
+{
+	struct session s;
+
+	own_mounts();
+	begin_world();
+	CHECK_INT(mount("tmpfs", state, "tmpfs", 0, "size=1m,mode=0700"), ==, 0);
+	files_sh(state, "mkdir copilot db; echo mine > copilot/session-store.db; head -c 2M /dev/zero > fill 2>/dev/null; [ -s fill ]");
+	s = begin("a");
+	files_sh(state, "rm fill");
+	CHECK_STR(end(&s).log, "");
+	check_sets("copilot.1 ");
+	files_sh(state, "[ $(cat db/copilot.1/session-store.db) = mine ]");
+	CHECK_INT(umount2(state, MNT_DETACH), ==, 0);
+	end_world();
+}
+
 TEST(a_look_sees_each_change)
 {
 	struct dbset_look a, b;
