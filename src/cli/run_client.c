@@ -32,15 +32,11 @@ static void client_drop(struct run *r, struct client *c)
 }
 
 /* FAIL in place of any answer. The socket's buffer is empty, so it fits or the client is gone. */
-static void refuse(int fd)
+static void refuse(int fd, const char *text)
 {
-	AUTO_FREE(char, text);
 	struct buf b;
 	ssize_t at;
 
-	text = xasprintf("exec: this session runs %d programs beside the first one already; wait until one has ended",
-			 CLIENTS_MAX);
-	log_warn("exec: more than %d at one time, one was refused", CLIENTS_MAX);
 	buf_init(&b, CTL_HEAD + CTL_TEXT_MAX);
 	at = ctl_begin(&b, CTL_FAIL, 0, 0);
 	if (at >= 0 && rec_put_str(&b, CTL_K_TEXT, text) == 0) {
@@ -75,6 +71,7 @@ void clients_accept(struct run *r)
 	AUTO_FD(fd);
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
+	AUTO_FREE(char, full);
 	int k;
 
 	fd = accept4(r->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -82,11 +79,20 @@ void clients_accept(struct run *r)
 		return;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || (peer.uid != geteuid() && peer.uid != 0))
 		return;
+	if (r->stage != STAGE_AGENT) {
+		refuse(fd, r->stage < STAGE_AGENT ? "exec: this session is still starting; try again in a moment"
+						  : "exec: this session is ending");
+		return;
+	}
 	k = client_new(r, fd, false);
-	if (k == 0)
+	if (k == 0) {
 		(void)TAKE_FD(fd);
-	else if (k == -EMFILE)
-		refuse(fd);
+	} else if (k == -EMFILE) {
+		full = xasprintf("exec: this session runs %d programs beside the first one already; wait until one has ended",
+				 CLIENTS_MAX);
+		log_warn("exec: more than %d at one time, one was refused", CLIENTS_MAX);
+		refuse(fd, full);
+	}
 }
 
 int clients_add(struct run *r, int fd)

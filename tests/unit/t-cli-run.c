@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,6 +124,7 @@ static struct autopub *autopub;
 static struct network *network;
 static bool progress;
 static size_t ports_changes;
+static int listen_fd = -1;
 
 static void on_ports(void *arg)
 {
@@ -133,7 +135,7 @@ static void on_ports(void *arg)
 static struct run *start(enum script script, int fast, pid_t *ret_pid)
 {
 	static const struct buf config;
-	struct run_spec spec = { .control_fd = -1, .listen_fd = -1, .quiet = true, .log_dir = "/logs", .config = &config, .argv = &argv,
+	struct run_spec spec = { .control_fd = -1, .listen_fd = listen_fd, .quiet = true, .log_dir = "/logs", .config = &config, .argv = &argv,
 				 .env = &env, .cwd = "/", .hello_s = fast, .console = &console, .autopub = autopub, .network = network,
 				 .progress = progress, .on_ports = on_ports, .on_ports_arg = &ports_changes };
 	int pair[2], file;
@@ -417,6 +419,35 @@ TEST(an_exec_that_is_not_taken_says_why)
 	CHECK_INT(run_agent(run, &err), ==, RUN_FAILED);
 	CHECK_STR(err.text, why);
 	run_free(run);
+}
+
+TEST(an_exec_while_the_session_starts_is_told_so)
+{
+	struct sockaddr_un any = { .sun_family = AF_UNIX };
+	socklen_t len = sizeof(any);
+	uint8_t got[256];
+	struct run *run;
+	ssize_t n;
+	int client;
+	pid_t pid;
+
+	/* The kernel draws a name. */
+	listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	CHECK_INT(bind(listen_fd, (struct sockaddr *)&any, sizeof(sa_family_t)), ==, 0);
+	CHECK_INT(listen(listen_fd, 1), ==, 0);
+	CHECK_INT(getsockname(listen_fd, (struct sockaddr *)&any, &len), ==, 0);
+	client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	CHECK_INT(connect(client, (struct sockaddr *)&any, len), ==, 0);
+	say(client, CTL_EXEC, 1, NULL, 0);
+	run = start(SILENT, 1, &pid);
+	listen_fd = -1;
+	CHECK_INT(run_boot(run, &err), ==, RUN_FAILED);
+	n = read(client, got, sizeof(got));
+	CHECK_INT(n, >, CTL_HEAD);
+	CHECK_INT(got[0], ==, CTL_FAIL);
+	CHECK(memmem(got, (size_t)n, "exec: this session is still starting; try again in a moment", 59));
+	(void)close(client);
+	finish(run);
 }
 
 static void null_stdin(void)

@@ -2,7 +2,7 @@
 
 #include "cli/cmd.h"
 
-extern const struct cmd cmd_ps, cmd_stop, cmd_logs;
+extern const struct cmd cmd_ps, cmd_stop, cmd_logs, cmd_exec;
 
 /* As cmd_logs.c and the others lay them out: flags in their order. */
 struct ps_args {
@@ -10,6 +10,9 @@ struct ps_args {
 };
 struct stop_args {
 	bool all, force;
+};
+struct exec_args {
+	const char *session;
 };
 struct logs_args {
 	bool denied, list, json;
@@ -91,6 +94,22 @@ TEST(ps_prints_the_table)
 	CHECK_INT(kill(l.child, SIGTERM), ==, 0);
 	CHECK(!strstr(ran(&cmd_ps, &ps, NULL, 0), l.name + 9));
 	CHECK(!exists(t.root.sessions_fd, l.name));
+	state_end(&t);
+}
+
+TEST(exec_says_that_a_session_is_still_starting)
+{
+	struct exec_args exec = { NULL };
+	AUTO_FREE(char, want);
+	struct launcher l;
+	struct state t;
+
+	state_begin(&t);
+	l = launcher_start(&t, "claude", false); /* it makes no socket, as one that still pulls */
+	want = xasprintf("agent-vm: session %s: it is still starting; try again in a moment\n", l.name);
+	CHECK_STR(ran(&cmd_exec, &exec, "true", 1), want);
+	launcher_kill(&l);
+	CHECK_INT(kill(l.child, SIGTERM), ==, 0);
 	state_end(&t);
 }
 
