@@ -74,6 +74,13 @@ static void line(struct doctor *d, enum level level, const char *what, const cha
 		(void)printf("%-5s %-11s %s\n", level_str[level], what, text);
 }
 
+static const char *variable(const char *name)
+{
+	const char *v = getenv(name);
+
+	return v && *v ? v : NULL;
+}
+
 /* A part that find_...() looks for: its path, caller owns; NULL when a line said that it is missing. */
 static char *part(struct doctor *d, enum level missing, const char *what, int (*find)(char **, struct err *))
 {
@@ -86,9 +93,9 @@ static char *part(struct doctor *d, enum level missing, const char *what, int (*
 	return NULL;
 }
 
-/* A library, loaded as a launch loads it. */
-static bool library(struct doctor *d, enum level missing, const char *what, int (*find)(char **, struct err *), const char *vmm,
-		    const char *question)
+/* A library, loaded as a launch loads it. @bad: one that is there and is none. */
+static bool library(struct doctor *d, enum level missing, enum level bad, const char *what, int (*find)(char **, struct err *),
+		    const char *vmm, const char *question)
 {
 	AUTO_FREE(char, path);
 	AUTO_FREE(char, says);
@@ -101,7 +108,7 @@ static bool library(struct doctor *d, enum level missing, const char *what, int 
 	if (good)
 		line(d, LEVEL_OK, what, "%s: %s", path, says);
 	else
-		line(d, missing, what, "%s", says);
+		line(d, bad, what, "%s", says);
 	return good;
 }
 
@@ -151,8 +158,10 @@ static void check_monitors(struct doctor *d, bool namespaces)
 
 	if (find_role("agent-vm-vmm", &vmm, &err) < 0)
 		line(d, LEVEL_FAIL, "agent-vm", "%s", err.text);
-	(void)library(d, LEVEL_FAIL, "libkrunfw", find_libkrunfw, vmm, "--version-krunfw");
-	krun = library(d, LEVEL_WARN, "libkrun", find_libkrun, vmm, "--check-libkrun");
+	(void)library(d, LEVEL_FAIL, LEVEL_FAIL, "libkrunfw", find_libkrunfw, vmm, "--version-krunfw");
+	/* A launch stops where the variable names what is not there. */
+	krun = library(d, variable("AGENT_VM_LIBKRUN") ? LEVEL_FAIL : LEVEL_WARN, LEVEL_WARN, "libkrun", find_libkrun, vmm,
+		       "--check-libkrun");
 	qemu = check_qemu(d, namespaces);
 	if (!vmm)
 		return;
@@ -394,13 +403,6 @@ static void check_state(struct doctor *d)
 	check_older(d, &root);
 	check_image(d, &root);
 	state_root_close(&root);
-}
-
-static const char *variable(const char *name)
-{
-	const char *v = getenv(name);
-
-	return v && *v ? v : NULL;
 }
 
 /* Which login files are there; they are not opened. */

@@ -233,27 +233,43 @@ static int root_cache(struct cli *cli, const struct plan *p, struct state_root *
 	return r < 0 ? -1 : root->cache_fd;
 }
 
+/* @r: of finding a library. A wrong value of a variable is the user's text, a file that is missing is not. */
+static void library_missing(struct cli *cli, int r, const struct err *err)
+{
+	if (r == -EINVAL)
+		problem_text(&cli->problems, "%s", err->text);
+	else
+		problem_world(&cli->problems, "%s", err->text);
+}
+
 static void plan_monitor(struct cli *cli, const struct launch_args *args, struct plan *p, int cache_fd)
 {
 	struct err krun_err = { "" }, qemu_err = { "" }, err;
 	struct monitor_choice choice;
-	const char *no_krun = NULL, *no_qemu = NULL;
+	const char *no_krun = NULL, *no_qemu = NULL, *named = variable("AGENT_VM_LIBKRUN");
+	int r;
 
 	if (find_role("agent-vm-vmm", &p->vmm_path, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);
 	if (find_boot_dir(&p->boot_dir, &err) < 0 || find_boot_image(&p->boot_image, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);
 	/* Both monitors boot libkrunfw's kernel. */
-	if (find_libkrunfw(&p->libkrunfw, &err) < 0)
-		problem_world(&cli->problems, "%s", err.text);
+	r = find_libkrunfw(&p->libkrunfw, &err);
+	if (r < 0)
+		library_missing(cli, r, &err);
+	/* What the variable names is an error also where QEMU would be used. */
+	r = find_libkrun(&p->libkrun, &krun_err);
+	if (r < 0 && named && *named)
+		library_missing(cli, r, &krun_err);
+	else if (r < 0)
+		no_krun = krun_err.text;
 	if (!p->vmm_path)
 		return; /* it answers what follows */
 	if (p->libkrunfw && monitor_library_check(p->vmm_path, "--version-krunfw", p->libkrunfw, cache_fd, MONITOR_KRUNFW_FILE,
 						  &p->libkrunfw_new, &err) < 0)
 		problem_world(&cli->problems, "%s", err.text);
-	if (find_libkrun(&p->libkrun, &krun_err) < 0 ||
-	    monitor_library_check(p->vmm_path, "--check-libkrun", p->libkrun, cache_fd, MONITOR_LIBKRUN_FILE, &p->libkrun_new,
-				  &krun_err) < 0)
+	if (p->libkrun && monitor_library_check(p->vmm_path, "--check-libkrun", p->libkrun, cache_fd, MONITOR_LIBKRUN_FILE,
+						&p->libkrun_new, &krun_err) < 0)
 		no_krun = krun_err.text;
 	if (find_qemu(&p->qemu, &qemu_err) < 0 || find_virtiofsd(&p->virtiofsd, &qemu_err) < 0)
 		no_qemu = qemu_err.text;

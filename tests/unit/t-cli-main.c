@@ -168,6 +168,25 @@ TEST(every_mistake_is_reported_at_once_and_nothing_is_written)
 	CHECK_INT(rmdir(root), ==, 0);
 }
 
+TEST(a_library_that_a_variable_names_wrongly_is_a_mistake)
+{
+	setenv("AGENT_VM_STATE_DIR", "/tmp/t-cli-main.none", 1);
+	setenv("AGENT_VM_LIBKRUN", "/nope", 1);
+	setenv("AGENT_VM_LIBKRUNFW", "/nope/fw", 1);
+	CHECK_INT(run(WORDS(W "shell", W "true")), ==, 1);
+	CHECK(strstr(errs, "agent-vm: AGENT_VM_LIBKRUN=/nope: no such file; correct or unset the variable\n"));
+	CHECK(strstr(errs, "agent-vm: AGENT_VM_LIBKRUNFW=/nope/fw: no such file; correct or unset the variable\n"));
+	setenv("AGENT_VM_LIBKRUN", "rel", 1);
+	CHECK_INT(run(WORDS(W "shell", W "true")), ==, 2);
+	CHECK(strstr(errs, "agent-vm: AGENT_VM_LIBKRUN=rel: not an absolute path; write the whole path of the file\n"));
+	unsetenv("AGENT_VM_LIBKRUN");
+	setenv("AGENT_VM_LIBKRUNFW", "rel", 1);
+	CHECK_INT(run(WORDS(W "shell", W "true")), ==, 2);
+	CHECK(strstr(errs, "agent-vm: AGENT_VM_LIBKRUNFW=rel: not an absolute path"));
+	unsetenv("AGENT_VM_LIBKRUNFW");
+	unsetenv("AGENT_VM_STATE_DIR");
+}
+
 static void check_widest(const char *text, size_t max)
 {
 	while (*text) {
