@@ -19,21 +19,21 @@
 #define LINE_MAX_BYTES 8192
 #define STAMP_LEN 24 /* 2026-11-23T20:01:02.345Z */
 
-static const char *const roles[] = { "launcher", "vmm", "wire", "gate", "vault", "guest", "console" };
+static const char *const roles[] = { "launcher", "vmm", "wire", "gate", "vault", "image", "console" };
 
 struct logs_args {
 	bool denied, list, json;
 	const char *role;
 };
 
-static const char *const role_choices[] = { "launcher", "vmm", "wire", "gate", "vault", "guest", "console", "audit", NULL };
+static const char *const role_choices[] = { "launcher", "vmm", "wire", "gate", "vault", "image", "console", "audit", NULL };
 
 static const struct opt logs_opts[] = {
 	{ "denied", OPT_FLAG, offsetof(struct logs_args, denied), NULL,
 	  "only what the network policy refused, with the option that would open it" },
 	{ "role", OPT_CHOICE, offsetof(struct logs_args, role), "NAME", "only the log of that part", 0,
-	  "One of launcher, vmm, wire, gate, vault, guest, console, audit: what the session opened over the network, and what it "
-	  "was refused.", "console", role_choices },
+	  "One of launcher, vmm, wire, gate, vault, image, console, audit: image is what the pull of the launch said, audit what "
+	  "the session opened over the network, and what it was refused.", "console", role_choices },
 	{ "list", OPT_FLAG, offsetof(struct logs_args, list), NULL, "list the sessions that have logs, of all projects" },
 	{ "json", OPT_FLAG, offsetof(struct logs_args, json), NULL, "print one JSON array with the same facts" },
 	{ NULL },

@@ -199,7 +199,7 @@ static void log_write(const struct session *s, const char *name, const char *tex
 
 TEST(logs_are_merged_by_time_and_escaped)
 {
-	struct logs_args logs = { false }, console = { .role = "console" }, json = { .json = true, .role = "vmm" };
+	struct logs_args logs = { false }, console = { .role = "console" }, image = { .role = "image" }, json = { .json = true, .role = "vmm" };
 	struct session s = SESSION_INIT;
 	struct state t;
 	struct err err;
@@ -211,12 +211,14 @@ TEST(logs_are_merged_by_time_and_escaped)
 		  "2026-11-23T20:01:02.000Z launcher info one\n  more of one\n2026-11-23T20:01:05.000Z launcher info three\n");
 	log_write(&s, "vmm.log", "2026-11-23T20:01:04.000Z vmm info two\n");
 	log_write(&s, "console.log", "boot\r\n\x1b[2Jevil\nno newline");
-	log_write(&s, "guest.log", "");
+	log_write(&s, "image.log", "2026-11-23T20:01:03.000Z image error no such tag\n"); /* of a pull that failed */
 	CHECK_STR(ran(&cmd_logs, &logs, NULL, 0), "launcher: 2026-11-23T20:01:02.000Z launcher info one\n"
 						  "launcher:   more of one\n"
+						  "image: 2026-11-23T20:01:03.000Z image error no such tag\n"
 						  "vmm: 2026-11-23T20:01:04.000Z vmm info two\n"
 						  "launcher: 2026-11-23T20:01:05.000Z launcher info three\n"
 						  "console: boot\nconsole: \\x1b[2Jevil\nconsole: no newline\n");
+	CHECK_STR(ran(&cmd_logs, &image, NULL, 0), "image: 2026-11-23T20:01:03.000Z image error no such tag\n");
 	CHECK_STR(ran(&cmd_logs, &console, ".", 0), "console: boot\nconsole: \\x1b[2Jevil\nconsole: no newline\n");
 	CHECK(strstr(ran(&cmd_logs, &json, NULL, 0), "\"line\": \"2026-11-23T20:01:04.000Z vmm info two\""));
 	CHECK_INT(session_end(&s, SESSION_START_FAILED, 1, "x"), ==, 0);
