@@ -26,6 +26,7 @@
 #include "cli/find.h"
 #include "cli/launch_args.h"
 #include "cli/monitor.h"
+#include "cli/preflight.h"
 #include "image/store.h"
 #include "sandbox/landlock.h"
 #include "sandbox/ns.h"
@@ -405,24 +406,24 @@ static void check_state(struct doctor *d)
 	state_root_close(&root);
 }
 
-/* Which login files are there; they are not opened. */
+/* Which login files and variables are there; the files are not opened, of the variables only the names are told. */
 static void check_logins(struct doctor *d)
 {
 	struct strv all = { 0 };
 	AUTO_FREE(char, there);
+	AUTO_FREE(char, home);
 
 	there = xstrdup("");
-	creds_login_paths(getenv, variable("HOME"), &all);
+	home = preflight_home();
+	creds_there(getenv, home, &all);
 	for (size_t i = 0; i < all.n; i++) {
 		AUTO_FREE(char, shown);
 
-		if (access(all.v[i], R_OK) < 0)
-			continue;
 		shown = str_escape(all.v[i], strlen(all.v[i]));
 		str_append(&there, *there ? ", " : "");
 		str_append(&there, shown);
 	}
-	line(d, LEVEL_OK, "logins", "%s", *there ? there : "no file of one on this host; sign in here with the agent's own program");
+	line(d, LEVEL_OK, "logins", "%s", *there ? there : "none on this host; sign in here with the agent's own program");
 	strv_done(&all);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/macros.h"
@@ -807,6 +808,25 @@ void creds_login_paths(char *(*env)(const char *), const char *home, struct strv
 	gh = gh_folder(env, home);
 	if (gh)
 		strv_addf(ret, "%s/hosts.yml", gh);
+}
+
+void creds_there(char *(*env)(const char *), const char *home, struct strv *ret)
+{
+	for (size_t i = 0; i <= ARRAY_SIZE(places); i++) {
+		AUTO_FREE(char, folder);
+		AUTO_FREE(char, path);
+
+		folder = i < ARRAY_SIZE(places) ? place_folder(&places[i], env, home) : gh_folder(env, home);
+		path = folder ? xasprintf("%s/%s", folder, i < ARRAY_SIZE(places) ? places[i].name : "hosts.yml") : NULL;
+		if (path && access(path, R_OK) == 0)
+			strv_add(ret, path);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(guarded); i++) {
+		const char *value = env(guarded[i].name);
+
+		if (value && *value)
+			strv_add(ret, guarded[i].name);
+	}
 }
 
 const struct creds_source *creds_source(const struct creds *c, enum source_kind kind)

@@ -121,5 +121,9 @@ void creds_env(const struct creds *c, bool typed, struct strv *ret);
  * order, then gh's. Without a home folder one may be "". Not Copilot's, in which its program notes more at each start. */
 void creds_login_paths(char *(*env)(const char *), const char *home, struct strv *ret);
 
+/* For people: every login file that is there and can be read, Copilot's and the older program's too, then the names of the variables
+ * that hold a secret. Nothing is opened. */
+void creds_there(char *(*env)(const char *), const char *home, struct strv *ret);
+
 /* The login file of a kind, NULL. */
 const struct creds_source *creds_source(const struct creds *c, enum source_kind kind);

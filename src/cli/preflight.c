@@ -31,7 +31,7 @@ static const char *variable(const char *name)
 	return getenv(name);
 }
 
-static char *home_folder(void)
+char *preflight_home(void)
 {
 	const char *home = getenv("HOME");
 	const struct passwd *pw;
@@ -469,7 +469,7 @@ void preflight_policy(struct cli *cli, struct launch_args *args, struct plan *p)
 {
 	plan_secrets(cli, args, p); /* before any child has a copy of the environment */
 	netplan_begin(cli, args, variable, &p->net, &p->warnings); /* names are looked up beside what follows */
-	p->home = home_folder();
+	p->home = preflight_home();
 	plan_root(cli, p);
 	plan_walls(p);
 	plan_files(cli, args, p);

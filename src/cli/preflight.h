@@ -49,6 +49,9 @@ struct plan {
  * @args; netplan_end() is the caller's. */
 void preflight_policy(struct cli *cli, struct launch_args *args, struct plan *p);
 
+/* HOME, else what passwd has; links resolved. Caller owns; NULL: none. */
+char *preflight_home(void);
+
 /**
  * preflight() - Make the plan; every mistake goes to cli->problems
  *

@@ -140,6 +140,30 @@ TEST(nothing_on_the_host_nothing_lent)
 	end();
 }
 
+TEST(every_login_that_is_there_is_named_by_doctor_and_no_value)
+{
+	static const char *const files[][2] = { { ".copilot", "config.json" }, { ".cache/claude-vm", "copilot-token.json" },
+						{ ".config/gh", "hosts.yml" } };
+	struct strv all = { 0 };
+
+	begin("shell");
+	creds_there(fake_getenv, t.dir, &all);
+	CHECK_INT(all.n, ==, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		put_file(files[i][0], files[i][1], "{}");
+	put_env("ANTHROPIC_API_KEY=sk-CANARY");
+	put_env("GH_TOKEN=");
+	put_env("COPILOT_GITHUB_TOKEN=CANARY");
+	creds_there(fake_getenv, t.dir, &all);
+	CHECK_INT(all.n, ==, 5);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		CHECK(str_starts(all.v[i], t.dir) && strstr(all.v[i], files[i][0]) && strstr(all.v[i], files[i][1]));
+	CHECK_STR(all.v[3], "ANTHROPIC_API_KEY");
+	CHECK_STR(all.v[4], "COPILOT_GITHUB_TOKEN");
+	strv_done(&all);
+	end();
+}
+
 TEST(login_files_are_lent_and_no_secret_of_them_is_kept)
 {
 	uint8_t seed[PH_SEED] = { 1 };

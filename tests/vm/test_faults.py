@@ -97,6 +97,10 @@ class Words(Case):
         p = self.vm("shell", "true", env={"AGENT_VM_LIBKRUNFW": self.top / "none"})
         self.one_line(p, 1, str(self.top / "none"))
 
+    def test_doctor_fails_where_a_variable_names_no_library(self):
+        p = self.vm("doctor", env={"AGENT_VM_LIBKRUN": "/nope"}, check=1)
+        self.assertIn("fail  libkrun     AGENT_VM_LIBKRUN=/nope: no such file", p.stdout.decode())
+
     def test_doctor_tells_which_login_files_are_there(self):
         home = self.top / "home"
         for name in (".claude", "store", "codex"):
@@ -109,7 +113,7 @@ class Words(Case):
         (home / "store/.credentials.json").unlink()
         self.assertIn(f"ok    logins      {home}/codex/auth.json\n", self.vm("doctor", env=env).stdout.decode())
         (home / "codex/auth.json").unlink()
-        self.assertIn("ok    logins      no file of one on this host; ", self.vm("doctor", env=env).stdout.decode())
+        self.assertIn("ok    logins      none on this host; ", self.vm("doctor", env=env).stdout.decode())
 
     def test_no_monitor(self):
         """Both are hidden in a mount namespace; the state is another, so that no KVM is remembered."""
