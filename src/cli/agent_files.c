@@ -188,7 +188,7 @@ char *agent_instructions(const struct plan *p)
 	str_append(&text,
 		   "\nWhat is refused says why, in an HTTP answer or an error. Do not look for a way around it: tell the user what you "
 		   "need and which option of agent-vm would open it (`agent-vm logs --denied` on the host lists refusals with the "
-		   "option).\n");
+		   "option or the command that tells it).\n");
 	return text;
 }
 

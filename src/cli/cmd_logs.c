@@ -30,7 +30,7 @@ static const char *const role_choices[] = { "launcher", "vmm", "wire", "gate", "
 
 static const struct opt logs_opts[] = {
 	{ "denied", OPT_FLAG, offsetof(struct logs_args, denied), NULL,
-	  "only what the network policy refused, with the option that would open it" },
+	  "only what was refused, with the option that would open it, or the agent-vm why that tells it" },
 	{ "role", OPT_CHOICE, offsetof(struct logs_args, role), "NAME", "only the log of that part", 0,
 	  "One of launcher, vmm, wire, gate, vault, image, console, audit: image is what the pull of the launch said, audit what "
 	  "the session opened over the network, and what it was refused.", "console", role_choices },
@@ -318,16 +318,54 @@ static char *why(const json_t *line)
 	return xasprintf("%lld of %lld addresses left out, first %s, %s", (long long)dropped, (long long)(dropped + kept), first, text);
 }
 
+/* As a shell takes it for one word: a path is what the guest asked for. Caller owns. */
+static char *shell_word(const char *word)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/:@%+=,";
+	char *text;
+
+	if (word[strspn(word, plain)] == '\0')
+		return xstrdup(word);
+	text = xstrdup("'");
+	for (;; word++) {
+		AUTO_FREE(char, part);
+
+		part = xstrndup(word, strcspn(word, "'"));
+		str_append(&text, part);
+		word += strlen(part);
+		if (*word == '\0')
+			break;
+		str_append(&text, "'\\''");
+	}
+	str_append(&text, "'");
+	return text;
+}
+
+/* The command that says what decided and which option would open it; of an echo the method is not known. Caller owns. */
+static char *why_command(const json_t *line, const char *verb)
+{
+	const char *method = member(line, "method");
+	AUTO_FREE(char, url);
+	AUTO_FREE(char, url_word);
+	AUTO_FREE(char, method_word);
+
+	url = xasprintf("https://%s%s", member(line, "host"), member(line, "path"));
+	url_word = shell_word(url);
+	method_word = shell_word(method);
+	return xasprintf("agent-vm why --verb %s%s%s %s", verb, *method ? " -X " : "", method_word, url_word);
+}
+
 /* 20:01:09  3x  tcp 192.168.1.10:5432 (db.lan)  private network  --allow-egress 192.168.1.10:5432
- * 20:01:10  1x  GET api.anthropic.com/v1/files  path-denied  agent-vm why says more
+ * 20:01:10  1x  GET api.anthropic.com/v1/files  path-denied  agent-vm why --verb claude -X GET https://api.anthropic.com/v1/files
  * 20:01:12  1x  dns intra.corp A  10.1.2.3 left out, private network  --allow-egress intra.corp */
-static char *denied_text(const json_t *line)
+static char *denied_text(const json_t *line, const char *verb)
 {
 	const char *t = member(line, "t"), *dst = member(line, "dst"), *q = member(line, "q");
 	const char *open = member(line, "open"), *p = member(line, "p");
 	json_int_t n = number(line, "n");
 	AUTO_FREE(char, what);
 	AUTO_FREE(char, because);
+	AUTO_FREE(char, command);
 
 	if (*dst)
 		what = where(line);
@@ -335,15 +373,17 @@ static char *denied_text(const json_t *line)
 		what = xasprintf("dns %s %s", q, member(line, "type"));
 	else
 		what = xasprintf("%s %s%s", member(line, "method"), member(line, "host"), member(line, "path"));
-	if (is_request(line))
-		return xasprintf("%.8s  %lldx  %s  %s  agent-vm why says more", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), what,
-				 member(line, "code"));
+	if (is_request(line)) {
+		command = why_command(line, verb);
+		return xasprintf("%.8s  %lldx  %s  %s  %s", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), what,
+				 member(line, "code"), command);
+	}
 	because = why(line);
 	return xasprintf("%.8s  %lldx  %s%s%s  %s  %s", strlen(t) >= 19 ? t + 11 : t, (long long)(n > 0 ? n : 1), p,
 			 *p ? " " : "", what, because, *open ? open : "cannot be opened");
 }
 
-static void show_audit_file(int dirfd, const char *name, bool denied, struct out *out)
+static void show_audit_file(int dirfd, const char *name, const char *verb, bool denied, struct out *out)
 {
 	AUTO_FREE(struct source, s);
 
@@ -363,7 +403,7 @@ static void show_audit_file(int dirfd, const char *name, bool denied, struct out
 			emit_json(out, line);
 			continue;
 		}
-		text = denied ? denied_text(line) : audit_text(line);
+		text = denied ? denied_text(line, verb) : audit_text(line);
 		shown = str_escape(text, strlen(text));
 		(void)puts(shown);
 		json_decref(line);
@@ -372,10 +412,10 @@ static void show_audit_file(int dirfd, const char *name, bool denied, struct out
 }
 
 /* The older file first, if it grew that long. */
-static void show_audit(int dirfd, bool denied, struct out *out)
+static void show_audit(int dirfd, const char *verb, bool denied, struct out *out)
 {
-	show_audit_file(dirfd, "audit.jsonl.1", denied, out);
-	show_audit_file(dirfd, "audit.jsonl", denied, out);
+	show_audit_file(dirfd, "audit.jsonl.1", verb, denied, out);
+	show_audit_file(dirfd, "audit.jsonl", verb, denied, out);
 }
 
 /* ---- the list ---- */
@@ -448,7 +488,7 @@ static int show_one(const struct state_root *root, const struct session_list *li
 		return sessions_fail(-EIO, err);
 	}
 	if (a->denied || (a->role && strcmp(a->role, "audit") == 0))
-		show_audit(dir, a->denied, &out);
+		show_audit(dir, info->verb, a->denied, &out);
 	else
 		(void)show_roles(dir, a->role, &out);
 	emit_end(&out);

@@ -291,6 +291,30 @@ TEST(denied_shows_refusals_and_what_would_open_them)
 	state_end(&t);
 }
 
+#define REQUEST(more) "{\"v\":1,\"t\":\"2026-11-23T20:01:10.000Z\"," more ",\"verdict\":\"refuse\",\"code\":\"path-denied\"}\n"
+
+TEST(denied_has_the_command_that_tells_what_would_open_a_request)
+{
+	struct logs_args denied = { .denied = true };
+	struct session s = SESSION_INIT;
+	struct state t;
+	struct err err;
+
+	state_begin(&t);
+	CHECK_INT(session_create(&s, &t.root, &t.project, "claude", NULL, &err), ==, 0);
+	log_write(&s, "audit.jsonl",
+		  REQUEST("\"k\":\"request\",\"host\":\"api.x.com\",\"method\":\"POST\",\"path\":\"/v1/files\"")
+		  REQUEST("\"k\":\"request\",\"host\":\"api.x.com\",\"method\":\"GET\",\"path\":\"/v1/{id}';x\"")
+		  REQUEST("\"k\":\"echo\",\"host\":\"api.x.com\",\"path\":\"/e\""));
+	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
+		  "20:01:10  1x  POST api.x.com/v1/files  path-denied  agent-vm why --verb claude -X POST https://api.x.com/v1/files\n"
+		  "20:01:10  1x  GET api.x.com/v1/{id}';x  path-denied  agent-vm why --verb claude -X GET "
+		  "'https://api.x.com/v1/{id}'\\'';x'\n"
+		  "20:01:10  1x   api.x.com/e  path-denied  agent-vm why --verb claude https://api.x.com/e\n");
+	session_done(&s);
+	state_end(&t);
+}
+
 #define DNS_LINE(q, more) "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"dns\",\"q\":\"" q "\",\"type\":\"A\"," more ",\"n\":1}\n"
 #define DENIED(q, text) "20:01:02  1x  dns " q " A  " text "\n"
 
