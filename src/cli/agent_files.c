@@ -177,14 +177,23 @@ char *agent_instructions(const struct plan *p)
 		   "their own service and nowhere else, and are worth nothing outside.\n");
 	github = about_github(p);
 	str_append(&text, github);
-	str_append(&text,
-		   p->layout.guard.configs.n > 0 ?
-			   "\nGit: `.git/hooks` is read-only, because what stands there would run on the host. In `.git/config` branches, "
-			   "remotes, your name and a few more may be changed; every other change is undone at once, and after the tenth "
-			   "the user's side ends this machine. SSH is closed: GitHub is reached by https.\n" :
+	/* Without namespaces nothing is bound, and what changed is in the report at the end. */
+	if (p->layout.guard.configs.n > 0) {
+		str_append(&text, p->namespaces ?
+			   "\nGit: `.git/hooks` is read-only, because what stands there would run on the host. " :
+			   "\nGit: leave `.git/hooks` as it is: what stands there would run on the host, and the user is told of changes. ");
+		str_append(&text,
+			   "In `.git/config` branches, remotes, your name and a few more may be changed; every other change is undone at "
+			   "once, and after the tenth the user's side ends this machine. ");
+	} else {
+		str_append(&text, p->namespaces ?
 			   "\nGit: `.git/hooks` and `.git/config` are read-only, because what stands there would run on the host.\n"
 			   "`git push -u` and `git checkout -b X origin/X` work but cannot record what they track, and say so; plain "
-			   "`git push` pushes the current branch to the branch of its name. SSH is closed: GitHub is reached by https.\n");
+			   "`git push` pushes the current branch to the branch of its name. " :
+			   "\nGit: leave `.git/hooks` as it is and change nothing in `.git/config` but branches and remotes: what stands "
+			   "there would run on the host, and the user is told of changes. ");
+	}
+	str_append(&text, "SSH is closed: GitHub is reached by https.\n");
 	str_append(&text,
 		   "\nWhat is refused says why, in an HTTP answer or an error. Do not look for a way around it: tell the user what you "
 		   "need and which option of agent-vm would open it (`agent-vm logs --denied` on the host lists refusals with the "

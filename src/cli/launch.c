@@ -560,8 +560,9 @@ static struct sinks *take_sinks(const struct launch *l)
 	struct strv trees = { 0 };
 	struct sinks *s;
 
+	/* Of the settings the guest has copies, which go with the session; without namespaces it may write them. */
 	for (size_t i = 0; i < lay->n_shares; i++)
-		if (!lay->shares[i].ro && lay->shares[i].kind != LAYOUT_STATE)
+		if (!lay->shares[i].ro && lay->shares[i].kind != LAYOUT_STATE && lay->shares[i].kind != LAYOUT_SETTINGS)
 			strv_add(&trees, lay->shares[i].host);
 	s = sinks_take(&trees, l->plan.home);
 	strv_done(&trees);

@@ -220,7 +220,7 @@ static void add_share(struct layout *l, enum layout_kind kind, const char *host,
 void layout_add_settings(struct layout *l, const char *host, const char *guest, bool ro)
 {
 	add_share(l, LAYOUT_SETTINGS, host, xstrdup(guest), ro);
-	strv_addf(&l->rows.mounts, "ro your own settings of the agents -> %s", guest);
+	strv_addf(&l->rows.mounts, "%s your own settings of the agents -> %s", ro ? "ro" : "rw a copy of", guest);
 }
 
 static void sort_shares(struct layout *l)

@@ -137,6 +137,23 @@ TEST(the_agent_is_told_which_repositories_are_listed)
 	check_has(agent_instructions(&p), "GitHub repositories", false);
 }
 
+TEST(the_agent_is_told_what_guards_git)
+{
+	char verb[] = "claude", mode[] = "ro", project[] = "/srv/p";
+	struct launch_args args = { .verb = verb, .git_config = mode };
+	struct plan p = { .args = &args, .layout = { .project_guest = project }, .namespaces = true };
+
+	check_has(agent_instructions(&p), "`.git/hooks` and `.git/config` are read-only", true);
+	p.namespaces = false;
+	check_has(agent_instructions(&p), "read-only", false);
+	strv_add(&p.layout.guard.configs, "/srv/p/.git/config");
+	check_has(agent_instructions(&p), "read-only", false);
+	check_has(agent_instructions(&p), "every other change is undone", true);
+	p.namespaces = true;
+	check_has(agent_instructions(&p), "`.git/hooks` is read-only", true);
+	strv_done(&p.layout.guard.configs);
+}
+
 /* It is one of OpenAI's. */
 TEST(opencodes_model_is_pinned_only_where_it_can_be_reached)
 {

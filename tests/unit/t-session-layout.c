@@ -110,6 +110,17 @@ TEST(a_plain_project_is_mirrored_and_guarded)
 	launch_done(&t);
 }
 
+TEST(the_row_of_the_settings_says_whether_they_can_be_written)
+{
+	struct layout l = { 0 };
+
+	layout_add_settings(&l, "/run/a", "/g", true);
+	layout_add_settings(&l, "/run/a", "/g", false);
+	CHECK_STR(l.rows.mounts.v[0], "ro your own settings of the agents -> /g");
+	CHECK_STR(l.rows.mounts.v[1], "rw a copy of your own settings of the agents -> /g");
+	layout_done(&l);
+}
+
 TEST(modules_and_the_folders_above_them_are_guarded)
 {
 	struct launch t;

@@ -58,6 +58,20 @@ class Walls(Case):
         self.assertEqual(sorted(f.name for f in self.project.iterdir()), ["p", "x"])
 
     @QEMU
+    def test_copies_of_the_own_settings_are_not_told_as_left(self):
+        """Without namespaces the guest may write their share."""
+        home = self.top / "home"
+        (home / ".claude/commands").mkdir(parents=True)
+        (home / ".claude/commands/x.md").write_text("x")
+        (home / ".claude/settings.json").write_text("{}")
+        p = self.run_without(NO_NAMESPACES, "shell", "--vmm", "qemu", "true", HOME=home)
+        if DEBIAN_12 and not ROOT:
+            return
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn(b"rw a copy of your own settings of the agents", p.stderr)
+        self.assertNotIn(b"left in", p.stderr)
+
+    @QEMU
     def test_nothing_but_seccomp(self):
         p = self.run_without({**NO_NAMESPACES, **NO_LANDLOCK}, "shell", "--vmm", "qemu", "--quiet", "true")
         doctor = self.run_without({**NO_NAMESPACES, **NO_LANDLOCK}, "doctor").stdout.decode()
