@@ -62,7 +62,7 @@ static int exec_connect(const char *what, int *ret_fd, struct err *err)
 		dir = registry_open_session(&root, name);
 		r = dir < 0 ? dir : session_connect(dir, SESSION_SOCK, ret_fd);
 		/* The socket is made when the VM is started: after a pull, which may take long. */
-		if ((r == -ENOENT || r == -ECONNREFUSED) && !registry_is_gone(&root, name))
+		if (r == -ENOENT && !registry_is_gone(&root, name))
 			(void)err_set(err, r, "session %s: it is still starting; try again in a moment", name);
 		else if (r < 0)
 			(void)err_set(err, r, "session %s: cannot be reached: %s", name, strerror(-r));
