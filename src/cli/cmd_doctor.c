@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/distro.h"
 #include "base/fd.h"
 #include "base/macros.h"
 #include "base/prog.h"
@@ -221,13 +223,16 @@ static char *free_ids(const char *path)
 
 static void no_sub_ids(struct doctor *d)
 {
+	const struct passwd *pw = getpwuid(geteuid());
+	AUTO_FREE(char, install);
 	AUTO_FREE(char, uids);
 	AUTO_FREE(char, gids);
 
+	install = distro_install("uidmap", "shadow-utils", "shadow");
 	uids = free_ids("/etc/subuid");
 	gids = free_ids("/etc/subgid");
-	line(d, LEVEL_WARN, "sub-ids", "no range; the guest's root cannot chown; as root: apt-get install uidmap; "
-	     "usermod --add-subuids %s --add-subgids %s YOU", uids, gids);
+	line(d, LEVEL_WARN, "sub-ids", "no range; the guest's root cannot chown; %s; sudo usermod --add-subuids %s --add-subgids %s %s",
+	     install, uids, gids, pw ? pw->pw_name : "USER");
 }
 
 /* @kinds: of ns_probe(), 0 when it failed; @why: then why. */

@@ -25,6 +25,7 @@
 
 #define DISK_WARN (UINT64_C(1) << 30)	/* spec/cli.md section 18 */
 #define DISK_ERROR (UINT64_C(256) << 20)
+#define MAKE_ROOM "make room (agent-vm prune may find some) or set AGENT_VM_STATE_DIR to another folder"
 
 static const char *variable(const char *name)
 {
@@ -336,10 +337,10 @@ static void plan_resources(struct cli *cli, const struct launch_args *args, cons
 	free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
 	if (free_bytes < DISK_ERROR)
 		problem_world(&cli->problems,
-			      "%s: %lu MiB free and a session needs 256 MiB; make room or set AGENT_VM_STATE_DIR to another folder",
+			      "%s: %lu MiB free and a session needs 256 MiB; " MAKE_ROOM,
 			      p->root_path, (unsigned long)(free_bytes >> 20));
 	else if (free_bytes < DISK_WARN)
-		strv_addf(&p->warnings, "%s: only %lu MiB free for what the guest writes", p->root_path,
+		strv_addf(&p->warnings, "%s: only %lu MiB free for what the guest writes; " MAKE_ROOM, p->root_path,
 			  (unsigned long)(free_bytes >> 20));
 }
 
