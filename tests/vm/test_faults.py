@@ -327,7 +327,7 @@ class Limits(Case):
         p = self.on_small_disk(8192, "shell", "true")
         err = p.stderr.decode()
         self.assertEqual(p.returncode, 1, err)
-        self.assertIn("small: 8 MiB free and a session needs 256 MiB; make room or set AGENT_VM_STATE_DIR", err)
+        self.assertIn("small: 8 MiB free and a session needs 256 MiB; make room (agent-vm prune may find some) or set AGENT_VM_STATE_DIR", err)
         self.assertTrue(err.rstrip().endswith("LEFT:"), err)
 
     def test_host_disk_full_while_the_guest_writes(self):
