@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/macros.h"
+#include "cli/stop.h"
 #include "proto/rec.h"
 #include "proto/vmmcfg.h"
 
@@ -246,7 +247,8 @@ static void on_signal(struct run *r)
 			}
 			break;
 		default:
-			on_stop(r, (int)si.ssi_signo);
+			if (stop_is_meant((int)si.ssi_signo))
+				on_stop(r, (int)si.ssi_signo);
 		}
 	}
 }

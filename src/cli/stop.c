@@ -5,6 +5,13 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+bool stop_is_meant(int sig)
+{
+	struct sigaction now;
+
+	return sig != SIGHUP || sigaction(sig, NULL, &now) < 0 || now.sa_handler != SIG_IGN;
+}
+
 int stop_open(sigset_t *old)
 {
 	sigset_t set;
@@ -12,7 +19,8 @@ int stop_open(sigset_t *old)
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGHUP);
+	if (stop_is_meant(SIGHUP))
+		(void)sigaddset(&set, SIGHUP);
 	(void)sigaddset(&set, SIGQUIT);
 	(void)sigprocmask(SIG_BLOCK, &set, old);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

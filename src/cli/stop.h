@@ -2,8 +2,12 @@
 #pragma once
 
 #include <signal.h>
+#include <stdbool.h>
 
-/* Block SIGINT, SIGTERM, SIGHUP and SIGQUIT; they make the descriptor readable. -1 on failure. */
+/* A hang-up that whoever started us has had us ignore is none: nohup(1). A signal that is blocked is read all the same. */
+bool stop_is_meant(int sig);
+
+/* Block SIGINT, SIGTERM, SIGHUP and SIGQUIT; they make the descriptor readable, if they are meant. -1 on failure. */
 int stop_open(sigset_t *old);
 
 /* The signal that made @fd readable; SIGINT when it cannot be read. */

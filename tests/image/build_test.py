@@ -25,6 +25,7 @@ import unittest
 import urllib.parse
 
 AGENT_VM = str(pathlib.Path(sys.argv.pop(1)).resolve() / "agent-vm")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # agent-vm started by nohup(1) ends by none
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 LOCK = json.loads((TOP / "images/agents.lock").read_text())
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]

@@ -10,6 +10,7 @@ import platform
 import random
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -18,6 +19,7 @@ import unittest
 from dockerlib import SLOW, Registry, Relay, nobody, wait_for
 
 AGENT_VM = os.environ["AGENT_VM"]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # agent-vm started by nohup(1) ends by none
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 OTHER = "arm64" if ARCH == "amd64" else "amd64"
 MB = 1 << 20

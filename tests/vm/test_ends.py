@@ -79,7 +79,13 @@ class Signals(Case):
         kids = children(p.pid)
         start = time.monotonic()
         p.send_signal(sig)
-        out, err = p.communicate(timeout=60 * SLOW)
+        try:
+            out, err = p.communicate(timeout=60 * SLOW)
+        except subprocess.TimeoutExpired:
+            if not up.exists():
+                raise
+            p.terminate()  # bash ignores SIGQUIT, and has not become sleep yet
+            p.communicate()
         took = time.monotonic() - start
         if up.exists():
             return float("inf")
@@ -88,6 +94,16 @@ class Signals(Case):
         self.assertNotIn(b"broke the control protocol", err)
         self.nothing_left(kids)
         return took
+
+    def test_nohup(self):
+        """A terminal that goes is none of a session's that was started by nohup(1)."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+        with self.session(script="echo up; until [ -e go ]; do sleep 0.1; done; exit 3") as s:
+            s.send_signal(signal.SIGHUP)
+            self.assertEqual(self.exec("echo lives"), "lives\n")
+            (self.project / "go").touch()
+            self.assertEqual(s.wait(60 * SLOW), 3)
 
     def test_hup_and_quit_while_the_program_runs(self):
         with self.session(script="trap 'echo hup >hup; exit 3' HUP; echo up; while :; do sleep 0.2; done") as s:

@@ -19,6 +19,10 @@ import time
 import unittest
 
 AGENT_VM = os.environ["AGENT_VM"]
+# Whatever we were started with: what is ignored then is lost, and agent-vm started by nohup(1) outlives a hang-up.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 STATE = os.environ["AGENT_VM_STATE_DIR"]
 SLOW = float(os.environ.get("AGENT_VM_TEST_SLOW", "1"))  # multiplies every time limit
 BULK = float(os.environ.get("AGENT_VM_TEST_BULK", "1"))  # multiplies the amounts of data
