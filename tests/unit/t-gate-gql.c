@@ -524,7 +524,7 @@ TEST(replies_teach_the_ids_of_listed_objects_only)
 			 "issueOrPullRequest(number:3){id __typename} x:issueOrPullRequest(number:4){id}}} fragment F "
 			 "on Repository{id}\"}",
 			 reply, reply),
-		  "Repository:R_1 Issue:I_3 PullRequest:PR_1 Ref:REF_2 Issue:I_2 Issue:I_1 ");
+		  "Issue:I_3 PullRequest:PR_1 Ref:REF_2 Issue:I_2 Issue:I_1 ");
 }
 
 TEST(mutations_teach)
@@ -582,6 +582,54 @@ TEST(a_name_that_may_be_another_fields_teaches_no_id)
 			       strstr(cases[i].asked, "...F") ? " fragment F on PullRequest{x:title}" : "");
 		(void)snprintf(reply, sizeof(reply), "{\"data\":{\"repository\":{\"issueOrPullRequest\":{%s}}}}", cases[i].got);
 		CHECK_STR(taught(query, reply, reply), cases[i].learned);
+	}
+}
+
+/* The list has its repositories' ids, a ruleset may be its owner's, and an object may have moved since its id was known. */
+TEST(what_may_be_elsewhere_teaches_nothing)
+{
+	const char *rulesets = "{\"data\":{\"repository\":{\"id\":\"R_1\",\"rulesets\":{\"nodes\":[{\"id\":\"RRS_1\"}]}}}}";
+	const char *moved = "{\"data\":{\"repository\":{\"issue\":{\"id\":\"I_1\",\"repository\":{\"id\":\"R_2\","
+			    "\"defaultBranchRef\":{\"id\":\"REF_2\"}}}}}}";
+
+	CHECK_STR(taught("{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\"){id rulesets(first:9){nodes{id}}}}\"}",
+			 rulesets, rulesets),
+		  "");
+	CHECK_STR(taught("{\"query\":\"{repository(owner:\\\"acme\\\",name:\\\"app\\\"){issue(number:1){id repository{id "
+			 "defaultBranchRef{id}}}}}\"}",
+			 moved, moved),
+		  "Issue:I_1 ");
+}
+
+static bool apps_issue(void *ctx __attribute__((unused)), struct node_question q, struct node_facts *ret)
+{
+	*ret = (struct node_facts){ .kind = NODE_OBJECT, .type = GQL_T_Issue, .repo = APP };
+	return span_is(q.key, "I_1");
+}
+
+TEST(an_issue_by_url_needs_the_level_and_is_of_its_own_repository)
+{
+	static const char body[] = "{\"query\":\"mutation{addSubIssue(input:{issueId:\\\"I_1\\\",subIssueUrl:"
+				   "\\\"https://github.com/acme/lib/issues/3\\\"}){subIssue{id}}}\"}";
+	static const char reply[] = "{\"data\":{\"addSubIssue\":{\"subIssue\":{\"id\":\"I_3\"}}}}";
+	struct gh_slug slug = { span_str("acme"), span_str("lib") };
+	struct gql_known known = { NULL, apps_issue };
+
+	for (int level = GH_READ; level <= GH_WRITE; level++) {
+		struct gh_scope *s = (struct gh_scope *)(uintptr_t)listed();
+		struct gh_facts f = { .id = APP + 1, .is_org = true, .owner = "acme", .name = "lib" };
+		struct buf out;
+
+		assert_int_equal(gh_scope_add(s, slug, (enum gh_level)level), 0);
+		gh_scope_facts(s, slug, &f);
+		CHECK_INT(gql_judge(s, &known, span_str(body), &arena, &judged), ==, level == GH_READ ? GQL_REFUSE : GQL_SEND);
+		if (level == GH_READ)
+			continue;
+		learned[0] = '\0';
+		buf_init(&out, 65536);
+		assert_int_equal(gql_reply(s, &judged, &arena, span_str(reply), learn, NULL, &out), 0);
+		CHECK_STR(learned, "");
+		buf_done(&out);
 	}
 }
 

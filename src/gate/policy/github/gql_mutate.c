@@ -136,6 +136,7 @@ static bool team_slug(struct mutation *m, struct span text)
 /* One string that refers to something. */
 static bool reference(struct mutation *m, enum gql_member_kind kind, struct span text)
 {
+	const struct gh_repo *r;
 	struct gql_id id;
 
 	switch (kind) {
@@ -166,10 +167,10 @@ static bool reference(struct mutation *m, enum gql_member_kind kind, struct span
 			       : refuse(m, REFUSAL_HEAD_SCOPE,
 					"the head belongs to an owner who has no listed repository", SPAN(NULL, 0));
 	case GQL_M_ISSUE_URL:
-		return gh_scope_issue_url(m->w->scope, text)
-			       ? true
-			       : refuse(m, REFUSAL_GQL_ID, "the URL is not one of an issue of a listed repository",
-					SPAN(NULL, 0));
+		r = gh_scope_issue_url(m->w->scope, text);
+		return r ? repo_ok(m, r, m->level)
+			 : refuse(m, REFUSAL_GQL_ID, "the URL is not one of an issue of a listed repository",
+				  SPAN(NULL, 0));
 	default:
 		return refuse(m, REFUSAL_GQL_MUTATION, "the input is not known", SPAN(NULL, 0));
 	}

@@ -90,7 +90,7 @@ const struct gql_mutation gql_mutations[] = {
 		 MEMBERS(M(issueId, OBJECT, true), M(oid, PLAIN, true), M(name, NEW_BRANCH, false),
 			 M(repositoryId, OBJECT, false)),
 		 PAYLOAD(P(issue, Issue, 0), P(linkedBranch, LinkedBranch, 0))),
-	MUTATION(deleteLinkedBranch, WRITE, MEMBERS(M(linkedBranchId, OBJECT, true)), PAYLOAD(P(issue, Issue, 0))),
+	MUTATION(deleteLinkedBranch, WRITE, MEMBERS(M(linkedBranchId, OBJECT, true)), PAYLOAD(P(issue, Issue, GQL_ELSEWHERE))),
 	MUTATION(addSubIssue, WRITE,
 		 MEMBERS(M(issueId, OBJECT, true), M(subIssueId, OBJECT, false), M(subIssueUrl, ISSUE_URL, false),
 			 M(replaceParent, PLAIN, false)),

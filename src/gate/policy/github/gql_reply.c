@@ -166,6 +166,9 @@ static void object(struct reply *r, struct span json, const struct uses *uses)
 		return;
 	if (leaf(json, uses->first, "__typename", &type))
 		f.type = gql_type_find(type);
+	/* The list has the ids of its repositories, and a ruleset may be its owner's. */
+	if (f.type == GQL_T_Repository || f.type == GQL_T_RepositoryRuleset)
+		return;
 	if (f.type >= GQL_T_PLAIN || is_abstract(f.type) || gql_types[f.type].open != GQL_OPEN_OBJECT)
 		return;
 	f.repo = repo->facts.id;

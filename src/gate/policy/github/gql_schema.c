@@ -260,7 +260,7 @@ static const struct gql_field f_MergeQueue[] = { ITS_REPOSITORY, P(configuration
 static const struct gql_field f_MergeQueueEntry[] = { F(baseCommit, Commit, 0),	      F(enqueuer, Actor, 0),
 						      F(headCommit, Commit, AWAY),    F(mergeQueue, MergeQueue, 0),
 						      F(pullRequest, PullRequest, 0), END };
-static const struct gql_field f_LinkedBranch[] = { F(ref, Ref, AWAY), END };
+static const struct gql_field f_LinkedBranch[] = { F(ref, Ref, X), END }; /* of any repository */
 static const struct gql_field f_IssueTemplate[] = { F(assignees, User, C), F(labels, Label, C), END };
 static const struct gql_field f_PinnedIssue[] = { ITS_REPOSITORY, F(issue, Issue, 0), F(pinnedBy, Actor, 0), END };
 static const struct gql_field f_PinnedDiscussion[] = { ITS_REPOSITORY, F(discussion, Discussion, 0),

@@ -112,7 +112,7 @@ static bool leaf_ok(struct gql_state s, struct span name)
 	static const char *const archives[] = { "tarballUrl", "zipballUrl", "archiveUrl" };
 	static const char *const project[] = { "id", "title", "name", "optionId", "status" };
 	static const char *const counts[] = { "totalCount", "cursor" };
-	static const char *const which[] = { "id", "name", "nameWithOwner" };
+	static const char *const which[] = { "id", "name", "nameWithOwner", "url" };
 
 	if (is_secret(name) || (IN(name, archives) && (s.reach != GQL_LISTED || s.away)))
 		return false;
@@ -203,8 +203,10 @@ static struct gql_state enter(struct gql_state s, const struct gql_field *f)
 			to.away = 1;
 		break;
 	}
-	if (to.reach != GQL_LISTED) {
+	/* What an object says of its repository holds for the object alone: it may have moved since its id was known. */
+	if (to.reach != GQL_LISTED || f->flags & GQL_ITS_REPOSITORY)
 		to.repo = GQL_NO_REPO;
+	if (to.reach != GQL_LISTED) {
 		if (to.reach != GQL_PUBLIC)
 			to.away = 0;
 	}
@@ -251,7 +253,7 @@ static bool enter_other(struct gql_state s, struct span name, struct gql_state *
 			return true;
 		}
 		to->type = GQL_T_Repository;
-		return (s.type == GQL_T_Issue || s.type == GQL_T_PullRequest) && span_is(name, "repository");
+		return (s.type == GQL_T_Issue || s.type == GQL_T_PullRequest || s.type == GQL_T_Ref) && span_is(name, "repository");
 	case GQL_NAME:
 		to->type = GQL_T_RepositoryOwner;
 		return s.type == GQL_T_Repository && span_is(name, "owner");

@@ -257,19 +257,19 @@ bool gh_scope_head(const struct gh_scope *s, struct span head)
 	       gh_scope_find(s, owner, SPAN(rest.p, (size_t)(second - rest.p)));
 }
 
-bool gh_scope_issue_url(const struct gh_scope *s, struct span url)
+const struct gh_repo *gh_scope_issue_url(const struct gh_scope *s, struct span url)
 {
 	static const char front[] = "https://github.com/", middle[] = "/issues/";
 	size_t at = strlen(front), n = 0, m = strlen(middle);
 
 	if (url.n <= at || memcmp(url.p, front, at) != 0)
-		return false;
+		return NULL;
 	url = SPAN(url.p + at, url.n - at);
 	while (n < url.n && url.p[url.n - 1 - n] >= '0' && url.p[url.n - 1 - n] <= '9')
 		n++;
 	if (n == 0 || url.n < n + m || memcmp(url.p + url.n - n - m, middle, m) != 0)
-		return false;
-	return gh_scope_find_slug(s, SPAN(url.p, url.n - n - m)) != NULL;
+		return NULL;
+	return gh_scope_find_slug(s, SPAN(url.p, url.n - n - m));
 }
 
 void gh_scope_print(const struct gh_scope *s, char *out, size_t size)

@@ -82,7 +82,7 @@ bool gh_scope_any_ref(const struct gh_scope *s);
 bool gh_scope_head(const struct gh_scope *s, struct span head);
 
 /* "https://github.com/OWNER/NAME/issues/N" of a listed repository, and nothing behind the number. */
-bool gh_scope_issue_url(const struct gh_scope *s, struct span url);
+const struct gh_repo *gh_scope_issue_url(const struct gh_scope *s, struct span url);
 
 /* "acme/app, acme/lib (read)": the list for a refusal; cut with "..." where @size ends. */
 void gh_scope_print(const struct gh_scope *s, char *out, size_t size);
