@@ -1,6 +1,9 @@
 /* What the body of a request says about other repositories and refs (2.4, 2.12). */
 #include "gate/policy/github/decide.h"
 
+#include <ctype.h>
+#include <string.h>
+
 #include "base/jread.h"
 #include "gate/policy/github/push.h"
 
@@ -126,6 +129,68 @@ static bool is_coded(const struct request *r)
 	return false;
 }
 
+#define AGENT "agent_assignment"
+
+/* The byte at @at as JSON's or a form's escape means it, or itself. */
+static int unescaped(struct span s, size_t *at)
+{
+	uint8_t room[1];
+	unsigned v = 0;
+	size_t i;
+
+	if (s.p[*at] == '%' && s.n - *at >= 3 && http_percent_decode(SPAN(s.p + *at, 3), room) == 1) {
+		*at += 3;
+		return room[0];
+	}
+	if (s.p[*at] != '\\' || s.n - *at < 6 || s.p[*at + 1] != 'u')
+		return s.p[(*at)++];
+	for (i = *at + 2; i < *at + 6 && isxdigit(s.p[i]); i++)
+		v = v * 16 + (unsigned)(isdigit(s.p[i]) ? s.p[i] - '0' : tolower(s.p[i]) - 'a' + 10);
+	if (i < *at + 6)
+		return s.p[(*at)++];
+	*at = i;
+	return v < 0x80 ? (int)v : 0;
+}
+
+/* Anywhere, in any spelling; no front of the word but its first letter stands in it again. */
+static bool says_agent(struct span s)
+{
+	size_t n = 0;
+
+	for (size_t at = 0; at < s.n;) {
+		int c = unescaped(s, &at);
+
+		n = c == AGENT[n] ? n + 1 : c == AGENT[0];
+		if (AGENT[n] == '\0')
+			return true;
+	}
+	return false;
+}
+
+/* GitHub's own agent works where the issue says (agent_assignment.target_repo), with the user's rights. Of an object the members
+ * count; of what GitHub may read otherwise, such as a form, whatever stands in it. */
+static void agent(const struct request *r, struct span body, struct gh_decision *d)
+{
+	struct span o, name, v;
+	uint8_t room[TEXT];
+	bool is_object = jread_check(body, DEPTH, &o) == 0 && jread_type(o) == JREAD_OBJECT, found;
+
+	found = says_agent(r->query) || (!is_object && (says_agent(body) || (body.n > 0 && memchr(body.p, 0, body.n))));
+	while (is_object && !found && jread_next_member(&o, &name, &v)) {
+		ssize_t n = jread_string(name, room, sizeof(room));
+
+		found = n > 0 && span_is(SPAN(room, (size_t)n), AGENT);
+	}
+	if (is_coded(r) && body.n > 0)
+		gh_refuse(d, REFUSAL_PATH, "send it without a coding",
+			  "the body of this request is read by the sandbox, so it must not be coded");
+	else if (found)
+		gh_refuse(d, REFUSAL_CLASS_NEVER, "assign the agent without it, or do it on the host",
+			  AGENT " lets an agent at GitHub work in other repositories with the user's rights");
+	else
+		d->verdict = GH_CREDENTIAL;
+}
+
 static void push(const struct gh_scope *s, const struct request *r, struct span body, struct gh_decision *d)
 {
 	struct gh_push p;
@@ -174,6 +239,10 @@ void gh_decide_body(const struct gh_scope *s, const struct gh_issues *known, con
 	}
 	if (d->body == GH_BODY_MCP) {
 		gh_decide_mcp(s, body, d);
+		return;
+	}
+	if (d->body == GH_BODY_AGENT) {
+		agent(r, body, d);
 		return;
 	}
 	gh_place(HOST_GITHUB_API, r->path, &place);

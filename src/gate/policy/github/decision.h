@@ -17,6 +17,7 @@ enum gh_body {
 	GH_BODY_GRAPHQL, /* whole: the rules for GraphQL */
 	GH_BODY_PULL,	 /* whole: a new pull request */
 	GH_BODY_ISSUES,	 /* whole: links between issues, by numbers */
+	GH_BODY_AGENT,	 /* whole, of any form: no agent at GitHub is told where to work */
 	GH_BODY_REF,	 /* whole: which ref a write is for */
 	GH_BODY_LFS,	 /* whole: download or upload */
 	GH_BODY_PUSH,	 /* to the end of the commands: gh_push_scan() says when */

@@ -31,11 +31,14 @@ static const struct {
 	{ POST, "forks/**", "a fork would be a repository outside the list" },
 	{ POST, "generate/**", "this would make a repository outside the list" },
 	{ ANY, "secret-scanning/alerts/**", "these answers hold secrets" },
+	{ WRITES, "code-scanning/codeql/variant-analyses/**", "this reads other repositories" },
+	{ POST, "security-advisories/*/forks/**", "a fork would be a repository outside the list" },
 };
 
 /* Reads that need level admin. */
 static const char *const admin_reads[] = {
 	"secret-scanning/**", "hooks/**", "codespaces/**", "actions/runners/**", "installation/**", "invitations/**",
+	"code-scanning/codeql/variant-analyses/**",
 };
 
 #define NO_SWITCH GH_SWITCHES
@@ -47,11 +50,11 @@ static const struct row {
 	enum gh_switch sw; /* that must be on, too */
 	enum gh_body body;
 } rows[] = {
-	{ POST, "issues", NO_SWITCH },
-	{ PATCH, "issues/N", NO_SWITCH },
+	{ POST, "issues", NO_SWITCH, GH_BODY_AGENT },
+	{ PATCH, "issues/N", NO_SWITCH, GH_BODY_AGENT },
 	{ WRITES, "issues/N/comments/**", NO_SWITCH },
 	{ WRITES, "issues/N/labels/**", NO_SWITCH },
-	{ WRITES, "issues/N/assignees/**", NO_SWITCH },
+	{ WRITES, "issues/N/assignees/**", NO_SWITCH, GH_BODY_AGENT },
 	{ WRITES, "issues/N/lock/**", NO_SWITCH },
 	{ WRITES, "issues/N/reactions/**", NO_SWITCH },
 	{ WRITES, "issues/comments/**", NO_SWITCH },
@@ -252,7 +255,7 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 	/* What names a branch is read only where not every branch is open. */
 	d->body = row->body == GH_BODY_REF && gh_scope_any_branch(s) && !makes_ref ? GH_BODY_NONE : row->body;
 	d->verdict = d->body == GH_BODY_NONE ? GH_CREDENTIAL : GH_BODY;
-	if (d->verdict == GH_BODY && (!gh_is_json(r, true) || r->has_query))
+	if (d->verdict == GH_BODY && d->body != GH_BODY_AGENT && (!gh_is_json(r, true) || r->has_query))
 		gh_refuse(d, REFUSAL_PATH, "send Content-Type: application/json, no coding and no query",
 			  "the body of this request is read by the sandbox, so it must be plain JSON");
 }
