@@ -154,8 +154,11 @@ static enum verdict ask(struct question *q, enum ph_kind kind)
 	}
 	request_check(&q->r, span_str(name));
 	v = judge_request(q->j, q->host, true, &q->r, &q->d);
-	return v == JUDGE_BODY && (q->d.github.body == GH_BODY_PUSH || q->d.github.body == GH_BODY_MCP) ? judge_push(q)
-													: v;
+	/* Of these the usual body is known: none that says anything. */
+	return v == JUDGE_BODY && (q->d.github.body == GH_BODY_PUSH || q->d.github.body == GH_BODY_MCP ||
+				   q->d.github.body == GH_BODY_AGENT)
+		       ? judge_push(q)
+		       : v;
 }
 
 static char *foreign(const struct question *q)

@@ -136,18 +136,26 @@ size_t http_percent_decode(struct span in, uint8_t *out)
 	return n;
 }
 
-/* Segments "", "." and ".."; an empty one may be the last. The first byte is a "/". */
+/* Segments "", "." and ".."; an empty one may be the last. The first byte is a "/". So are they with parameters or spaces behind
+ * them (RFC 3986 section 3.3), which some servers take off before they look for dots: "..;x=y". */
 static bool has_bad_segment(struct span path)
 {
 	size_t from = 1;
 
 	for (size_t i = 1; i <= path.n; i++) {
+		const uint8_t *semi;
 		struct span seg;
 
 		if (i < path.n && path.p[i] != '/')
 			continue;
 		seg = SPAN(path.p + from, i - from);
-		if ((seg.n == 0 && i < path.n) || span_is(seg, ".") || span_is(seg, ".."))
+		if (seg.n == 0 && i < path.n)
+			return true;
+		semi = seg.n > 0 ? memchr(seg.p, ';', seg.n) : NULL;
+		seg.n = semi ? (size_t)(semi - seg.p) : seg.n;
+		while (seg.n > 0 && seg.p[seg.n - 1] == ' ')
+			seg.n--;
+		if (span_is(seg, ".") || span_is(seg, ".."))
 			return true;
 		from = i + 1;
 	}
