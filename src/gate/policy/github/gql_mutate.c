@@ -420,6 +420,12 @@ static bool class_ok(struct mutation *m)
 			       ? true
 			       : refuse(m, REFUSAL_GQL_MUTATION,
 					"runs and deployments are switched off (--github ci=on)", SPAN(NULL, 0));
+	case GQL_CLASS_BRANCH:
+		return gh_scope_any_branch(m->w->scope)
+			       ? true
+			       : refuse(m, REFUSAL_GQL_MUTATION,
+					"push-refs is set, and this writes a branch that it does not name",
+					SPAN(NULL, 0));
 	case GQL_CLASS_ADMIN:
 		m->level = GH_ADMIN;
 		return true;

@@ -10,6 +10,7 @@ enum gql_class {
 	GQL_CLASS_WRITE,
 	GQL_CLASS_MERGE, /* write, and the switch for merging */
 	GQL_CLASS_CI,	 /* write, and the switch for runs */
+	GQL_CLASS_BRANCH, /* write, and every branch, for it writes one that it does not name */
 	GQL_CLASS_ADMIN, /* the level admin */
 	GQL_CLASS_NEVER,
 };

@@ -252,6 +252,11 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 		return;
 	if (gh_match("merge-upstream", p->tail) && !parent_is_open(s, d))
 		return;
+	if (gh_match("pulls/N/update-branch", p->tail) && !gh_scope_any_branch(s)) {
+		gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github push-refs=GLOBS that hold every branch",
+			  "this writes a branch that it does not name, and not every branch may be written");
+		return;
+	}
 	/* What names a branch is read only where not every branch is open. */
 	d->body = row->body == GH_BODY_REF && gh_scope_any_branch(s) && !makes_ref ? GH_BODY_NONE : row->body;
 	d->verdict = d->body == GH_BODY_NONE ? GH_CREDENTIAL : GH_BODY;
