@@ -113,7 +113,8 @@ struct question {
 	struct judged d;
 };
 
-static enum verdict judge_push(struct question *q)
+/* With the usual body: a push of one branch, or none that says anything. */
+static enum verdict judge_usual(struct question *q)
 {
 	static const char line[] = PUSH_LINE, end[] = "0000";
 	char body[4 + sizeof(line) + sizeof(end)];
@@ -154,10 +155,9 @@ static enum verdict ask(struct question *q, enum ph_kind kind)
 	}
 	request_check(&q->r, span_str(name));
 	v = judge_request(q->j, q->host, true, &q->r, &q->d);
-	/* Of these the usual body is known: none that says anything. */
 	return v == JUDGE_BODY && (q->d.github.body == GH_BODY_PUSH || q->d.github.body == GH_BODY_MCP ||
 				   q->d.github.body == GH_BODY_AGENT)
-		       ? judge_push(q)
+		       ? judge_usual(q)
 		       : v;
 }
 

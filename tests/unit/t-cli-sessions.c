@@ -291,9 +291,8 @@ TEST(denied_shows_refusals_and_what_would_open_them)
 	state_end(&t);
 }
 
-#define REQUEST(more) "{\"v\":1,\"t\":\"2026-11-23T20:01:10.000Z\"," more ",\"verdict\":\"refuse\",\"code\":\"path-denied\"}\n"
-
-TEST(denied_has_the_command_that_tells_what_would_open_a_request)
+/* What --denied makes of these lines of an audit. */
+static void denied_shows(const char *lines, const char *want)
 {
 	struct logs_args denied = { .denied = true };
 	struct session s = SESSION_INIT;
@@ -302,17 +301,24 @@ TEST(denied_has_the_command_that_tells_what_would_open_a_request)
 
 	state_begin(&t);
 	CHECK_INT(session_create(&s, &t.root, &t.project, "claude", NULL, &err), ==, 0);
-	log_write(&s, "audit.jsonl",
+	log_write(&s, "audit.jsonl", lines);
+	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0), want);
+	session_done(&s);
+	state_end(&t);
+}
+
+#define REQUEST(more) "{\"v\":1,\"t\":\"2026-11-23T20:01:10.000Z\"," more ",\"verdict\":\"refuse\",\"code\":\"path-denied\"}\n"
+
+TEST(denied_has_the_command_that_tells_what_would_open_a_request)
+{
+	denied_shows(
 		  REQUEST("\"k\":\"request\",\"host\":\"api.x.com\",\"method\":\"POST\",\"path\":\"/v1/files\"")
 		  REQUEST("\"k\":\"request\",\"host\":\"api.x.com\",\"method\":\"GET\",\"path\":\"/v1/{id}';x\"")
-		  REQUEST("\"k\":\"echo\",\"host\":\"api.x.com\",\"path\":\"/e\""));
-	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
+		  REQUEST("\"k\":\"echo\",\"host\":\"api.x.com\",\"path\":\"/e\""),
 		  "20:01:10  1x  POST api.x.com/v1/files  path-denied  agent-vm why --verb claude -X POST https://api.x.com/v1/files\n"
 		  "20:01:10  1x  GET api.x.com/v1/{id}';x  path-denied  agent-vm why --verb claude -X GET "
 		  "'https://api.x.com/v1/{id}'\\'';x'\n"
 		  "20:01:10  1x   api.x.com/e  path-denied  agent-vm why --verb claude https://api.x.com/e\n");
-	session_done(&s);
-	state_end(&t);
 }
 
 #define DNS_LINE(q, more) "{\"v\":1,\"t\":\"2026-11-23T20:01:02.345Z\",\"k\":\"dns\",\"q\":\"" q "\",\"type\":\"A\"," more ",\"n\":1}\n"
@@ -320,14 +326,7 @@ TEST(denied_has_the_command_that_tells_what_would_open_a_request)
 
 TEST(denied_shows_each_way_in_which_a_name_is_refused)
 {
-	struct logs_args denied = { .denied = true };
-	struct session s = SESSION_INIT;
-	struct state t;
-	struct err err;
-
-	state_begin(&t);
-	CHECK_INT(session_create(&s, &t.root, &t.project, "claude", NULL, &err), ==, 0);
-	log_write(&s, "audit.jsonl",
+	denied_shows(
 		  DNS_LINE("www.example.org", "\"kept\":1,\"dropped\":0")
 		  DNS_LINE("inside.corp", "\"kept\":0,\"dropped\":0,\"rule\":\"proxy\"")
 		  DNS_LINE("use-application-dns.net", "\"kept\":0,\"dropped\":0,\"rule\":\"doh\"")
@@ -339,8 +338,7 @@ TEST(denied_shows_each_way_in_which_a_name_is_refused)
 		  DNS_LINE("5.0.0.10.in-addr.arpa", "\"rule\":\"reverse\",\"open\":\"--allow-lan\"")
 		  DNS_LINE("1.0.0.127.in-addr.arpa", "\"rule\":\"never\"")
 		  DNS_LINE("x1.example", "\"rule\":\"rate\"")
-		  DNS_LINE("x2.example", "\"rule\":\"no-network\""));
-	CHECK_STR(ran(&cmd_logs, &denied, NULL, 0),
+		  DNS_LINE("x2.example", "\"rule\":\"no-network\""),
 		  DENIED("db.corp", "1 of 3 addresses left out, first 10.0.0.5, private network  --allow-egress db.corp")
 		  DENIED("fake.corp", "198.18.0.9 left out, reserved  --allow-egress 198.18.0.9")
 		  DENIED("printer.local", "name that is not asked outside  --allow-egress printer.local")
@@ -348,6 +346,4 @@ TEST(denied_shows_each_way_in_which_a_name_is_refused)
 		  DENIED("1.0.0.127.in-addr.arpa", "never  cannot be opened")
 		  DENIED("x1.example", "too many new names  cannot be opened")
 		  DENIED("x2.example", "no network  cannot be opened"));
-	session_done(&s);
-	state_end(&t);
 }

@@ -152,7 +152,7 @@ static int unescaped(struct span s, size_t *at)
 	return v < 0x80 ? (int)v : 0;
 }
 
-/* Anywhere, in any spelling; no front of the word but its first letter stands in it again. */
+/* Anywhere, in any spelling, where a name can begin: behind a byte that is none of the word's. */
 static bool says_agent(struct span s)
 {
 	size_t n = 0;

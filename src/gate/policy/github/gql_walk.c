@@ -206,10 +206,8 @@ static struct gql_state enter(struct gql_state s, const struct gql_field *f)
 	/* What an object says of its repository holds for the object alone: it may have moved since its id was known. */
 	if (to.reach != GQL_LISTED || f->flags & GQL_ITS_REPOSITORY)
 		to.repo = GQL_NO_REPO;
-	if (to.reach != GQL_LISTED) {
-		if (to.reach != GQL_PUBLIC)
-			to.away = 0;
-	}
+	if (to.reach != GQL_LISTED && to.reach != GQL_PUBLIC)
+		to.away = 0;
 	return to;
 }
 
