@@ -13,7 +13,8 @@
 
 #define STATE_TRASH STATE_RUN "/trash"
 
-int trash_put(int root_fd, int dirfd, const char *name)
+/* -ENOENT: another launch has emptied the trash meanwhile, and has removed it with that. */
+static int put(int root_fd, int dirfd, const char *name)
 {
 	AUTO_FD(trash);
 	AUTO_FD(fd);
@@ -39,6 +40,16 @@ int trash_put(int root_fd, int dirfd, const char *name)
 		return -EIO;
 	(void)snprintf(to, sizeof(to), "%016" PRIx64, random);
 	return renameat(dirfd, name, trash, to) < 0 ? -errno : 0;
+}
+
+int trash_put(int root_fd, int dirfd, const char *name)
+{
+	int r, tries = 100;
+
+	do
+		r = put(root_fd, dirfd, name);
+	while (r == -ENOENT && --tries > 0);
+	return r;
 }
 
 void trash_empty(int root_fd, int64_t ms)

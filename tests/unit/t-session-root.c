@@ -326,3 +326,26 @@ TEST(what_the_older_program_left)
 	session_done(&s);
 	state_end(&t);
 }
+
+TEST(one_launch_empties_the_trash_as_another_fills_it)
+{
+	struct state t;
+	pid_t pid;
+
+	state_begin(&t);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0)
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (pid == 0)
+		trash_empty(t.root.fd, 0);
+	for (int i = 0; i < 500; i++) {
+		CHECK_INT(mkdirat(t.root.fd, "left", 0700), ==, 0);
+		CHECK_INT(trash_put(t.root.fd, t.root.fd, "left"), ==, 0);
+		CHECK(!exists(t.root.fd, "left"));
+	}
+	CHECK_INT(kill(pid, SIGKILL), ==, 0);
+	CHECK_INT(waitpid(pid, NULL, 0), ==, pid);
+	trash_empty(t.root.fd, 0);
+	state_end(&t);
+}
