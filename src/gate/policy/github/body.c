@@ -9,6 +9,7 @@
 
 #define DEPTH 64
 #define TEXT 512 /* of a name or branch; longer ones are none */
+#define PATH 4096 /* of a file in a tree */
 
 /* The text of a string member: 1; 0 if there is none; -1 for another type or one that is too long. */
 static int member(struct span object, const char *name, uint8_t room[TEXT], struct span *ret)
@@ -119,6 +120,27 @@ static void ref(const struct gh_scope *s, struct span tail, struct span o, struc
 			  (const char *)v.p);
 	else
 		d->verdict = GH_CREDENTIAL;
+}
+
+/* The files of a new tree. A whole tree by its hash, put in place of a folder, counts as what stands below it. */
+static void tree(struct span o, struct gh_decision *d)
+{
+	uint8_t room[PATH];
+	struct span list, entry, path;
+	ssize_t n;
+
+	d->verdict = GH_CREDENTIAL;
+	if (!jread_member(o, "tree", &list) || jread_type(list) != JREAD_ARRAY) {
+		unclear(d, "tree");
+		return;
+	}
+	while (d->verdict == GH_CREDENTIAL && jread_next_element(&list, &entry)) {
+		n = jread_member(entry, "path", &path) ? jread_string(path, room, sizeof(room)) : -1;
+		if (n < 0)
+			unclear(d, "path");
+		else if (gh_is_workflow(SPAN(room, (size_t)n)))
+			gh_refuse_workflow(d);
+	}
 }
 
 static bool is_coded(const struct request *r)
@@ -262,6 +284,9 @@ void gh_decide_body(const struct gh_scope *s, const struct gh_issues *known, con
 		break;
 	case GH_BODY_REF:
 		ref(s, place.tail, o, d);
+		break;
+	case GH_BODY_TREE:
+		tree(o, d);
 		break;
 	case GH_BODY_LFS:
 		if (member(o, "operation", room, &o) == 1 && span_is(o, "download"))

@@ -58,6 +58,12 @@ void gh_refuse_reader(struct gh_decision *d)
 	gh_refuse(d, REFUSAL_OFFLIST_WRITE, how, "%s/%s is listed for reading only", d->repo->owner, d->repo->name);
 }
 
+void gh_refuse_workflow(struct gh_decision *d)
+{
+	gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github protect-workflows=off",
+		  "workflows are not written from this sandbox");
+}
+
 bool gh_decide_repo(const struct gh_scope *s, const struct gh_place *p, bool writes, struct gh_decision *d)
 {
 	d->repo = gh_place_repo(s, p);

@@ -42,6 +42,7 @@ void gh_refuse(struct gh_decision *d, enum refusal_code code, const char *how, c
 void gh_refuse_unlisted(struct gh_decision *d, const struct gh_place *p);
 /* d->repo is not listed for writing. */
 void gh_refuse_reader(struct gh_decision *d);
+void gh_refuse_workflow(struct gh_decision *d);
 
 /* A listed repository by its place, for a request that writes or not: fills repo, verdict and, on refusal, the text.
  * False when that is the end of it. */

@@ -19,6 +19,7 @@ enum gh_body {
 	GH_BODY_ISSUES,	 /* whole: links between issues, by numbers */
 	GH_BODY_AGENT,	 /* whole, of any form: no agent at GitHub is told where to work */
 	GH_BODY_REF,	 /* whole: which ref a write is for */
+	GH_BODY_TREE,	 /* whole: the files of a new tree */
 	GH_BODY_LFS,	 /* whole: download or upload */
 	GH_BODY_PUSH,	 /* to the end of the commands: gh_push_scan() says when */
 	GH_BODY_MCP,	 /* whole: a call of a tool */

@@ -6,6 +6,7 @@
 
 #include "base/macros.h"
 #include "gate/policy/github/gql_mutations.h"
+#include "gate/policy/github/path.h"
 
 struct mutation {
 	struct gql_walk *w;
@@ -292,31 +293,6 @@ static bool branch(struct mutation *m, const struct gql_value *v)
 	return repo_ok(m, r, m->level) && branch_ok(m, name->text);
 }
 
-/* A path in .github/workflows, or one that may be it to whoever reads it otherwise. */
-static bool is_workflow(struct span path)
-{
-	static const char *const way[] = { ".github", "workflows" };
-	size_t at = 0, n = 0;
-
-	for (size_t i = 0; i <= path.n; i++) {
-		struct span part;
-
-		if (i < path.n && path.p[i] != '/' && path.p[i] != '\\')
-			continue;
-		part = SPAN(path.p + at, i - at);
-		at = i + 1;
-		if (part.n == 0 || span_is(part, "."))
-			continue;
-		if (span_is(part, ".."))
-			return true;
-		if (!gh_same(part, span_str(way[n])))
-			return false;
-		if (++n == ARRAY_SIZE(way))
-			return true;
-	}
-	return n > 0;
-}
-
 static bool files(struct mutation *m, const struct gql_value *v)
 {
 	static const char *const names[] = { "additions", "deletions" }, *const of_file[] = { "path", "contents" };
@@ -335,7 +311,7 @@ static bool files(struct mutation *m, const struct gql_value *v)
 			path = member(m, file, "path");
 			if (!path || path->kind != GQL_STRING)
 				return refuse(m, REFUSAL_GQL_MUTATION, "a file without its path", SPAN(NULL, 0));
-			if (is_workflow(path->text) && !gh_scope_has(m->w->scope, GH_WORKFLOWS))
+			if (gh_is_workflow(path->text) && !gh_scope_has(m->w->scope, GH_WORKFLOWS))
 				return refuse(m, REFUSAL_GQL_MUTATION,
 					      ".github/workflows stays as it is (--github protect-workflows=off)",
 					      SPAN(NULL, 0));

@@ -178,6 +178,29 @@ bool gh_has_dot_params(struct span path)
 	return holds_somehow(has_dot_params, NULL, path);
 }
 
+bool gh_is_workflow(struct span path)
+{
+	static const char *const way[] = { ".github", "workflows" };
+	size_t at = 0, n = 0;
+	bool on = true;
+
+	for (size_t i = 0; i <= path.n; i++) {
+		struct span part;
+
+		if (i < path.n && path.p[i] != '/' && path.p[i] != '\\')
+			continue;
+		part = SPAN(path.p + at, i - at);
+		at = i + 1;
+		if (part.n == 0 || span_is(part, "."))
+			continue;
+		if (span_is(part, ".."))
+			return true;
+		on = on && (n >= ARRAY_SIZE(way) || gh_same(part, span_str(way[n])));
+		n++;
+	}
+	return on && n > 0;
+}
+
 static bool is_hex(uint8_t c)
 {
 	return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');

@@ -38,6 +38,10 @@ bool gh_match(const char *pattern, struct span tail);
  * could be a format or parameters behind a segment (".json", ";x"). "N" is any segment here. */
 bool gh_match_loosely(const char *pattern, struct span tail);
 
+/* The path of a file that is in .github/workflows, or may be to whoever reads it otherwise; or that stands in place of
+ * one of these folders. */
+bool gh_is_workflow(struct span path);
+
 /* A segment that is "." or ".." in front of a ";", as written or decoded. */
 bool gh_has_dot_params(struct span path);
 

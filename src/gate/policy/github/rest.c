@@ -75,7 +75,7 @@ static const struct row {
 	{ POST, "commits/*/comments", NO_SWITCH },
 	{ PUT | DELETE, "contents/**", NO_SWITCH, GH_BODY_REF },
 	{ POST, "git/blobs", NO_SWITCH },
-	{ POST, "git/trees", NO_SWITCH },
+	{ POST, "git/trees", NO_SWITCH, GH_BODY_TREE },
 	{ POST, "git/commits", NO_SWITCH },
 	{ POST, "git/tags", NO_SWITCH },
 	{ POST, "git/refs", NO_SWITCH, GH_BODY_REF },
@@ -194,6 +194,18 @@ static bool ref_in_path(const struct gh_scope *s, struct span tail, bool deletes
 	return true;
 }
 
+/* A path "contents/x": is the file that it names, decoded, a workflow? */
+static bool is_workflow(struct span tail)
+{
+	static const char front[] = "contents/";
+	uint8_t room[HTTP_TARGET_MAX];
+	struct span path = gh_match("contents/*/**", tail) ? SPAN(tail.p + strlen(front), tail.n - strlen(front)) :
+							     SPAN("", 0);
+
+	return gh_match_loosely("contents/.github/workflows/**", tail) ||
+	       (path.n <= sizeof(room) && gh_is_workflow(SPAN(room, http_percent_decode(path, room))));
+}
+
 /* What is merged from the repository that this one is a fork of can be read here afterwards. */
 static bool parent_is_open(const struct gh_scope *s, struct gh_decision *d)
 {
@@ -246,9 +258,8 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 		gh_refuse(d, REFUSAL_CLASS_ADMIN, switch_how[row->sw], "%s", switch_why[row->sw]);
 		return;
 	}
-	if (!gh_scope_has(s, GH_WORKFLOWS) && gh_match_loosely("contents/.github/workflows/**", p->tail)) {
-		gh_refuse(d, REFUSAL_CLASS_ADMIN, "start with --github protect-workflows=off",
-			  "workflows are not written from this sandbox");
+	if (!gh_scope_has(s, GH_WORKFLOWS) && is_workflow(p->tail)) {
+		gh_refuse_workflow(d);
 		return;
 	}
 	if (!makes_ref && gh_match("git/refs/**", p->tail) && !ref_in_path(s, p->tail, r->method == METHOD_DELETE, d))
@@ -260,8 +271,11 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 			  "this writes a branch that it does not name, and not every branch may be written");
 		return;
 	}
-	/* What names a branch is read only where not every branch is open. */
-	d->body = row->body == GH_BODY_REF && gh_scope_any_branch(s) && !makes_ref ? GH_BODY_NONE : row->body;
+	/* What names a branch is read only where not every branch is open, what names files where not every file is. */
+	d->body = (row->body == GH_BODY_REF && gh_scope_any_branch(s) && !makes_ref) ||
+				  (row->body == GH_BODY_TREE && gh_scope_has(s, GH_WORKFLOWS)) ?
+			  GH_BODY_NONE :
+			  row->body;
 	d->verdict = d->body == GH_BODY_NONE ? GH_CREDENTIAL : GH_BODY;
 	if (d->verdict == GH_BODY && d->body != GH_BODY_AGENT && (!gh_is_json(r, true) || r->has_query))
 		gh_refuse(d, REFUSAL_PATH, "send Content-Type: application/json, no coding and no query",
