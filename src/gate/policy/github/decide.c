@@ -160,10 +160,6 @@ static bool front_door(const struct request *r, struct gh_decision *d)
 	} else if (head > HEAD_MAX) {
 		gh_refuse(d, REFUSAL_LIMIT, NULL, "a head of more than 32 KiB is not sent to GitHub");
 		d->status = 431;
-	} else if (gh_has_dot_params(r->path)) {
-		gh_refuse(d, REFUSAL_PATH, "write the path without it",
-			  "a segment of the path could be read as a dot segment");
-		d->status = 400;
 	} else if (gh_query(r->query, "_method", &value) != 0) {
 		gh_refuse(d, REFUSAL_METHOD, "send that method itself",
 			  "the query asks for another method than the request line");

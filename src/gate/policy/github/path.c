@@ -128,9 +128,9 @@ bool gh_match(const char *pattern, struct span tail)
 	return fits(pattern, tail, false);
 }
 
-/* Whether @holds is true of a path once it is decoded; coded twice nothing goes out with a login (prov_allows()). In a
- * function of its own, and not entered without a "%": the room is cleared each time. */
-static bool holds_decoded(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)
+/* Coded twice nothing goes out with a login (prov_allows()). In a function of its own, and not entered without a "%": the
+ * room is cleared each time. */
+static bool fits_decoded(const char *pattern, struct span path)
 {
 	uint8_t room[HTTP_TARGET_MAX];
 	size_t n;
@@ -141,41 +141,13 @@ static bool holds_decoded(bool (*holds)(const char *arg, struct span path), cons
 	for (size_t i = 0; i < n; i++)
 		if (room[i] == '\\')
 			room[i] = '/';
-	return holds(arg, SPAN(room, n));
-}
-
-static bool holds_somehow(bool (*holds)(const char *arg, struct span path), const char *arg, struct span path)
-{
-	return holds(arg, path) || (path.n > 0 && memchr(path.p, '%', path.n) && holds_decoded(holds, arg, path));
-}
-
-static bool fits_loosely(const char *pattern, struct span tail)
-{
-	return fits(pattern, tail, true);
+	return fits(pattern, SPAN(room, n), true);
 }
 
 bool gh_match_loosely(const char *pattern, struct span tail)
 {
-	return holds_somehow(fits_loosely, pattern, tail);
-}
-
-static bool has_dot_params(const char *unused, struct span path)
-{
-	struct span seg;
-
-	while (next_segment(&path, &seg)) {
-		const uint8_t *semi = seg.n > 0 ? memchr(seg.p, ';', seg.n) : NULL;
-
-		if (semi && (span_is(SPAN(seg.p, (size_t)(semi - seg.p)), ".") ||
-			     span_is(SPAN(seg.p, (size_t)(semi - seg.p)), "..")))
-			return true;
-	}
-	return false;
-}
-
-bool gh_has_dot_params(struct span path)
-{
-	return holds_somehow(has_dot_params, NULL, path);
+	return fits(pattern, tail, true) ||
+	       (tail.n > 0 && memchr(tail.p, '%', tail.n) && fits_decoded(pattern, tail));
 }
 
 bool gh_is_workflow(struct span path)

@@ -42,9 +42,6 @@ bool gh_match_loosely(const char *pattern, struct span tail);
  * one of these folders. */
 bool gh_is_workflow(struct span path);
 
-/* A segment that is "." or ".." in front of a ";", as written or decoded. */
-bool gh_has_dot_params(struct span path);
-
 /**
  * gh_query() - The value of a key that a rule reads
  * @ret:	As it came, not decoded
