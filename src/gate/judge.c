@@ -270,6 +270,8 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		.flags = (uint8_t)((r->has_query ? HTTPMSG_HAS_QUERY : 0) | (r->websocket ? HTTPMSG_UPGRADE : 0) |
 				   (d->use.foreign ? HTTPMSG_FOREIGN : 0) | (r->h2 ? HTTPMSG_H2 : 0)),
 	};
+	/* As the rules have read it: whatever the guest calls it, GitHub is not to read it as a form. */
+	bool as_json = d->host == HOST_GITHUB_API && d->use.n > 0 && request_has_body(r);
 	bool coded = false, cookies_put = false;
 	uint16_t n = 0;
 
@@ -286,7 +288,8 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		struct http_field f = r->f[i];
 		int e;
 
-		if (is_dropped(d, r, f.name) || (w.flags & HTTPMSG_ACCOUNT && http_is(f.name, "chatgpt-account-id")))
+		if (is_dropped(d, r, f.name) || (as_json && http_is(f.name, "content-type")) ||
+		    (w.flags & HTTPMSG_ACCOUNT && http_is(f.name, "chatgpt-account-id")))
 			continue;
 		if (http_is(f.name, "cookie")) {
 			e = cookies_put ? 0 : put_cookies(out, r, &n);
@@ -304,6 +307,11 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 	}
 	if (d->identity && !coded) {
 		if (httpmsg_field(out, span_str("Accept-Encoding"), span_str("identity")) < 0)
+			return -ENOBUFS;
+		n++;
+	}
+	if (as_json) {
+		if (httpmsg_field(out, span_str("Content-Type"), span_str("application/json")) < 0)
 			return -ENOBUFS;
 		n++;
 	}

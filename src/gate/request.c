@@ -225,7 +225,7 @@ static void check_upgrade(struct request *r, bool asked)
 		return;
 	}
 	r->websocket = asked && r->method == METHOD_GET &&
-		       (r->body == HTTP_BODY_NONE || (r->body == HTTP_BODY_LENGTH && r->body_len == 0)) &&
+		       !request_has_body(r) &&
 		       only(r, "sec-websocket-version", &version) == 0 && version && span_is(*version, "13") &&
 		       only(r, "sec-websocket-key", &key) == 0 && key && key->n == WS_KEY &&
 		       base64_decode(BASE64_STD, *key, bytes, sizeof(bytes)) == sizeof(bytes);
@@ -235,7 +235,7 @@ static void check_upgrade(struct request *r, bool asked)
 		      "key");
 }
 
-#define ADDED_MAX 27 /* by judge_message(): Accept-Encoding: identity */
+#define ADDED_MAX 27 /* by judge_message(): Accept-Encoding: identity; heads for GitHub, which get more, are smaller */
 
 /* A service gets each field with ": " and its cookies with "; ", which may be more than came: "a:b" is a byte longer. Vault takes a
  * message that is larger than a head may be for one of a broken gate. Host is not in it, so a head that came in the usual form fits. */

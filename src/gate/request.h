@@ -51,6 +51,12 @@ void request_fault(struct request *r, enum stage stage, struct refusal fault);
 /* "https://AUTHORITY/…" or "/…": sets target, path, query and authority, or notes the fault. */
 void request_set_target(struct request *r, struct span target);
 
+/* A body of no length is none. */
+static inline bool request_has_body(const struct request *r)
+{
+	return r->body == HTTP_BODY_STREAM || (r->body == HTTP_BODY_LENGTH && r->body_len > 0);
+}
+
 /* The host of a connection in clear: the first Host field, without the port 80; empty without one. */
 struct span request_host(const struct request *r);
 

@@ -183,6 +183,11 @@ void gh_decide(const struct gh_scope *s, enum prov_host_id host, const struct re
 		gh_decide_rest(s, host, r, ret);
 	else
 		gh_decide_git(s, host, r, ret);
+	/* Whether GitHub reads one there is not known, and the rules have read the query alone. */
+	if (ret->verdict == GH_CREDENTIAL && (r->method == METHOD_GET || r->method == METHOD_HEAD) &&
+	    request_has_body(r))
+		gh_refuse(ret, REFUSAL_FRAMING, "write it into the query",
+			  "a GET or HEAD with a body gets no login");
 	/* Vault lets no other path out with a login: said here, in the client's form. */
 	if ((ret->verdict == GH_CREDENTIAL || ret->verdict == GH_BODY) &&
 	    !prov_allows(&lent, PH_GH, host, r->method, r->path, false, NULL))
