@@ -270,8 +270,11 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		.flags = (uint8_t)((r->has_query ? HTTPMSG_HAS_QUERY : 0) | (r->websocket ? HTTPMSG_UPGRADE : 0) |
 				   (d->use.foreign ? HTTPMSG_FOREIGN : 0) | (r->h2 ? HTTPMSG_H2 : 0)),
 	};
-	/* As the rules have read it: whatever the guest calls it, GitHub is not to read it as a form. */
-	bool as_json = d->host == HOST_GITHUB_API && d->use.n > 0 && request_has_body(r);
+	/* As the rules have read the body: whatever the guest calls it, GitHub is not to read it as a form. */
+	const char *type = d->use.n == 0 || !request_has_body(r) ? NULL :
+			   d->host == HOST_GITHUB_API		 ? "application/json" :
+			   d->github.body == GH_BODY_LFS	 ? GH_LFS_TYPE :
+								   NULL;
 	bool coded = false, cookies_put = false;
 	uint16_t n = 0;
 
@@ -288,7 +291,7 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 		struct http_field f = r->f[i];
 		int e;
 
-		if (is_dropped(d, r, f.name) || (as_json && http_is(f.name, "content-type")) ||
+		if (is_dropped(d, r, f.name) || (type && http_is(f.name, "content-type")) ||
 		    (w.flags & HTTPMSG_ACCOUNT && http_is(f.name, "chatgpt-account-id")))
 			continue;
 		if (http_is(f.name, "cookie")) {
@@ -310,8 +313,8 @@ int judge_message(const struct judged *d, const struct request *r, uint32_t slot
 			return -ENOBUFS;
 		n++;
 	}
-	if (as_json) {
-		if (httpmsg_field(out, span_str("Content-Type"), span_str("application/json")) < 0)
+	if (type) {
+		if (httpmsg_field(out, span_str("Content-Type"), span_str(type)) < 0)
 			return -ENOBUFS;
 		n++;
 	}

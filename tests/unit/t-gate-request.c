@@ -306,6 +306,26 @@ TEST(git_hosts_get_a_token_as_a_password)
 
 /* ---- gate's half ---- */
 
+TEST(a_batch_of_lfs_goes_out_as_what_it_was_read_as)
+{
+	static const struct request form = { .method = METHOD_POST,
+					     .path = { (const uint8_t *)"/a/b/info/lfs/objects/batch", 27 },
+					     .f = { { { (const uint8_t *)"Content-Type", 12 },
+						      { (const uint8_t *)"application/x-www-form-urlencoded", 33 } } },
+					     .n = 1,
+					     .body = HTTP_BODY_STREAM };
+	struct judged d = { .host = HOST_GITHUB_GIT,
+			    .use = { .n = 1, .kind = { PH_GH }, .slot = { SLOT_BASIC } },
+			    .github = { .body = GH_BODY_LFS } };
+	struct buf b;
+
+	buf_init(&b, HTTPMSG_MAX);
+	CHECK_INT(judge_message(&d, &form, 0, 0, &b), ==, 0);
+	CHECK_INT(httpmsg_request_parse(buf_span(&b), &parsed), ==, 0);
+	CHECK(parsed.w.n_fields == 1 && span_is(parsed.f[0].value, GH_LFS_TYPE));
+	buf_done(&b);
+}
+
 TEST(every_refusal_is_json_in_the_shape_of_its_host)
 {
 	static const char *const whys[] = { "why" };

@@ -151,6 +151,34 @@ static bool is_coded(const struct request *r)
 	return false;
 }
 
+static void refuse_coded(struct gh_decision *d)
+{
+	gh_refuse(d, REFUSAL_PATH, "send it without a coding",
+		  "the body of this request is read by the sandbox, so it must not be coded");
+}
+
+/* Some readers of JSON take a member in any case of its letters. */
+static void lfs(const struct request *r, struct span o, struct gh_decision *d)
+{
+	bool found = false, ok = true;
+	struct span name, v;
+	uint8_t room[TEXT];
+
+	while (jread_next_member(&o, &name, &v)) {
+		ssize_t n = jread_string(name, room, sizeof(room));
+
+		found = found || jread_string_is(name, "operation");
+		if (n > 0 && gh_same(SPAN(room, (size_t)n), span_str("operation")))
+			ok = ok && jread_string_is(v, "download");
+	}
+	if (is_coded(r))
+		refuse_coded(d);
+	else if (found && ok)
+		d->verdict = GH_CREDENTIAL;
+	else
+		gh_refuse_reader(d);
+}
+
 #define AGENT "agent_assignment"
 
 /* The byte at @at as JSON's or a form's escape means it, or itself. */
@@ -204,8 +232,7 @@ static void agent(const struct request *r, struct span body, struct gh_decision 
 		found = n > 0 && span_is(SPAN(room, (size_t)n), AGENT);
 	}
 	if (is_coded(r) && body.n > 0)
-		gh_refuse(d, REFUSAL_PATH, "send it without a coding",
-			  "the body of this request is read by the sandbox, so it must not be coded");
+		refuse_coded(d);
 	else if (found)
 		gh_refuse(d, REFUSAL_CLASS_NEVER, "assign the agent without it, or do it on the host",
 			  AGENT " lets an agent at GitHub work in other repositories with the user's rights");
@@ -251,7 +278,6 @@ void gh_decide_body(const struct gh_scope *s, const struct gh_issues *known, con
 {
 	struct gh_place place;
 	struct span o = { 0 };
-	uint8_t room[TEXT];
 
 	d->verdict = GH_REFUSE;
 	d->seen = body;
@@ -289,10 +315,7 @@ void gh_decide_body(const struct gh_scope *s, const struct gh_issues *known, con
 		tree(o, d);
 		break;
 	case GH_BODY_LFS:
-		if (member(o, "operation", room, &o) == 1 && span_is(o, "download"))
-			d->verdict = GH_CREDENTIAL;
-		else
-			gh_refuse_reader(d);
+		lfs(r, o, d);
 		break;
 	default:
 		gh_refuse(d, REFUSAL_PATH, NULL, "no rule reads this body");

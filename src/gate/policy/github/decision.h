@@ -25,6 +25,7 @@ enum gh_body {
 	GH_BODY_MCP,	 /* whole: a call of a tool */
 };
 #define GH_JSON_MAX (1 << 20)	/* of a body that is read whole */
+#define GH_LFS_TYPE "application/vnd.git-lfs+json"
 #define GH_PUSH_MAX (128 << 10) /* of the commands of a push: a thousand refs */
 
 /* How a refusal reaches the person: each client shows another part of an answer (2.14). */

@@ -10,7 +10,6 @@
 #define LIST_SHOWN 200
 #define OUT_MAX 2048
 #define DOCS "https://docs.github.com/rest"
-#define LFS_TYPE "application/vnd.git-lfs+json"
 
 static int put(struct buf *out, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static int put(struct buf *out, const char *fmt, ...)
@@ -61,7 +60,7 @@ int gh_denial(const struct gh_decision *d, struct buf *out, const char **ret_typ
 		*ret_type = "application/x-git-upload-pack-result";
 		return gh_fetch_answer(d->what, out);
 	case GH_FORM_LFS:
-		*ret_type = LFS_TYPE;
+		*ret_type = GH_LFS_TYPE;
 		return put(out, "{\"message\":\"%s (sandbox policy %s); %s\"}", d->what, code, how);
 	case GH_FORM_MCP:
 		*ret_type = "application/json";
@@ -105,7 +104,7 @@ int gh_hint(const struct gh_decision *d, uint16_t status, struct buf *out, uint1
 		break;
 	case GH_FORM_LFS:
 		/* Of anything else git-lfs shows nothing. */
-		*ret_type = LFS_TYPE;
+		*ret_type = GH_LFS_TYPE;
 		e = put(out, "{\"message\":\"%s\"}", text);
 		break;
 	default:
