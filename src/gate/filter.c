@@ -76,12 +76,22 @@ static bool give(struct filter *f, uint16_t status, const struct httpmsg_answer 
 	return r == 0;
 }
 
-/* Vault's way to say that an answer cannot be passed on. */
-static bool give_refusal(struct filter *f)
+/* Vault's way to say that an answer cannot be passed on, or with what the guest can do about it. */
+static bool give_refusal(struct ask *a)
 {
 	const struct httpmsg_answer_wire w = { .status = 502, .code = REFUSAL_UPSTREAM_FRAMING };
+	struct gh_decision *d = &a->judged.github;
+	struct filter *f = &a->filter;
+	const char *type;
 
 	buf_done(&f->body);
+	if (d->reply == GH_REPLY_ISSUES) {
+		gh_refuse(d, REFUSAL_LIMIT, "ask for less at once, such as with per_page=10",
+			  "this answer can hold issues of other repositories, and it is longer than 1 MiB or no JSON, so it is not "
+			  "passed on");
+		d->status = 502;
+		return github_denial(d, &f->body, &type) == 0 && give(f, d->status, NULL, type);
+	}
 	buf_done(&f->head);
 	f->state = FILTER_GIVE_HEAD;
 	f->ends = true;
@@ -94,7 +104,9 @@ static bool give_refusal(struct filter *f)
 /* It is not for the guest as it came. */
 static bool must_be_read(const struct ask *a)
 {
-	return a->judged.github.reply == GH_REPLY_USER || a->judged.github.completes;
+	const struct gh_decision *d = &a->judged.github;
+
+	return d->reply == GH_REPLY_USER || d->reply == GH_REPLY_ISSUES || d->completes;
 }
 
 /* ---- the head of an answer ---- */
@@ -119,7 +131,8 @@ static bool head(struct ask *a, struct span msg)
 	}
 	if (a->is_head || m.w.body == HTTP_BODY_NONE)
 		return true;
-	if (m.w.status == 200 && (d->reply == GH_REPLY_USER || (d->body == GH_BODY_GRAPHQL && is_json(&m)))) {
+	/* Of a part (206) nothing is known either. */
+	if (m.w.status / 100 == 2 && (must_be_read(a) || (d->body == GH_BODY_GRAPHQL && is_json(&m)))) {
 		f->state = FILTER_HOLD;
 		return buf_put(&f->head, msg.p, msg.n) == 0;
 	}
@@ -139,7 +152,7 @@ static bool hold(struct ask *a, struct span s)
 	if (f->body.n <= REPLY_MAX)
 		return true;
 	if (must_be_read(a))
-		return give_refusal(f);
+		return give_refusal(a);
 	f->state = FILTER_GIVE_HEAD;
 	f->ends = false;
 	return true;
@@ -159,7 +172,7 @@ static bool whole(struct ask *a)
 	r = github_reply(&g->github, &a->judged.github, buf_span(&a->body), buf_span(&f->body), &out);
 	if (r < 0 && must_be_read(a)) {
 		buf_done(&out);
-		return give_refusal(f);
+		return give_refusal(a);
 	}
 	if (r == 0) {
 		buf_done(&f->body);

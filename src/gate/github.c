@@ -140,7 +140,8 @@ void github_answered(struct github *g, const struct github_ask *ask, struct span
 
 bool github_reads_reply(const struct gh_decision *d)
 {
-	return d->verdict == GH_CREDENTIAL && (d->reply == GH_REPLY_USER || d->learns || d->body == GH_BODY_GRAPHQL);
+	return d->verdict == GH_CREDENTIAL &&
+	       (d->reply == GH_REPLY_USER || d->reply == GH_REPLY_ISSUES || d->learns || d->body == GH_BODY_GRAPHQL);
 }
 
 static void learn(void *ctx, struct node_question q, const struct node_facts *f)
@@ -164,13 +165,16 @@ static int graphql_reply(struct github *g, const struct gh_decision *d, struct s
 
 int github_reply(struct github *g, const struct gh_decision *d, struct span body, struct span text, struct buf *out)
 {
+	int r;
+
 	if (d->reply == GH_REPLY_USER)
 		return gh_reply_user(text, out);
 	if (d->body == GH_BODY_GRAPHQL)
 		return graphql_reply(g, d, body, text, out);
-	if (d->learns)
-		gh_learn(text, &g->issues);
-	return -EBADMSG;
+	r = d->reply == GH_REPLY_ISSUES ? gh_reply_issues(d->scope, text, out) : -EBADMSG;
+	if (d->learns && (r == 0 || d->reply != GH_REPLY_ISSUES))
+		gh_learn(r == 0 ? buf_span(out) : text, &g->issues);
+	return r;
 }
 
 int github_denial(const struct gh_decision *d, struct buf *out, const char **ret_type)

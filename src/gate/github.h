@@ -85,7 +85,7 @@ bool github_reads_reply(const struct gh_decision *d);
  * github_reply() - Learn from an answer, and write what the guest gets of it
  * @body:	Of the request, as it was judged
  *
- * Return: 0; -EBADMSG: it is to be passed on as it is, or for GH_REPLY_USER refused; -ENOBUFS
+ * Return: 0; -EBADMSG: it is to be passed on as it is, or for GH_REPLY_USER and GH_REPLY_ISSUES refused; -ENOBUFS
  */
 int github_reply(struct github *g, const struct gh_decision *d, struct span body, struct span text, struct buf *out);
 

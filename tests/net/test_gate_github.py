@@ -323,6 +323,33 @@ class Answers(Case):
             r = self.graphql(query)
             self.assertEqual((r.status, r.get("x-sandbox-policy")), (502, "upstream-framing"), reply[:60])
 
+    def test_of_issues_in_other_repositories_only_which_is_told(self):
+        self.start()
+        api, js = "https://api.github.com/repos/", [("content-type", "application/json"), ("etag", "x"), ("link", "<n>")]
+        ours = {"id": 1, "number": 2, "repository_url": api + "acme/app", "body": "b"}
+        theirs = {"id": 9, "number": 3, "html_url": "u", "repository_url": api + "acme/secret", "title": "hidden", "body": "hidden"}
+        which = {"number": 3, "html_url": "u", "repository": {"full_name": "acme/secret"}}
+        for tail, answer, want in (("timeline", [{"event": "cross-referenced", "source": {"issue": theirs}}, {"event": "labeled"}],
+                                    [{"event": "cross-referenced", "source": {"issue": which}}, {"event": "labeled"}]),
+                                   ("sub_issues", [ours, theirs], [ours, which]), ("parent", theirs, which),
+                                   ("dependencies/blocked_by", [theirs], [which])):
+            target = "/repos/acme/app/issues/2/" + tail
+            for status in (200, 203):
+                self.world.reply[target] = (status, js, json.dumps(answer).encode())
+                r = self.api("GET", target)
+                self.assertEqual((r.status, json.loads(r.body), r.get("etag"), r.get("link")), (status, want, None, "<n>"), tail)
+        # What cannot be looked through does not pass; how to get it is said.
+        for reply in ((200, js, b'[{"body":"hidden"}'), (200, [("content-type", "text/html")], b"hidden"),
+                      (206, js, b'"body":"hidden"}]'), (200, js, json.dumps([ours] * 20000).encode())):
+            self.world.reply[target] = reply
+            r = self.api("GET", target)
+            self.assertEqual(r.status, 502, reply[2][:40])
+            self.assertIn("per_page", json.loads(r.body)["message"])
+        self.world.reply[target] = (404, js, b'{"message":"Not Found"}')
+        self.assertEqual(json.loads(self.api("GET", target).body), {"message": "Not Found"})
+        self.world.reply["/user"] = (206, js, b'{"login":"me","email":"a@b"}')
+        self.assertEqual(json.loads(self.api("GET", "/user").body), {"login": "me"})
+
     def test_issues_of_a_listed_repository_are_learned(self):
         self.start()
         link = ("POST", "/repos/acme/app/issues/1/sub_issues", b'{"sub_issue_id":77}')

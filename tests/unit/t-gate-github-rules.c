@@ -324,6 +324,89 @@ TEST(of_the_user_only_the_identity_is_told)
 	CHECK_INT(gh_reply_user(span_str("{"), &out), ==, -EBADMSG);
 }
 
+TEST(of_issues_in_other_repositories_only_which_is_told)
+{
+#define API "https://api.github.com/repos/"
+#define OURS "{\"number\":1,\"url\":\"" API "acme/app/issues/1\",\"repository_url\":\"" API "Acme/app\",\"body\":\"b\"}"
+#define WHICH(slug) "{\"number\":7,\"html_url\":\"u\",\"repository\":{\"full_name\":\"" slug "\"}}"
+#define THEIRS(where) "{\"id\":5,\"number\":7,\"html_url\":\"u\",\"title\":\"t\",\"body\":\"SECRET\"," where "}"
+	static const struct {
+		const char *in, *want; /* NULL: as it came */
+	} t[] = {
+		{ OURS, NULL },
+		{ "[" OURS "," OURS "]", NULL },
+		{ "[]", NULL },
+		{ "", NULL },
+		{ "{\"a\":[1,\"x\\n\",null,true,{}]}", NULL },
+		{ THEIRS("\"repository_url\":\"" API "acme/secret\""), WHICH("acme/secret") },
+		{ THEIRS("\"repository_url\":\"" API "acme\\/secret\""), WHICH("acme/secret") },
+		{ THEIRS("\"url\":\"" API "acme/secret/issues/7\""), WHICH("acme/secret") },
+		{ THEIRS("\"url\":\"" API "acme/secret/pulls/7\""), WHICH("acme/secret") },
+		{ THEIRS("\"url\":\"" API "acme/app/issues/7\",\"repository\":{\"full_name\":\"acme/secret\"}"),
+		  WHICH("acme/secret") },
+		{ THEIRS("\"repository_url\":\"" API "acme/app\",\"url\":\"" API "acme/secret/issues/7\""),
+		  WHICH("acme/secret") },
+		{ THEIRS("\"repository_url\":\"" API "acme/apps\""), WHICH("acme/apps") },
+		{ THEIRS("\"repository_url\":\"" API "acme\""), WHICH("") },
+		{ THEIRS("\"repository_url\":\"https://elsewhere.example/repos/acme/app\""), WHICH("") },
+		{ THEIRS("\"repository_url\":null"), WHICH("") },
+		{ "{\"repository_url\":1,\"number\":\"SECRET\",\"html_url\":[\"SECRET\"]}",
+		  "{\"number\":null,\"html_url\":null,\"repository\":{\"full_name\":\"\"}}" },
+		{ "[{\"event\":\"cross-referenced\",\"source\":{\"type\":\"issue\",\"issue\":" THEIRS(
+			  "\"repository_url\":\"" API "acme/secret\"") "}}," OURS "]",
+		  "[{\"event\":\"cross-referenced\",\"source\":{\"type\":\"issue\",\"issue\":" WHICH(
+			  "acme/secret") "}}," OURS "]" },
+		{ "{\"id\":1,\"url\":\"" API "acme/secret/issues/comments/1\",\"temp_clone_token\":\"AB\"}",
+		  "{\"id\":1,\"url\":\"" API "acme/secret/issues/comments/1\",\"temp_clone_token\":\"xx\"}" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		fresh();
+		CHECK_INT(gh_reply_issues(&scope, span_str(t[i].in), &out), ==, 0);
+		CHECK_STR(text(), t[i].want ? t[i].want : t[i].in);
+	}
+	fresh();
+	CHECK_INT(gh_reply_issues(&scope, span_str("[1"), &out), ==, -EBADMSG);
+	CHECK_INT(gh_reply_issues(&scope, span_str("<p>"), &out), ==, -EBADMSG);
+}
+
+TEST(answers_that_can_hold_other_issues_are_looked_through)
+{
+	static const struct {
+		enum prov_method method;
+		const char *tail;
+		bool looked;
+	} t[] = {
+		{ METHOD_GET, "issues/2", true },
+		{ METHOD_GET, "issues/2/timeline", true },
+		{ METHOD_GET, "issues/2/timeline?page=2", true },
+		{ METHOD_GET, "issues/2/Timeline.json", true },
+		{ METHOD_GET, "issues/2/events", true },
+		{ METHOD_GET, "issues/2/sub_issues", true },
+		{ METHOD_GET, "issues/2/parent", true },
+		{ METHOD_GET, "issues/2/dependencies/blocked_by", true },
+		{ METHOD_GET, "issues/2/dependencies/blocking", true },
+		{ METHOD_GET, "issues/2/what-comes", true },
+		{ METHOD_POST, "issues/2/sub_issues", true },
+		{ METHOD_GET, "commits/main/pulls", true },
+		{ METHOD_GET, "issues", false },
+		{ METHOD_GET, "issues/2/comments", false },
+		{ METHOD_GET, "issues/comments", false },
+		{ METHOD_GET, "issues/comments/1", false },
+		{ METHOD_GET, "commits/main", false },
+		{ METHOD_GET, "pulls/2", false },
+	};
+
+	fresh();
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		char target[128];
+
+		(void)snprintf(target, sizeof(target), "/repos/acme/app/%s", t[i].tail);
+		decide(HOST_GITHUB_API, t[i].method, target);
+		CHECK_INT(d.reply, ==, t[i].looked ? GH_REPLY_ISSUES : GH_REPLY_JSON);
+	}
+}
+
 TEST(cookies_and_challenges_stay_outside)
 {
 	CHECK(gh_reply_drops(span_str("Set-Cookie")) && gh_reply_drops(span_str("www-authenticate")));
@@ -560,6 +643,14 @@ TEST(replies_are_read_where_something_is_in_them)
 	CHECK(github_reads_reply(&d));
 	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("[{\"id\":5}]"), &out), ==, -EBADMSG);
 	CHECK(gh_issues_have(&known.issues, 5));
+	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/issues/6");
+	buf_done(&out);
+	CHECK(github_reads_reply(&d));
+	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("{\"id\":6}"), &out), ==, 0);
+	CHECK(gh_issues_have(&known.issues, 6));
+	buf_done(&out);
+	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("{\"id\":7,\"repository_url\":\"\"}"), &out), ==, 0);
+	CHECK(!gh_issues_have(&known.issues, 7));
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/pulls");
 	CHECK(!github_reads_reply(&d));
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/secret/issues");

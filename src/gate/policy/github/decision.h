@@ -42,6 +42,7 @@ enum gh_form {
 enum gh_reply {
 	GH_REPLY_STREAM,   /* as it comes */
 	GH_REPLY_JSON,	   /* tokens that GitHub puts into it are taken out */
+	GH_REPLY_ISSUES,   /* of issues in other repositories only which ones they are is kept */
 	GH_REPLY_USER,	   /* only what tells who the user is is kept */
 	GH_REPLY_HINT,	   /* without credential: a failure gets a hint */
 	GH_REPLY_HINT_GIT, /* the same, and only 403 makes git show it */

@@ -17,6 +17,10 @@ void gh_scrub(struct gh_scrub *s, uint8_t *p, size_t n);
 /* GET /user, 200: who the user is and nothing else. 0, -EBADMSG for anything but a JSON object, -ENOBUFS. */
 int gh_reply_user(struct span body, struct buf *out);
 
+/* An answer with GH_REPLY_ISSUES: each issue or pull request, however deep, that does not lie in a listed repository is cut down to
+ * number, html_url and its repository's name. 0, -EBADMSG for anything but JSON, -ENOBUFS. */
+int gh_reply_issues(const struct gh_scope *s, struct span body, struct buf *out);
+
 #define GH_LEARN_MAX (1 << 20)
 /* The numbers of the issue or the issues that an answer with .learns holds; what is no such JSON teaches nothing. */
 void gh_learn(struct span body, struct gh_issues *known);

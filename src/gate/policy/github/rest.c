@@ -147,6 +147,16 @@ static void how_admin(const struct gh_repo *repo, char *how, size_t size)
 	(void)snprintf(how, size, "start with --repo %s/%s=admin", repo->owner, repo->name);
 }
 
+/* What GitHub tells of an issue can hold others whole, of whichever repository the user sees; comments hold none, and are long. */
+static enum gh_reply reply(struct span tail)
+{
+	bool comments = gh_match("issues/comments/**", tail) || gh_match("issues/N/comments/**", tail);
+
+	return (gh_match_loosely("issues/*/**", tail) && !comments) || gh_match_loosely("commits/*/pulls/**", tail) ?
+		       GH_REPLY_ISSUES :
+		       GH_REPLY_JSON;
+}
+
 static void reads(const struct gh_scope *s, const struct gh_place *p, struct gh_decision *d)
 {
 	static const char compare[] = "compare/";
@@ -170,7 +180,7 @@ static void reads(const struct gh_scope *s, const struct gh_place *p, struct gh_
 		return;
 	}
 	d->verdict = GH_CREDENTIAL;
-	d->reply = GH_REPLY_JSON;
+	d->reply = reply(p->tail);
 	d->learns = gh_match("issues", p->tail) || gh_match("issues/N", p->tail);
 	d->rule = "read of a listed repository";
 }
@@ -241,7 +251,7 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 	bool makes_ref = r->method == METHOD_POST && gh_match("git/refs", p->tail);
 	char how[GH_TEXT_MAX];
 
-	d->reply = GH_REPLY_JSON;
+	d->reply = reply(p->tail);
 	d->learns = gh_match("issues", p->tail);
 	d->rule = row ? row->pattern : "writes that no row names";
 	if (!row && d->repo->level >= GH_ADMIN) {
