@@ -184,7 +184,7 @@ static void lfs(const struct request *r, struct span o, struct gh_decision *d)
 /* The byte at @at as JSON's or a form's escape means it, or itself. */
 static int unescaped(struct span s, size_t *at)
 {
-	uint8_t room[1];
+	uint8_t room[3]; /* all of it comes back when it is no escape */
 	unsigned v = 0;
 	size_t i;
 
