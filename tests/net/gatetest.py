@@ -341,17 +341,22 @@ class Proxy:
                 c, _ = self.s.accept()
             except OSError:
                 return
-            while not (head := c.recv(4096, socket.MSG_PEEK)).endswith(b"\r\n\r\n") and head:
-                pass
+            threading.Thread(target=self.serve, args=(c,), daemon=True).start()
+
+    def serve(self, c):
+        with c:
+            while not (head := c.recv(4096, socket.MSG_PEEK)).endswith(b"\r\n\r\n"):
+                if not head:
+                    return
             c.recv(len(head))
             c.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             with self.lock:
                 g = self.connect(head.split(b" ")[1].split(b":")[0].decode())
             g.settimeout(None)
-            threading.Thread(target=self.both, args=(c, g), daemon=True).start()
+            self.both(c, g)
 
     def both(self, c, g):
-        with c, g:
+        with g:
             back = threading.Thread(target=self.relay, args=(g, c), daemon=True)
             back.start()
             self.relay(c, g)
@@ -364,7 +369,11 @@ class Proxy:
                 b.sendall(data)
             b.shutdown(socket.SHUT_WR)
         except OSError:
-            pass
+            for s in (a, b):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
 
 
 def converse(s, pieces, seconds=30, half_close=True):

@@ -306,9 +306,16 @@ class Front:
         except OSError:
             pass
 
+    @staticmethod
+    def more(s):
+        try:
+            return s.recv(65536)
+        except ConnectionResetError:
+            return b""  # it ended with bytes of ours unread
+
     def pump(self, a, b, who):
         try:
-            while data := a.recv(65536):
+            while data := self.more(a):
                 b.sendall(data)
             self.ended.append(who)
             b.shutdown(socket.SHUT_WR)
