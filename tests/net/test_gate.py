@@ -1796,10 +1796,12 @@ class Memory(Case):
     def test_nothing_is_left_behind(self):
         g = self.gate()
         self.one_round(g, 30)
-        before = g.rss_kib()[1]
-        self.one_round(g, 100)
-        after = g.rss_kib()[1]
-        self.assertLess(after - before, 200, (before, after))
+        had = [g.rss_kib()[1]]
+        # More at once than ever before, since gate was late with an end, takes more; it does so once, and what leaks does each time.
+        while len(had) < 2 or had[-1] - had[-2] >= 200:
+            self.assertLess(len(had), 5, had)
+            self.one_round(g, 100)
+            had.append(g.rss_kib()[1])
         if os.access(f"/proc/{g.pid}/fd", os.R_OK):
             end = time.monotonic() + 20  # the last ones may not be closed yet
             while len(os.listdir(f"/proc/{g.pid}/fd")) >= 12:
