@@ -1850,7 +1850,11 @@ class Programs(Case):
     def test_large_bodies_both_ways(self):
         """Every stop of either side must find its wake-up: 20 MB there and back, several times."""
         g = self.gate()
-        g.serve(lambda x: x.answer(200, [], x.read_body()))
+
+        def handler(x):
+            x.sock.settimeout(300)  # it is for all that is sent at once, and curl waits as long
+            x.answer(200, [], x.read_body())
+        g.serve(handler)
         data = random.Random(3).randbytes(20_000_000)
         with Front(g) as f, tempfile.NamedTemporaryFile() as big:
             big.write(data)
