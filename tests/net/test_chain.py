@@ -98,7 +98,7 @@ class Mixed(Case):
             _, text = ghapi.answer("POST", "/graphql", True, got.body, True)
             return ok(text, "200 OK", "Content-Type: application/json")
         number = re.search(rb"n(\d+)", got.target + got.body)[1].decode()
-        self.seen.setdefault(number, []).append((fields.get("authorization"), conn.number))
+        self.seen.setdefault(number, []).append((fields.get("authorization"), conn))
         return ok(json.dumps({"n": number}).encode(), "200 OK", "Content-Type: application/json")
 
     def request(self, host, n):
@@ -170,21 +170,20 @@ class Mixed(Case):
         """What goes out without credentials shares no connection with what has one."""
         with_, without = set(), set()
         for each in self.seen.values():
-            for creds, number in each:
-                (with_ if creds else without).add(number)
+            for creds, conn in each:
+                (with_ if creds else without).add(conn)
         self.assertTrue(with_ and without)
         self.assertFalse(with_ & without)
 
 
 class Server2(u.Upstream):
-    """A service that speaks HTTP/2: @answer(fields, number of the connection) gives the body."""
+    """A service that speaks HTTP/2: @answer(fields, the connection) gives the body."""
 
     def serve(self, raw):
         raw.settimeout(60)
         try:
             c = self.context.wrap_socket(raw, server_side=True)
             self.conns.append(c)
-            number = len(self.conns)
             k = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="latin-1"))
             k.initiate_connection()
             c.sendall(k.data_to_send())
@@ -194,7 +193,7 @@ class Server2(u.Upstream):
                     if isinstance(e, h2.events.RequestReceived):
                         heads[e.stream_id] = dict(e.headers)
                     elif isinstance(e, h2.events.StreamEnded):
-                        body = self.answer(heads[e.stream_id], number)
+                        body = self.answer(heads[e.stream_id], c)
                         k.send_headers(e.stream_id, [(":status", "200"), ("content-length", str(len(body)))])
                         k.send_data(e.stream_id, body, end_stream=True)
                 c.sendall(k.data_to_send())
