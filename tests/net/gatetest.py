@@ -343,6 +343,10 @@ class Proxy:
                 return
             threading.Thread(target=self.serve, args=(c,), daemon=True).start()
 
+    def close(self):
+        self.s.shutdown(socket.SHUT_RDWR)  # or who waits at it would go on at whatever gets its number next
+        self.s.close()
+
     def serve(self, c):
         with c:
             while not (head := c.recv(4096, socket.MSG_PEEK)).endswith(b"\r\n\r\n"):

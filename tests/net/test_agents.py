@@ -83,7 +83,7 @@ class Agents(test_chain.Case):
         self.addCleanup(self.gate.close)
         self.serve(self.answer)
         proxy = Proxy(lambda name: self.tunnel())
-        self.addCleanup(proxy.s.close)
+        self.addCleanup(proxy.close)
         self.home, self.work, ca = self.top / "home", self.top / "work", self.top / "guest.pem"
         self.home.mkdir()
         self.work.mkdir()

@@ -276,7 +276,7 @@ class Programs(Case):
         self.basic = "Basic " + base64.b64encode(f"x-access-token:{self.token}".encode()).decode()
         self.serve(self.answer)
         self.proxy = Proxy(self.stream)
-        self.addCleanup(self.proxy.s.close)
+        self.addCleanup(self.proxy.close)
         self.repos = self.top / "repos"
         home = self.top / "home"
         home.mkdir()

@@ -35,7 +35,7 @@ class Gh(unittest.TestCase):
         self.addCleanup(self.g.close)
         self.g.serve(self.world)
         self.proxy = Proxy(lambda _: self.g.stream()[1])
-        self.addCleanup(self.proxy.s.close)
+        self.addCleanup(self.proxy.close)
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.top = pathlib.Path(folder.name)
