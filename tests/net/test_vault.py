@@ -5,12 +5,14 @@ A refusal counts only if something listens there that would have seen the connec
 without the vault, or with the option that opens it.
 """
 import errno
+import itertools
 import os
 import resource
 import select
 import signal
 import socket
 import struct
+import threading
 import time
 import unittest
 
@@ -51,11 +53,19 @@ class Case(unittest.TestCase):
         self.assertEqual(l.seen, before + 1)
         l.seen = 0
 
-    def quick(self, limit, times):
-        """A quarter of them: this may be a busy machine."""
-        self.assertLess(sorted(times)[len(times) // 4], limit, times)
+    def quick(self, limit, once, n=4, before=lambda: None):
+        """A quarter of @n times, or of up to ten times as many: this may be a busy machine. @before each is not timed."""
+        times = []
+        for _ in range(10 * n):
+            before()
+            t = time.monotonic()
+            once()
+            times.append(time.monotonic() - t)
+            if len(times) >= n and sorted(times)[len(times) // 4] < limit:
+                return times
+        self.fail(times)
 
-    def wait(self, what, seconds=20):
+    def wait(self, what, seconds=60):
         end = time.monotonic() + seconds
         while not what():
             self.assertLess(time.monotonic(), end)
@@ -95,13 +105,11 @@ class Opens(Case):
 
     def test_refused_upstream_is_told_and_silence_is_not_an_answer(self):
         v = self.vault()
-        times = []
-        for _ in range(3):
-            t = time.monotonic()
+
+        def refused():
             o = v.tcp(w.PUBLIC, 4444)
             self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
-            times.append(time.monotonic() - t)
-        self.quick(0.05, times)
+        self.quick(0.05, refused)
         slot = v.ask(w.OPEN_TCP, w.DEAD, 80)
         with self.assertRaises(TimeoutError):
             v.opened(w.OPEN_TCP, slot, 0.5)
@@ -151,17 +159,18 @@ class Opens(Case):
 
 
     def test_out_of_ports_costs_this_open_only(self):
-        l, other = self.listener(w.PUBLIC, 80), self.listener(w.PUBLIC2, 80)
+        # A port at which no other test connects: what was closed there keeps one of the two for a minute.
+        l, other = self.listener(w.PUBLIC, 8041), self.listener(w.PUBLIC2, 8041)
         with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
             before = f.read().strip()
         w.sh("sysctl -qw net.ipv4.ip_local_port_range='41000 41001'")
         self.addCleanup(w.sh, f"sysctl -qw net.ipv4.ip_local_port_range='{before}'")
         v = self.vault()
-        held = [v.tcp(w.PUBLIC, 80) for _ in range(2)]
-        o = v.tcp(w.PUBLIC, 80)
+        held = [v.tcp(w.PUBLIC, 8041) for _ in range(2)]
+        o = v.tcp(w.PUBLIC, 8041)
         self.assertEqual([h.outcome for h in held] + [o.outcome, o.error], [CONNECTED, CONNECTED, FAILED, errno.EADDRNOTAVAIL])
         self.assertIn("refused for lack of something on this host: Cannot assign requested address", v.log())
-        self.hello(v.tcp(w.PUBLIC2, 80))
+        self.hello(v.tcp(w.PUBLIC2, 8041))
         for h in held:
             self.assertEqual(h.sock.recv(16), b"hello")  # so it was seen
         self.assertEqual((l.seen, other.seen), (2, 1))
@@ -183,7 +192,7 @@ class Refusals(Case):
     ]
 
     def test_nothing_that_listens_sees_what_is_refused(self):
-        v, times = self.vault(), []
+        v = self.vault()
         for what, addr, port, step in self.REFUSED_V4:
             for udp in (False, True):
                 if udp and step in ("github-ssh",) or udp and port in (22, 25, 9418):
@@ -191,15 +200,13 @@ class Refusals(Case):
                 with self.subTest(what, addr=addr, port=port, udp=udp):
                     l = self.listener(addr, port, udp=udp)
                     self.reachable(l)
-                    t = time.monotonic()
                     o = v.udp(addr, port) if udp else v.tcp(addr, port)
-                    times.append(time.monotonic() - t)
                     self.assertEqual((o.outcome, o.step, o.sock), (REFUSED, step, None))
                     self.assertEqual(o.hold > 0, udp)
                     time.sleep(0.01)
                     self.assertEqual(l.seen, 0)
+                    self.quick(0.05, lambda: v.udp(addr, port) if udp else v.tcp(addr, port), 1)
                     l.close()
-        self.quick(0.05, times)
 
     def test_echo_is_judged_too(self):
         v = self.vault()
@@ -484,14 +491,18 @@ class Names(Case):
         self.assertEqual(v.dns("fail.example").rcode, 2)
 
     def test_cached_joined_and_counted_down(self):
-        v = self.vault()
-        slots = [v.dns_send("www.example.org") for _ in range(20)]
-        for s in slots:
-            self.assertEqual(v.dns_answer(s).addrs, [w.PUBLIC])
-        time.sleep(1.1)
-        self.assertLess(v.dns("www.example.org").rrs[0][3], 300)
-        self.assertLessEqual(v.dns("long.example").rrs[0][3], 3600)
-        self.assertEqual(self.r.asked.count(("www.example.org", 1)), 1)
+        for _ in range(5):
+            self.r.asked.clear()
+            v = self.vault()
+            slots = [v.dns_send("www.example.org") for _ in range(20)]
+            for s in slots:
+                self.assertEqual(v.dns_answer(s).addrs, [w.PUBLIC])
+            time.sleep(1.1)
+            self.assertLess(v.dns("www.example.org").rrs[0][3], 300)
+            self.assertLessEqual(v.dns("long.example").rrs[0][3], 3600)
+            if (n := self.r.asked.count(("www.example.org", 1))) == 1:
+                break  # a resolver that is slow is asked again
+        self.assertEqual(n, 1)
 
     def test_too_many_names(self):
         v = self.vault()
@@ -509,27 +520,26 @@ class Names(Case):
 class Resolvers(Case):
     GOOD = staticmethod(lambda n, t: (0, [addr_rr(n, w.PUBLIC)] if t == 1 else [], [], []))
 
+    def fresh(self):
+        self.v = self.vault()
+
     def test_first_dead(self):
         self.resolver(w.RESOLVER2, self.GOOD)
         w.resolvers(w.DEAD, w.RESOLVER2)
-        first, late = [], []
+        names = (f"a{i}.example" for i in itertools.count())
+        ask = lambda: self.assertEqual(self.v.dns(next(names)).addrs, [w.PUBLIC])
+        self.quick(0.5, ask, 3, self.fresh)
         for _ in range(3):
-            v = self.vault()
-            for i in range(4):
-                t = time.monotonic()
-                self.assertEqual(v.dns(f"a{i}.example").addrs, [w.PUBLIC])
-                (first if i == 0 else late).append(time.monotonic() - t)
-            self.assertIn("does not answer", v.log())
-            v.close()
-        self.quick(0.5, first)
-        self.quick(0.15, late)  # the dead one goes last by then
+            ask()
+        self.assertIn("does not answer", self.v.log())
+        self.quick(0.15, ask)  # the dead one goes last by then
 
     def test_all_dead(self):
         w.resolvers(w.DEAD, "45.0.1.2")
         with w.S:
             w.sh("ip route add blackhole 45.0.1.2/32 || true")
         v = self.vault()
-        for i in range(3):  # a busy machine may be late once or twice
+        for i in range(8):  # a busy machine may be late at times
             t = time.monotonic()
             a = v.dns(f"www{i}.example.org")
             self.assertEqual((a.rcode, a.ede), (2, 22))
@@ -546,24 +556,13 @@ class Resolvers(Case):
         self.resolver(w.RESOLVER, lambda n, t: (2 if n.startswith("a") else 5, [], [], []))
         self.resolver(w.RESOLVER2, self.GOOD)
         w.resolvers(w.RESOLVER, w.RESOLVER2)
-        times = []
-        for name in ("a.example", "b.example") * 2:
-            v = self.vault()
-            t = time.monotonic()
-            self.assertEqual(v.dns(name).addrs, [w.PUBLIC])
-            times.append(time.monotonic() - t)
-        self.assertLess(max(min(times[::2]), min(times[1::2])), 0.3, times)  # not after the head start of 300 ms
+        for name in "a.example", "b.example":  # not after the head start of 300 ms
+            self.quick(0.3, lambda: self.assertEqual(self.v.dns(name).addrs, [w.PUBLIC]), 1, self.fresh)
 
     def test_closed_port_costs_nothing(self):
         self.resolver(w.RESOLVER2, self.GOOD)
         w.resolvers(w.RESOLVER, w.RESOLVER2)  # nobody at port 53 of the first: ICMP
-        times = []
-        for i in range(3):
-            v = self.vault()
-            t = time.monotonic()
-            self.assertEqual(v.dns("a.example").addrs, [w.PUBLIC])
-            times.append(time.monotonic() - t)
-        self.quick(0.25, times)
+        self.quick(0.25, lambda: self.assertEqual(self.v.dns("a.example").addrs, [w.PUBLIC]), 1, self.fresh)
 
     def test_resolv_conf_is_read_again_and_the_cache_dropped(self):
         self.resolver(w.RESOLVER, self.GOOD)
@@ -577,15 +576,22 @@ class Resolvers(Case):
 
     def test_what_a_former_resolver_says_of_nat64_is_not_heard(self):
         shows = lambda prefix: lambda n, t: (0, [addr_rr(n, prefix + "c000:aa")] if t == 28 else [], [], [])
-        self.resolver(w.RESOLVER, shows("2a00:64:1::"), delay=2)
-        self.resolver(w.RESOLVER2, shows("2a00:64:2::"))
-        w.resolvers(w.RESOLVER)
-        v = self.vault()
-        time.sleep(1.1)
-        w.resolvers(w.RESOLVER2)
-        self.assertEqual(v.dns("www.example.org").addrs, [])
-        self.wait(lambda: "NAT64 prefix 2a00:64:2::/96" in v.log())
-        time.sleep(2)
+        for _ in range(5):
+            former = threading.Event()
+            first = self.resolver(w.RESOLVER, lambda n, t: former.wait(30) and shows("2a00:64:1::")(n, t))
+            second = self.resolver(w.RESOLVER2, shows("2a00:64:2::"))
+            w.resolvers(w.RESOLVER)
+            begin, v = time.monotonic(), self.vault()
+            time.sleep(1.1)
+            w.resolvers(w.RESOLVER2)
+            self.assertEqual(v.dns("www.example.org").addrs, [])
+            took = time.monotonic() - begin
+            former.set()
+            self.wait(lambda: "NAT64 prefix 2a00:64:2::/96" in v.log())
+            time.sleep(0.5)
+            first.close(), second.close()
+            if took < 3:  # else it was asked in vain while it was no former one yet
+                break
         self.assertNotIn("2a00:64:1::", v.log())
         self.assertNotIn("does not answer", v.log())  # and it is blamed for nothing
 
@@ -744,20 +750,19 @@ class Ahead(Case):
         v = self.vault()
         w.sh("ip route add unreachable 45.0.3.3/32")
         self.addCleanup(w.sh, "ip route del unreachable 45.0.3.3/32")
-        times = []
-        for _ in range(5):
-            t = time.monotonic()
+
+        def refused():
             o = v.tcp(w.PUBLIC, 443)
-            times.append(time.monotonic() - t)
             self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
-        self.quick(0.1, times)
+        n = len(self.quick(0.1, refused))
         o = v.tcp("45.0.3.3", 443)
         self.assertEqual((o.outcome, o.error), (FAILED, errno.EHOSTUNREACH))
         o = v.tcp(w.LAN, 443)
         self.assertEqual((o.outcome, o.step), (REFUSED, "private"))
         self.assertTrue(v.box.none(xch.PEEK))
+        self.wait(lambda: len(v.audit()) > n + 1)
         self.assertEqual([(l["verdict"], l["end"]) for l in v.audit() if l["k"] == "tcp"],
-                         [("inspect", "error:ECONNREFUSED")] * 5 + [("inspect", "error:EHOSTUNREACH")])
+                         [("inspect", "error:ECONNREFUSED")] * n + [("inspect", "error:EHOSTUNREACH")])
 
     def test_what_is_open_waits_and_is_used(self):
         l, v = self.server(), self.vault()
@@ -790,13 +795,8 @@ class Ahead(Case):
         self.assertEqual(l.seen, 1)
 
     def test_silence_is_accepted_after_a_quarter_of_a_second(self):
-        v, times = self.vault(), []
-        for _ in range(3):
-            t = time.monotonic()
-            self.flow(v, w.DEAD)
-            times.append(time.monotonic() - t)
-        self.assertGreaterEqual(min(times), 0.249)
-        self.quick(0.5, times)
+        v = self.vault()
+        self.assertGreaterEqual(min(self.quick(0.5, lambda: self.flow(v, w.DEAD))), 0.249)
 
     def test_silence_then_an_answer(self):
         l, v = self.server(self.SILENT), self.vault()
@@ -818,8 +818,9 @@ class Ahead(Case):
         self.assertEqual(self.dialled(v, joins)[:2], (FAILED, errno.ECONNREFUSED))
         v.ended(joins.slot)
         self.disappear()
-        before = len(v.audit())
         late = self.flow(v, self.SILENT)
+        self.wait(lambda: len(v.audit()) >= 2)  # of its failure and of its end
+        before = len(v.audit())
         self.appear()
         self.wait(lambda: len(v.audit()) > before)
         l = self.server(self.SILENT)
@@ -993,8 +994,14 @@ class Ahead(Case):
                     ends.append(b"")
         self.listener(w.PROXY, 3128, serve=serve)
         v = self.vault(0, w.rec(8, w.rec(33, w.packed(w.PROXY)) + w.rec(41, 3128) + w.rec(42, "http://proxy.corp:3128")))
-        o = v.tcp("45.0.0.11", 443)
+        for i in range(1, 11):
+            o = v.tcp("45.0.0.11", 443)
+            self.wait(lambda: len(ends) == i)
+            if o.outcome == FAILED:
+                break  # else this proxy was silent for a quarter of a second
+            o.close(), os.close(v.box.get(xch.PEEK, slot=o.slot)[4]), v.ended(o.slot)
         self.assertEqual((o.outcome, o.error), (FAILED, errno.ECONNREFUSED))
+        del heads[1:], ends[1:]
         o, unused, silent = self.flow(v), self.flow(v), self.flow(v, "45.0.0.12")
         self.dial(v, o)
         self.assertEqual(self.dialled(v, o)[2].recv(16), b"banner")
@@ -1002,7 +1009,7 @@ class Ahead(Case):
         for x in (unused, silent):
             xch.send(v.gate, xch.INSPECTED, x.slot, 7)
         self.wait(lambda: len(ends) == 3)
-        self.assertEqual(heads, ["45.0.0.11:443", "45.0.0.10:443", "45.0.0.10:443", "45.0.0.12:443"])
+        self.assertEqual(sorted(heads), ["45.0.0.10:443", "45.0.0.10:443", "45.0.0.11:443", "45.0.0.12:443"])
         self.nothing_left(v)
 
 
@@ -1075,7 +1082,6 @@ class Publish(Case):
 
     def test_ports_that_come_and_go_leave_nothing_behind(self):
         v = self.vault()
-        fds = v.fds
         v.dns("gateway.agent-vm.internal")
         before = v.settled_fds()
         for i in range(300):
@@ -1083,25 +1089,18 @@ class Publish(Case):
             v.listen(1024 + i, s)
             s.shutdown(socket.SHUT_RDWR)
             s.close()
-        end = time.monotonic() + 20  # those that have ended have a place until the vault has looked at them
-        while fds() != before and time.monotonic() < end:
-            time.sleep(0.02)
+        self.wait(lambda: v.settled_fds() == before)  # those that have ended have a place until the vault has looked at them
+        refused = v.log().count("cannot be published")
         kept = [socket.create_server(("127.0.0.1", 0)) for _ in range(70)]
         for i, s in enumerate(kept):
             v.listen(2000 + i, s)
-        end = time.monotonic() + 40
-        while v.log().count("cannot be published") < 6 and time.monotonic() < end:
-            time.sleep(0.02)
-        while fds() != before + 64 and time.monotonic() < end:
-            time.sleep(0.02)
-        self.assertEqual(fds(), before + 64)
+        self.wait(lambda: v.log().count("cannot be published") == refused + 6)
+        self.assertEqual(v.settled_fds(), before + 64)
         self.assertIn("port 2064 of the guest cannot be published on 127.0.0.1:", v.log())
         for s in kept:
             s.shutdown(socket.SHUT_RDWR)
             s.close()
-        while fds() != before and time.monotonic() < end + 10:
-            time.sleep(0.02)
-        self.assertEqual(fds(), before)
+        self.wait(lambda: v.settled_fds() == before)
         # And it does not spin.
         ticks = lambda: sum(map(int, open(f"/proc/{v.pid}/stat").read().rpartition(")")[2].split()[11:13]))
         used = ticks()
@@ -1203,11 +1202,11 @@ class Publish(Case):
             asked.append(slot)
         with self.assertRaises(TimeoutError):
             v.recv(w.INBOUND, timeout=0.3)
+        slot, _, fd = v.recv(w.INBOUND, timeout=60)
+        v.send(w.INBOUND_DONE, slot, 1, struct.pack("<4I", TAKEN, 0, 0, 0))
         closed = {v.recv(w.CLOSE, timeout=60)[0] for _ in range(512)}
         self.assertEqual(closed, {slot | 0x80000000 for slot in asked})
-        slot, _, fd = v.recv(w.INBOUND)
         v.send(w.INBOUND_DONE, asked[0], 0, struct.pack("<4I", TAKEN, 0, 0, 0))  # late, and no reason to end
-        v.send(w.INBOUND_DONE, slot, 1, struct.pack("<4I", TAKEN, 0, 0, 0))
         v.dns("gateway.agent-vm.internal")
         v.close()
         self.assertEqual([l["end"] for l in v.audit() if "end" in l], ["error:ETIMEDOUT"] * 512 + ["error:session"])
@@ -1485,12 +1484,16 @@ class Role(Case):
         self.assertEqual(v.wait(), 1)
         self.assertIn("more opens than it may", v.log())
         w.resolvers(w.DEAD)
-        v = self.vault()
-        try:
-            for i in range(257):
-                v.dns_send(f"a{i % 200}.example")
-        except BrokenPipeError:
-            pass
+        for _ in range(5):
+            v = self.vault()
+            try:
+                for i in range(257):
+                    v.dns_send(f"a{i % 200}.example")
+            except BrokenPipeError:
+                pass
+            self.assertTrue(select.select([v.wire], [], [], 60)[0])
+            if not v.wire.recv(70000):
+                break  # else it was told after 4 s that nobody answers, and waits no more
         self.assertEqual(v.wait(), 1)
         self.assertIn("more names than it may", v.log())
 

@@ -160,7 +160,7 @@ class Listener:
             self.s.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
-        self.thread.join(5)
+        self.thread.join(60)
         self.s.close()
 
 
@@ -278,8 +278,8 @@ class Resolver:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-        self.threads[0].join(5)  # the port is free only when nobody waits at it any more
-        self.threads[1].join(5)
+        for t in self.threads:
+            t.join(60)  # the port is free only when nobody waits at it any more
         self.u.close(), self.t.close()
 
 
@@ -404,12 +404,17 @@ class Vault:
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def waits(self):
+        """It is not about to do something."""
+        with open(f"/proc/{self.pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] == "S"
+
     def settled_fds(self):
         """Of a vault that has nothing to do: some descriptors are open for its start only."""
-        n, same, end = -1, 0, time.monotonic() + 20
+        n, same, end = -1, 0, time.monotonic() + 60
         while same < 10 and time.monotonic() < end:
             k = self.fds()
-            n, same = k, same + 1 if n == k else 0
+            n, same = k, same + 1 if n == k and self.waits() else 0
             time.sleep(0.03)
         return n
 
