@@ -541,11 +541,11 @@ class Resolvers(Case):
         v = self.vault()
         for i in range(8):  # a busy machine may be late at times
             t = time.monotonic()
-            a = v.dns(f"www{i}.example.org")
+            a = v.dns(f"www{i}.example.org", dead=True)
             self.assertEqual((a.rcode, a.ede), (2, 22))
             self.assertGreater(first := time.monotonic() - t, 3.5)
             t = time.monotonic()
-            self.assertEqual(v.dns(f"www{i}.example.org").rcode, 2)
+            self.assertEqual(v.dns(f"www{i}.example.org", dead=True).rcode, 2)
             again = time.monotonic() - t  # the failure is kept for 2 s
             if first < 4.5 and again < 1:
                 break
@@ -615,23 +615,26 @@ class Resolvers(Case):
     def test_a_slot_that_wire_takes_again_has_one_ask(self):
         """Wire has waited for 10 s; after a stall of the vault that is before the old question is over there."""
         w.resolvers(w.DEAD)
-        v = self.vault()
 
         def ask(slot, gen, name):
             n = wire_name(name)
             v.send(w.DNS_ASK, slot, gen, struct.pack("<HH6B", 1, 4096, 1, 0, 0, 0, 0, len(n)) + n + bytes(255 - len(n)) + b"\1\0\0")
-        for s in range(256):
-            ask(s, 7, f"a{s}.example")
-        for s in range(100):
-            ask(s, 8, f"b{s}.example")  # no room: the queries of those before go on
-        for s in range(100):
-            ask(s, 9, f"a{s}.example")  # joined to them
-        said = {}
-        while len(said) < 356 and select.select([v.wire], [], [], 40)[0]:
-            m = v.wire.recv(70000)
-            kind, _, slot, gen = struct.unpack("<HIII", m[2:16])
-            if kind == w.DNS_ASK + 1:
-                said[slot, gen] = m[16 + 4 + 3] & 15
+        for _ in range(5):
+            v = self.vault()
+            for s in range(256):
+                ask(s, 7, f"a{s}.example")
+            for s in range(100):
+                ask(s, 8, f"b{s}.example")  # no room: the queries of those before go on
+            for s in range(100):
+                ask(s, 9, f"a{s}.example")  # joined to them
+            said = {}
+            while len(said) < 356 and select.select([v.wire], [], [], 40)[0]:
+                m = v.wire.recv(70000)
+                kind, _, slot, gen = struct.unpack("<HIII", m[2:16])
+                if kind == w.DNS_ASK + 1:
+                    said[slot, gen] = m[16 + 4 + 3] & 15
+            if not any((s, 7) in said for s in range(100)):
+                break  # else all of that took more than the 4 s after which a question is over
         self.assertEqual((len(said), set(said.values())), (356, {2}))
         self.assertEqual([k for k in said if k[1] == 7 and k[0] < 100], [])
         self.resolver(w.RESOLVER, self.GOOD)
