@@ -175,7 +175,7 @@ class Upstream(w.Listener):
         super().__init__(addr, port, ns=ns, serve=self.serve)
 
     def serve(self, raw):
-        raw.settimeout(60)
+        raw.settimeout(600)
         try:
             sock = self.context.wrap_socket(raw, server_side=True) if self.context else raw
         except OSError as e:
@@ -273,7 +273,7 @@ class Exchange:
                 self.send(body or b"")
                 if not kw.get("flags", 0) & xch.UPGRADE:
                     self.end()
-            except BrokenPipeError:
+            except ConnectionError:
                 pass  # it was answered, or cut, before all was sent
 
     def send(self, data):
