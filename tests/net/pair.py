@@ -81,7 +81,7 @@ class Pair:
             self.real_gate.close()
         self.control.close()
         self.gate.close()
-        if self.wire and self.wire_ended(10) is None:
+        if self.wire and self.wire_ended(60) is None:
             raise AssertionError("wire does not end")
         self.vault.close()
         self.adapter.kill()

@@ -27,6 +27,18 @@ import vaulttest as w
 from vaulttest import Listener, Resolver, addr_rr, rr
 
 
+def quick(test, limit, do, n=15):
+    """A quarter of @n, or of up to ten times as many: this may be a busy machine."""
+    times = []
+    for i in range(10 * n):
+        t = time.monotonic()
+        do(i)
+        times.append(time.monotonic() - t)
+        if i + 1 >= n and sorted(times)[len(times) // 4] < limit:
+            return
+    test.fail(times)
+
+
 class Both(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -82,27 +94,13 @@ class Both(unittest.TestCase):
 
     def test_what_is_refused_looks_refused_and_is_not_seen(self):
         for addr, port in ((w.LAN, 80), (w.METADATA, 80), (w.HOST, 80), ("192.0.0.1", 8080), (w.PUBLIC, 22), (w.PUBLIC, 4444)):
-            times = []
-            for _ in range(3):
-                t = time.monotonic()
-                with self.subTest(addr, port=port), self.assertRaises(ConnectionRefusedError):
-                    self.guest(socket.SOCK_STREAM, addr, port)
-                times.append(time.monotonic() - t)
-            self.assertLess(min(times), 1, (addr, port, times))
+            with self.subTest(addr, port=port):
+                quick(self, 1, lambda i: self.assertRaises(ConnectionRefusedError, self.guest, socket.SOCK_STREAM, addr, port), 1)
         s = self.guest(socket.SOCK_DGRAM, w.LAN, 161)
         with self.assertRaises(ConnectionRefusedError):
             s.send(b"x")
             s.recv(16)
         self.assertEqual(self.lan.seen, 0)
-
-    def quick(self, limit, do):
-        """A quarter of some: this may be a busy machine."""
-        times = []
-        for i in range(15):
-            t = time.monotonic()
-            do(i)
-            times.append(time.monotonic() - t)
-        self.assertLess(sorted(times)[len(times) // 4], limit, times)
 
     def test_refusals_take_no_time(self):
         def refused(kind, addr, port):
@@ -119,7 +117,7 @@ class Both(unittest.TestCase):
                          ("udp", lambda i: refused(socket.SOCK_DGRAM, w.LAN, 2000 + i)), ("echo", echo),
                          ("dns", lambda i: self.assertEqual(self.dns(f"n{i}.local").rcode, 3))):
             with self.subTest(what):
-                self.quick(0.05, do)
+                quick(self, 0.05, do)
 
     def test_names(self):
         self.assertEqual(self.dns("www.example.org").addrs, [w.PUBLIC])
@@ -185,12 +183,13 @@ class Both(unittest.TestCase):
         self.assertEqual(seen["up"], (size, want.hexdigest()))
 
     def test_ends_are_told(self):
+        told = lambda: [l for l in self.vault.audit() if l["k"] == "tcp" and (l.get("down"), l.get("end")) == (5, "fin")]
+        n, end = len(told()), time.monotonic() + 60
         with self.guest(socket.SOCK_STREAM, w.PUBLIC, 80) as s:
             self.assertEqual(s.recv(16), b"hello")
-        end = time.monotonic() + 20
-        while time.monotonic() < end and not any(l["k"] == "tcp" and l["down"] == 5 for l in self.vault.audit()):
+        while len(told()) == n:
+            self.assertLess(time.monotonic(), end)
             time.sleep(0.05)
-        self.assertTrue(any(l["k"] == "tcp" and (l["down"], l["end"]) == (5, "fin") for l in self.vault.audit()))
 
     def ping(self, addr, size=56):
         """Echo by a ping socket of the guest's kernel; its payload's answer."""
@@ -218,11 +217,12 @@ class Both(unittest.TestCase):
     def test_echo_where_the_host_forbids_it(self):
         self.ping_range("1 0")
         self.addCleanup(self.ping_range, "0 0")
-        t = time.monotonic()
-        with self.assertRaises(OSError) as e:  # "prohibited", at once: 3/13
-            self.ping(w.PUBLIC2)
-        self.assertEqual(e.exception.errno, errno.EHOSTUNREACH)
-        self.assertLess(time.monotonic() - t, 5)
+
+        def prohibited(i):  # at once: 3/13
+            with self.assertRaises(OSError) as e:
+                self.ping(w.PUBLIC2)
+            self.assertEqual(e.exception.errno, errno.EHOSTUNREACH)
+        quick(self, 5, prohibited, 1)
         self.assertEqual(len(self.ping("192.0.0.1")), 64)  # the gateway's is wire's own
 
     def test_a_dead_ipv6_costs_a_client_nothing(self):
@@ -392,16 +392,14 @@ class Aside(Whole):
         w.resolvers(w.RESOLVER)
         self.pair()
         self.assertEqual(self.dns(self.INSPECTED).addrs, [w.PUBLIC2])
-        times = []
-        for _ in range(9):
+
+        def falls_back(i):
             s = self.guest(socket.SOCK_DGRAM, w.PUBLIC2, 443)
-            t = time.monotonic()
             with self.assertRaises(ConnectionRefusedError):
                 s.send(quic.initial(self.INSPECTED))
                 s.recv(1500)
             self.guest(socket.SOCK_STREAM, w.PUBLIC2, 443)  # what a client does then
-            times.append(time.monotonic() - t)
-        self.assertLess(sorted(times)[2], 0.1, times)
+        quick(self, 0.1, falls_back, 9)
         self.assertEqual(inspected.seen, 0)
         s = self.guest(socket.SOCK_DGRAM, w.PUBLIC, 443)
         for n in (1200, 1252, 1452):
@@ -431,7 +429,7 @@ class Ahead(Whole):
             self.got.append(data)
 
     def wait(self, what):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not what():
             self.assertLess(time.monotonic(), end)
             time.sleep(0.01)
@@ -441,13 +439,7 @@ class Ahead(Whole):
         w.sh("ip route add unreachable 45.0.3.3/32")
         self.addCleanup(w.sh, "ip route del unreachable 45.0.3.3/32")
         fds = len(os.listdir(f"/proc/{p.vault.pid}/fd"))
-        times = []
-        for _ in range(5):
-            t = time.monotonic()
-            with self.assertRaises(ConnectionRefusedError):
-                self.guest(socket.SOCK_STREAM, w.PUBLIC, 443)
-            times.append(time.monotonic() - t)
-        self.assertLess(sorted(times)[1], 0.1, times)
+        quick(self, 0.1, lambda i: self.assertRaises(ConnectionRefusedError, self.guest, socket.SOCK_STREAM, w.PUBLIC, 443), 5)
         with self.assertRaises(OSError) as e:
             self.guest(socket.SOCK_STREAM, "45.0.3.3", 443)
         self.assertEqual(e.exception.errno, errno.EHOSTUNREACH)
@@ -483,8 +475,11 @@ class Ahead(Whole):
         self.addCleanup(self.alive)
         for lame in (w.PUBLIC6, "2a0e:b107::dead"):  # refuses; is silent
             with self.subTest(lame), pair.G:
-                r = subprocess.run(["curl", "-sS", "-m", "20", "--happy-eyeballs-timeout-ms", "50", "-w", " %{remote_ip}", "--resolve",
-                                    f"{self.PLAIN}:443:[{lame}],{w.PUBLIC}", f"http://{self.PLAIN}:443/"], capture_output=True, text=True)
+                for _ in range(5):  # on a busy machine IPv4 may take longer than the 250 ms after which silence is accepted
+                    r = subprocess.run(["curl", "-sS", "-m", "20", "--happy-eyeballs-timeout-ms", "50", "-w", " %{remote_ip}", "--resolve",
+                                        f"{self.PLAIN}:443:[{lame}],{w.PUBLIC}", f"http://{self.PLAIN}:443/"], capture_output=True, text=True)
+                    if r.returncode == 0:
+                        break
                 self.assertEqual((r.stdout, r.stderr), (f"here {w.PUBLIC}", ""))
 
     def test_a_flood_of_syns_leaves_nothing(self):
@@ -505,7 +500,8 @@ class Ahead(Whole):
                        struct.pack("!HHIIBBHHH", 1024 + i, 443, i, 0, 0x50, 2, 65000, 0, 0), (w.DEAD, 0))
             if i % 1000 == 0:
                 most = max(most, dialled())
-        self.assertTrue(0 < most <= 512, most)
+        self.wait(lambda: most or dialled())  # wire may have stood still all the while
+        self.assertLessEqual(most, 512)
         self.listener(w.PUBLIC, 443)
         s = self.guest(socket.SOCK_STREAM, w.PUBLIC, 443)
         s.sendall(b"\0 no name")
