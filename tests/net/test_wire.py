@@ -43,7 +43,7 @@ def together(lab, failed, pid, scale):
     if most > 16384 and not sanitized(lab):
         failed.append(("memory", most))
     for how in range(3):
-        for attempt in range(3):  # a busy machine makes standstills of its own
+        for attempt in range(10):  # a busy machine makes standstills of its own
             text = lab.traffic("duplex", netlab.SERVER4, netlab.PORT, int(1000 * MB * scale), how)
             print("duplex", ("both read", "the client stopped", "the server stopped")[how], text, flush=True)
             m = re.fullmatch(r"ok (\d+) (\d+)", text)
