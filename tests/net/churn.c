@@ -347,6 +347,14 @@ static void one(enum kind k)
 	}
 }
 
+static bool all_done(const uint64_t *done)
+{
+	for (int k = 0; k < KINDS; k++)
+		if (__atomic_load_n(&done[k], __ATOMIC_RELAXED) == 0)
+			return false;
+	return true;
+}
+
 static int run(int seconds, unsigned int workers)
 {
 	uint64_t *done = mmap(NULL, sizeof(*done) * KINDS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), sum = 0;
@@ -358,9 +366,8 @@ static int run(int seconds, unsigned int workers)
 			continue;
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		seed = 88172645463325252u + me * 977;
-		while (now() < end) {
-			enum kind k = me == 0 ? K_PING : (enum kind)rnd(K_PING);
-
+		/* UDP first: with fixed ports all flows are there then, however few connections this is time for. */
+		for (enum kind k = me == 0 ? K_PING : K_UDP; now() < end || !all_done(done); k = me == 0 ? K_PING : (enum kind)rnd(K_PING)) {
 			one(k);
 			(void)__atomic_add_fetch(&done[k], 1, __ATOMIC_RELAXED);
 		}
@@ -370,11 +377,8 @@ static int run(int seconds, unsigned int workers)
 		bad += status != 0;
 	if (bad > 0)
 		return 1;
-	for (int k = 0; k < KINDS; k++) {
-		if (done[k] == 0)
-			wrong("none of kind", (uint64_t)k, 0);
+	for (int k = 0; k < KINDS; k++)
 		sum += done[k];
-	}
 	(void)printf("ok %llu:", (unsigned long long)sum);
 	for (int k = 0; k < KINDS; k++)
 		(void)printf(" %s %llu", kind_str[k], (unsigned long long)done[k]);
@@ -401,7 +405,7 @@ static int hold(unsigned int n, int seconds, int every)
 {
 	const struct head h = { ECHO, 0 };
 	int ep = epoll_create1(EPOLL_CLOEXEC);
-	unsigned int started = 0, opened = 0, next = 0;
+	unsigned int started = 0, opened = 0, next = 0, waiting = 0;
 	uint64_t bytes = 0;
 	int64_t begin = 0, worst = 0, t;
 	struct epoll_event e[256];
@@ -423,6 +427,7 @@ static int hold(unsigned int n, int seconds, int every)
 			}
 			if (e[i].events & EPOLLIN && c->waits && recv(c->fd, &b, 1, 0) == 1) {
 				c->waits = false;
+				waiting--;
 				bytes++;
 				worst = MAX(worst, t - c->asked);
 			}
@@ -436,21 +441,27 @@ static int hold(unsigned int n, int seconds, int every)
 			(void)puts("open");
 			(void)fflush(stdout);
 		}
-		if (t - begin >= seconds * INT64_C(1000000000))
-			break;
+		if (t - begin >= seconds * INT64_C(1000000000)) {
+			if (waiting == 0)
+				break;
+			for (unsigned int i = 0; i < n; i++)
+				if (held[i].waits && t - held[i].asked > PATIENCE_S * INT64_C(1000000000))
+					wrong("no answer on connection", i, (uint64_t)(t - held[i].asked) / 1000000);
+			continue;
+		}
 		for (; next < (uint64_t)(t - begin) * n / (uint64_t)every / 1000000000; next++) {
 			struct held *c = &held[next % n];
 
-			if (c->waits)
+			if (c->waits && t - c->asked > PATIENCE_S * INT64_C(1000000000))
 				wrong("no answer on connection", next % n, (uint64_t)(t - c->asked) / 1000000);
+			if (c->waits)
+				continue;
 			c->waits = true;
+			waiting++;
 			c->asked = t;
 			sent(c->fd, "x", 1);
 		}
 	}
-	for (unsigned int i = 0; i < n; i++)
-		if (held[i].waits && t - held[i].asked > PATIENCE_S * INT64_C(1000000000))
-			wrong("no answer on connection", i, (uint64_t)(t - held[i].asked) / 1000000);
 	(void)printf("ok %u connections, %llu bytes there and back, slowest %.0f ms\n", n, (unsigned long long)bytes,
 		     (double)worst / 1e6);
 	return 0;
