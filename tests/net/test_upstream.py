@@ -246,7 +246,7 @@ class Requests(Case):
             v = self.vault()
         x = Exchange(v, *MESSAGES, creds=CLAUDE, body=b"x")
         x.sock.setblocking(False)
-        got, end = 0, time.monotonic() + 60
+        got, end = 0, time.monotonic() + 300
         while got < 8 << 20 and time.monotonic() < end:
             time.sleep(0.02)
             with contextlib.suppress(BlockingIOError):
@@ -724,10 +724,10 @@ class Costs(Case):
             u.write(self.host.claude_file, self.host.c.claude())
         for _ in range(20):
             round()
-        fds, rss = len(os.listdir(f"/proc/{v.pid}/fd")), self.rss(v)
+        fds, rss = v.settled_fds(), self.rss(v)
         for _ in range(100):
             round()
-        self.until(lambda: len(os.listdir(f"/proc/{v.pid}/fd")) <= fds + 1)
+        self.until(lambda: v.fds() <= fds + 1)
         if not SAN:
             self.assertLess(self.rss(v) - rss, 1 << 20)
 
@@ -2099,7 +2099,7 @@ class Renewals(Case):
         self.assertEqual(renewals(), 1)
         for v, p in zip(vaults, launchers):
             v.control.shutdown(socket.SHUT_RDWR)  # the launcher has it, too
-            self.assertEqual(p.wait(20), 0)
+            self.assertEqual(p.wait(60), 0)
 
     def test_program_that_does_not_help(self):
         u.write(self.host.claude_file, self.host.c.claude(200))

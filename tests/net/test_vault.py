@@ -739,7 +739,7 @@ class Ahead(Case):
         xch.raw_send(v.gate, xch.net_dial(o.slot, 7, name))
 
     def dialled(self, v, o):
-        _, _, _, data, fd = v.box.get(xch.DIALLED, slot=o.slot)
+        _, _, _, data, fd = v.box.get(xch.DIALLED, slot=o.slot, timeout=60)
         sock = socket.socket(fileno=fd) if fd is not None else None
         if sock:
             sock.settimeout(20)

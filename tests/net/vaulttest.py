@@ -77,7 +77,7 @@ def make_world():
     if LIBC.unshare(CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     S = Namespace(os.open("/proc/self/ns/net", os.O_RDONLY))
-    child = subprocess.Popen(["sleep", "60"])  # a process for `ip link set netns`
+    child = subprocess.Popen(["sleep", "infinity"])  # a process for `ip link set netns`
     Namespace.switch(V.fd)
     sh(f"ip link set lo up; ip link add v0 type veth peer name s0 netns {child.pid}")
     sh("sysctl -qw net.ipv4.ping_group_range='0 0' net.ipv6.conf.v0.accept_dad=0 || true")
