@@ -367,7 +367,8 @@ static int run(int seconds, unsigned int workers)
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		seed = 88172645463325252u + me * 977;
 		/* UDP first: with fixed ports all flows are there then, however few connections this is time for. */
-		for (enum kind k = me == 0 ? K_PING : K_UDP; now() < end || !all_done(done); k = me == 0 ? K_PING : (enum kind)rnd(K_PING)) {
+		for (enum kind k = K_UDP; now() < end || !all_done(done); k = (enum kind)rnd(K_PING)) {
+			k = me == 0 ? K_PING : k;
 			one(k);
 			(void)__atomic_add_fetch(&done[k], 1, __ATOMIC_RELAXED);
 		}
