@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "base/macros.h"
+#include "proto/http.h"
 
 const char *const prov_str[PROVS] = {
 	[PROV_ANTHROPIC] = "anthropic", [PROV_OPENAI] = "openai", [PROV_OPENCODE] = "opencode",
@@ -471,22 +472,40 @@ bool prov_ws(const struct prov_launch *launch, enum prov_host_id host, struct sp
 	return false;
 }
 
+static const struct {
+	uint32_t hosts;
+	const char *front;
+	bool alone; /* also without anything behind it */
+} closed[] = {
+	{ COPILOT_HOSTS, "/mcp", true },
+	{ COPILOT_HOSTS, "/agents", false },
+	{ AT(HOST_GITHUB_API), "/copilot_internal", true },
+};
+
+/* With what could be a format or parameters behind the segment, as gh_match_loosely() has it. */
+static bool is_closed(size_t i, struct span path)
+{
+	size_t n = strlen(closed[i].front);
+
+	return http_begins(path, closed[i].front) &&
+	       (path.n == n ? closed[i].alone : memchr("/\\.;", path.p[n], 4) != NULL);
+}
+
 bool prov_closed(enum prov_host_id host, struct span path)
 {
-	static const struct {
-		uint32_t hosts;
-		const char *pattern;
-	} closed[] = {
-		{ COPILOT_HOSTS, "/mcp" },
-		{ COPILOT_HOSTS, "/mcp/**" },
-		{ COPILOT_HOSTS, "/agents/**" },
-		{ AT(HOST_GITHUB_API), "/copilot_internal" },
-		{ AT(HOST_GITHUB_API), "/copilot_internal/**" },
-	};
+	uint8_t text[HTTP_TARGET_MAX];
+	struct span s;
 
-	for (size_t i = 0; i < ARRAY_SIZE(closed); i++)
-		if (closed[i].hosts & AT(host) && match(closed[i].pattern, path))
+	assert(path.n <= sizeof(text));
+	for (size_t i = 0; path.n > 0 && i < ARRAY_SIZE(closed); i++) {
+		if (!(closed[i].hosts & AT(host)))
+			continue;
+		s = path;
+		for (int k = 0; k < HTTP_DECODINGS && !is_closed(i, s) && memchr(s.p, '%', s.n); k++)
+			s = SPAN(text, http_percent_decode(s, text));
+		if (is_closed(i, s))
 			return true;
+	}
 	return false;
 }
 

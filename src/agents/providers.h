@@ -136,7 +136,8 @@ bool prov_allows(const struct prov_launch *launch, enum ph_kind kind, enum prov_
 /* Whether any rule of this host lets a WebSocket begin on this path. */
 bool prov_ws(const struct prov_launch *launch, enum prov_host_id host, struct span path);
 
-/* Paths of a host under which even a request without credential is refused. */
+/* Paths of a host under which even a request without credential is refused, in every form in which a service might read
+ * them: other than in prov_allows() a doubt closes. @path: as there. */
 bool prov_closed(enum prov_host_id host, struct span path);
 
 /* Whether a cookie, "NAME=VALUE" with or without attributes, may pass at HOST_CHATGPT, in either direction: its bot filter knows

@@ -5,8 +5,6 @@
 
 #include "base/macros.h"
 
-#define DECODINGS 3
-
 bool http_is(struct span s, const char *lit)
 {
 	return s.n == strlen(lit) && strncasecmp((const char *)s.p, lit, s.n) == 0;
@@ -195,7 +193,7 @@ static bool look_through(struct span path, bool *ret_slash)
 	if (has_bad_segment(path))
 		return false;
 	memcpy(scratch, path.p, n);
-	for (int i = 0; i < DECODINGS && changed; i++)
+	for (int i = 0; i < HTTP_DECODINGS && changed; i++)
 		if (!decode_path(scratch, &n, &changed, ret_slash) || has_bad_segment(SPAN(scratch, n)))
 			return false;
 	return true;

@@ -11,6 +11,7 @@
 #define HTTP_FIELDS_MAX 128
 #define HTTP_NAME_MAX 256
 #define HTTP_TARGET_MAX (16 << 10)
+#define HTTP_DECODINGS 3 /* of a path, by whoever may stand between us and its reader */
 #define HTTP_LENGTH_MAX (UINT64_C(1) << 62)
 
 struct http_field {
@@ -76,5 +77,5 @@ bool http_has_coded_slash(struct span path);
 /* Of bytes that a target may have, path and query alike. */
 bool http_is_target(struct span s);
 
-/* Decodes each %XX once, other bytes as they are; @out has room for @in.n. Returns how many. */
+/* Decodes each %XX once, other bytes as they are; @out has room for @in.n, and may be @in itself. Returns how many. */
 size_t http_percent_decode(struct span in, uint8_t *out);
