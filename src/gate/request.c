@@ -267,10 +267,12 @@ static void check_fields(struct request *r)
 			if (!http_is(r->f[i].value, "100-continue"))
 				fault(r, STAGE_FRAMING, 417, REFUSAL_FRAMING, "the only expectation is 100-continue");
 		}
-		if (http_is(name, "x-http-method-override") || http_is(name, "x-http-method") ||
-		    http_is(name, "x-method-override"))
+		if (http_sets_method(name))
 			fault(r, STAGE_FIELDS, 400, REFUSAL_METHOD,
 			      "a field asks for another method than the request line; send that method itself");
+		if (http_sets_path(name))
+			fault(r, STAGE_FIELDS, 400, REFUSAL_PATH,
+			      "a field asks for another path than the request line; send that path itself");
 	}
 }
 

@@ -35,6 +35,35 @@ bool http_stays_here(struct span name)
 	       http_begins(name, "x-forwarded-") || http_begins(name, "x-sandbox-");
 }
 
+static bool is_like_one_of(struct span s, const char *const *list, size_t n)
+{
+	uint8_t text[32];
+
+	if (s.n > sizeof(text))
+		return false;
+	for (size_t i = 0; i < s.n; i++)
+		text[i] = s.p[i] == '_' ? '-' : s.p[i];
+	return http_is_one_of(SPAN(text, s.n), list, n);
+}
+
+bool http_sets_method(struct span name)
+{
+	static const char *const names[] = { "x-http-method-override", "x-http-method", "x-method-override" };
+
+	return is_like_one_of(name, names, ARRAY_SIZE(names));
+}
+
+bool http_sets_path(struct span name)
+{
+	/* Of IIS and what learned from it, nginx's ingress, Envoy, Azure's front end. */
+	static const char *const names[] = {
+		"x-original-url", "x-rewrite-url",	   "x-override-url",
+		"x-original-uri", "x-envoy-original-path", "x-waws-unencoded-url",
+	};
+
+	return is_like_one_of(name, names, ARRAY_SIZE(names));
+}
+
 static bool is_alnum(uint8_t c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');

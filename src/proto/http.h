@@ -36,6 +36,12 @@ bool http_is_one_of(struct span s, const char *const *list, size_t n);
  * its own, gate sends none to vault, and vault takes none. */
 bool http_stays_here(struct span name);
 
+/* Fields by which a service may take another method or path than the request line's, and so than what was judged. In
+ * any case of letters, and with "_" for "-": a program behind CGI sees both as one. Neither is let out, by gate with a
+ * reason. */
+bool http_sets_method(struct span name);
+bool http_sets_path(struct span name);
+
 /* RFC 9110 section 5.6.2: one or more of its characters, all ASCII. */
 bool http_is_token(struct span s);
 

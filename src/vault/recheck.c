@@ -34,7 +34,7 @@ static bool field_may_go(const struct httpmsg_request *m, const struct http_fiel
 {
 	bool credentialed = m->w.kind[0] != HTTPMSG_NO_CRED;
 
-	if (http_stays_here(f->name))
+	if (http_stays_here(f->name) || http_sets_method(f->name) || http_sets_path(f->name))
 		return false;
 	if (http_is_one_of(f->name, credential_fields, ARRAY_SIZE(credential_fields)))
 		return m->w.flags & HTTPMSG_FOREIGN;
