@@ -190,10 +190,12 @@ static bool is_read(struct span name)
 	return http_is_one_of(name, names, ARRAY_SIZE(names));
 }
 
-/* Walks all Connection fields; returns whether one of them says upgrade. */
+/* Walks all Connection fields; returns whether one of them says upgrade. Whoever asks later walks no more than was let
+ * in. */
 static bool check_connection(struct request *r)
 {
 	bool upgrade = false;
+	size_t n = 0;
 
 	for (size_t i = 0; i < r->n; i++) {
 		struct span list = r->f[i].value, item;
@@ -201,6 +203,10 @@ static bool check_connection(struct request *r)
 		if (!http_is(r->f[i].name, "connection"))
 			continue;
 		while (http_next_item(&list, &item)) {
+			if (n++ == HTTP_FIELDS_MAX) {
+				fault(r, STAGE_FIELDS, 431, REFUSAL_LIMIT, "Connection names more than 128 fields");
+				return upgrade;
+			}
 			if (item.n > 0 && (!http_is_token(item) || is_read(item)))
 				fault(r, STAGE_FRAMING, 400, REFUSAL_FRAMING,
 				      "Connection names a field that belongs to the request itself; leave it out");

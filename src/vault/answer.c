@@ -79,7 +79,8 @@ static bool next_line(struct span *s, struct span *ret)
 
 static int read_fields(struct answer *a, struct span lines)
 {
-	struct span line;
+	struct span line, list, item;
+	size_t named = 0;
 
 	a->n_fields = 0;
 	while (next_line(&lines, &line) && line.n > 0) {
@@ -92,6 +93,10 @@ static int read_fields(struct answer *a, struct span lines)
 		f.value = http_trim(SPAN(colon + 1, line.n - f.name.n - 1));
 		if (f.name.n > HTTP_NAME_MAX || !http_is_token(f.name) || !http_is_value(f.value))
 			return -EPROTO;
+		/* answer_keeps() walks them for each field. */
+		for (list = f.value; http_is(f.name, "connection") && http_next_item(&list, &item);)
+			if (named++ == HTTP_FIELDS_MAX)
+				return -EPROTO;
 		a->f[a->n_fields++] = f;
 	}
 	return lines.n == 0 ? 0 : -EPROTO;
