@@ -8,6 +8,10 @@
  * fetched when nghttp2 wants bytes for a frame, and it is asked for frames while less than OUT_HIGH waits for the
  * guest.
  *
+ * A request under way has the clock of its ask. Without one a stream has its own: IDLE_NS for an answer that the guest
+ * does not read, FINISH_NS for what still comes of the body behind it; and the connection has one for heads and when
+ * nothing is under way. All of them are looked at in h2_timeout().
+ *
  * Cheap events are counted: resets, and frames that carry nothing (settings, pings, priorities, empty data, window
  * updates beyond what our data asks for). Past the limit the connection ends, not the session. */
 #include <stdio.h>
@@ -43,6 +47,7 @@ struct h2stream {
 	bool counted;	   /* the guest told its body's length */
 	uint64_t expected; /* and so much of it is to come */
 	uint64_t dropped;
+	int64_t until;	/* 0: its ask has a clock, or it was reset */
 	struct buf own; /* body of an answer of ours, or the trailers of vault's */
 };
 
@@ -61,6 +66,7 @@ struct h2conn {
 	} at[FIELDS_MAX];
 	size_t n;
 	bool too_large;
+	int64_t until; /* of a head, or without a request */
 	int64_t since; /* of the counts */
 	unsigned resets, control, updates;
 };
@@ -76,6 +82,16 @@ static void nv_put(nghttp2_nv *nv, struct span name, struct span value)
 static void reset(struct h2stream *t, uint32_t code)
 {
 	(void)nghttp2_submit_rst_stream(t->h->s, NGHTTP2_FLAG_NONE, t->id, code);
+}
+
+/* The connection's deadline may come too early, never too late. */
+static void set_clock(struct h2conn *h, int64_t *until, int64_t in_ns)
+{
+	struct conn *c = h->c;
+
+	*until = c->g->now + in_ns;
+	if (c->deadline == 0 || *until < c->deadline)
+		conn_deadline(c, in_ns);
 }
 
 /* The body of an answer of ours. */
@@ -110,6 +126,7 @@ static void submit_own(struct h2stream *t, const struct reply *r, bool is_head)
 	if (r->allow)
 		nv_put(&nv[n++], span_str("allow"), span_str(r->allow));
 	t->submitted = true;
+	set_clock(t->h, &t->until, IDLE_NS);
 	if (is_head || r->body.n == 0 || buf_put(&t->own, buf_span(&r->body).p, r->body.n) < 0)
 		(void)nghttp2_submit_response(t->h->s, t->id, nv, n, NULL);
 	else
@@ -198,6 +215,7 @@ static ssize_t read_ask(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, ui
 				return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 			*flags |= k > 0 ? NGHTTP2_DATA_FLAG_NO_END_STREAM : 0;
 			ask_end(answered(t));
+			set_clock(t->h, &t->until, IDLE_NS);
 			*flags |= NGHTTP2_DATA_FLAG_EOF;
 			return (ssize_t)have;
 		default:
@@ -310,8 +328,6 @@ static int on_begin_headers(nghttp2_session *s, const nghttp2_frame *frame, void
 	h->too_large = false;
 	if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
 		return 0;
-	h->head_open = true;
-	conn_deadline(h->c, HEAD_NS);
 	if (h->n_streams >= STREAMS_MAX || h->ending)
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 	t = calloc(1, sizeof(*t));
@@ -326,6 +342,8 @@ static int on_begin_headers(nghttp2_session *s, const nghttp2_frame *frame, void
 		t->next->prev = &t->next;
 	h->streams = t;
 	h->n_streams++;
+	h->head_open = true;
+	set_clock(h, &h->until, HEAD_NS);
 	(void)nghttp2_session_set_stream_user_data(s, t->id, t);
 	return 0;
 }
@@ -416,7 +434,7 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *user)
 	switch (frame->hd.type) {
 	case NGHTTP2_HEADERS:
 		h->head_open = false;
-		conn_deadline(h->c, IDLE_NS);
+		set_clock(h, &h->until, IDLE_NS);
 		if (t && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
 			request(h, t, end);
 		else if (t && !end)
@@ -486,9 +504,15 @@ static int on_data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t 
 static int on_frame_sent(nghttp2_session *s, const nghttp2_frame *frame, void *user)
 {
 	struct h2conn *h = user;
+	int32_t id = frame->hd.stream_id;
+	bool ends = (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
+		    frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+	struct h2stream *t = ends ? nghttp2_session_get_stream_user_data(s, id) : NULL;
 
 	if (frame->hd.type == NGHTTP2_DATA && h->updates < UPDATES_MAX)
 		h->updates += UPDATES_A_FRAME;
+	if (t && nghttp2_session_get_stream_remote_close(s, id) != 1)
+		set_clock(h, &t->until, FINISH_NS);
 	return 0;
 }
 
@@ -512,7 +536,7 @@ static int on_close(nghttp2_session *s, int32_t id, uint32_t code, void *user)
 	if (t)
 		stream_free(t);
 	if (h->n_streams == 0)
-		conn_deadline(h->c, IDLE_NS);
+		set_clock(h, &h->until, IDLE_NS);
 	return 0;
 }
 
@@ -569,7 +593,7 @@ bool h2_open(struct conn *c)
 	h->c = c;
 	h->since = c->g->now;
 	buf_init(&h->list, LIST_MAX);
-	conn_deadline(c, IDLE_NS);
+	set_clock(h, &h->until, IDLE_NS);
 	return session_new(h) == 0;
 }
 
@@ -631,13 +655,27 @@ void h2_run(struct conn *c)
 void h2_timeout(struct conn *c)
 {
 	struct h2conn *h = c->h2;
+	int64_t now = c->g->now, next = INT64_MAX;
+	bool busy = false;
 
-	/* Streams under way have times of their own. */
-	if (h->n_streams > 0 && !h->head_open) {
-		conn_deadline(c, IDLE_NS);
-		return;
+	for (struct h2stream *t = h->streams; t; t = t->next) {
+		if (t->until != 0 && t->until <= now) {
+			t->until = 0;
+			reset(t, nghttp2_session_get_stream_local_close(h->s, t->id) == 1 ? NGHTTP2_NO_ERROR
+											  : NGHTTP2_CANCEL);
+		}
+		busy |= t->ask || t->until != 0;
+		next = t->until != 0 ? MIN(next, t->until) : next;
 	}
-	(void)nghttp2_session_terminate_session(h->s, NGHTTP2_NO_ERROR);
-	h->ending = true;
+	if (h->until <= now && (h->head_open || !busy)) {
+		(void)nghttp2_session_terminate_session(h->s, NGHTTP2_NO_ERROR);
+		h->ending = true;
+		/* Who does not read does not hear of it. */
+		if (c->out.n >= OUT_HIGH)
+			conn_finish(c);
+	} else {
+		h->until = h->until <= now ? now + IDLE_NS : h->until;
+		conn_deadline(c, MIN(next, h->until) - now);
+	}
 	conn_kick(c);
 }

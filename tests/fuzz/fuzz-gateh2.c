@@ -1,10 +1,12 @@
 /* A hostile guest that speaks HTTP/2 with gate: its streams, their requests and exchanges as they are, with the real
  * nghttp2 beneath, over socket pairs; instead of TLS the bytes go as they are. vault is played, and lies as well. The
- * first byte chooses the host, and then come steps (enum step).
+ * first byte chooses the host, and then come steps (enum step). After an input of odd length the guest stays and does
+ * nothing, else it leaves.
  *
  * What must hold: every message to vault is one that vault takes, and its own check agrees; bodies are framed as the
  * message said; no two streams mix, in either direction; an answer that vault cut never ends cleanly; nothing that a
- * guest does ends the session or lets gate spin; and when the guest is gone nothing is left of it. */
+ * guest does ends the session or lets gate spin; and when the guest is gone, or silent for an
+ * hour, nothing is left of it. */
 #include "fuzz.h"
 
 #include <errno.h>
@@ -533,8 +535,20 @@ static void begin(uint8_t first)
 	conn_inspect(g.conn[0], (enum prov_host_id)((first & 0x7f) % HOST_GITHUB_API), true);
 }
 
-static void end(void)
+/* Who neither sends nor reads any more holds its places for less than an hour, whatever it left open, and whatever vault did. */
+static void stay(void)
 {
+	for (int i = 0; i < 60; i++) {
+		g.now += 60 * NS;
+		turns();
+	}
+	MUST(g.n_conns == 0);
+}
+
+static void end(bool stays)
+{
+	if (stays)
+		stay();
 	close_p(&guest);
 	guest = -1;
 	turns();
@@ -561,6 +575,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
 	struct span in = SPAN(p, n);
 	struct span s;
+	bool stays = n % 2 == 1;
 
 	begin(fuzz_u8(&in));
 	while (in.n > 0) {
@@ -609,6 +624,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	for (int i = 0; i < n_ex; i++)
 		read_exchange(&ex[i]);
 	guest_reads(1 << 20);
-	end();
+	end(stays);
 	return 0;
 }

@@ -1337,6 +1337,26 @@ class Http2(Case):
         self.assertLess(sent, 1 << 20)
         self.assertEqual(c.wait(h2.events.StreamReset, 1).error_code, 0)
 
+    def test_a_request_without_end_has_two_seconds_behind_its_answer(self):
+        """Refused, or answered by the service; what else is on the connection goes on."""
+        g = self.gate()
+        c = self.h2(g)
+        c.post(1, end=True)
+        x = g.exchange()
+        x.answer(200, [("content-type", "text/event-stream")], b"data: 1\n\n", stream=True, end=False)
+        c.wait(h2.events.DataReceived, 1)
+        c.send(3, path="/v1/../x", end=False)
+        self.assertEqual(c.answer(3)[0], 400)
+        c.post(5)
+        g.exchange().answer(200, [], b"ok")
+        self.assertEqual(c.answer(5)[0], 200)
+        began = time.monotonic()
+        for sid in (3, 5):
+            self.assertEqual(c.wait(h2.events.StreamReset, sid).error_code, 0)
+        self.assertTrue(1 < time.monotonic() - began < 10)
+        x.sock.sendall(xch.frame(xch.DATA, b"data: 2\n\n"))
+        self.assertEqual(c.wait(h2.events.DataReceived, 1).data, b"data: 2\n\n")
+
     def test_events_at_once(self):
         g = self.gate()
         c = self.h2(g)
