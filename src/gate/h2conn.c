@@ -12,8 +12,8 @@
  * does not read, FINISH_NS for what still comes of the body behind it; and the connection has one for heads and when
  * nothing is under way. All of them are looked at in h2_timeout().
  *
- * Cheap events are counted: resets, and frames that carry nothing (settings, pings, priorities, empty data, window
- * updates beyond what our data asks for). Past the limit the connection ends, not the session. */
+ * Cheap events are counted: resets, and frames that carry nothing (settings, pings, priorities, data that is padding,
+ * window updates beyond what our data asks for). Past the limit the connection ends, not the session. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -445,7 +445,7 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *user)
 	case NGHTTP2_DATA:
 		if (t && end)
 			body_end(t);
-		else if (frame->hd.length == 0)
+		else if (frame->hd.length == frame->data.padlen)
 			(void)spend(h, &h->control, CONTROL_MAX);
 		break;
 	case NGHTTP2_RST_STREAM:

@@ -26,6 +26,9 @@ static int pair_read(BIO *b, char *p, int n)
 			buf_done(&c->raw);
 		return (int)k;
 	}
+	/* OpenSSL reads on within one call while such messages come. */
+	if (c->after_hello > AFTER_HELLO_MAX)
+		return -1;
 	do
 		k = recv(c->fd, p, (size_t)n, MSG_DONTWAIT);
 	while (k < 0 && errno == EINTR);
@@ -197,8 +200,6 @@ ssize_t tls_read(struct conn *c, uint8_t *p, size_t n)
 
 	ERR_clear_error();
 	r = SSL_read(c->ssl, p, (int)n);
-	if (c->after_hello > AFTER_HELLO_MAX)
-		return -EPROTO;
 	return r > 0 ? r : status(c, r);
 }
 

@@ -114,7 +114,7 @@ void h1_readable(struct vault *v, struct conn *c)
 {
 	static uint8_t bytes[UP_READ];
 
-	while (c->state == CONN_OPEN) {
+	for (int i = 0; c->state == CONN_OPEN && !(c->more = i == UP_READS); i++) {
 		struct exchange *x = c->x;
 		ssize_t k;
 

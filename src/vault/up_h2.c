@@ -17,8 +17,11 @@
 
 #define CONN_WINDOW (1 << 20)
 #define STREAMS_MAX 64
-#define CHEAP_MAX 1000 /* pings, settings, resets, frames without a byte, within CHEAP_NS */
+#define CHEAP_MAX 1000 /* frames and records that bring nothing, within CHEAP_NS */
 #define CHEAP_NS (10 * NS)
+#define FRAME_HEAD 9
+#define UPDATES_A_FRAME 4 /* window updates that a DATA frame of ours may be answered by */
+#define UPDATES_MAX 4000
 #define NV_MAX (4 + HTTP_FIELDS_MAX + 2 + HTTPMSG_CREDS)
 /* Any head that gate admits, with its secrets; nghttp2 reckons with up to 12 bytes more for each field and for the
  * block. */
@@ -28,8 +31,10 @@ struct h2 {
 	nghttp2_session *s;
 	struct vault *v;
 	struct conn *c;
-	unsigned n, cheap;
+	unsigned n, cheap, updates;
 	int64_t cheap_since;
+	bool told;     /* of a frame, or of a part of one */
+	size_t quiet;  /* bytes since */
 	bool inside;   /* a callback runs */
 	bool draining; /* no new streams */
 	bool begun;    /* the preface went out */
@@ -84,6 +89,40 @@ static int bad(struct h2 *h, struct exchange *x)
 	return 0;
 }
 
+/* One more that brings nothing: pings, settings, resets, priorities, padding alone, window updates beyond what our data
+ * asks for. What nghttp2 passes over without a word, as of streams that are over, is seen by the record. */
+static int spend(struct h2 *h)
+{
+	if (h->v->now - h->cheap_since > CHEAP_NS) {
+		h->cheap_since = h->v->now;
+		h->cheap = 0;
+	}
+	return ++h->cheap > CHEAP_MAX ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+static int on_begin_frame(nghttp2_session *s, const nghttp2_frame_hd *hd, void *arg)
+{
+	struct h2 *h = arg;
+
+	(void)s;
+	h->told = true;
+	switch (hd->type) {
+	case NGHTTP2_DATA:
+	case NGHTTP2_HEADERS:
+	case NGHTTP2_CONTINUATION:
+	case NGHTTP2_GOAWAY:
+		return 0;
+	case NGHTTP2_WINDOW_UPDATE:
+		if (h->updates > 0) {
+			h->updates--;
+			return 0;
+		}
+		return spend(h);
+	default:
+		return spend(h);
+	}
+}
+
 static int on_begin_headers(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 {
 	struct exchange *x = of(s, f->hd.stream_id);
@@ -105,6 +144,7 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *
 	struct span status = SPAN(value, k);
 
 	(void)flags;
+	((struct h2 *)arg)->told = true;
 	if (!x || x->malformed)
 		return 0;
 	x->answered = true;
@@ -140,10 +180,9 @@ static int on_invalid_frame(nghttp2_session *s, const nghttp2_frame *f, int erro
 	struct exchange *x = of(s, f->hd.stream_id);
 
 	(void)error;
-	(void)arg;
 	if (x)
 		x->malformed = true;
-	return 0;
+	return spend(arg);
 }
 
 static void make_spans(struct answer *a)
@@ -191,12 +230,6 @@ static void headers(struct h2 *h, struct exchange *x, bool ends)
 	}
 }
 
-static bool is_cheap(const nghttp2_frame *f)
-{
-	return f->hd.type == NGHTTP2_PING || f->hd.type == NGHTTP2_SETTINGS || f->hd.type == NGHTTP2_RST_STREAM ||
-	       f->hd.type == NGHTTP2_PRIORITY || (f->hd.type == NGHTTP2_DATA && f->hd.length == 0);
-}
-
 static int on_frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 {
 	struct h2 *h = arg;
@@ -204,11 +237,7 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 	bool ends =
 		(f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) && f->hd.flags & NGHTTP2_FLAG_END_STREAM;
 
-	if (h->v->now - h->cheap_since > CHEAP_NS) {
-		h->cheap_since = h->v->now;
-		h->cheap = 0;
-	}
-	if (is_cheap(f) && ++h->cheap > CHEAP_MAX)
+	if (f->hd.type == NGHTTP2_DATA && f->hd.length == f->data.padlen && spend(h) != 0)
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	if (f->hd.type == NGHTTP2_GOAWAY)
 		h->draining = true;
@@ -227,6 +256,7 @@ static int on_data(nghttp2_session *s, uint8_t flags, int32_t stream, const uint
 	struct h2 *h = arg;
 
 	(void)flags;
+	h->told = true;
 	(void)nghttp2_session_consume_connection(s, n);
 	if (!x || x->malformed)
 		return 0;
@@ -251,6 +281,16 @@ static int on_close(nghttp2_session *s, int32_t stream, uint32_t error, void *ar
 }
 
 /* --- what goes --- */
+
+static int on_frame_sent(nghttp2_session *s, const nghttp2_frame *f, void *arg)
+{
+	struct h2 *h = arg;
+
+	(void)s;
+	if (f->hd.type == NGHTTP2_DATA && h->updates < UPDATES_MAX)
+		h->updates += UPDATES_A_FRAME;
+	return 0;
+}
 
 static ssize_t give_body(nghttp2_session *s, int32_t stream, uint8_t *p, size_t n, uint32_t *flags,
 			 nghttp2_data_source *from, void *arg)
@@ -288,6 +328,8 @@ int h2_begin(struct vault *v, struct conn *c)
 	int r = -1;
 
 	if (h && nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&option) == 0) {
+		nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
+		nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_sent);
 		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
 		nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
 		nghttp2_session_callbacks_set_on_invalid_header_callback2(cb, on_invalid_header);
@@ -531,13 +573,19 @@ bool h2_send(struct conn *c)
 void h2_readable(struct vault *v, struct conn *c)
 {
 	static uint8_t bytes[UP_READ];
-	ssize_t k, used = 0;
+	ssize_t k = -EAGAIN, used = 0;
 
-	while ((k = tls_read(c, bytes, sizeof(bytes))) > 0) {
+	for (int i = 0; !(c->more = i == UP_READS) && (k = tls_read(c, bytes, sizeof(bytes))) > 0; i++) {
 		/* No callback closes it: a place is made of one that nobody is inside of (is_kept()). */
 		c->h2->inside = true;
+		c->h2->told = false;
 		used = nghttp2_session_mem_recv(c->h2->s, bytes, (size_t)k);
 		c->h2->inside = false;
+		c->h2->quiet = c->h2->told ? 0 : c->h2->quiet + (size_t)k;
+		if (used == k && c->h2->quiet >= FRAME_HEAD) {
+			c->h2->quiet = 0;
+			used = spend(c->h2) < 0 ? -1 : k;
+		}
 		if (used != k)
 			break;
 	}

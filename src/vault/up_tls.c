@@ -17,6 +17,8 @@
 #include "vault/upstream.h"
 
 #define TRUST_MAX (4 << 20) /* a file of it */
+#define AFTER_HELLO_MAX \
+	64 /* handshake messages when it is over: tickets, key updates; cheap for a service and not for us */
 #define READ_AHEAD (48 << 10) /* two records of the largest kind a call, and more; kept only while one of them is not whole */
 
 static SSL_CTX *the_ctx;
@@ -40,6 +42,9 @@ static int bio_read(BIO *b, char *p, int n)
 	BIO_clear_retry_flags(b);
 	if (n <= 0)
 		return 0;
+	/* OpenSSL reads on within one call while such messages come. */
+	if (c->after_hello > AFTER_HELLO_MAX)
+		return -1;
 	do
 		k = recv(c->fd, p, (size_t)n, 0);
 	while (k < 0 && errno == EINTR);
@@ -108,6 +113,18 @@ static size_t add_certificates(X509_STORE *store, int fd)
 	return n;
 }
 
+static void count(int out, int version, int type, const void *p, size_t n, SSL *ssl, void *arg)
+{
+	struct conn *c = BIO_get_data(SSL_get_rbio(ssl));
+
+	(void)version;
+	(void)p;
+	(void)n;
+	(void)arg;
+	if (!out && type == SSL3_RT_HANDSHAKE && c->state == CONN_OPEN)
+		c->after_hello++;
+}
+
 static int ctx_make(struct vault *v)
 {
 	SSL_CTX *ctx;
@@ -126,6 +143,7 @@ static int ctx_make(struct vault *v)
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	(void)SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	(void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_set_msg_callback(ctx, count);
 	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_default_read_buffer_len(ctx, READ_AHEAD);
 	if (n == 0 || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1) {

@@ -289,8 +289,10 @@ static void readable(struct vault *v, struct conn *c)
 		h2_readable(v, c);
 	else if (!c->paused)
 		h1_readable(v, c);
-	if (c->gen == gen)
-		conn_update(v, c);
+	if (c->gen != gen)
+		return;
+	conn_update(v, c);
+	v->again |= c->more;
 }
 
 static void handshake(struct vault *v, struct conn *c)
@@ -358,6 +360,12 @@ static void step(struct vault *v, struct conn *c)
 	if (c->watch_at && c->watch_at <= v->now) {
 		c->watch_at = 0;
 		conn_update(v, c);
+	}
+	if (c->more) {
+		c->more = false;
+		readable(v, c);
+		if (c->gen != gen)
+			return;
 	}
 	if (c->state == CONN_NAMES && (c->asked == 0 || (c->names_until >= 0 && c->names_until <= v->now))) {
 		order(c);

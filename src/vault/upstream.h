@@ -19,6 +19,7 @@
 #define EXCHANGES_MAX (128 + 16) /* gate's, and beside them its own questions and some that just ended */
 #define UP_CONNS 192
 #define UP_READ (16 << 10) /* a record of TLS */
+#define UP_READS 32	   /* in one go: records may be a byte long, and come for ever */
 #define UP_OUT_MAX (512 << 10)
 #define UP_OUT_FULL (192 << 10)	     /* no more is taken from gate until it went out */
 #define UP_STREAM_WINDOW (128 << 10) /* of an answer, over HTTP/2 */
@@ -119,12 +120,14 @@ struct conn {
 	int error;
 	/* TLS. */
 	SSL *ssl;
+	unsigned after_hello; /* handshake messages after the handshake */
 	struct buf out; /* records that the socket did not take */
 	uint32_t watched;
 	int64_t watch_at; /* 0, or when to try that again */
 	bool broken;	    /* it cannot be written to any more */
 	bool in_eof;	    /* its socket has ended */
 	bool paused;	    /* who reads it cannot go on */
+	bool more;	    /* UP_READS were read: no event may tell of the rest, up_tick() goes on */
 	bool end_out;	    /* close_notify is to be followed by the end of the stream */
 	struct h2 *h2;	    /* NULL: HTTP/1.1 */
 	struct exchange *x; /* whom it serves, or who waits for it to open; HTTP/2: nobody, once it is */

@@ -1560,19 +1560,21 @@ class Http2(Case):
                 self.flood(send, n, stays=True)
 
     def test_empty_data(self):
-        g = self.gate()
-        c = self.h2(g)
-        c.post(1)
-        x = g.exchange()
-        with self.assertRaises((EOFError, OSError)):
-            for _ in range(20_000):
-                c.raw(0, 0, 1)
-            while c.pump():
-                pass
-            raise EOFError
-        with self.assertRaises(EOFError):
-            x.read_body()
-        self.works(g)
+        for flags, payload in (0, b""), (8, b"\3\0\0\0"):
+            with self.subTest(padded=flags != 0):
+                g = self.gate()
+                c = self.h2(g)
+                c.post(1)
+                x = g.exchange()
+                with self.assertRaises((EOFError, OSError)):
+                    for _ in range(20_000):
+                        c.raw(0, flags, 1, payload)
+                    while c.pump():
+                        pass
+                    raise EOFError
+                with self.assertRaises(EOFError):
+                    x.read_body()
+                self.works(g)
 
     def test_a_head_without_end(self):
         """CONTINUATION without END_HEADERS, and lists that are too large."""

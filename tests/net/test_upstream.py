@@ -732,6 +732,82 @@ class Costs(Case):
             self.assertLess(self.rss(v) - rss, 1 << 20)
 
 
+class Records(Case):
+    def test_records_of_a_byte_leave_time_for_others(self):
+        """All are there at once, so that vault finds more whenever it looks."""
+        n, sent = 200_000 if SAN else 1_000_000, threading.Event()
+
+        class Prepared(Upstream):
+            def serve(self, raw):
+                there, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+                tls, got = self.context.wrap_bio(there, out, server_side=True), b""
+                raw.settimeout(60)
+                with raw:
+                    while not got.endswith((b"\r\n\r\n", b"{}")):
+                        try:
+                            got += tls.read(65536)
+                        except ssl.SSLWantReadError:
+                            raw.sendall(out.read())
+                            there.write(raw.recv(65536))
+                    few = b"/v1/models" in got
+                    tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 if few else n))
+                    for _ in range(1 if few else n):
+                        tls.write(b"a")
+                    data = out.read()
+                    if not few:
+                        sent.set()
+                    raw.sendall(data)
+                    raw.recv(1)
+        up = Prepared(self.good)
+        self.addCleanup(up.close)
+        v = self.vault()
+        x, took = Exchange(v, *MESSAGES, creds=CLAUDE, body=b"{}"), []
+
+        def others():
+            for slot in range(2, 1000):
+                if took and took[-1] is None:
+                    return
+                began = time.monotonic()
+                Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=slot).all()
+                took.append(time.monotonic() - began)
+        self.assertTrue(sent.wait(120))
+        began = time.monotonic()
+        t = threading.Thread(target=others)
+        t.start()
+        x.answer()
+        self.assertEqual(len(x.frames.body()), n)
+        whole = time.monotonic() - began
+        took.append(None)
+        t.join()
+        took.remove(None)
+        print(f"row {n} records took {whole:.2f} s; meanwhile a request took {max(took):.3f} s at most, of {len(took)}", flush=True)
+        self.assertGreater(whole, 0.3)
+        self.assertLess(max(took), whole / 4)
+
+    def test_key_updates_without_end_end_the_connection(self):
+        v = self.vault()
+        with w.S:
+            p = subprocess.Popen(["openssl", "s_server", "-accept", w.PUBLIC + ":443", "-tls1_3", "-cert", self.certs.dir / "good.pem",
+                                  "-key", self.certs.dir / "good.key"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, bufsize=0)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        said = b""
+        while b"ACCEPT" not in said:
+            said += os.read(p.stdout.fileno(), 4096)
+        x = Exchange(v, *MESSAGES, creds=CLAUDE, body=b"{}")
+        while b"{}" not in said:
+            said += os.read(p.stdout.fileno(), 4096)
+        threading.Thread(target=p.stdout.read, daemon=True).start()
+        for _ in range(100):  # each read by itself: s_server takes what it reads at once for one command
+            with contextlib.suppress(BrokenPipeError):
+                p.stdin.write(b"k\n")
+            time.sleep(0.02)
+        x.sock.settimeout(20)
+        self.refused(x, "upstream", 502)
+        p.stdin.close()
+
+
 class Certificates(Case):
     def bad(self, context, why, v=None, records=0):
         up = self.upstream(context=context)
@@ -1891,7 +1967,10 @@ class Http2(Case):
                 ("the connection breaks", "cut", lambda s: headers2(s, status) + frame2(0, 0, s, b"abc") + b"junk" * 9),
                 ("pushed", "upstream-framing", lambda s: frame2(5, 4, s, (2).to_bytes(4, "big") + block2((":method", "GET")))),
                 ("frames without a byte", "cut", lambda s: headers2(s, status) + frame2(0, 0, s) * 1500),
-                ("pings without end", "upstream-framing", lambda s: frame2(6, 0, 0, bytes(8)) * 1500)):
+                ("padding alone", "cut", lambda s: headers2(s, status) + frame2(0, 8, s, b"\3\0\0\0") * 1500),
+                ("pings without end", "upstream-framing", lambda s: frame2(6, 0, 0, bytes(8)) * 1500),
+                ("windows without end", "upstream-framing", lambda s: frame2(8, 0, 0, b"\0\0\0\1") * 1500),
+                ("frames of no known kind", "upstream-framing", lambda s: frame2(0xbb, 0, 0, bytes(16384)) * 1100)):
             with self.subTest(why):
                 said[0] = sent
                 x = self.ask(v)
