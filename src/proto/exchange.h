@@ -35,8 +35,9 @@ struct xch_head {
 	uint8_t zero[3];
 };
 
-/* TRAILERS: fields as in an HTTPMSG_ANSWER, one behind the other, at most 8 KiB and HTTP_FIELDS_MAX. */
-#define XCH_TRAILERS_MAX (8 << 10)
+/* TRAILERS: fields as in an HTTPMSG_ANSWER, one behind the other, of at most 8 KiB of lines and HTTP_FIELDS_MAX: a
+ * field needs 6 bytes here and at least 3 there. */
+#define XCH_TRAILERS_MAX ((8 << 10) + 3 * HTTP_FIELDS_MAX)
 
 static_assert(sizeof(struct xch_head) == 8, "frames have no holes");
 

@@ -140,7 +140,7 @@ int httpmsg_take_field(struct span *in, struct http_field *ret)
 	return 0;
 }
 
-static int take_fields(struct span *in, size_t n, struct http_field *ret)
+static int take_fields(struct span *in, size_t n, size_t line, struct http_field *ret)
 {
 	size_t lines = 0;
 
@@ -149,7 +149,7 @@ static int take_fields(struct span *in, size_t n, struct http_field *ret)
 	for (size_t i = 0; i < n; i++) {
 		if (httpmsg_take_field(in, &ret[i]) < 0)
 			return -EBADMSG;
-		lines += ret[i].name.n + ret[i].value.n + 4;
+		lines += ret[i].name.n + ret[i].value.n + line;
 	}
 	return in->n == 0 && lines <= HTTP_HEAD_MAX ? 0 : -EBADMSG;
 }
@@ -180,7 +180,7 @@ int httpmsg_request_parse(struct span in, struct httpmsg_request *ret)
 	if (http_target_check(ret->path, &path, &query, &has_query) < 0 || has_query || !http_is_target(ret->query) ||
 	    (!(w->flags & HTTPMSG_HAS_QUERY) && ret->query.n > 0))
 		return -EBADMSG;
-	return take_fields(&in, w->n_fields, ret->f);
+	return take_fields(&in, w->n_fields, HTTPMSG_LINE_REQUEST, ret->f);
 }
 
 int httpmsg_answer_parse(struct span in, struct httpmsg_answer *ret)
@@ -191,5 +191,5 @@ int httpmsg_answer_parse(struct span in, struct httpmsg_answer *ret)
 	    (w->status != 101 && (w->status < 200 || w->status > 599)) || !is_zero(w->zero, sizeof(w->zero)) ||
 	    w->code >= REFUSAL_CODES || (w->code != 0 && (w->body != HTTP_BODY_NONE || w->n_fields != 0)))
 		return -EBADMSG;
-	return take_fields(&in, w->n_fields, ret->f);
+	return take_fields(&in, w->n_fields, HTTPMSG_LINE_ANSWER, ret->f);
 }

@@ -23,7 +23,7 @@ enum httpmsg_type { HTTPMSG_REQUEST = 0x60, HTTPMSG_ANSWER = 0x61 };
 #define HTTPMSG_CREDS 2 /* api.anthropic.com takes a login and a key in one request */
 #define HTTPMSG_NO_CRED 0xff
 
-/* A head of 64 KiB whose lines became fields: a field needs 6 bytes here and at least 4 there. */
+/* A head of 64 KiB whose lines became fields: a field needs 6 bytes here and at least 3 there. */
 #define HTTPMSG_MAX (HTTP_HEAD_MAX + HTTP_TARGET_MAX + 2048)
 
 enum httpmsg_flag {
@@ -34,6 +34,10 @@ enum httpmsg_flag {
 	HTTPMSG_H2 = 1 << 4,	  /* it came over HTTP/2, so upstream may speak it too; else HTTP/1.1 alone is offered */
 	HTTPMSG_FLAGS = (1 << 5) - 1,
 };
+
+/* What stands beside name and value in a line: we write ": " and CR LF, a service may leave the space out. */
+#define HTTPMSG_LINE_REQUEST 4
+#define HTTPMSG_LINE_ANSWER 3
 
 struct httpmsg_request_wire {
 	struct net_head head;

@@ -636,12 +636,14 @@ static bool put_field(struct exchange *x, struct buf *msg, const struct http_fie
 static int put_fields(struct exchange *x, struct buf *msg)
 {
 	struct answer *a = &x->answer;
+	size_t lines = 0;
 	int n = 0;
 
 	for (size_t i = 0; i < a->n_fields; i++) {
 		if (!answer_keeps(x->key.host, a, &a->f[i]))
 			continue;
-		if (!put_field(x, msg, &a->f[i]))
+		lines += a->f[i].name.n + a->f[i].value.n + HTTPMSG_LINE_ANSWER;
+		if (lines > HTTP_HEAD_MAX || !put_field(x, msg, &a->f[i]))
 			return -1;
 		n++;
 	}

@@ -1650,6 +1650,32 @@ class Answers(Case):
                 self.assertEqual(len(up.requests), n + (a.status == 200))
                 self.assertNotIn("CANARY", v.log())
 
+    def test_heads_and_trailers_as_long_as_they_may_be(self):
+        """Whatever stands behind the colons, a byte more is too much."""
+        said = [None]
+        self.upstream(lambda c, got: c.send(said[0]))
+        v = self.vault()
+
+        def lines(size, sep, n=100):
+            each = size // n
+            out = [b"x-%d%s" % (i, sep) for i in range(n)]
+            out = [s + b"v" * (each - len(s) - 2) + b"\r\n" for s in out]
+            return b"".join(out[:-1]) + out[-1][:-2] + b"v" * (size - sum(map(len, out))) + b"\r\n"
+        for sep in (b": ", b":"):
+            start, end = b"HTTP/1.1 200 \r\n", b"Transfer-Encoding: chunked\r\n\r\n"
+            for more in (0, 1):
+                said[0] = start + lines((64 << 10) - len(start + end) + more, sep) + end + b"2\r\nok\r\n0\r\n\r\n"
+                a, body, _ = Exchange(v, *MESSAGES, creds=CLAUDE, body=b"{}").all()
+                self.assertEqual((a.code, body), (("none", b"ok"), ("upstream-framing", b""))[more], (sep, more))
+                said[0] = start + end + b"2\r\nok\r\n0\r\n" + lines((8 << 10) - 2 + more, sep) + b"\r\n"
+                x = Exchange(v, *MESSAGES, creds=CLAUDE, body=b"{}")
+                if more:
+                    with self.assertRaises(EOFError):
+                        x.all()
+                else:
+                    a, body, trailers = x.all()
+                    self.assertEqual((body, len(trailers)), (b"ok", 100), sep)
+
     def test_every_cut(self):
         """M21: the echo is found wherever the service cuts what it sends."""
         secret = self.host.c.anthropic.encode()
@@ -1748,6 +1774,13 @@ def varint(n):
 
 def headers2(stream, *fields, end=False):
     return frame2(1, 4 | end, stream, block2(*fields))
+
+
+def long2(stream, *fields):
+    """The same of a list that is longer than a frame."""
+    block = block2(*fields)
+    at = range(0, len(block), 16384)
+    return b"".join(frame2(9 if i else 1, 4 if i == at[-1] else 0, stream, block[i:i + 16384]) for i in at)
 
 
 class Http2(Case):
@@ -1958,6 +1991,8 @@ class Http2(Case):
                 ("a line in a value", "upstream-framing", lambda s: headers2(s, status, ("x", "a\r\nb: c"))),
                 ("two lengths", "upstream-framing", lambda s: headers2(s, status, ("content-length", "1"), ("content-length", "1"))),
                 ("a head that is too large", "upstream-framing", lambda s: headers2(s, status, *[(f"x{i}", "a" * 100) for i in range(129)])),
+                ("one that gate would not take", "upstream-framing",
+                 lambda s: long2(s, status, *[(f"x-{i:03}", "v" * (504 + (i == 0))) for i in range(128)])),
                 ("coded", "encoding", lambda s: headers2(s, status, ("content-encoding", "gzip")) + frame2(0, 1, s, b"z")),
                 ("reset", "upstream", lambda s: frame2(3, 0, s, (2).to_bytes(4, "big"))),
                 ("data first", "upstream-framing", lambda s: frame2(0, 0, s, b"x")),
@@ -1983,6 +2018,13 @@ class Http2(Case):
                 x.close()
                 said[0] = lambda s: headers2(s, status, end=True)
                 self.assertEqual(self.ask(v).all()[0].status, 200)
+
+    def test_heads_and_trailers_as_long_as_they_may_be(self):
+        def answer(c, s, b):
+            c.send(long2(s, (":status", "200"), *[(f"x-{i:03}", "v" * 504) for i in range(128)]) + frame2(0, 0, s, b"ok") +
+                   headers2(s, *[(f"x-{i:03}", "v" * 55) for i in range(128)], end=True))
+        a, body, trailers = self.ask(self.v(answer)).all()
+        self.assertEqual((a.status, len(a.fields), body, len(trailers)), (200, 128, b"ok", 128))
 
     def test_goaway(self):
         def answer(c, s, b):
