@@ -2,7 +2,9 @@
 """The real agent-vm-gate with its sandbox on, and everything around it played (credentials pages 5 to 7, network page 3.6)."""
 import array
 import base64
+import contextlib
 import fcntl
+import mmap
 import os
 import random
 import select
@@ -19,6 +21,7 @@ import unittest.mock
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
@@ -1635,6 +1638,120 @@ class Http2(Case):
         c = self.h2(g)
         c.post(1, [("expect", "100-continue")])
         self.assertEqual(dict(c.wait(h2.events.InformationalResponseReceived, 1).headers)[":status"], "100")
+
+
+@unittest.skipIf(sanitized(), "the sanitizer's library wants to be the first")
+class Clocks(Case):
+    """The same for both versions: what holds a place without getting on is ended, what is silent by right is not."""
+
+    def setUp(self):
+        super().setUp()
+        self.file = tempfile.NamedTemporaryFile()
+        self.addCleanup(self.file.close)
+        self.file.write(bytes(4))
+        self.file.flush()
+        self.later = mmap.mmap(self.file.fileno(), 4)
+        self.addCleanup(self.later.close)
+        preload = os.path.join(os.environ["AGENT_VM_BUILD"], "tests/net/liblater.so")
+        with unittest.mock.patch.dict(os.environ, {"LD_PRELOAD": preload, "LATER": self.file.name}):
+            self.g = self.gate()
+
+    def minutes(self, n):
+        self.later[:] = struct.pack("<I", struct.unpack("<I", self.later[:])[0] + int(n * 60))
+        time.sleep(0.2)  # it looks, and what it says is on its way
+
+    def h2(self):
+        c = H2(self.g)
+        self.addCleanup(c.sock.close)
+        return c
+
+    def events(self):
+        """An exchange whose answer goes on and on."""
+        x = self.g.exchange()
+        self.minutes(14)
+        x.answer(200, [("content-type", "text/event-stream")], b"", stream=True, end=False)
+        return x
+
+    def test_a_stream_of_events_lives_for_hours(self):
+        for is_h2 in (True, False):
+            c = self.h2() if is_h2 else self.client(self.g)
+            c.post(1, end=True) if is_h2 else c.sock.sendall(MODELS)
+            x = self.events()
+            for i in range(10):
+                x.sock.sendall(xch.frame(xch.DATA, b"%d" % i))
+                if is_h2:
+                    self.assertEqual(c.wait(h2.events.DataReceived, 1).data, b"%d" % i)
+                self.minutes(14)
+            x.sock.sendall(xch.frame(xch.END))
+            if is_h2:
+                c.wait(h2.events.StreamEnded, 1)
+            else:
+                self.assertEqual(c.response().body, b"0123456789")
+            # And the connection is kept for five minutes.
+            self.minutes(4.8)
+            c.send(3) if is_h2 else c.sock.sendall(MODELS)
+            self.g.exchange().answer(200, [], b"ok")
+            self.assertEqual(c.answer(3)[2] if is_h2 else c.response().body, b"ok")
+            self.minutes(5.1)
+            if is_h2:
+                with self.assertRaises(EOFError):
+                    c.wait(h2.events.StreamEnded)
+            else:
+                self.assertTrue(c.ended())
+
+    def test_an_answer_that_is_not_read_has_five_minutes(self):
+        """Of gate's own: over HTTP/2 the stream is reset, and what else is on the connection goes on."""
+        c = self.h2()
+        c.k.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        c.flush()
+        c.post(1, end=True)
+        x = self.events()
+        c.wait(h2.events.ResponseReceived, 1)
+        c.send(3, path="/v1/../x")
+        c.wait(h2.events.ResponseReceived, 3)
+        self.minutes(4.8)
+        self.assertFalse([e for e in c.events if isinstance(e, h2.events.StreamReset)])
+        self.minutes(0.4)
+        self.assertEqual(c.wait(h2.events.StreamReset, 3).error_code, h2.errors.ErrorCodes.CANCEL)
+        c.k.increment_flow_control_window(100, 1)
+        c.flush()
+        x.sock.sendall(xch.frame(xch.DATA, b"more"))
+        self.assertEqual(c.wait(h2.events.DataReceived, 1).data, b"more")
+
+    def test_who_does_not_read_is_reset(self):
+        for is_h2 in (True, False):
+            c = self.h2() if is_h2 else self.client(self.g)
+            if is_h2:
+                c.k.increment_flow_control_window(64 << 20)
+                c.post(1, end=True)
+                c.k.increment_flow_control_window(64 << 20, 1)
+                c.flush()
+            else:
+                c.sock.sendall(MODELS)
+            x = self.events()
+            self.fill(x)
+            for _ in range(40):
+                self.minutes(1)
+            self.assertIsNotNone(self.g.from_wire.get(xch.RESET, timeout=10))
+
+    def test_requests_without_end_hold_nothing(self):
+        """A head, a body and trailers that stop; none of them is heard of again."""
+        block = lambda c: c.k.encoder.encode([(":method", "POST"), (":scheme", "https"), (":authority", ANTHROPIC),
+                                              (":path", "/v1/messages")])
+        for what, send in (("head", lambda c: c.raw(1, 0, 1, block(c)[:9])), ("body", lambda c: c.post(1)),
+                           ("refused", lambda c: c.send(1, path="/v1/../x", end=False)),
+                           ("trailers", lambda c: (c.post(1), c.raw(1, 1, 1, b"\0\1a\1b")))):
+            with self.subTest(what=what):
+                c = self.h2()
+                c.wait(h2.events.RemoteSettingsChanged)
+                send(c)
+                time.sleep(0.2)
+                for _ in range(12):
+                    self.minutes(1)
+                c.sock.settimeout(5)
+                with contextlib.suppress(ConnectionError):
+                    while c.sock.recv(65536):  # a timeout fails
+                        pass
 
 
 class Transcripts(Case):
