@@ -733,9 +733,18 @@ class Costs(Case):
 
 
 class Records(Case):
-    def test_records_of_a_byte_leave_time_for_others(self):
-        """All are there at once, so that vault finds more whenever it looks."""
-        n, sent = 200_000 if SAN else 1_000_000, threading.Event()
+    def starve(self, context, streams, n, head, piece, tail=None, **kw):
+        """@streams answers of @n records with a byte each, all there at once, so that vault finds more whenever it looks; over another
+        connection one request after the other."""
+        first, ready = threading.Event(), threading.Event()
+
+        def asked(got):
+            """How many ask for them."""
+            kinds, at = [], 24
+            while got.startswith(b"PRI") and len(got) >= at + 9:
+                kinds.append(got[at + 3])
+                at += 9 + int.from_bytes(got[at:at + 3], "big")
+            return kinds.count(1) or got.count(b"models?")
 
         class Prepared(Upstream):
             def serve(self, raw):
@@ -743,46 +752,68 @@ class Records(Case):
                 tls, got = self.context.wrap_bio(there, out, server_side=True), b""
                 raw.settimeout(60)
                 with raw:
-                    while not got.endswith((b"\r\n\r\n", b"{}")):
+                    while (got.startswith(b"PRI") or not got.endswith(b"\r\n\r\n")) and asked(got) < streams:
                         try:
                             got += tls.read(65536)
                         except ssl.SSLWantReadError:
                             raw.sendall(out.read())
                             there.write(raw.recv(65536))
-                    few = b"/v1/models" in got
-                    tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 if few else n))
-                    for _ in range(1 if few else n):
-                        tls.write(b"a")
+                        if asked(got):
+                            first.set()
+                    if not asked(got):
+                        tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+                    for i in range(streams if asked(got) else 0):
+                        tls.write(head(i))
+                        for _ in range(n):
+                            tls.write(piece(i))
+                        if tail:
+                            tls.write(tail(i))
                     data = out.read()
-                    if not few:
-                        sent.set()
+                    if asked(got):
+                        ready.set()
                     raw.sendall(data)
-                    raw.recv(1)
-        up = Prepared(self.good)
+                    while raw.recv(65536) and asked(got):
+                        pass
+        up = Prepared(context)
         self.addCleanup(up.close)
-        v = self.vault()
-        x, took = Exchange(v, *MESSAGES, creds=CLAUDE, body=b"{}"), []
+        v, took, over = self.vault(), [], threading.Event()
 
         def others():
-            for slot in range(2, 1000):
-                if took and took[-1] is None:
-                    return
+            slot = streams
+            while not over.is_set():
+                slot += 1
                 began = time.monotonic()
                 Exchange(v, "api.anthropic.com", "GET", "/v1/models", creds=CLAUDE, slot=slot).all()
                 took.append(time.monotonic() - began)
-        self.assertTrue(sent.wait(120))
+        xs = []
+        for i in range(streams):  # on one connection
+            xs.append(Exchange(v, "api.anthropic.com", "GET", "/v1/models", query="a", creds=CLAUDE, slot=1 + i, **kw))
+            self.assertTrue(first.wait(20))
+        self.assertTrue(ready.wait(120))
         began = time.monotonic()
-        t = threading.Thread(target=others)
-        t.start()
-        x.answer()
-        self.assertEqual(len(x.frames.body()), n)
+        threads = [threading.Thread(target=others), *(threading.Thread(target=x.all) for x in xs[1:])]
+        for t in threads:
+            t.start()
+        self.assertEqual(len(xs[0].all()[1]), n)
+        for t in threads[1:]:
+            t.join()
         whole = time.monotonic() - began
-        took.append(None)
-        t.join()
-        took.remove(None)
-        print(f"row {n} records took {whole:.2f} s; meanwhile a request took {max(took):.3f} s at most, of {len(took)}", flush=True)
+        over.set()
+        threads[0].join()
+        print(f"row {streams * n} records took {whole:.2f} s; meanwhile a request took {max(took):.3f} s at most, of {len(took)}", flush=True)
         self.assertGreater(whole, 0.3)
         self.assertLess(max(took), whole / 4)
+
+    def test_records_of_a_byte_leave_time_for_others(self):
+        n = 200_000 if SAN else 1_000_000
+        self.starve(self.good, 1, n, lambda i: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % n, lambda i: b"a")
+
+    def test_frames_of_a_byte_leave_time_for_others(self):
+        """As many as the windows have room for."""
+        both = self.certs.leaf("both", "DNS:api.anthropic.com")
+        both.set_alpn_protocols(["h2", "http/1.1"])
+        self.starve(both, 8, 128 << 10, lambda i: (b"" if i else frame2(4, 0, 0) + frame2(4, 1, 0)) + headers2(1 + 2 * i, (":status", "200")),
+                    lambda i: frame2(0, 0, 1 + 2 * i, b"a"), lambda i: frame2(0, 1, 1 + 2 * i), flags=xch.H2)
 
     def test_key_updates_without_end_end_the_connection(self):
         v = self.vault()
