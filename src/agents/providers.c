@@ -491,21 +491,26 @@ static bool is_closed(size_t i, struct span path)
 	       (path.n == n ? closed[i].alone : memchr("/\\.;", path.p[n], 4) != NULL);
 }
 
-bool prov_closed(enum prov_host_id host, struct span path)
+/* In a function of its own, and not entered without a "%": the room is cleared each time. */
+static bool is_closed_decoded(size_t i, struct span path)
 {
 	uint8_t text[HTTP_TARGET_MAX];
-	struct span s;
 
 	assert(path.n <= sizeof(text));
-	for (size_t i = 0; path.n > 0 && i < ARRAY_SIZE(closed); i++) {
-		if (!(closed[i].hosts & AT(host)))
-			continue;
-		s = path;
-		for (int k = 0; k < HTTP_DECODINGS && !is_closed(i, s) && memchr(s.p, '%', s.n); k++)
-			s = SPAN(text, http_percent_decode(s, text));
-		if (is_closed(i, s))
+	for (int k = 0; k < HTTP_DECODINGS; k++) {
+		path = SPAN(text, http_percent_decode(path, text));
+		if (is_closed(i, path))
 			return true;
 	}
+	return false;
+}
+
+bool prov_closed(enum prov_host_id host, struct span path)
+{
+	for (size_t i = 0; path.n > 0 && i < ARRAY_SIZE(closed); i++)
+		if (closed[i].hosts & AT(host) &&
+		    (is_closed(i, path) || (memchr(path.p, '%', path.n) && is_closed_decoded(i, path))))
+			return true;
 	return false;
 }
 
