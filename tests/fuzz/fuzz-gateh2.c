@@ -535,7 +535,8 @@ static void begin(uint8_t first)
 	conn_inspect(g.conn[0], (enum prov_host_id)((first & 0x7f) % HOST_GITHUB_API), true);
 }
 
-/* Who neither sends nor reads any more holds its places for less than an hour, whatever it left open, and whatever vault did. */
+/* Who neither sends nor reads any more holds its places for less than an hour, whatever it left open, and whatever
+ * vault did. */
 static void stay(void)
 {
 	for (int i = 0; i < 60; i++) {
