@@ -503,10 +503,22 @@ bool ask_is_bare(const struct ask *a, uint16_t status)
 
 bool ask_answer(struct ask *a, struct span msg, struct httpmsg_answer *ret)
 {
-	if (httpmsg_answer_parse(msg, ret) < 0)
+	const struct gh_decision *d = &a->judged.github;
+	struct refusal f;
+
+	if (httpmsg_answer_parse(msg, ret) < 0 ||
+	    (ret->w.status == 101 && (!a->websocket || ret->w.code != 0 || ret->w.body == HTTP_BODY_LENGTH))) {
+		f = refusal_by_vault(REFUSAL_UPSTREAM_FRAMING, PH_KINDS);
+		ask_refuse(a, &f, false);
 		return false;
-	if (ret->w.status == 101 && (!a->websocket || ret->w.code != 0 || ret->w.body == HTTP_BODY_LENGTH))
+	}
+	if (ret->w.code != REFUSAL_NONE) {
+		f = refusal_by_vault(ret->w.code, a->kind);
+		if (a->filter.refuses && d->verdict == GH_REFUSE)
+			f = github_refusal(d);
+		ask_refuse(a, &f, !a->filter.refuses);
 		return false;
+	}
 	a->answered = true;
 	a->relaying = ret->w.status == 101;
 	touch(a);
@@ -633,7 +645,7 @@ static struct ask *begin(struct conn *c, void *stream, const struct request *r, 
 	if (d->use.n > 0)
 		a->kind = d->use.kind[0];
 	pathtpl_write(r->path, a->path);
-	if (v == JUDGE_BODY) {
+	if (v == JUDGE_BODY || d->github.reply == GH_REPLY_ISSUES) {
 		if (c->g->n_bodies == BODIES_MAX) {
 			ask_end(a);
 			return NULL;

@@ -1,7 +1,7 @@
 /* What GitHub's rules do to answers (page on GitHub, 2.9), between vault's frames and the protocol above.
  *
  *   HEAD -> SCRUB, LEARN  the answer passes as it comes
- *        -> HOLD          it is read whole, to REPLY_MAX -> GIVE
+ *        -> HOLD          it is read whole, to hold_max() -> GIVE
  *        -> GIVE          a hint takes the place of a failure
  *
  * A longer answer than is held goes on as it came: nothing would be taken out of it. One that may not is refused. */
@@ -11,8 +11,14 @@
 #include "gate/gate.h"
 
 #define REPLY_MAX (1 << 20)
+#define ISSUES_MAX (8 << 20) /* of GH_REPLY_ISSUES: a hundred events, each with an issue; such asks are few (BODIES_MAX) */
 
 static_assert(GH_USER_MAX <= REPLY_MAX && GH_LEARN_MAX <= REPLY_MAX, "what is read whole is held whole");
+
+static size_t hold_max(const struct ask *a)
+{
+	return a->judged.github.reply == GH_REPLY_ISSUES ? ISSUES_MAX : REPLY_MAX;
+}
 
 void filter_begin(struct ask *a)
 {
@@ -22,7 +28,7 @@ void filter_begin(struct ask *a)
 	if (prov_hosts[a->host].role != HOST_GITHUB || (d->verdict != GH_CREDENTIAL && d->verdict != GH_ANONYMOUS))
 		return;
 	buf_init(&f->head, HTTPMSG_MAX);
-	buf_init(&f->body, REPLY_MAX + XCH_DATA_MAX);
+	buf_init(&f->body, hold_max(a) + XCH_DATA_MAX);
 	f->state = FILTER_HEAD;
 }
 
@@ -48,7 +54,7 @@ static bool is_json(const struct httpmsg_answer *m)
 /* @from: whose fields it keeps, but for those that speak of the body's bytes; NULL: none. */
 static bool give(struct filter *f, uint16_t status, const struct httpmsg_answer *from, const char *type)
 {
-	static const char *const of_bytes[] = { "content-length", "etag", "content-md5", "digest" };
+	static const char *const of_bytes[] = { "content-length", "content-md5", "digest" };
 	const struct httpmsg_answer_wire w = {
 		.status = status, .body = HTTP_BODY_LENGTH, .body_len = f->body.n,
 	};
@@ -76,25 +82,25 @@ static bool give(struct filter *f, uint16_t status, const struct httpmsg_answer 
 	return r == 0;
 }
 
-/* Vault's way to say that an answer cannot be passed on, or with what the guest can do about it. */
+/* It cannot be passed on: in vault's way; ask_answer() knows that it was not vault. */
 static bool give_refusal(struct ask *a)
 {
-	const struct httpmsg_answer_wire w = { .status = 502, .code = REFUSAL_UPSTREAM_FRAMING };
+	struct httpmsg_answer_wire w = { .status = 502, .code = REFUSAL_UPSTREAM_FRAMING };
 	struct gh_decision *d = &a->judged.github;
 	struct filter *f = &a->filter;
-	const char *type;
 
-	buf_done(&f->body);
 	if (d->reply == GH_REPLY_ISSUES) {
 		gh_refuse(d, REFUSAL_LIMIT, "ask for less at once, such as with per_page=10",
-			  "this answer can hold issues of other repositories, and it is longer than 1 MiB or no JSON, so it is not "
+			  "this answer can hold issues of other repositories, and it is longer than 8 MiB or no JSON, so it is not "
 			  "passed on");
 		d->status = 502;
-		return github_denial(d, &f->body, &type) == 0 && give(f, d->status, NULL, type);
+		w.code = d->code;
 	}
 	buf_done(&f->head);
+	buf_done(&f->body);
 	f->state = FILTER_GIVE_HEAD;
 	f->ends = true;
+	f->refuses = true;
 	if (httpmsg_answer_begin(&f->head, &w) < 0)
 		return false;
 	httpmsg_end(&f->head, 0);
@@ -149,7 +155,7 @@ static bool hold(struct ask *a, struct span s)
 
 	if (buf_put(&f->body, s.p, s.n) < 0)
 		return false;
-	if (f->body.n <= REPLY_MAX)
+	if (f->body.n <= hold_max(a))
 		return true;
 	if (must_be_read(a))
 		return give_refusal(a);
@@ -167,7 +173,7 @@ static bool whole(struct ask *a)
 	bool ok = true;
 	int r;
 
-	buf_init(&out, REPLY_MAX + (64 << 10));
+	buf_init(&out, hold_max(a) + (64 << 10));
 	g->github.now_ms = (uint64_t)(g->now / MS);
 	r = github_reply(&g->github, &a->judged.github, buf_span(&a->body), buf_span(&f->body), &out);
 	if (r < 0 && must_be_read(a)) {

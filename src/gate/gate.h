@@ -24,7 +24,7 @@
 #define INSPECTED_MAX 256 /* one more hears 503 */
 #define CROWD_MAX 64	  /* how many at once hear that; the rest is reset */
 #define ASKS 128
-#define BODIES_MAX 32 /* of these with a body that is kept: 1 MiB, and what is printed of it */
+#define BODIES_MAX 32 /* of these with a body that is kept: 1 MiB, and what is printed of it; or with an answer of 8 MiB */
 #define OUT_HIGH (64 << 10) /* more is not fetched for a guest that does not read */
 #define WAIT_MAX (64 << 10) /* of a guest that sends before its answer has ended */
 #define DISCARD_MAX (256 << 10)
@@ -117,7 +117,8 @@ struct filter {
 	struct buf head; /* HTTPMSG_ANSWER */
 	struct buf body;
 	size_t given;
-	bool ends; /* behind the body; else vault's frames go on */
+	bool ends;    /* behind the body; else vault's frames go on */
+	bool refuses; /* the head is a refusal of gate's own */
 };
 
 /* A request of the guest that is under way, and its exchange with vault. */
@@ -146,7 +147,7 @@ struct ask {
 	enum verdict verdict;
 	unsigned turns; /* questions to GitHub so far */
 	bool asked;	/* the one under way is its own */
-	bool counted;	/* among n_bodies */
+	bool counted;	/* among n_bodies, until it ends */
 
 	/* ASK_FORWARD */
 	int fd;
@@ -212,7 +213,7 @@ struct gate {
 	struct ask ask[ASKS];
 	unsigned n_asks;
 	bool bodies_wait; /* for asks_flush() */
-	unsigned n_bodies; /* of these: with a body that was, or is to be, read for GitHub's rules */
+	unsigned n_bodies; /* of these: with a body that was, or is to be, read for GitHub's rules, or such a long answer */
 	struct gh_scope scope;
 	struct github github;
 	struct lookup lookup;
@@ -305,7 +306,8 @@ void asks_flush(struct gate *g);
 bool ask_is_full(const struct ask *a);
 /* Next frame of the answer, of DATA at most @max bytes. XCH_GOT_BAD also when it was cut. */
 enum xch_got ask_take(struct ask *a, size_t max, struct span *ret);
-/* Reads the head of an answer; false: vault does not keep to the rules, or it is an upgrade that nobody asked for. */
+/* Reads the head of an answer. False: it was a refusal, vault's or the filter's, or vault does not keep to the rules, or it is an
+ * upgrade that nobody asked for; the guest has its answer from here, and the ask has ended. */
 bool ask_answer(struct ask *a, struct span msg, struct httpmsg_answer *ret);
 /* Whether the answer to this request has no body, whatever it says. */
 bool ask_is_bare(const struct ask *a, uint16_t status);

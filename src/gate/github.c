@@ -28,11 +28,15 @@ void github_done(struct github *g)
 /* Nothing is listed, and no switch is on. */
 static const struct gh_scope nothing;
 
+struct refusal github_refusal(const struct gh_decision *d)
+{
+	return (struct refusal){ .status = d->status, .code = d->code, .why = d->what, .github = d };
+}
+
 static void note(struct request *r, const struct gh_decision *d)
 {
 	if (d->verdict == GH_REFUSE)
-		request_fault(r, STAGE_POLICY,
-			      (struct refusal){ .status = d->status, .code = d->code, .why = d->what, .github = d });
+		request_fault(r, STAGE_POLICY, github_refusal(d));
 }
 
 void github_judge(const struct gh_scope *s, enum prov_host_id host, struct request *r, struct gh_decision *ret)
@@ -136,12 +140,6 @@ void github_answered(struct github *g, const struct github_ask *ask, struct span
 		return;
 	for (size_t i = 0; i < ask->n; i++)
 		node_cache_put(g->nodes, ask->q[i], &f[i], g->now_ms);
-}
-
-bool github_reads_reply(const struct gh_decision *d)
-{
-	return d->verdict == GH_CREDENTIAL &&
-	       (d->reply == GH_REPLY_USER || d->reply == GH_REPLY_ISSUES || d->learns || d->body == GH_BODY_GRAPHQL);
 }
 
 static void learn(void *ctx, struct node_question q, const struct node_facts *f)

@@ -76,10 +76,8 @@ bool github_copilot_asks(struct span body, struct gh_decision *d, struct buf *ou
 /* GitHub's answer to an ask: what it says is known from now on. An answer that is none leaves the ask open. */
 void github_answered(struct github *g, const struct github_ask *ask, struct span text);
 
-/* What an answer of GitHub's is read for, whole, to GITHUB_REPLY_MAX bytes of plain JSON with status 200; longer ones
- * pass. */
-#define GITHUB_REPLY_MAX (8 << 20)
-bool github_reads_reply(const struct gh_decision *d);
+/* As any refusal of gate's; @d with verdict GH_REFUSE, kept. */
+struct refusal github_refusal(const struct gh_decision *d);
 
 /**
  * github_reply() - Learn from an answer, and write what the guest gets of it

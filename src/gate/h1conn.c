@@ -385,7 +385,6 @@ static void pump(struct conn *c)
 {
 	static struct httpmsg_answer m;
 	struct h1conn *h = c->h1;
-	struct refusal f;
 	struct span s;
 
 	while (c->state == CONN_OPEN && c->h1 && h->ask && c->out.n < OUT_HIGH) {
@@ -393,15 +392,8 @@ static void pump(struct conn *c)
 		case XCH_GOT_MORE:
 			return;
 		case XCH_GOT_ANSWER:
-			if (!ask_answer(h->ask, s, &m)) {
-				f = refusal_by_vault(REFUSAL_UPSTREAM_FRAMING, PH_KINDS);
-				ask_refuse(h->ask, &f, false);
-			} else if (m.w.code != REFUSAL_NONE) {
-				f = refusal_by_vault(m.w.code, h->ask->kind);
-				ask_refuse(h->ask, &f, true);
-			} else {
+			if (ask_answer(h->ask, s, &m))
 				answer_head(c, &m);
-			}
 			break;
 		case XCH_GOT_DATA:
 			if (!answer_data(c, s))

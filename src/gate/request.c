@@ -241,7 +241,7 @@ static void check_upgrade(struct request *r, bool asked)
 		      "key");
 }
 
-#define ADDED_MAX 27 /* by judge_message(): Accept-Encoding: identity; heads for GitHub, which get more, are smaller */
+#define ADDED_MAX 27 /* by judge_message(): Accept-Encoding: identity; a head for GitHub, which gets a type as well, is smaller or loses more */
 
 /* A service gets each field with ": " and its cookies with "; ", which may be more than came: "a:b" is a byte longer. Vault takes a
  * message that is larger than a head may be for one of a broken gate. Host is not in it, so a head that came in the usual form fits. */

@@ -20,8 +20,11 @@
 #define CHEAP_MAX 1000 /* frames and records that bring nothing, within CHEAP_NS */
 #define CHEAP_NS (10 * NS)
 #define FRAME_HEAD 9
-#define UPDATES_A_FRAME 4 /* window updates that a DATA frame of ours may be answered by */
-#define UPDATES_MAX 4000
+/* Window updates that a DATA frame of ours may be answered by: Go's servers send two for 4 KiB. */
+#define UPDATES_A_FRAME 4
+#define BYTES_AN_UPDATE 2048
+#define UPDATES_MAX (1 << 16)
+#define LATE_MAX (STREAMS_MAX * UP_STREAM_WINDOW)
 #define NV_MAX (4 + HTTP_FIELDS_MAX + 2 + HTTPMSG_CREDS)
 /* Any head that gate admits, with its secrets; nghttp2 reckons with up to 12 bytes more for each field and for the
  * block. */
@@ -35,6 +38,7 @@ struct h2 {
 	int64_t cheap_since;
 	bool told;     /* of a frame, or of a part of one */
 	size_t quiet;  /* bytes since */
+	size_t late;   /* that may still come for streams of which we had enough */
 	bool inside;   /* a callback runs */
 	bool draining; /* no new streams */
 	bool begun;    /* the preface went out */
@@ -104,14 +108,13 @@ static int on_begin_frame(nghttp2_session *s, const nghttp2_frame_hd *hd, void *
 {
 	struct h2 *h = arg;
 
-	(void)s;
 	h->told = true;
 	switch (hd->type) {
 	case NGHTTP2_DATA:
+		return 0;
 	case NGHTTP2_HEADERS:
 	case NGHTTP2_CONTINUATION:
-	case NGHTTP2_GOAWAY:
-		return 0;
+		return of(s, hd->stream_id) ? 0 : spend(h);
 	case NGHTTP2_WINDOW_UPDATE:
 		if (h->updates > 0) {
 			h->updates--;
@@ -288,7 +291,7 @@ static int on_frame_sent(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 
 	(void)s;
 	if (f->hd.type == NGHTTP2_DATA && h->updates < UPDATES_MAX)
-		h->updates += UPDATES_A_FRAME;
+		h->updates += UPDATES_A_FRAME + (unsigned)(f->hd.length / BYTES_AN_UPDATE);
 	return 0;
 }
 
@@ -541,6 +544,8 @@ void h2_leave(struct conn *c, struct exchange *x, bool answered)
 		if (!answered || nghttp2_session_get_stream_local_close(c->h2->s, x->stream) != 1)
 			(void)nghttp2_submit_rst_stream(c->h2->s, NGHTTP2_FLAG_NONE, x->stream,
 							answered ? NGHTTP2_NO_ERROR : NGHTTP2_CANCEL);
+		if (!answered)
+			c->h2->late = MIN(c->h2->late + UP_STREAM_WINDOW, (size_t)LATE_MAX);
 	}
 	x->stream = 0;
 	c->h2->n--;
@@ -574,6 +579,7 @@ void h2_readable(struct vault *v, struct conn *c)
 {
 	static uint8_t bytes[UP_READ];
 	ssize_t k = -EAGAIN, used = 0;
+	size_t late;
 
 	for (int i = 0; !(c->more = i == UP_READS) && (k = tls_read(c, bytes, sizeof(bytes))) > 0; i++) {
 		/* No callback closes it: a place is made of one that nobody is inside of (is_kept()). */
@@ -581,7 +587,9 @@ void h2_readable(struct vault *v, struct conn *c)
 		c->h2->told = false;
 		used = nghttp2_session_mem_recv(c->h2->s, bytes, (size_t)k);
 		c->h2->inside = false;
-		c->h2->quiet = c->h2->told ? 0 : c->h2->quiet + (size_t)k;
+		late = MIN(c->h2->late, c->h2->told ? 0 : (size_t)k);
+		c->h2->late -= late;
+		c->h2->quiet = c->h2->told ? 0 : c->h2->quiet + (size_t)k - late;
 		if (used == k && c->h2->quiet >= FRAME_HEAD) {
 			c->h2->quiet = 0;
 			used = spend(c->h2) < 0 ? -1 : k;

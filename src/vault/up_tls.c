@@ -17,8 +17,7 @@
 #include "vault/upstream.h"
 
 #define TRUST_MAX (4 << 20) /* a file of it */
-#define AFTER_HELLO_MAX \
-	64 /* handshake messages when it is over: tickets, key updates; cheap for a service and not for us */
+#define HANDSHAKES_MAX 64 /* messages of a connection, tickets and key updates among them: cheap for a service, not for us */
 #define READ_AHEAD (48 << 10) /* two records of the largest kind a call, and more; kept only while one of them is not whole */
 
 static SSL_CTX *the_ctx;
@@ -43,7 +42,7 @@ static int bio_read(BIO *b, char *p, int n)
 	if (n <= 0)
 		return 0;
 	/* OpenSSL reads on within one call while such messages come. */
-	if (c->after_hello > AFTER_HELLO_MAX)
+	if (c->handshakes > HANDSHAKES_MAX)
 		return -1;
 	do
 		k = recv(c->fd, p, (size_t)n, 0);
@@ -121,8 +120,8 @@ static void count(int out, int version, int type, const void *p, size_t n, SSL *
 	(void)p;
 	(void)n;
 	(void)arg;
-	if (!out && type == SSL3_RT_HANDSHAKE && c->state == CONN_OPEN)
-		c->after_hello++;
+	if (!out && type == SSL3_RT_HANDSHAKE)
+		c->handshakes++;
 }
 
 static int ctx_make(struct vault *v)

@@ -120,7 +120,7 @@ struct conn {
 	int error;
 	/* TLS. */
 	SSL *ssl;
-	unsigned after_hello; /* handshake messages after the handshake */
+	unsigned handshakes; /* messages of it, and what follows of the kind */
 	struct buf out; /* records that the socket did not take */
 	uint32_t watched;
 	int64_t watch_at; /* 0, or when to try that again */

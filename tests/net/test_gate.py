@@ -1563,6 +1563,28 @@ class Http2(Case):
             with self.subTest(what=what):
                 self.flood(send, n, stays=True)
 
+    def test_windows_that_are_opened_in_small_pieces(self):
+        """As Go's clients do: for the stream and for the connection, each 4 KiB."""
+        g = self.gate()
+        c, size, got = self.h2(g), 8 << 20, 0
+        c.k.increment_flow_control_window(64 << 20)
+        c.send(1)
+        x = g.exchange()
+        c.k.increment_flow_control_window(64 << 20, 1)
+        c.flush()
+        x.answer(200, [], b"", stream=True, end=False)
+        t = threading.Thread(target=lambda: [x.sock.sendall(xch.frame(xch.DATA, bytes(16384))) for _ in range(size >> 14)], daemon=True)
+        t.start()
+        while got < size:
+            seen = len(c.events)
+            self.assertTrue(c.pump(60, ack=False), got)
+            n = sum(len(e.data) for e in c.events[seen:] if isinstance(e, h2.events.DataReceived))
+            self.assertFalse([e for e in c.events[seen:] if isinstance(e, h2.events.ConnectionTerminated)], got)
+            got += n
+            one = b"\0\0\4\x08\0\0\0\0%c\0\0\0\1"
+            c.sock.sendall((one % 0 + one % 1) * (n // 4096))
+        t.join()
+
     def test_empty_data(self):
         for flags, payload in (0, b""), (8, b"\3\0\0\0"):
             with self.subTest(padded=flags != 0):

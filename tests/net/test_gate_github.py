@@ -337,14 +337,20 @@ class Answers(Case):
             for status in (200, 203):
                 self.world.reply[target] = (status, js, json.dumps(answer).encode())
                 r = self.api("GET", target)
-                self.assertEqual((r.status, json.loads(r.body), r.get("etag"), r.get("link")), (status, want, None, "<n>"), tail)
+                self.assertEqual((r.status, json.loads(r.body), r.get("etag"), r.get("link")), (status, want, "x", "<n>"), tail)
+        many = json.dumps([ours] * 80000).encode()
+        self.assertTrue(7 << 20 < len(many) < 8 << 20)
+        self.world.reply[target] = (200, js, many)
+        self.assertEqual(json.loads(self.api("GET", target).body), [ours] * 80000)
         # What cannot be looked through does not pass; how to get it is said.
         for reply in ((200, js, b'[{"body":"hidden"}'), (200, [("content-type", "text/html")], b"hidden"),
-                      (206, js, b'"body":"hidden"}]'), (200, js, json.dumps([ours] * 20000).encode())):
+                      (206, js, b'"body":"hidden"}]'), (200, js, json.dumps([ours] * 100000).encode())):
             self.world.reply[target] = reply
+            self.g.notes()
             r = self.api("GET", target)
-            self.assertEqual(r.status, 502, reply[2][:40])
+            self.assertEqual((r.status, r.get("x-sandbox-policy")), (502, "limit"), reply[2][:40])
             self.assertIn("per_page", json.loads(r.body)["message"])
+            self.assertEqual([(n.status, n.code) for n in self.g.notes()], [(502, "limit")])
         self.world.reply[target] = (404, js, b'{"message":"Not Found"}')
         self.assertEqual(json.loads(self.api("GET", target).body), {"message": "Not Found"})
         self.world.reply["/user"] = (206, js, b'{"login":"me","email":"a@b"}')

@@ -815,6 +815,23 @@ class Records(Case):
         self.starve(both, 8, 128 << 10, lambda i: (b"" if i else frame2(4, 0, 0) + frame2(4, 1, 0)) + headers2(1 + 2 * i, (":status", "200")),
                     lambda i: frame2(0, 0, 1 + 2 * i, b"a"), lambda i: frame2(0, 1, 1 + 2 * i), flags=xch.H2)
 
+    def test_messages_without_end_before_the_hello(self):
+        """OpenSSL skips HelloRequests for as long as more bytes are there."""
+        sent = [0]
+
+        def serve(raw):
+            raw.settimeout(60)
+            raw.recv(4096)
+            with raw, contextlib.suppress(OSError):
+                while sent[0] < 1 << 30:
+                    raw.sendall((b"\x16\x03\x03\x40\0" + bytes(16384)) * 16)
+                    sent[0] += 16 * 16389
+        flood = w.Listener(w.PUBLIC, 443, serve=serve)
+        self.addCleanup(flood.close)
+        v = self.vault()
+        self.refused(Exchange(v, *MESSAGES, creds=CLAUDE, body=b"{}"), "upstream", 502)
+        self.assertLess(sent[0], 32 << 20)  # what lies in buffers
+
     def test_key_updates_without_end_end_the_connection(self):
         v = self.vault()
         with w.S:
@@ -2035,6 +2052,7 @@ class Http2(Case):
                 ("frames without a byte", "cut", lambda s: headers2(s, status) + frame2(0, 0, s) * 1500),
                 ("padding alone", "cut", lambda s: headers2(s, status) + frame2(0, 8, s, b"\3\0\0\0") * 1500),
                 ("pings without end", "upstream-framing", lambda s: frame2(6, 0, 0, bytes(8)) * 1500),
+                ("ends of the connection without end", "upstream-framing", lambda s: frame2(7, 0, 0, b"\x7f\xff\xff\xff" + bytes(4)) * 1500),
                 ("windows without end", "upstream-framing", lambda s: frame2(8, 0, 0, b"\0\0\0\1") * 1500),
                 ("frames of no known kind", "upstream-framing", lambda s: frame2(0xbb, 0, 0, bytes(16384)) * 1100)):
             with self.subTest(why):
@@ -2063,6 +2081,54 @@ class Http2(Case):
         v = self.v(answer)
         self.assertEqual([self.ask(v).all()[0].status for _ in range(3)], [200] * 3)
         self.assertEqual(len(self.up.conns), 3)
+
+    def test_heads_of_a_stream_that_is_over_are_counted(self):
+        def answer(c, s, b):
+            c.send(headers2(s, (":status", "200"), end=s == 1))
+            if s > 1:
+                c.send(headers2(1, (":status", "200")) * 1500 + frame2(0, 1, s, b"z"))
+        v = self.v(answer)
+        self.assertEqual(self.ask(v).all()[0].status, 200)
+        with self.assertRaises((EOFError, ConnectionError)):
+            self.ask(v, slot=2).all()
+        self.assertIn("floods", v.log())
+
+    def test_an_upload_to_a_service_that_opens_its_windows_in_small_pieces(self):
+        """As Go's servers do: for the stream and for the connection, each 4 KiB."""
+        class Server(H2Server):
+            def data(self, conn, stream, n, end):
+                pieces = [min(4096, n - at).to_bytes(4, "big") for at in range(0, n, 4096)]
+                conn.send(b"".join(frame2(8, 0, 0, k) + (b"" if end else frame2(8, 0, stream, k)) for k in pieces) +
+                          (headers2(stream, (":status", "200"), end=True) if end else b""))
+        up, v, body = Server(self.h2, answer=lambda c, s, b: None), self.vault(), bytes(6 << 20)
+        self.addCleanup(up.close)
+        x = self.ask(v, body=body, hold=True)
+        t = threading.Thread(target=lambda: (x.send(body), x.end()), daemon=True)
+        t.start()
+        self.assertEqual(x.answer().status, 200, v.log())
+        t.join()
+
+    def test_what_still_comes_for_streams_that_were_left_ends_nothing(self):
+        """No more than their windows have room for, in 1,310 records."""
+        left = 5
+
+        def answer(c, s, b):
+            c.send(headers2(s, (":status", "200")))
+            if s == 3 + 2 * left:
+                for i in range(left):
+                    for at in range(0, 128 << 10, 500):
+                        c.send(frame2(0, 0, 3 + 2 * i, bytes(min(500, (128 << 10) - at))))
+                c.send(frame2(0, 1, 1, b"z") + frame2(0, 1, s))
+        v = self.v(answer)
+        stays = self.ask(v)
+        stays.answer()
+        for i in range(left):
+            x = self.ask(v, slot=2 + i)
+            x.answer()
+            x.close()
+        self.until(lambda: len(self.up.conns[0].resets) == left)
+        self.assertEqual(self.ask(v, slot=20).all()[0].status, 200, v.log())
+        self.assertEqual(stays.frames.body(), b"z")
 
     def test_slow_reader_holds_up_its_own_stream_alone(self):
         def answer(c, s, b):

@@ -43,7 +43,8 @@ static const char *text(void)
 
 	CHECK(out.n < sizeof(s));
 	memset(s, 0, sizeof(s));
-	memcpy(s, buf_span(&out).p, out.n);
+	if (out.n > 0)
+		memcpy(s, buf_span(&out).p, out.n);
 	return s;
 }
 
@@ -389,6 +390,11 @@ TEST(answers_that_can_hold_other_issues_are_looked_through)
 		{ METHOD_GET, "issues/2/what-comes", true },
 		{ METHOD_POST, "issues/2/sub_issues", true },
 		{ METHOD_GET, "commits/main/pulls", true },
+		{ METHOD_GET, "commits/heads/main/pulls", true },
+		{ METHOD_GET, "commits/heads/feature/x/Pulls.json?page=2", true },
+		{ METHOD_GET, "commits/heads%2Fmain/pulls", true },
+		{ METHOD_GET, "commits/heads/main%2Fpulls", true },
+		{ METHOD_GET, "commits/heads/main/status", false },
 		{ METHOD_GET, "issues", false },
 		{ METHOD_GET, "issues/2/comments", false },
 		{ METHOD_GET, "issues/comments", false },
@@ -627,7 +633,6 @@ TEST(replies_are_read_where_something_is_in_them)
 	CHECK_INT(github_init(&known), ==, 0);
 	begin_graphql(query);
 	CHECK(github_judge_body(&known, &req, span_str(query), &d, &ask, &out) && d.verdict == GH_CREDENTIAL);
-	CHECK(github_reads_reply(&d));
 	buf_done(&out);
 	CHECK_INT(github_reply(&known, &d, span_str(query), span_str(reply), &out), ==, 0);
 	CHECK(strcmp(text(), reply) == 0);
@@ -636,25 +641,18 @@ TEST(replies_are_read_where_something_is_in_them)
 
 	decide(HOST_GITHUB_API, METHOD_GET, "/user");
 	buf_done(&out);
-	CHECK(github_reads_reply(&d));
 	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("{\"login\":\"a\",\"email\":\"b\"}"), &out), ==, 0);
 	CHECK(strcmp(text(), "{\"login\":\"a\"}") == 0);
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/issues");
-	CHECK(github_reads_reply(&d));
 	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("[{\"id\":5}]"), &out), ==, -EBADMSG);
 	CHECK(gh_issues_have(&known.issues, 5));
 	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/issues/6");
 	buf_done(&out);
-	CHECK(github_reads_reply(&d));
 	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("{\"id\":6}"), &out), ==, 0);
 	CHECK(gh_issues_have(&known.issues, 6));
 	buf_done(&out);
 	CHECK_INT(github_reply(&known, &d, SPAN(NULL, 0), span_str("{\"id\":7,\"repository_url\":\"\"}"), &out), ==, 0);
 	CHECK(!gh_issues_have(&known.issues, 7));
-	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/app/pulls");
-	CHECK(!github_reads_reply(&d));
-	decide(HOST_GITHUB_API, METHOD_GET, "/repos/acme/secret/issues");
-	CHECK(!github_reads_reply(&d));
 	github_done(&known);
 }
 

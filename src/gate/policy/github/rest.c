@@ -49,6 +49,7 @@ static const struct row {
 	const char *pattern;
 	enum gh_switch sw; /* that must be on, too */
 	enum gh_body body;
+	bool refs; /* which ones may be written is asked of the path */
 } rows[] = {
 	{ POST, "issues", NO_SWITCH, GH_BODY_AGENT },
 	{ PATCH, "issues/N", NO_SWITCH, GH_BODY_AGENT },
@@ -68,7 +69,7 @@ static const struct row {
 	{ WRITES, "pulls/N/requested_reviewers/**", NO_SWITCH },
 	{ WRITES, "pulls/comments/**", NO_SWITCH },
 	{ PUT, "pulls/N/merge", GH_MERGE },
-	{ PUT, "pulls/N/update-branch", NO_SWITCH },
+	{ PUT, "pulls/N/update-branch", NO_SWITCH, GH_BODY_NONE, true },
 	{ WRITES, "labels/**", NO_SWITCH },
 	{ WRITES, "milestones/**", NO_SWITCH },
 	{ WRITES, "comments/**", NO_SWITCH },
@@ -79,7 +80,7 @@ static const struct row {
 	{ POST, "git/commits", NO_SWITCH },
 	{ POST, "git/tags", NO_SWITCH },
 	{ POST, "git/refs", NO_SWITCH, GH_BODY_REF },
-	{ PATCH | DELETE, "git/refs/**", NO_SWITCH },
+	{ PATCH | DELETE, "git/refs/**", NO_SWITCH, GH_BODY_NONE, true },
 	{ POST, "merges", NO_SWITCH, GH_BODY_REF },
 	{ POST, "merge-upstream", NO_SWITCH, GH_BODY_REF },
 	{ POST, "statuses/*", NO_SWITCH },
@@ -147,14 +148,29 @@ static void how_admin(const struct gh_repo *repo, char *how, size_t size)
 	(void)snprintf(how, size, "start with --repo %s/%s=admin", repo->owner, repo->name);
 }
 
+/* "commits/REF/pulls": a ref can have slashes, coded or not. */
+static bool lists_pulls_of_commit(struct span tail)
+{
+	if (!gh_match_loosely("commits/*/**", tail))
+		return false;
+	for (size_t i = 0; i < tail.n; i++) {
+		size_t n = tail.p[i] == '/' ? 1 : 3;
+		struct span rest = SPAN(tail.p + i, tail.n - i);
+
+		if (rest.n > n && (n == 1 || http_begins(rest, "%2f")) &&
+		    gh_match_loosely("pulls/**", SPAN(rest.p + n, rest.n - n)))
+			return true;
+	}
+	return false;
+}
+
 /* What GitHub tells of an issue can hold others whole, of whichever repository the user sees; comments hold none, and are long. */
 static enum gh_reply reply(struct span tail)
 {
 	bool comments = gh_match("issues/comments/**", tail) || gh_match("issues/N/comments/**", tail);
 
-	return (gh_match_loosely("issues/*/**", tail) && !comments) || gh_match_loosely("commits/*/pulls/**", tail) ?
-		       GH_REPLY_ISSUES :
-		       GH_REPLY_JSON;
+	return (gh_match_loosely("issues/*/**", tail) && !comments) || lists_pulls_of_commit(tail) ? GH_REPLY_ISSUES :
+												      GH_REPLY_JSON;
 }
 
 static void reads(const struct gh_scope *s, const struct gh_place *p, struct gh_decision *d)
@@ -244,6 +260,19 @@ static const struct row *find_row(enum prov_method method, struct span tail)
 	return NULL;
 }
 
+/* Level admin opens what no row names, but not what a row holds back in another spelling. */
+static bool is_held_back(const struct gh_scope *s, enum prov_method method, struct span tail)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct row *row = &rows[i];
+
+		if ((row->body != GH_BODY_NONE || row->refs || (row->sw != NO_SWITCH && !gh_scope_has(s, row->sw))) &&
+		    row->methods & 1u << method && gh_match_loosely(row->pattern, tail))
+			return true;
+	}
+	return false;
+}
+
 static void writes(const struct gh_scope *s, const struct gh_place *p, const struct request *r, struct gh_decision *d)
 {
 	const struct row *row = find_row(r->method, p->tail);
@@ -256,6 +285,10 @@ static void writes(const struct gh_scope *s, const struct gh_place *p, const str
 	d->rule = row ? row->pattern : "writes that no row names";
 	if (!row && d->repo->level >= GH_ADMIN) {
 		d->verdict = GH_CREDENTIAL;
+		if (is_held_back(s, r->method, p->tail))
+			gh_refuse(d, REFUSAL_PATH, "write the path as GitHub's documentation does",
+				  "%.*s is no spelling that the sandbox knows of what it holds back", (int)shown.n,
+				  (const char *)shown.p);
 		return;
 	}
 	if (!row) {
