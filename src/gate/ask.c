@@ -645,7 +645,7 @@ static struct ask *begin(struct conn *c, void *stream, const struct request *r, 
 	if (d->use.n > 0)
 		a->kind = d->use.kind[0];
 	pathtpl_write(r->path, a->path);
-	if (v == JUDGE_BODY || d->github.reply == GH_REPLY_ISSUES) {
+	if (v == JUDGE_BODY) {
 		if (c->g->n_bodies == BODIES_MAX) {
 			ask_end(a);
 			return NULL;

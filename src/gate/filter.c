@@ -11,13 +11,27 @@
 #include "gate/gate.h"
 
 #define REPLY_MAX (1 << 20)
-#define ISSUES_MAX (8 << 20) /* of GH_REPLY_ISSUES: a hundred events, each with an issue; such asks are few (BODIES_MAX) */
+#define ISSUES_MAX (8 << 20) /* of GH_REPLY_ISSUES: a hundred events, each with an issue; few are that long at once (BODIES_MAX) */
 
 static_assert(GH_USER_MAX <= REPLY_MAX && GH_LEARN_MAX <= REPLY_MAX, "what is read whole is held whole");
 
 static size_t hold_max(const struct ask *a)
 {
 	return a->judged.github.reply == GH_REPLY_ISSUES ? ISSUES_MAX : REPLY_MAX;
+}
+
+/* A long answer is among n_bodies until the ask ends. */
+static bool has_place(struct ask *a)
+{
+	struct gate *g = a->c->g;
+
+	if (a->filter.body.n <= REPLY_MAX || a->counted)
+		return true;
+	if (g->n_bodies == BODIES_MAX)
+		return false;
+	g->n_bodies++;
+	a->counted = true;
+	return true;
 }
 
 void filter_begin(struct ask *a)
@@ -91,8 +105,8 @@ static bool give_refusal(struct ask *a)
 
 	if (d->reply == GH_REPLY_ISSUES) {
 		gh_refuse(d, REFUSAL_LIMIT, "ask for less at once, such as with per_page=10",
-			  "this answer can hold issues of other repositories, and it is longer than 8 MiB or no JSON, so it is not "
-			  "passed on");
+			  "this answer can hold issues of other repositories, and it is no JSON or too long to look through (8 MiB, "
+			  "32 of more than 1 MiB at once), so it is not passed on");
 		d->status = 502;
 		w.code = d->code;
 	}
@@ -155,7 +169,7 @@ static bool hold(struct ask *a, struct span s)
 
 	if (buf_put(&f->body, s.p, s.n) < 0)
 		return false;
-	if (f->body.n <= hold_max(a))
+	if (f->body.n <= hold_max(a) && has_place(a))
 		return true;
 	if (must_be_read(a))
 		return give_refusal(a);

@@ -206,9 +206,7 @@ class Gate:
     def notes(self):
         while self.from_vault.pump(0):
             pass
-        out = [xch.Note(m[3]) for m in self.from_vault.queue if m[0] == xch.NOTE]
-        self.from_vault.queue = [m for m in self.from_vault.queue if m[0] != xch.NOTE]
-        return out
+        return [xch.Note(m[3]) for m in self.from_vault.take(xch.NOTE)]
 
     def serve(self, handler):
         """Answers each exchange in a thread of its own: handler(exchange). Nothing else can be dialled."""
@@ -227,11 +225,9 @@ class Gate:
                         continue
                 except (EOFError, OSError):
                     return
-                for m in [m for m in self.from_vault.queue if m[0] == xch.DIAL]:
-                    self.from_vault.queue.remove(m)
+                for m in self.from_vault.take(xch.DIAL):
                     xch.raw_send(self.vault, xch.net_dialled(m[1], m[2], xch.FAILED, 111))
-                for m in [m for m in self.from_vault.queue if m[0] == xch.REQUEST]:
-                    self.from_vault.queue.remove(m)
+                for m in self.from_vault.take(xch.REQUEST):
                     x = Exchange(m[3], m[4])
                     self.served.append(x)
                     threading.Thread(target=one, args=(x,), daemon=True).start()

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import ssl
+import threading
 import time
 import unittest
 
@@ -58,11 +59,11 @@ class GitHub:
 
 
 class Case(unittest.TestCase):
-    def start(self, repos=REPOS, lent=gatetest.ALL, **kw):
+    def start(self, repos=REPOS, lent=gatetest.ALL, serve=None, **kw):
         self.world = GitHub()
         self.g = Gate(cfg=config(lent, repos=repos, **kw))
         self.addCleanup(self.g.close)
-        self.g.serve(self.world)
+        self.g.serve(serve or self.world)
 
     def send(self, host, method, target, body=b"", fields=(), auth="token %s", client=None, chunked=False):
         if client is None:
@@ -346,15 +347,40 @@ class Answers(Case):
         for reply in ((200, js, b'[{"body":"hidden"}'), (200, [("content-type", "text/html")], b"hidden"),
                       (206, js, b'"body":"hidden"}]'), (200, js, json.dumps([ours] * 100000).encode())):
             self.world.reply[target] = reply
-            self.g.notes()
             r = self.api("GET", target)
             self.assertEqual((r.status, r.get("x-sandbox-policy")), (502, "limit"), reply[2][:40])
             self.assertIn("per_page", json.loads(r.body)["message"])
-            self.assertEqual([(n.status, n.code) for n in self.g.notes()], [(502, "limit")])
+            n = self.g.note()
+            self.assertEqual((n.status, n.code), (502, "limit"))
         self.world.reply[target] = (404, js, b'{"message":"Not Found"}')
         self.assertEqual(json.loads(self.api("GET", target).body), {"message": "Not Found"})
         self.world.reply["/user"] = (206, js, b'{"login":"me","email":"a@b"}')
         self.assertEqual(json.loads(self.api("GET", "/user").body), {"login": "me"})
+
+    def test_so_many_long_answers_are_looked_through_at_once(self):
+        target, go, there, got = "/repos/acme/app/issues/2/timeline", threading.Event(), threading.Semaphore(0), []
+
+        def world(x):
+            if x.request.path != target:
+                return self.world(x)
+            x.read_body()
+            x.answer(200, [("content-type", "application/json")], b"[" + b" " * (2 << 20), stream=True, end=False)
+            there.release()  # gate has read all but what a socket holds
+            go.wait(60)
+            x.sock.sendall(xch.frame(xch.DATA, b"1]") + xch.frame(xch.END))
+        self.start(serve=world)
+        threads = [threading.Thread(target=lambda: got.append(self.api("GET", target))) for _ in range(32)]
+        for t in threads:
+            t.start()
+        for _ in threads:
+            self.assertTrue(there.acquire(timeout=60))
+        self.assertEqual(self.api("GET", target).status, 502)
+        self.assertEqual(self.api("GET", "/repos/acme/app/issues/2").status, 200)
+        go.set()
+        for t in threads:
+            t.join()
+        self.assertEqual({(r.status, r.body) for r in got}, {(200, b"[1]")})
+        self.assertEqual((len(got), self.api("GET", target).status), (32, 200))
 
     def test_issues_of_a_listed_repository_are_learned(self):
         self.start()

@@ -6,6 +6,7 @@ import re
 import select
 import socket
 import struct
+import threading
 import time
 
 PEEK, DIAL, DIALLED, RENEW, RENEWED, NOTE, INSPECTED = 0x40, 0x42, 0x43, 0x44, 0x45, 0x46, 0x48
@@ -64,31 +65,41 @@ def raw_send(sock, data, fds=()):
 
 
 class Inbox:
-    """Reads messages of a SOCK_SEQPACKET; those that nobody asked for yet wait."""
+    """Reads messages of a SOCK_SEQPACKET; those that nobody asked for yet wait. For several threads at once."""
 
     def __init__(self, sock):
-        self.sock, self.queue = sock, []
+        self.sock, self.queue, self.lock = sock, [], threading.Lock()
 
     def pump(self, timeout=0.0):
-        """Takes what is there; False: nothing came in time."""
-        if not select.select([self.sock], [], [], max(0, timeout))[0]:
-            return False
-        data, anc, flags, _ = self.sock.recvmsg(200000, 64)
-        if not data:
-            raise EOFError("the other side closed")
-        fds = [fd for _, _, d in anc for fd in array.array("i", d)]
-        version, kind, n, slot, gen = struct.unpack("<HHIII", data[:16])
-        assert (version, n) == (1, len(data)) and not flags & socket.MSG_CTRUNC and len(fds) < 2
-        self.queue.append((kind, slot, gen, data, fds[0] if fds else None))
-        return True
+        """Takes what is there; False: nothing came in time, or another thread took it."""
+        select.select([self.sock], [], [], max(0, timeout))
+        with self.lock:
+            if not select.select([self.sock], [], [], 0)[0]:
+                return False
+            data, anc, flags, _ = self.sock.recvmsg(200000, 64)
+            if not data:
+                raise EOFError("the other side closed")
+            fds = [fd for _, _, d in anc for fd in array.array("i", d)]
+            version, kind, n, slot, gen = struct.unpack("<HHIII", data[:16])
+            assert (version, n) == (1, len(data)) and not flags & socket.MSG_CTRUNC and len(fds) < 2
+            self.queue.append((kind, slot, gen, data, fds[0] if fds else None))
+            return True
+
+    def take(self, *kinds, slot=None):
+        """All of these that wait."""
+        with self.lock:
+            out = [m for m in self.queue if m[0] in kinds and slot in (None, m[1])]
+            self.queue[:] = [m for m in self.queue if m not in out]
+            return out
 
     def get(self, *kinds, slot=None, timeout=20.0):
         """(kind, slot, generation, whole message, descriptor or None)"""
         end = time.monotonic() + timeout
         while True:
-            for i, m in enumerate(self.queue):
-                if m[0] in kinds and slot in (None, m[1]):
-                    return self.queue.pop(i)
+            with self.lock:
+                for i, m in enumerate(self.queue):
+                    if m[0] in kinds and slot in (None, m[1]):
+                        return self.queue.pop(i)
             if not self.pump(end - time.monotonic()) and time.monotonic() >= end:
                 raise TimeoutError(f"none of {[hex(k) for k in kinds]}; waiting: {[hex(m[0]) for m in self.queue]}")
 

@@ -157,8 +157,9 @@ static bool lists_pulls_of_commit(struct span tail)
 		size_t n = tail.p[i] == '/' ? 1 : 3;
 		struct span rest = SPAN(tail.p + i, tail.n - i);
 
+		/* Of each rest the first segment, with every letter coded, and what stands behind it: no more is decoded. */
 		if (rest.n > n && (n == 1 || http_begins(rest, "%2f")) &&
-		    gh_match_loosely("pulls/**", SPAN(rest.p + n, rest.n - n)))
+		    gh_match_loosely("pulls/**", SPAN(rest.p + n, MIN(rest.n - n, strlen("%70%75%6c%6c%73%2f")))))
 			return true;
 	}
 	return false;
