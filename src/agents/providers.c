@@ -472,34 +472,38 @@ bool prov_ws(const struct prov_launch *launch, enum prov_host_id host, struct sp
 	return false;
 }
 
-static const struct {
-	uint32_t hosts;
-	const char *front;
-	bool alone; /* also without anything behind it */
-} closed[] = {
-	{ COPILOT_HOSTS, "/mcp", true },
-	{ COPILOT_HOSTS, "/agents", false },
-	{ AT(HOST_GITHUB_API), "/copilot_internal", true },
-};
-
 /* With what could be a format or parameters behind the segment, as gh_match_loosely() has it. */
-static bool is_closed(size_t i, struct span path)
+static bool is_closed(enum prov_host_id host, struct span path)
 {
-	size_t n = strlen(closed[i].front);
+	static const struct {
+		uint32_t hosts;
+		const char *front;
+		bool alone; /* also without anything behind it */
+	} closed[] = {
+		{ COPILOT_HOSTS, "/mcp", true },
+		{ COPILOT_HOSTS, "/agents", false },
+		{ AT(HOST_GITHUB_API), "/copilot_internal", true },
+	};
 
-	return http_begins(path, closed[i].front) &&
-	       (path.n == n ? closed[i].alone : memchr("/\\.;", path.p[n], 4) != NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(closed); i++) {
+		size_t n = strlen(closed[i].front);
+
+		if (closed[i].hosts & AT(host) && http_begins(path, closed[i].front) &&
+		    (path.n == n ? closed[i].alone : memchr("/\\.;", path.p[n], 4) != NULL))
+			return true;
+	}
+	return false;
 }
 
 /* In a function of its own, and not entered without a "%": the room is cleared each time. */
-static bool is_closed_decoded(size_t i, struct span path)
+static bool is_closed_decoded(enum prov_host_id host, struct span path)
 {
 	uint8_t text[HTTP_TARGET_MAX];
 
 	assert(path.n <= sizeof(text));
 	for (int k = 0; k < HTTP_DECODINGS; k++) {
 		path = SPAN(text, http_percent_decode(path, text));
-		if (is_closed(i, path))
+		if (is_closed(host, path))
 			return true;
 	}
 	return false;
@@ -507,11 +511,8 @@ static bool is_closed_decoded(size_t i, struct span path)
 
 bool prov_closed(enum prov_host_id host, struct span path)
 {
-	for (size_t i = 0; path.n > 0 && i < ARRAY_SIZE(closed); i++)
-		if (closed[i].hosts & AT(host) &&
-		    (is_closed(i, path) || (memchr(path.p, '%', path.n) && is_closed_decoded(i, path))))
-			return true;
-	return false;
+	return path.n > 0 &&
+	       (is_closed(host, path) || (memchr(path.p, '%', path.n) && is_closed_decoded(host, path)));
 }
 
 bool prov_cookie_kept(struct span cookie)

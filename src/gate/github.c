@@ -163,15 +163,20 @@ static int graphql_reply(struct github *g, const struct gh_decision *d, struct s
 
 int github_reply(struct github *g, const struct gh_decision *d, struct span body, struct span text, struct buf *out)
 {
-	int r;
+	int r = -EBADMSG;
 
 	if (d->reply == GH_REPLY_USER)
 		return gh_reply_user(text, out);
 	if (d->body == GH_BODY_GRAPHQL)
 		return graphql_reply(g, d, body, text, out);
-	r = d->reply == GH_REPLY_ISSUES ? gh_reply_issues(d->scope, text, out) : -EBADMSG;
-	if (d->learns && (r == 0 || d->reply != GH_REPLY_ISSUES))
-		gh_learn(r == 0 ? buf_span(out) : text, &g->issues);
+	if (d->reply == GH_REPLY_ISSUES) {
+		r = gh_reply_issues(d->scope, text, out);
+		if (r < 0)
+			return r;
+		text = buf_span(out); /* what was taken out is not learned */
+	}
+	if (d->learns)
+		gh_learn(text, &g->issues);
 	return r;
 }
 

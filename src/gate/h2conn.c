@@ -22,6 +22,7 @@
 
 #include "base/macros.h"
 #include "gate/gate.h"
+#include "proto/h2updates.h"
 
 #define STREAMS_MAX 64
 #define FIELDS_MAX (HTTP_FIELDS_MAX + 8) /* with pseudo-fields, and one more so that it shows */
@@ -29,10 +30,6 @@
 #define COUNT_NS (10 * NS)
 #define RESETS_MAX 200
 #define CONTROL_MAX 1000
-/* Window updates that a DATA frame of ours may be answered by: Go's clients send two for 4 KiB. */
-#define UPDATES_A_FRAME 4
-#define BYTES_AN_UPDATE 2048
-#define UPDATES_MAX (1 << 16)
 #define QUEUE_MAX 200 /* control frames that wait for a guest that does not read */
 #define CONNECTION_WINDOW (1 << 20)
 
@@ -503,8 +500,8 @@ static int on_frame_sent(nghttp2_session *s, const nghttp2_frame *frame, void *u
 		    frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
 	struct h2stream *t = ends ? nghttp2_session_get_stream_user_data(s, id) : NULL;
 
-	if (frame->hd.type == NGHTTP2_DATA && h->updates < UPDATES_MAX)
-		h->updates += UPDATES_A_FRAME + (unsigned)(frame->hd.length / BYTES_AN_UPDATE);
+	if (frame->hd.type == NGHTTP2_DATA)
+		h2updates_earn(&h->updates, frame->hd.length);
 	if (t && nghttp2_session_get_stream_remote_close(s, id) != 1)
 		set_clock(h, &t->until, FINISH_NS);
 	return 0;

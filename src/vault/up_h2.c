@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/macros.h"
+#include "proto/h2updates.h"
 #include "vault/reqhead.h"
 #include "vault/secret.h"
 #include "vault/upstream.h"
@@ -20,10 +21,6 @@
 #define CHEAP_MAX 1000 /* frames and records that bring nothing, within CHEAP_NS */
 #define CHEAP_NS (10 * NS)
 #define FRAME_HEAD 9
-/* Window updates that a DATA frame of ours may be answered by: Go's servers send two for 4 KiB. */
-#define UPDATES_A_FRAME 4
-#define BYTES_AN_UPDATE 2048
-#define UPDATES_MAX (1 << 16)
 #define LATE_MAX (STREAMS_MAX * UP_STREAM_WINDOW)
 #define NV_MAX (4 + HTTP_FIELDS_MAX + 2 + HTTPMSG_CREDS)
 /* Any head that gate admits, with its secrets; nghttp2 reckons with up to 12 bytes more for each field and for the
@@ -290,8 +287,8 @@ static int on_frame_sent(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 	struct h2 *h = arg;
 
 	(void)s;
-	if (f->hd.type == NGHTTP2_DATA && h->updates < UPDATES_MAX)
-		h->updates += UPDATES_A_FRAME + (unsigned)(f->hd.length / BYTES_AN_UPDATE);
+	if (f->hd.type == NGHTTP2_DATA)
+		h2updates_earn(&h->updates, f->hd.length);
 	return 0;
 }
 
